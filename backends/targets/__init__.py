@@ -1,0 +1,1 @@
+"""Targets shipped with qir, one JSON file each."""

@@ -1,0 +1,1 @@
+"""Torch lowerings, keyed like the op registry."""

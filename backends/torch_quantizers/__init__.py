@@ -1,0 +1,1 @@
+"""Quantizing schemes in torch, equal to the numpy definitions to the bit."""

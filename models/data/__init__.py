@@ -1,0 +1,1 @@
+"""Images shipped for the demo."""

@@ -1,0 +1,76 @@
+"""Errors of qir: a message says what went wrong, where (node, value, file), what was expected and what to do."""
+
+
+class QirError(Exception):
+    """Base of every error that qir raises on purpose; the shell prints it and exits with code 2."""
+
+
+class ModelFileError(QirError):
+    """A model file is missing, truncated, no ONNX, or points outside its folder."""
+
+
+class TypeVerifyError(QirError):
+    """A type breaks one of its numbered constraints."""
+
+
+class ParseError(QirError):
+    """Text is no qir text: the message holds line, column and what was expected."""
+
+
+class VerifyError(QirError):
+    """A graph breaks an invariant of the IR.
+
+    Attributes:
+        rule: name of the invariant, for example `definition-dominates-use`.
+        where: the node, value or graph that breaks it.
+    """
+
+    def __init__(self, rule: str, where: str, found: str, expected: str) -> None:
+        super().__init__(f"{where}: {rule}: found {found}; expected {expected}")
+        self.rule = rule
+        self.where = where
+        self.found = found
+        self.expected = expected
+
+
+class PassError(QirError):
+    """A pass failed: the message names it, the passes before it, and where a reproducer was written."""
+
+
+class TargetError(QirError):
+    """A target or cost model is invalid, or does not cover what was asked."""
+
+
+class DataError(QirError):
+    """Calibration, training or evaluation data do not fit the network."""
+
+
+class ExportError(QirError):
+    """A network cannot be exported in the profile that was asked for, or the written file broke its promise."""
+
+
+class SearchError(QirError):
+    """A search problem, solver, store or result is invalid."""
+
+
+class InfeasibleError(SearchError):
+    """No policy meets the budget.
+
+    Attributes:
+        budget: name of the budget.
+        smallest: the smallest cost that any policy reaches, in the budget's unit.
+    """
+
+    def __init__(self, budget: str, maximum: float, smallest: float) -> None:
+        super().__init__(
+            f"budget {budget!r}: no policy costs at most {maximum:g}; the smallest reachable is {smallest:g}: raise the budget"
+        )
+        self.budget = budget
+        self.smallest = smallest
+
+
+class MissingExtraError(QirError):
+    """A part of qir needs a package that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs the package {package!r}: install it with `pip install 'qir[{extra}]'`")

@@ -1,0 +1,1 @@
+"""The op registry: one entry answers every question about an op."""

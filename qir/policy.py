@@ -1,0 +1,43 @@
+"""A policy: how many bits each quantizer of a network gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from qir.errors import QirError
+
+Bits = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Policy(Mapping[str, Bits]):
+    """An immutable, hashable map from the name of a quantizer to its bits.
+
+    Bits are an int, or one int per channel (0 = pruned channel). Two policies with the same entries are equal
+    whatever the order they were written in.
+    """
+
+    entries: tuple[tuple[str, Bits], ...]
+
+    def __init__(self, entries: Mapping[str, Bits]) -> None:
+        for name, bits in entries.items():
+            for width in bits if isinstance(bits, tuple) else (bits,):
+                if not 0 <= int(width) <= 32:
+                    raise QirError(f"policy: quantizer {name!r} has {width} bits; expected 0 to 32")
+        object.__setattr__(self, "entries", tuple(sorted(entries.items())))
+
+    def __getitem__(self, name: str) -> Bits:
+        for key, bits in self.entries:
+            if key == name:
+                return bits
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={bits}" for name, bits in self.entries)

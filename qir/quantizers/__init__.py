@@ -1,0 +1,1 @@
+"""Quantizing schemes in numpy: one exact definition each."""

@@ -1,0 +1,1 @@
+"""Reinforcement-learning agents in the configurations of the papers."""

@@ -1,0 +1,1 @@
+"""Sensitivity metrics, one file each."""

@@ -1,0 +1,14 @@
+"""Make `.link/qir`, a tree of links that shows type checkers the import names of the top-level folders.
+
+setuptools maps `passes/` to `qir.passes` and so on; mypy and pyright read folders, not setuptools' mapping.
+"""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LINK = ROOT / ".link" / "qir"
+LINK.mkdir(parents=True, exist_ok=True)
+for source in (*(ROOT / "qir").iterdir(), *(ROOT / name for name in ("passes", "backends", "search", "models", "cli"))):
+    link = LINK / source.name
+    if source.name != "__pycache__" and not link.exists():
+        link.symlink_to(source)
