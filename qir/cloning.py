@@ -1,0 +1,91 @@
+"""Deep copies of graphs and modules; constants are shared because they are never written into."""
+
+from __future__ import annotations
+
+import copy
+
+from qir.attributes import Attribute, AttributeKind
+from qir.graph import Graph, Node, Value
+from qir.module import Function, Module
+
+ValueMap = dict[Value, Value]
+
+
+def _copy_value(value: Value) -> Value:
+    made = Value(value._name)
+    made._type = value._type
+    made._constant = value._constant
+    made.doc_string = value.doc_string
+    made.metadata = dict(value.metadata)
+    made._meta = None if value._meta is None else dict(value._meta)
+    return made
+
+
+def _copy_attribute(attribute: Attribute, mapped: ValueMap) -> Attribute:
+    if attribute.kind is AttributeKind.GRAPH and not attribute.reference:
+        return Attribute(attribute.kind, clone_graph(attribute.value, mapped), attribute.doc_string)
+    if attribute.kind is AttributeKind.GRAPHS:
+        return Attribute(attribute.kind, tuple(clone_graph(g, mapped) for g in attribute.value), attribute.doc_string)
+    return attribute
+
+
+def clone_node(node: Node, mapped: ValueMap) -> Node:
+    """A copy of a node whose operands are looked up in `mapped` (values not in it are kept); results are added to it."""
+    results = [_copy_value(v) for v in node.results]
+    made = Node(
+        node.op,
+        [v if v is None else mapped.get(v, v) for v in node.inputs],
+        results,
+        domain=node.domain,
+        name=node.name,
+        overload=node.overload,
+        attributes={name: _copy_attribute(a, mapped) for name, a in node.attributes.items()},
+    )
+    made.doc_string = node.doc_string
+    made.metadata = dict(node.metadata)
+    made._meta = None if node._meta is None else dict(node._meta)
+    mapped.update(zip(node.results, results, strict=True))
+    return made
+
+
+def clone_graph(graph: Graph, mapped: ValueMap | None = None) -> Graph:
+    """A copy of a graph; values captured from outside are looked up in `mapped` or kept."""
+    mapped = {} if mapped is None else mapped
+    made = Graph(graph.name)
+    made.doc_string = graph.doc_string
+    made.metadata = dict(graph.metadata)
+    made.meta = dict(graph.meta)
+    made.clock.names |= graph.clock.names
+    for value in graph.inputs:
+        mapped[value] = _copy_value(value)
+    made.add_inputs(mapped[value] for value in graph.inputs)
+    for value in graph.constants:
+        mapped[value] = made.add_constant(_copy_value(value))
+    for node in graph:
+        made.insert(clone_node(node, mapped))
+    made.set_outputs((v if v is None else mapped.get(v, v) for v in graph.outputs), graph.output_names)
+    made.return_node._meta = None if graph.return_node._meta is None else dict(graph.return_node._meta)
+    return made
+
+
+def clone_module(module: Module) -> Module:
+    """A copy of a module with a clock of its own."""
+    made = copy.copy(module)
+    made.graph = clone_graph(module.graph)
+    made.opsets = dict(module.opsets)
+    made.metadata = dict(module.metadata)
+    made.meta = dict(module.meta)
+    made.functions = {}
+    for function in module.functions.values():
+        made.add_function(_clone_function(function))
+    return made
+
+
+def _clone_function(function: Function) -> Function:
+    made = Function(function.domain, function.name, clone_graph(function.graph), overload=function.overload)
+    made.attribute_names = function.attribute_names
+    made.attributes = dict(function.attributes)
+    made.opsets = dict(function.opsets)
+    made.doc_string = function.doc_string
+    made.metadata = dict(function.metadata)
+    return made

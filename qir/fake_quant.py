@@ -1,0 +1,137 @@
+"""`qir.fake_quant`: a tensor is put on the grid that its bits name, and stays float.
+
+Its attributes are the truth about bits; the `QuantType` of its result is derived from them and never set.
+
+| attribute | kind | meaning |
+| --- | --- | --- |
+| bits | INT, or INTS along `axis` | chosen width, 0 = pruned channel |
+| signed, narrow | INT | codes as in `qir.types.code_range` |
+| scheme | STRING, or STRINGS `width=name` | quantizing scheme, one for all widths or one a width |
+| axis | INT, absent = per tensor | channel axis |
+| widths | INTS, ascending | candidate widths |
+| ranges | TENSOR float32 [widths, channels or 1, 2] | (low, high) for every candidate width; absent before calibration |
+| stale | INT | 1 when the quantized weight changed after calibration |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.graph import FAKE_QUANT, QIR_DOMAIN, Graph, Node, Value
+from qir.policy import Bits, Policy
+from qir.tensor import Array, Tensor
+from qir.types import QuantType, TensorType, Type, UnknownType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def make_fake_quant(
+    value: Value,
+    *,
+    name: str,
+    bits: Bits,
+    widths: Iterable[int],
+    signed: bool,
+    narrow: bool = False,
+    scheme: str = "uniform",
+    axis: int | None = None,
+) -> Node:
+    """A fake-quant node on `value`, not yet inserted and not yet calibrated."""
+    attributes: dict[str, object] = {
+        "bits": bits,
+        "signed": int(signed),
+        "narrow": int(narrow),
+        "scheme": scheme,
+        "widths": tuple(sorted(set(widths))),
+    }
+    if axis is not None:
+        attributes["axis"] = axis
+    return Node(FAKE_QUANT, (value,), (name + ".quantized",), domain=QIR_DOMAIN, name=name, attributes=attributes)
+
+
+def bits_of(node: Node) -> Bits:
+    """The chosen width, or one width per channel."""
+    bits: Bits = node.attribute("bits")
+    return bits
+
+
+def scheme_of(node: Node, bits: int) -> str:
+    """Name of the quantizing scheme at a width."""
+    scheme = node.attribute("scheme", "uniform")
+    if isinstance(scheme, str):
+        return scheme
+    by_width = dict(entry.split("=", 1) for entry in scheme)
+    return by_width.get(str(bits)) or by_width.get("default", "uniform")
+
+
+def ranges_at(node: Node, bits: int) -> Array | None:
+    """The calibrated (low, high) at a width: float32 [channels or 1, 2]; None before calibration.
+
+    Raises:
+        QirError: the width is not among the candidates.
+    """
+    tensor: Tensor | None = node.attribute("ranges")
+    if tensor is None:
+        return None
+    widths = node.attribute("widths")
+    if bits not in widths:
+        raise QirError(f"quantizer {node.name!r}: {bits} bits are not among its calibrated widths {list(widths)}: calibrate again")
+    array: Array = tensor.numpy()[list(widths).index(bits)]
+    return array
+
+
+def set_ranges(node: Node, ranges: Array) -> None:
+    """Store the (low, high) of every candidate width: float32 [widths, channels or 1, 2]; clears `stale`."""
+    widths = node.attribute("widths")
+    array = np.asarray(ranges, dtype=np.float32)
+    if array.ndim != 3 or array.shape[0] != len(widths) or array.shape[2] != 2 or not np.isfinite(array).all():
+        raise QirError(f"quantizer {node.name!r}: ranges {array.shape} are not finite [widths={len(widths)}, channels, 2]")
+    node.set_attribute("ranges", Tensor.of(array))
+    node.set_attribute("stale", None)
+
+
+def result_type(node: Node) -> Type:
+    """The type of a fake-quant node's result: its operand's shape on the grid that the attributes name."""
+    value = node.input(0)
+    source = UnknownType() if value is None else value.type
+    shape = source.shape if isinstance(source, TensorType) else None
+    bits = bits_of(node)
+    low = high = None
+    if isinstance(bits, int):
+        ranges = ranges_at(node, bits) if bits in node.attribute("widths", ()) else None
+        if ranges is not None:
+            low, high = tuple(ranges[:, 0].tolist()), tuple(ranges[:, 1].tolist())
+    scheme = scheme_of(node, bits) if isinstance(bits, int) else scheme_of(node, max(bits))
+    element = QuantType(
+        bits=bits,
+        signed=bool(node.attribute("signed", 1)),
+        narrow=bool(node.attribute("narrow", 0)),
+        scheme=scheme,
+        axis=node.attribute("axis"),
+        low=low,
+        high=high,
+    )
+    return TensorType(element, shape)
+
+
+def quantizers(graph: Graph) -> dict[str, Node]:
+    """The fake-quant nodes of a graph by name, in order.
+
+    Raises:
+        QirError: two have the same name, or one has none.
+    """
+    found: dict[str, Node] = {}
+    for node in graph.fake_quants():
+        if not node.name or node.name in found:
+            raise QirError(f"quantizer {node}: names of quantizers are unique and not empty; rename it")
+        found[node.name] = node
+    return found
+
+
+def policy_of(graph: Graph) -> Policy:
+    """The bits that the graph holds now."""
+    return Policy({name: bits_of(node) for name, node in quantizers(graph).items()})

@@ -1,0 +1,101 @@
+"""A module: a graph with what an ONNX model file holds around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qir.attributes import Attribute
+from qir.graph import Clock, Graph
+
+FunctionKey = tuple[str, str, str]
+"""Domain, name and overload of a model-local function."""
+
+
+class Function:
+    """A model-local function: a graph whose inputs have no types, and attributes with or without defaults."""
+
+    __slots__ = ("attribute_names", "attributes", "doc_string", "domain", "graph", "metadata", "name", "opsets", "overload")
+
+    def __init__(self, domain: str, name: str, graph: Graph, *, overload: str = "") -> None:
+        self.domain = domain
+        self.name = name
+        self.overload = overload
+        self.graph = graph
+        self.attribute_names: tuple[str, ...] = ()
+        self.attributes: dict[str, Attribute] = {}
+        self.opsets: dict[str, int] = {}
+        self.doc_string = ""
+        self.metadata: dict[str, str] = {}
+
+    @property
+    def key(self) -> FunctionKey:
+        """Domain, name and overload."""
+        return self.domain, self.name, self.overload
+
+    def __repr__(self) -> str:
+        return f"Function({self.domain}.{self.name}, {self.graph})"
+
+
+class Module:
+    """A whole network: main graph, functions, operator sets and metadata.
+
+    Attributes:
+        graph: main graph.
+        functions: model-local functions by (domain, name, overload).
+        opsets: version of each operator set ("" = ONNX's own).
+        ir_version: ONNX IR version, written on purpose.
+        metadata: serialized key/value pairs of the model.
+        meta: Python objects; never serialized.
+        opaque: protobuf fields of the model that qir does not model, as bytes.
+    """
+
+    def __init__(self, graph: Graph, *, opsets: dict[str, int] | None = None, ir_version: int = 10) -> None:
+        self.graph = graph
+        self.functions: dict[FunctionKey, Function] = {}
+        self.opsets = dict(opsets or {"": 21})
+        self.ir_version = ir_version
+        self.producer_name = ""
+        self.producer_version = ""
+        self.domain = ""
+        self.model_version = 0
+        self.doc_string = ""
+        self.metadata: dict[str, str] = {}
+        self.meta: dict[str, Any] = {}
+        self.opaque = b""
+
+    def add_function(self, function: Function) -> None:
+        """Add a model-local function; its graph shares the module's clock."""
+        self.functions[function.key] = function
+        function.graph._share(self.clock)
+
+    @property
+    def clock(self) -> Clock:
+        """Version counters and names in use."""
+        return self.graph.clock
+
+    @property
+    def version(self) -> int:
+        """Advances with every write except writes of `bits`."""
+        return self.clock.version
+
+    @property
+    def policy_version(self) -> int:
+        """Advances with every write of `bits` on a fake-quant node."""
+        return self.clock.policy_version
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The main graph and the graphs of functions."""
+        return (self.graph, *(function.graph for function in self.functions.values()))
+
+    def clone(self) -> Module:
+        """A deep copy; constants are shared, they are never written into."""
+        from qir.cloning import clone_module
+
+        return clone_module(self)
+
+    def __repr__(self) -> str:
+        return f"Module({self.graph}, opsets={self.opsets}, ir_version={self.ir_version})"
+
+    def _repr_html_(self) -> str:
+        return self.graph._repr_html_()
