@@ -29,18 +29,19 @@ class Clock:
     An analysis is valid as long as the counters it depends on have not moved.
     """
 
-    __slots__ = ("names", "policy_version", "version")
+    __slots__ = ("_counts", "names", "policy_version", "version")
 
     def __init__(self) -> None:
         self.version = 0
         self.policy_version = 0
         self.names: set[str] = set()
+        self._counts: dict[str, int] = {}
 
     def unique_name(self, base: str) -> str:
         """`base`, or `base_1`, `base_2`, …: the first that no value or node has; it counts as used from now on."""
-        name, count = base, 0
+        name = base
         while name in self.names:
-            count += 1
+            count = self._counts[base] = self._counts.get(base, 0) + 1
             name = f"{base}_{count}"
         self.names.add(name)
         return name
