@@ -1,0 +1,45 @@
+"""Schemes by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from qir.errors import QirError
+from qir.quantizers.scheme import Scheme
+
+_SCHEMES: dict[str, Scheme] = {}
+
+
+def register(scheme: Scheme) -> Scheme:
+    """Make a scheme known under its name.
+
+    Args:
+        scheme: an instance; its class says name, widths and storage.
+
+    Returns:
+        The same scheme.
+
+    Raises:
+        QirError: another scheme has the name.
+    """
+    known = _SCHEMES.get(scheme.name)
+    if known is not None and known != scheme:
+        raise QirError(f"scheme {scheme.name!r}: the name is taken by {type(known).__name__}; choose another name")
+    return _SCHEMES.setdefault(scheme.name, scheme)
+
+
+def get_scheme(name: str) -> Scheme:
+    """Look a scheme up.
+
+    Raises:
+        QirError: no scheme has this name; the message holds the nearest one.
+    """
+    if name in _SCHEMES:
+        return _SCHEMES[name]
+    near = difflib.get_close_matches(name, _SCHEMES, n=1, cutoff=0.0)
+    raise QirError(f"scheme {name!r} is not known; did you mean {near[0]!r}? Known: {', '.join(scheme_names())}")
+
+
+def scheme_names() -> list[str]:
+    """Names of all registered schemes, sorted."""
+    return sorted(_SCHEMES)
