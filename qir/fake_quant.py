@@ -28,6 +28,8 @@ from qir.types import QuantType, TensorType, Type, UnknownType
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from qir.quantizers import QuantParameters
+
 
 def make_fake_quant(
     value: Value,
@@ -135,3 +137,23 @@ def quantizers(graph: Graph) -> dict[str, Node]:
 def policy_of(graph: Graph) -> Policy:
     """The bits that the graph holds now."""
     return Policy({name: bits_of(node) for name, node in quantizers(graph).items()})
+
+
+def parameters_of(node: Node, bits: int | None = None) -> QuantParameters:
+    """The grid of a calibrated quantizer at a width (its chosen bits by default).
+
+    Raises:
+        QirError: the quantizer is not calibrated, its ranges are stale, or the width is not a candidate.
+    """
+    from qir.quantizers import get_scheme
+
+    chosen = bits_of(node) if bits is None else bits
+    if not isinstance(chosen, int):
+        raise QirError(f"quantizer {node.name!r} has one width per channel: ask `channel_parameters_of`")
+    ranges = ranges_at(node, chosen)
+    if ranges is None:
+        raise QirError(f"quantizer {node.name!r} is not calibrated: run the pass calibrate first")
+    if node.attribute("stale", 0):
+        raise QirError(f"quantizer {node.name!r}: its weight changed after calibration: calibrate again")
+    scheme = get_scheme(scheme_of(node, chosen))
+    return scheme.parameters(ranges, chosen, bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0)))

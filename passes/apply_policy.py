@@ -1,0 +1,41 @@
+"""Apply a policy: write the bits of every quantizer in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qir.errors import QirError
+from qir.fake_quant import bits_of, quantizers
+from qir.module import Module
+from qir.policy import Bits
+
+
+def apply_policy(module: Module, policy: Mapping[str, Bits]) -> bool:
+    """Write `bits` on the fake-quant nodes that the policy names; time proportional to the quantizers.
+
+    Types of the results follow by themselves. Nothing is written when a name or a width is wrong.
+
+    Args:
+        module: network with fake-quant nodes.
+        policy: bits by name of quantizer; quantizers it does not name keep theirs.
+
+    Returns:
+        Whether any bits changed.
+
+    Raises:
+        QirError: the policy names a quantizer that does not exist, or a width that is not among its candidates.
+    """
+    nodes = quantizers(module.graph)
+    for name, bits in policy.items():
+        if name not in nodes:
+            raise QirError(f"policy: quantizer {name!r} does not exist; the network has {', '.join(nodes)}")
+        widths = nodes[name].attribute("widths")
+        for width in {bits} if isinstance(bits, int) else set(bits) - {0}:
+            if width not in widths:
+                raise QirError(
+                    f"policy: quantizer {name!r} cannot have {width} bits; its candidates are {list(widths)}"
+                )
+    changed = [name for name, bits in policy.items() if bits_of(nodes[name]) != bits]
+    for name in changed:
+        nodes[name].set_attribute("bits", policy[name])
+    return bool(changed)

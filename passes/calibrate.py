@@ -1,0 +1,129 @@
+"""Calibration, once for every candidate width.
+
+The float values of all activations that are quantized are gathered in one pass over the data into streaming
+histograms; the range of every width is computed from the one histogram and stored on the fake-quant node, so that a
+change of bits needs no further data. Ranges of weights come from the weights themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qir.errors import PassError, QirError
+from qir.fake_quant import ranges_at, scheme_of, set_ranges
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.passes.calibration_data import Feed, batches
+from qir.passes.manager import Pass, PassContext
+from qir.passes.observers import Histogram
+from qir.passes.thresholds import METHODS, threshold
+from qir.passes.weight_ranges import weight_ranges
+from qir.quantizers import get_scheme
+from qir.tensor import Array
+
+
+@dataclass(frozen=True)
+class Calibrate(Pass):
+    """Set the ranges of every fake-quant node for all its candidate widths.
+
+    Verified IR in, verified IR out; needs `calibration_data` when an activation is quantized.
+
+    Options:
+        method: how activations are clipped: minmax, moving-average, percentile, mse, lp, entropy or aciq.
+        weights: how weights are clipped: `mse` or `minmax`.
+        batch: samples per forward pass.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    method: str = "mse"
+    weights: str = "mse"
+    batch: int = 64
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Gather and store; raises `QirError` for unknown methods, missing or unfit data, NaN and infinities."""
+        if self.method not in METHODS:
+            raise PassError(f"calibrate: method {self.method!r} is unknown; expected one of {', '.join(METHODS)}")
+        nodes = [node for graph in module.graphs for node in graph.fake_quants()]
+        if not nodes:
+            raise PassError("calibrate: the network has no fake-quant nodes: run insert-fake-quant first")
+        weights = [node for node in nodes if _constant(node) is not None]
+        activations = [node for node in nodes if _constant(node) is None]
+        for node in weights:
+            array = _constant(node)
+            assert array is not None  # noqa: S101 - selected above
+            if not np.isfinite(array).all():
+                raise QirError(f"weight of quantizer {node.name!r} holds NaN or infinities: repair the model first")
+            set_ranges(node, weight_ranges(node, array, self.weights))
+        if activations:
+            data = context.require("calibration_data")
+            histograms = observe(module, activations, batches(module, data, batch=self.batch))
+            for node in activations:
+                set_ranges(node, _activation_ranges(node, histograms[node], self.method))
+        return True
+
+
+def _constant(node: Node) -> Array | None:
+    """The constant under a fake-quant node, seen through other fake-quant nodes."""
+    value = node.input(0)
+    while value is not None and value.producer is not None and value.producer.is_fake_quant:
+        value = value.producer.input(0)
+    return None if value is None or value.constant is None or not value.is_constant else value.constant.numpy()
+
+
+def observe(module: Module, nodes: list[Node], feeds: Iterator[Feed]) -> dict[Node, Histogram]:
+    """Histograms of the float values under fake-quant nodes, in one pass over the feeds."""
+    from qir.backends.onnxruntime_session import OrtSession
+
+    origins = {node: _origin(node) for node in nodes}
+    inputs = {value for value in origins.values() if value.is_input}
+    names = sorted({value.name for value in origins.values() if value not in inputs})
+    session = OrtSession(float_network(module, names), optimization="all")
+    histograms = {value: Histogram() for value in origins.values()}
+    for feed in feeds:
+        found: Feed = session.run(feed)
+        for value, histogram in histograms.items():
+            histogram.update(feed[value.name] if value in inputs else found[value.name])
+    return {node: histograms[value] for node, value in origins.items()}
+
+
+def _origin(node: Node) -> Value:
+    value = node.operands[0]
+    while value.producer is not None and value.producer.is_fake_quant:
+        value = value.producer.operands[0]
+    return value
+
+
+def float_network(module: Module, outputs: list[str] | None = None) -> Module:
+    """A copy without its fake-quant nodes, with more of its values as outputs."""
+    made = module.clone()
+    for graph in made.graphs:
+        for node in graph.fake_quants():
+            node.result.replace_all_uses_with(node.operands[0])
+            graph.erase(node)
+    if outputs:
+        by_name = {value.name: value for value in made.graph.values()}
+        graph = made.graph
+        old = dict(zip(graph.output_names, graph.outputs, strict=True))
+        names = [*old, *(name for name in outputs if name not in old)]
+        graph.set_outputs([old.get(name) or by_name[name] for name in names], names)
+    return made
+
+
+def _activation_ranges(node: Node, histogram: Histogram, method: str) -> Array:
+    signed, narrow = bool(node.attribute("signed", 0)), bool(node.attribute("narrow", 0))
+    found = []
+    for bits in node.attribute("widths"):
+        low, high = threshold(histogram, method, bits, signed=signed)
+        pair = np.asarray([[low, high]], np.float32)
+        get_scheme(scheme_of(node, bits)).parameters(pair, bits, signed, narrow)
+        found.append(pair)
+    return np.stack(found)
+
+
+def is_calibrated(module: Module) -> bool:
+    """Whether every fake-quant node has ranges."""
+    return all(ranges_at(node, node.attribute("widths")[0]) is not None for node in module.graph.fake_quants())

@@ -1,0 +1,102 @@
+"""Calibration data of any common kind as a stream of feeds.
+
+Accepted: one array (or `.npy`/`.npz` file), a map from input name to array, an iterable of such maps or of arrays, a
+torch `DataLoader`, and an ONNX Runtime `CalibrationDataReader` (anything with `get_next()`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qir.errors import DataError
+from qir.module import Module
+from qir.tensor import Array, numpy_dtype
+from qir.types import TensorType
+
+Feed = dict[str, Array]
+
+
+def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
+    """The data as feeds of at most `batch` samples, shapes checked against the network's inputs.
+
+    Raises:
+        DataError: the data are empty, of an unknown kind, or do not fit the inputs (names, rank, dimensions).
+    """
+    names = [value.name for value in module.graph.inputs if value.constant is None]
+    seen = False
+    for item in _items(data):
+        for feed in _split(_named(item, names), batch):
+            seen = True
+            yield _checked(module, feed)
+    if not seen:
+        raise DataError("the calibration data are empty: give at least one sample")
+
+
+def _items(data: Any) -> Iterator[Any]:
+    if isinstance(data, str | Path):
+        yield _file(Path(data))
+    elif isinstance(data, np.ndarray | Mapping):
+        yield data
+    elif hasattr(data, "get_next"):
+        while (feed := data.get_next()) is not None:
+            yield feed
+    elif isinstance(data, Iterable):
+        yield from data
+    else:
+        raise DataError(f"calibration data of type {type(data).__name__}: expected arrays, a .npy or .npz file, or an iterable of feeds")
+
+
+def _file(path: Path) -> Any:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as .npy or .npz: {error}") from error
+    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+
+
+def _named(item: Any, names: list[str]) -> Feed:
+    if isinstance(item, Mapping):
+        missing = [name for name in names if name not in item]
+        if missing:
+            raise DataError(f"calibration data lack the input {missing[0]!r}; they hold {', '.join(map(str, item))}")
+        return {name: _array(item[name]) for name in names}
+    if isinstance(item, tuple | list):
+        item = item[: len(names)]
+        if len(item) != len(names):
+            raise DataError(f"calibration data give {len(item)} arrays; the network has the inputs {', '.join(names)}")
+        return dict(zip(names, map(_array, item), strict=True))
+    if len(names) != 1:
+        raise DataError(f"calibration data give one array; the network has the inputs {', '.join(names)}: give a map by name")
+    return {names[0]: _array(item)}
+
+
+def _array(value: Any) -> Array:
+    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+
+
+def _split(feed: Feed, batch: int) -> Iterator[Feed]:
+    lengths = {len(array) for array in feed.values() if array.ndim}
+    if len(lengths) != 1:
+        yield feed
+        return
+    for start in range(0, lengths.pop(), batch):
+        yield {name: array[start : start + batch] for name, array in feed.items()}
+
+
+def _checked(module: Module, feed: Feed) -> Feed:
+    for value in module.graph.inputs:
+        if value.name not in feed or not isinstance(value.type, TensorType):
+            continue
+        array, shape = feed[value.name], value.type.shape
+        wanted = numpy_dtype(value.type.dtype)
+        if array.dtype != wanted:
+            feed[value.name] = array = array.astype(wanted)
+        if shape is not None and (
+            len(shape) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(shape[1:], array.shape[1:], strict=True))
+        ):
+            raise DataError(f"input {value.name!r}: data of shape {array.shape} do not fit {value.type}")
+    return feed

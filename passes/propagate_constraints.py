@@ -1,0 +1,254 @@
+"""Bit constraints: which widths remain possible, which quantizers are decisions, and what ties them.
+
+A target lists legal operand pairs (activation bits, weight bits). "The weight bits of the next layer equal the
+activation bits of the previous layer, 2 → 1" (Wang et al., 2024, section 3.3.1) is the pair list
+{(2,1), (4,4), (8,8)}: a node's data operand is traced through ops that keep its grid to its quantizer, and the pair
+(bits of that quantizer, bits of the weight's quantizer) must be legal. Options are pruned by arc consistency
+(Mackworth, 1977, AC-3); a quantizer whose bits follow from another one's is implied, what remains are the decisions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from qir.constraints import OperandRules
+from qir.errors import QirError
+from qir.fake_quant import bits_of, quantizers
+from qir.graph import Graph, Node
+from qir.module import Module
+from qir.ops import op_of
+from qir.passes.manager import Pass, PassContext
+from qir.policy import Policy
+from qir.tracing import quantizer_of
+
+FIXED = "qir.fixed"
+"""Metadata key of a quantizer that is no decision; its value is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairRelation:
+    """The bits of two quantizers that may stand together, and the node that asks for it."""
+
+    first: str
+    second: str
+    allowed: frozenset[tuple[int, int]]
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class BitConstraints:
+    """What a target leaves open.
+
+    Attributes:
+        options: the widths that remain for every quantizer, ascending.
+        relations: pairs of quantizers whose widths depend on each other.
+        implied: quantizers that follow from another one: name → (that one, its width → width of this one).
+        excluded: (quantizer, width) → why that width is impossible.
+    """
+
+    options: Mapping[str, tuple[int, ...]]
+    relations: tuple[PairRelation, ...]
+    implied: Mapping[str, tuple[str, Mapping[int, int]]]
+    excluded: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """Quantizers with more than one option that no other quantizer determines, in graph order."""
+        return tuple(name for name, options in self.options.items() if len(options) > 1 and name not in self.implied)
+
+    def complete(self, decided: Mapping[str, int]) -> Policy:
+        """The whole policy that follows from the decisions.
+
+        Raises:
+            QirError: a decision is missing, unknown, or chooses a width that is no option.
+        """
+        bits: dict[str, int] = {}
+        for name, options in self.options.items():
+            if name in decided and decided[name] not in options:
+                raise QirError(
+                    f"quantizer {name!r}: {decided[name]} bits are no option; options are {list(options)}: {self.explain(name)}"
+                )
+            if name in self.implied:
+                continue
+            if name not in decided and len(options) > 1:
+                raise QirError(f"quantizer {name!r} is a decision with options {list(options)}: give its bits")
+            bits[name] = decided.get(name, options[0])
+        for name in self.implied:
+            self._follow(name, bits)
+        unknown = set(decided) - set(self.options)
+        if unknown:
+            raise QirError(f"quantizer {min(unknown)!r} does not exist; decisions are {', '.join(self.decisions)}")
+        return Policy({name: bits[name] for name in self.options})
+
+    def _follow(self, name: str, bits: dict[str, int]) -> int:
+        if name not in bits:
+            source, mapping = self.implied[name]
+            bits[name] = mapping[self._follow(source, bits)]
+        return bits[name]
+
+    def uniform(self, bits: int) -> Policy:
+        """The policy nearest to one width everywhere: each decision takes its widest option of at most `bits`."""
+        return self.complete({name: _nearest(self.options[name], bits) for name in self.decisions})
+
+    def explain(self, name: str) -> str:
+        """Why each excluded width of a quantizer is excluded, and what ties the quantizer to others."""
+        lines = [f"{width} bits: {reason}" for (quantizer, width), reason in self.excluded.items() if quantizer == name]
+        for relation in self.relations:
+            if name in {relation.first, relation.second}:
+                pairs = ", ".join(map(str, sorted(relation.allowed)))
+                lines.append(f"node {relation.node!r} allows ({relation.first}, {relation.second}) in {pairs}")
+        if name in self.implied:
+            lines.append(f"follows from {self.implied[name][0]!r}")
+        return "; ".join(lines) or "nothing restricts it"
+
+
+def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
+    """The options, relations and implied quantizers of a network under a target's operand rules.
+
+    Raises:
+        QirError: no width remains for some quantizer; the message shows the conflicting nodes.
+    """
+    graph = module.graph
+    nodes = quantizers(graph)
+    if not nodes:
+        raise QirError("the network has no fake-quant nodes: run the pass insert-fake-quant first")
+    options = {name: set(node.attribute("widths")) for name, node in nodes.items()}
+    excluded: dict[tuple[str, int], str] = {}
+    relations = _relations(graph, rules)
+    for name, node in nodes.items():
+        bits = bits_of(node)
+        if FIXED in node.metadata and isinstance(bits, int):
+            for width in options[name] - {bits}:
+                excluded[name, width] = node.metadata[FIXED]
+            options[name] = {bits}
+    _prune(options, relations, excluded)
+    ordered = {name: tuple(sorted(widths)) for name, widths in options.items()}
+    return BitConstraints(ordered, tuple(relations), _implied(ordered, relations), excluded)
+
+
+def _relations(graph: Graph, rules: OperandRules) -> list[PairRelation]:
+    """Legal pairs of every expensive node with quantized operands; equal widths where an op demands one grid."""
+    found: dict[tuple[str, str], PairRelation] = {}
+    for node in graph.walk():
+        operands = op_of(node).quantizable(node)
+        if operands is None:
+            continue
+        data = quantizer_of(node.input(operands.data))
+        weight = quantizer_of(node.input(operands.weight))
+        if data is None or weight is None:
+            continue
+        pairs = frozenset(rules.pairs_of(node.op))
+        if data is weight:
+            pairs = frozenset(p for p in pairs if p[0] == p[1])
+        key = (data.name, weight.name)
+        known = found.get(key)
+        found[key] = PairRelation(*key, pairs if known is None else known.allowed & pairs, node.name or node.op)
+    return list(found.values())
+
+
+def _prune(options: dict[str, set[int]], relations: list[PairRelation], excluded: dict[tuple[str, int], str]) -> None:
+    """Arc consistency: drop every width that no partner supports, until nothing changes."""
+    by_name: dict[str, list[PairRelation]] = {name: [] for name in options}
+    for relation in relations:
+        by_name[relation.first].append(relation)
+        by_name[relation.second].append(relation)
+    queue = deque(relations)
+    while queue:
+        relation = queue.popleft()
+        live = {(a, b) for a, b in relation.allowed if a in options[relation.first] and b in options[relation.second]}
+        for name, supported in ((relation.first, {a for a, _ in live}), (relation.second, {b for _, b in live})):
+            lost = options[name] - supported
+            if not lost:
+                continue
+            partner = relation.second if name == relation.first else relation.first
+            for width in lost:
+                excluded[name, width] = (
+                    f"node {relation.node!r} has no legal pair with {partner!r} at {sorted(options[partner])} bits"
+                )
+            options[name] = options[name] & supported
+            if not options[name]:
+                raise QirError(_conflict(name, relation, excluded))
+            queue.extend(by_name[name])
+
+
+def _conflict(name: str, relation: PairRelation, excluded: Mapping[tuple[str, int], str]) -> str:
+    reasons = "; ".join(
+        f"{width} bits: {reason}" for (quantizer, width), reason in excluded.items() if quantizer == name
+    )
+    return (
+        f"quantizer {name!r}: no width remains ({reasons}); node {relation.node!r} allows only "
+        f"{sorted(relation.allowed)}: give the target another pair, or free a quantizer that is fixed"
+    )
+
+
+def _implied(
+    options: Mapping[str, tuple[int, ...]], relations: list[PairRelation]
+) -> dict[str, tuple[str, dict[int, int]]]:
+    """Quantizers that follow from another: the weight from the activation, else the activation from the weight."""
+    implied: dict[str, tuple[str, dict[int, int]]] = {}
+
+    def depends(name: str, on: str) -> bool:
+        while name in implied:
+            name = implied[name][0]
+            if name == on:
+                return True
+        return name == on
+
+    for relation in relations:
+        for source, follower, flipped in (
+            (relation.first, relation.second, False),
+            (relation.second, relation.first, True),
+        ):
+            if source == follower or follower in implied or len(options[follower]) < 2 or depends(source, follower):
+                continue
+            pairs = [(b, a) if flipped else (a, b) for a, b in relation.allowed]
+            mapping = {a: [b for x, b in pairs if x == a and b in options[follower]] for a in options[source]}
+            if all(len(found) == 1 for found in mapping.values()):
+                implied[follower] = (source, {a: found[0] for a, found in mapping.items()})
+                break
+    return implied
+
+
+def _nearest(options: tuple[int, ...], bits: int) -> int:
+    return max((width for width in options if width <= bits), default=options[0])
+
+
+@dataclass(frozen=True)
+class PropagateConstraints(Pass):
+    """Narrow every quantizer's candidate widths to those that the target leaves, and set the widest policy.
+
+    Verified IR in, verified IR out; needs `target`. Run it before calibration, so that only widths that can be chosen
+    are calibrated.
+    """
+
+    name: ClassVar[str] = "propagate-constraints"
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Narrow `widths`, then write the widest legal bits; raises `QirError` when no width remains."""
+        target = context.require("target")
+        constraints = bit_constraints(module, target.operand_rules())
+        nodes = quantizers(module.graph)
+        changed = False
+        for name, options in constraints.options.items():
+            changed |= _narrow(nodes[name], options)
+        widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
+        for name, bits in widest.items():
+            changed |= bits_of(nodes[name]) != bits
+            nodes[name].set_attribute("bits", bits)
+        return changed
+
+
+def _narrow(node: Node, options: tuple[int, ...]) -> bool:
+    widths = node.attribute("widths")
+    if widths == options:
+        return False
+    ranges = node.attribute("ranges")
+    node.set_attribute("widths", options)
+    if ranges is not None:
+        from qir.fake_quant import set_ranges
+
+        set_ranges(node, ranges.numpy()[[widths.index(width) for width in options]])
+    return True
