@@ -1,0 +1,41 @@
+"""The `qir` command: collects the verbs, turns every `QirError` into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+import typer
+from rich.console import Console
+
+from qir.errors import QirError
+
+VERBS = ("opt", "quantize", "search", "report", "cost", "verify")
+"""Modules of `qir.cli`, each with `register(app)`."""
+
+EXIT_BAD_INPUT = 2
+
+
+def make_app() -> typer.Typer:
+    """The Typer application with all verbs."""
+    app = typer.Typer(
+        name="qir",
+        help="Mixed-precision quantization of ONNX networks: transform, cost, search, export.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    for verb in VERBS:
+        if importlib.util.find_spec(f"qir.cli.{verb}") is not None:
+            importlib.import_module(f"qir.cli.{verb}").register(app)
+    return app
+
+
+def main() -> None:
+    """Entry point of the shell command."""
+    try:
+        make_app()()
+    except QirError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_BAD_INPUT)

@@ -1,0 +1,158 @@
+"""The report: one self-contained HTML page that shows what was traded for what."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qir.errors import MissingExtraError
+from qir.search.result import Evaluation, Progress, Result
+
+
+@dataclass
+class Report:
+    """What the page shows; everything is measured by the caller.
+
+    Attributes:
+        title: heading.
+        facts: lines of text above the pictures, such as seed, splits and the target's name.
+        layers: layer names, in order.
+        bits: per layer (input bits, weight bits) of the policy found.
+        cycles: per layer (cycles of the reference, cycles of the policy found).
+        bound_by: per layer what bounds it.
+        episodes: what the search told after every episode.
+        rows: closing table, first row headings.
+    """
+
+    title: str
+    facts: Sequence[str] = ()
+    layers: Sequence[str] = ()
+    bits: Sequence[tuple[int, int]] = ()
+    cycles: Sequence[tuple[float, float]] = ()
+    bound_by: Sequence[str] = ()
+    episodes: Sequence[Progress] = ()
+    results: Mapping[str, Result] = field(default_factory=dict)
+    budget: tuple[str, float] | None = None
+    reference_cost: float = 1.0
+    rows: Sequence[Sequence[str]] = ()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the page atomically.
+
+        Raises:
+            MissingExtraError: Plotly is not installed.
+        """
+        path = Path(path)
+        page = self.to_html()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+        return path
+
+    def to_html(self) -> str:
+        """The page as text; pictures are inline, nothing is fetched."""
+        pictures = [self._bits(), self._cycles(), self._rewards(), self._trade()]
+        parts = [picture for picture in pictures if picture is not None]
+        figures = "".join(
+            f"<section>{figure.to_html(full_html=False, include_plotlyjs=index == 0, config={'displaylogo': False}, div_id=f'figure-{index}')}</section>"
+            for index, figure in enumerate(parts)
+        )
+        facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in self.facts)
+        return (
+            "<!doctype html><html lang='en'><meta charset='utf-8'>"
+            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
+            f"<h1>{html.escape(self.title)}</h1><ul>{facts}</ul>{_table(self.rows)}{figures}</html>\n"
+        )
+
+    def _bits(self) -> Any:
+        if not self.bits:
+            return None
+        go = _plotly()
+        figure = go.Figure(
+            [
+                go.Bar(name="input bits", x=list(self.layers), y=[a for a, _ in self.bits], text=[a for a, _ in self.bits]),
+                go.Bar(name="weight bits", x=list(self.layers), y=[w for _, w in self.bits], text=[w for _, w in self.bits]),
+            ]
+        )
+        return figure.update_layout(title="Bits per layer of the policy found", yaxis_title="bits", **_LAYOUT)
+
+    def _cycles(self) -> Any:
+        if not self.cycles:
+            return None
+        go = _plotly()
+        figure = go.Figure(
+            [
+                go.Bar(name="uniform 8/8", x=list(self.layers), y=[before for before, _ in self.cycles]),
+                go.Bar(name="policy found", x=list(self.layers), y=[after for _, after in self.cycles], text=list(self.bound_by)),
+            ]
+        )
+        return figure.update_layout(title="Latency per layer before and after (label: what bounds it)", yaxis_title="cycles", **_LAYOUT)
+
+    def _rewards(self) -> Any:
+        if not self.episodes:
+            return None
+        go = _plotly()
+        x = [episode.episode for episode in self.episodes]
+        figure = go.Figure(
+            [
+                go.Scatter(name="reward", x=x, y=[e.reward for e in self.episodes], mode="markers"),
+                go.Scatter(name="best so far", x=x, y=[e.best for e in self.episodes], mode="lines", line_shape="hv"),
+            ]
+        )
+        return figure.update_layout(title="Reward over episodes", xaxis_title="episode", yaxis_title="reward", **_LAYOUT)
+
+    def _trade(self) -> Any:
+        if not self.results:
+            return None
+        go = _plotly()
+        name = self.budget[0] if self.budget else "latency"
+        figure = go.Figure()
+        for label, result in self.results.items():
+            tried = [e for e in result.evaluations if e.error is None]
+            figure.add_scatter(
+                name=label,
+                x=[e.costs[name] / self.reference_cost for e in tried],
+                y=[e.value for e in tried],
+                mode="markers",
+                text=[_short(e) for e in tried],
+            )
+        if self.budget:
+            figure.add_vline(x=self.budget[1], line_dash="dash", annotation_text="budget")
+        return figure.update_layout(
+            title="Accuracy (search-validation split) against latency of every policy tried",
+            xaxis_title=f"{name}, share of uniform 8/8",
+            yaxis_title="accuracy",
+            **_LAYOUT,
+        )
+
+
+_LAYOUT: dict[str, Any] = {"template": "plotly_white", "height": 420, "barmode": "group"}
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0}th,td{border-bottom:1px solid #ccc;padding:.3rem .8rem;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}"
+)
+
+
+def _short(evaluation: Evaluation) -> str:
+    return " ".join(f"{name}={bits}" for name, bits in evaluation.policy.items())
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _plotly() -> Any:
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise MissingExtraError("plotly", "report") from error
+    return go
