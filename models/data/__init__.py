@@ -1,1 +1,1 @@
-"""Images shipped for the demo."""
+"""Readers of data sets, and the images that come with qir."""

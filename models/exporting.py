@@ -1,0 +1,47 @@
+"""Writes a PyTorch network as ONNX with its BatchNorm nodes in place, the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPSET = 18
+
+
+def export_network(network: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
+    """Writes the network in inference form; the first dimension of input and output is the symbol `batch`.
+
+    TrainingMode.PRESERVE on a network in eval mode keeps each BatchNormalization as a node with training_mode 0: the
+    exporter would fold it otherwise. The opset is fixed; with it the exporter fixes ir_version (8 for opset 18).
+
+    Args:
+        network: the network; it is put in eval mode.
+        example: one input of the shape to export, batch first.
+        file: the ONNX file; written under a temporary name, then renamed.
+    """
+    network.eval()
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (example,),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+            verbose=False,
+        )
+    temporary = file.with_name(file.name + ".partial")
+    temporary.write_bytes(buffer.getvalue())
+    temporary.replace(file)
