@@ -1,0 +1,113 @@
+"""Constants as passes see and replace them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.graph import Graph, Node, Value
+from qir.tensor import Array, Tensor
+
+_FORWARDING = {"Identity"}
+
+
+def is_standard(node: Node, *ops: str) -> bool:
+    """Whether the node is one of these operators of ONNX's own set."""
+    return node.op in ops and node.domain in {"", "ai.onnx"}
+
+
+def constant_of(value: Value | None) -> Tensor | None:
+    """The constant that a value is, seen through `Identity` and `Constant` nodes; None when it is none.
+
+    An input with a default value is no constant: the caller may replace it.
+    """
+    while value is not None:
+        if value.is_constant:
+            return value.constant
+        node = value.producer
+        if node is None:
+            return None
+        if is_standard(node, "Constant"):
+            found = node.attribute("value")
+            return found if isinstance(found, Tensor) else None
+        if not is_standard(node, *_FORWARDING):
+            return None
+        value = node.input(0)
+    return None
+
+
+def array_of(value: Value | None) -> Array | None:
+    """The elements of `constant_of`, read-only."""
+    found = constant_of(value)
+    return None if found is None else found.numpy()
+
+
+def frozen(array: Array) -> Tensor:
+    """A tensor that takes the array over without copying it."""
+    array.flags.writeable = False
+    return Tensor.of(array)
+
+
+def set_constant(node: Node, index: int, array: Array, name: str) -> Value:
+    """Make operand `index` a constant with these elements.
+
+    A constant that only this operand uses is replaced and keeps its name; one that others use too stays as it is, and
+    the node gets a new one called `name`.
+
+    Args:
+        node: node inside a graph.
+        index: operand; operands up to it that are not there yet are left out.
+        array: the elements, taken over without copying.
+        name: what a new constant is called, made unique.
+    """
+    tensor = frozen(array)
+    value = node.input(index)
+    if value is not None and value.is_constant and len(value.uses) == 1:
+        value.constant = tensor
+        value.type = tensor.type
+        return value
+    assert node.graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
+    made = node.graph.add_constant(name, tensor)
+    missing = index + 1 - len(node.inputs)
+    if missing > 0:
+        node.set_inputs((*node.inputs, *[None] * missing))
+    node.set_input(index, made)
+    if value is not None:
+        remove_unused(value)
+    return made
+
+
+def remove_unused(value: Value) -> None:
+    """Remove a value that nothing uses, with the constants and forwarding nodes that only it needed."""
+    if value.uses:
+        return
+    if value.is_constant and isinstance(value.owner, Graph):
+        value.owner.remove_constant(value)
+        return
+    node = value.producer
+    if node is not None and node.graph is not None and is_standard(node, "Constant", *_FORWARDING):
+        erase(node)
+
+
+def erase(node: Node) -> None:
+    """Erase a node whose results are unused, and the constants that only it used."""
+    assert node.graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
+    operands = dict.fromkeys(node.operands)
+    node.graph.erase(node)
+    for operand in operands:
+        remove_unused(operand)
+
+
+def replace(node: Node, value: Value) -> None:
+    """Make the users of a node's first result use `value`, which inherits a known type, and erase the node."""
+    if value.type != node.result.type and value.type.__class__.__name__ == "UnknownType":
+        value.type = node.result.type
+    node.result.replace_all_uses_with(value)
+    erase(node)
+
+
+def uniform_value(array: Array | None) -> float | None:
+    """The one number that every element of the array is, or None."""
+    if array is None or array.size == 0 or array.dtype.kind not in "fiub":
+        return None
+    first = array.reshape(-1)[0]
+    return float(first) if bool(np.all(array == first)) else None
