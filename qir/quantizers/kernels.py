@@ -96,7 +96,7 @@ def dequantize(codes: NDArray[np.integer], parameters: QuantParameters, axis: in
 def grid(parameters: QuantParameters) -> Float:
     """List every level: float32 [channels or 1, codes], ascending."""
     if parameters.levels is not None:
-        return parameters.levels
+        return np.sort(parameters.levels, axis=1)
     codes = np.arange(parameters.low_code, parameters.high_code + 1, parameters.code_step, dtype=np.int32)
     centred = codes[None, :] - parameters.zero_point[:, None]
     return (centred.astype(np.float32) * parameters.scale[:, None]).astype(np.float32)

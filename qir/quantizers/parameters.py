@@ -52,7 +52,7 @@ class QuantParameters:
         low_code: smallest code.
         high_code: largest code.
         code_step: distance of neighbouring codes; 2 for mid-rise grids, whose codes are odd (1 bit: {-1, +1}).
-        levels: float32 [channels or 1, codes], ascending, or None where scale and zero point say it all.
+        levels: float32 [channels or 1, codes] in the order of codes, or None where scale and zero point say it all.
         boundaries: float32 [channels or 1, codes - 1], ascending decision thresholds, or None for the nearest code.
 
     Raises:
