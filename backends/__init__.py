@@ -1,4 +1,38 @@
-"""Targets, cost models and executors: what a network costs and what it computes."""
+"""Targets, cost models and executors: what a network costs and what it computes.
+
+Names are handed out on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "qir.backends":
     raise ImportError(f"import this package as qir.backends, not as {__name__}")
+
+if TYPE_CHECKING:
+    from qir.backends.cost_models.base import CostModel as CostModel
+    from qir.backends.cost_models.cost import Cost as Cost
+    from qir.backends.cost_models.shape import ConvShape as ConvShape
+    from qir.backends.target import Target as Target
+    from qir.backends.target import load_target as load_target
+    from qir.backends.target import target_names as target_names
+
+_HOME = {
+    "ConvShape": "qir.backends.cost_models.shape",
+    "Cost": "qir.backends.cost_models.cost",
+    "CostModel": "qir.backends.cost_models.base",
+    "Target": "qir.backends.target",
+    "load_target": "qir.backends.target",
+    "target_names": "qir.backends.target",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'qir.backends' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

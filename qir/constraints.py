@@ -39,7 +39,7 @@ class OperandRules:
                     raise QirError(f"operand rules: {where} holds {pair}; expected (activation, weight) of the widths")
 
     def legal_pairs(self, op_type: str = "") -> frozenset[tuple[int, int]]:
-        """The legal (activation bits, weight bits) of an operation; an op without rules of its own has the common ones."""
+        """The legal (activation bits, weight bits) of an operation; without rules of its own, the common ones."""
         common = self.pairs
         if common is None:
             common = frozenset((a, w) for a in self.activation_widths for w in self.weight_widths)

@@ -1,1 +1,41 @@
-"""Cost models, one file each."""
+"""Cost models by kind: those shipped, and those that other packages declare as entry points `qir.cost_models`."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from qir.errors import TargetError
+
+if TYPE_CHECKING:
+    from qir.backends.cost_models.base import CostModel
+
+ENTRY_POINT_GROUP = "qir.cost_models"
+
+_SHIPPED = {
+    "bit-serial": "qir.backends.cost_models.bit_serial:BitSerial",
+}
+
+
+def cost_model_kinds() -> list[str]:
+    """Names of all kinds of cost models that are installed."""
+    return sorted({*_SHIPPED, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def cost_model_type(kind: str) -> type[CostModel[Any]]:
+    """The class of a kind of cost model.
+
+    Raises:
+        TargetError: no such kind; names the nearest.
+    """
+    from qir.backends.cost_models.validation import nearest
+
+    if kind in _SHIPPED:
+        module, _, name = _SHIPPED[kind].partition(":")
+        found: type[CostModel[Any]] = getattr(importlib.import_module(module), name)
+        return found
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        loaded: type[CostModel[Any]] = point.load()
+        return loaded
+    raise TargetError(f"cost model {kind!r} is unknown: {nearest(kind, cost_model_kinds())}")

@@ -1,0 +1,82 @@
+"""Read parameters into pydantic models; what is wrong becomes a `TargetError` that names the nearest valid key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qir.errors import TargetError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+class Strict(BaseModel):
+    """A frozen record that knows all of its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint at the valid name most like `name`, or the list of all of them."""
+    names = sorted(valid)
+    matches = get_close_matches(name, names, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(names) or 'none'}"
+
+
+def validated(record: type[Record], data: Any, where: str) -> Record:
+    """Read `data` into a record.
+
+    Args:
+        record: type of the record.
+        data: what a JSON file held.
+        where: what the message begins with: a file or the name of a target.
+
+    Raises:
+        TargetError: a key is unknown or missing, or a value is invalid; names the key.
+    """
+    try:
+        return record.model_validate(data)
+    except ValidationError as error:
+        messages = [_message(record, data, details) for details in error.errors()]
+        raise TargetError(f"{where}: {'; '.join(messages)}") from error
+
+
+def _message(record: type[BaseModel], data: Any, details: ErrorDetails) -> str:
+    location = details["loc"]
+    key = ".".join(map(str, location)) or "the whole"
+    if details["type"] == "extra_forbidden":
+        return f"unknown key {key!r}: {nearest(str(location[-1]), _siblings(record, location[:-1]))}"
+    if details["type"] == "missing":
+        return f"key {key!r} is missing"
+    return f"key {key!r}: {details['msg'].removeprefix('Value error, ')}, found {_brief(details.get('input', data))}"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _siblings(record: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Valid keys of the record that `path` leads to; list indices and map keys are stepped over."""
+    current = record
+    for step in path:
+        if isinstance(step, str) and step in current.model_fields:
+            current = _record_in(current.model_fields[step].annotation) or current
+    return list(current.model_fields)
+
+
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _record_in(argument)
+        if found is not None:
+            return found
+    return None

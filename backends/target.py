@@ -1,0 +1,226 @@
+"""Targets: hardware described in a versioned JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from qir.backends.cost_models import cost_model_type
+from qir.backends.cost_models.validation import Strict, nearest, validated
+from qir.constraints import OperandRules
+from qir.errors import QirError, TargetError
+
+if TYPE_CHECKING:
+    from qir.backends.cost_models.base import CostModel
+
+TARGET_VERSION = 1
+ENTRY_POINT_GROUP = "qir.targets"
+
+Pair = tuple[int, int]
+
+
+class Memory(Strict):
+    """One memory, seen from the arithmetic units.
+
+    Attributes:
+        name: for example `dram`.
+        bytes: capacity; absent = without limit.
+        bits_per_cycle: width of its port.
+        energy_pj_per_bit: energy of one bit read or written, in picojoules.
+    """
+
+    name: str = Field(min_length=1)
+    bytes: int | None = Field(default=None, gt=0)
+    bits_per_cycle: float = Field(gt=0)
+    energy_pj_per_bit: float = Field(default=0.0, ge=0)
+
+
+class Padding(Strict):
+    """How operands are padded in memory.
+
+    Attributes:
+        storage_widths: a tensor of a width in between is stored at the next larger of these; empty = at its own.
+        channels: channels are stored in multiples of this.
+    """
+
+    storage_widths: tuple[int, ...] = ()
+    channels: int = Field(default=1, gt=0)
+
+    def storage_bits(self, bits: int) -> int:
+        """Bits that one element of a width occupies in memory."""
+        return next((width for width in sorted(self.storage_widths) if width >= bits), bits)
+
+
+class OpSupport(Strict):
+    """What a target can do with one op.
+
+    Attributes:
+        supported: False = the target cannot run it at all.
+        pairs: legal (activation bits, weight bits), in place of the target's.
+    """
+
+    supported: bool = True
+    pairs: tuple[Pair, ...] | None = None
+
+
+class CostSpec(Strict):
+    """Which cost model a target has, and the model's own parameters."""
+
+    kind: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ExportSpec(Strict):
+    """How networks leave for a target: name of the export profile."""
+
+    profile: str = "qcdq"
+
+
+class Target(Strict):
+    """Hardware that a network is quantized for.
+
+    Attributes:
+        format: kind of file, always `qir.target`.
+        version: version of this file's format.
+        name: of the target.
+        description: what it is, for people.
+        illustrative: the numbers are made up to look like a kind of hardware; no such chip was measured.
+        sources: where each number comes from: key → reference.
+        clock_hz: cycles a second; absent = unknown, costs are then in cycles only.
+        weight_widths: ascending widths of weights, in bits.
+        activation_widths: ascending widths of activations, in bits.
+        pairs: legal (activation bits, weight bits); absent = every combination.
+        accumulator_bits: width of the sums.
+        padding: how operands are padded in memory.
+        ops: per op type, what differs from the rest of the target.
+        fused_ops: ops that run for free behind the node that feeds them.
+        add_requires_equal: both operands of Add have equal widths.
+        memories: outermost first.
+        cost: the cost model and its parameters.
+        export: export profile.
+    """
+
+    format: Literal["qir.target"] = "qir.target"
+    version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    description: str = ""
+    illustrative: bool = False
+    sources: dict[str, str] = Field(default_factory=dict)
+    clock_hz: float | None = Field(default=None, gt=0)
+    weight_widths: tuple[int, ...]
+    activation_widths: tuple[int, ...]
+    pairs: tuple[Pair, ...] | None = None
+    accumulator_bits: int = Field(default=32, ge=8, le=64)
+    padding: Padding = Padding()
+    ops: dict[str, OpSupport] = Field(default_factory=dict)
+    fused_ops: tuple[str, ...] = ()
+    add_requires_equal: bool = False
+    memories: tuple[Memory, ...] = Field(min_length=1)
+    cost: CostSpec
+    export: ExportSpec = ExportSpec()
+
+    @field_validator("memories")
+    @classmethod
+    def _names_differ(cls, memories: tuple[Memory, ...]) -> tuple[Memory, ...]:
+        names = [memory.name for memory in memories]
+        if len(set(names)) < len(names):
+            raise ValueError("expected memories with different names")
+        return memories
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Target:
+        try:
+            self.operand_rules()
+        except QirError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def outermost_memory(self) -> Memory:
+        """The memory that holds whole tensors."""
+        return self.memories[0]
+
+    def operand_rules(self) -> OperandRules:
+        """The legal widths of operands, for the verifier and for constraint propagation."""
+        return OperandRules(
+            activation_widths=self.activation_widths,
+            weight_widths=self.weight_widths,
+            pairs=None if self.pairs is None else frozenset(self.pairs),
+            per_op={op: frozenset(support.pairs) for op, support in self.ops.items() if support.pairs is not None},
+        )
+
+    def cost_model(self) -> CostModel[Any]:
+        """The cost model of this target.
+
+        Raises:
+            TargetError: the kind of model is unknown, or its parameters are invalid.
+        """
+        return cost_model_type(self.cost.kind)(self)
+
+    def to_json(self) -> str:
+        """The text of the target's file."""
+        return self.model_dump_json(indent=2, exclude_defaults=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write the target's file, atomically."""
+        file = Path(path)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        temporary.replace(file)
+
+
+def target_names() -> list[str]:
+    """Names of the shipped targets and of those that other packages declare as entry points `qir.targets`."""
+    shipped = (file.name for file in resources.files("qir.backends.targets").iterdir())
+    names = {name.removesuffix(".json") for name in shipped if name.endswith(".json")}
+    return sorted(names | {point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def target_schema() -> dict[str, Any]:
+    """The JSON Schema of target files."""
+    return Target.model_json_schema()
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Read a target.
+
+    Args:
+        name_or_path: the name of a shipped target, of one declared as entry point `qir.targets` (a function without
+            arguments that returns a `Target`), or the path of a JSON file.
+
+    Raises:
+        TargetError: there is no such target or file, or the file is invalid; names the key and the nearest valid one.
+    """
+    text = str(name_or_path)
+    if text.endswith(".json") or os.sep in text:
+        return _parse(_read(Path(name_or_path)), text)
+    shipped = resources.files("qir.backends.targets") / f"{text}.json"
+    if shipped.is_file():
+        return _parse(shipped.read_text(encoding="utf-8"), text)
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=text):
+        target: Target = point.load()()
+        return target
+    raise TargetError(f"target {text!r} is unknown: {nearest(text, target_names())}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"target file {path}: cannot be read ({error}); expected a JSON file") from error
+
+
+def _parse(text: str, where: str) -> Target:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TargetError(f"target {where}: no valid JSON: {error}") from error
+    target = validated(Target, data, f"target {where}")
+    target.cost_model()
+    return target

@@ -1,0 +1,124 @@
+"""Targets are read strictly, written back unchanged, and refuse what they cannot do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qir.backends import ConvShape, load_target, target_names
+from qir.backends.target import target_schema
+from qir.errors import TargetError
+
+
+def _data(name: str = "npu-148") -> dict[str, object]:
+    return json.loads(load_target(name).to_json())
+
+
+def _load(tmp_path: Path, data: object) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    load_target(path)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_shipped_target_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    target = load_target(name)
+    target.save(tmp_path / "copy.json")
+    assert load_target(tmp_path / "copy.json") == target
+    assert target.name == name
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_shipped_target_names_the_sources_of_its_numbers(name: str) -> None:
+    target = load_target(name)
+    assert target.sources
+    assert target.description
+
+
+def test_operand_rules_of_the_demo_target() -> None:
+    rules = load_target("npu-148").operand_rules()
+    assert rules.pairs == {(2, 1), (4, 4), (8, 8)}
+    assert not rules.allows(8, 4)
+
+
+def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    data = _data() | {"weight_width": [8]}
+    with pytest.raises(TargetError, match=r"weight_width.*did you mean 'weight_widths'"):
+        _load(tmp_path, data)
+
+
+def test_unknown_cost_parameter_names_the_nearest(tmp_path: Path) -> None:
+    data = _data()
+    data["cost"]["parameters"]["row"] = 2
+    with pytest.raises(TargetError, match=r"row.*did you mean 'rows'"):
+        _load(tmp_path, data)
+
+
+@pytest.mark.parametrize("value", [-1, 0, "many", None])
+def test_invalid_parameter_is_named(tmp_path: Path, value: object) -> None:
+    data = _data()
+    data["cost"]["parameters"]["rows"] = value
+    with pytest.raises(TargetError, match="rows"):
+        _load(tmp_path, data)
+
+
+def test_missing_parameter_is_named(tmp_path: Path) -> None:
+    data = _data()
+    del data["cost"]["parameters"]["rows"]
+    with pytest.raises(TargetError, match="'rows' is missing"):
+        _load(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("pairs", [[3, 3]]), ("weight_widths", [8, 4]), ("memories", []), ("version", 2), ("clock_hz", -1)],
+)
+def test_invalid_value_is_named(tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(TargetError):
+        _load(tmp_path, _data() | {key: value})
+
+
+def test_unknown_target_and_cost_model_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="npu-148"):
+        load_target("npu148")
+    data = _data()
+    data["cost"]["kind"] = "bitserial"
+    with pytest.raises(TargetError, match="bit-serial"):
+        _load(tmp_path, data)
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="cannot be read"):
+        load_target(tmp_path / "absent.json")
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    with pytest.raises(TargetError, match="no valid JSON"):
+        load_target(tmp_path / "broken.json")
+
+
+def test_illegal_widths_are_refused() -> None:
+    model = load_target("npu-148").cost_model()
+    shape = ConvShape(8, 8, 4, 4)
+    with pytest.raises(TargetError, match="no 3-bit weights"):
+        model.layer_cost(shape, weight_bits=3, activation_bits=4)
+    with pytest.raises(TargetError, match="legal pairs"):
+        model.layer_cost(shape, weight_bits=4, activation_bits=8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"height": 0},
+        {"groups": 3},
+        {"kernel": (9, 9)},
+        {"padding": (-1, 0)},
+        {"kernel": (3,)},
+        {"fully_connected": True},
+    ],
+)
+def test_impossible_shapes_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(TargetError, match="layer shape"):
+        ConvShape(**({"in_channels": 8, "out_channels": 8, "height": 4, "width": 4} | changes))
+
+
+def test_schema_is_published() -> None:
+    assert "weight_widths" in target_schema()["properties"]
