@@ -34,8 +34,6 @@ class AttributeKind(enum.IntEnum):
     TYPES = 14
 
 
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Attribute:
     """One attribute: its kind and its value.

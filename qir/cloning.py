@@ -17,6 +17,7 @@ def _copy_value(value: Value) -> Value:
     made._constant = value._constant
     made.doc_string = value.doc_string
     made.metadata = dict(value.metadata)
+    made.opaque = value.opaque
     made._meta = None if value._meta is None else dict(value._meta)
     return made
 
@@ -30,7 +31,7 @@ def _copy_attribute(attribute: Attribute, mapped: ValueMap) -> Attribute:
 
 
 def clone_node(node: Node, mapped: ValueMap) -> Node:
-    """A copy of a node whose operands are looked up in `mapped` (values not in it are kept); results are added to it."""
+    """A copy of a node; operands are looked up in `mapped` (those not in it are kept), results are added to it."""
     results = [_copy_value(v) for v in node.results]
     made = Node(
         node.op,
@@ -43,6 +44,7 @@ def clone_node(node: Node, mapped: ValueMap) -> Node:
     )
     made.doc_string = node.doc_string
     made.metadata = dict(node.metadata)
+    made.opaque = node.opaque
     made._meta = None if node._meta is None else dict(node._meta)
     mapped.update(zip(node.results, results, strict=True))
     return made
@@ -54,6 +56,7 @@ def clone_graph(graph: Graph, mapped: ValueMap | None = None) -> Graph:
     made = Graph(graph.name)
     made.doc_string = graph.doc_string
     made.metadata = dict(graph.metadata)
+    made.opaque = graph.opaque
     made.meta = dict(graph.meta)
     made.clock.names |= graph.clock.names
     for value in graph.inputs:
@@ -88,4 +91,5 @@ def _clone_function(function: Function) -> Function:
     made.opsets = dict(function.opsets)
     made.doc_string = function.doc_string
     made.metadata = dict(function.metadata)
+    made.opaque = function.opaque
     return made

@@ -63,7 +63,8 @@ class InfeasibleError(SearchError):
 
     def __init__(self, budget: str, maximum: float, smallest: float) -> None:
         super().__init__(
-            f"budget {budget!r}: no policy costs at most {maximum:g}; the smallest reachable is {smallest:g}: raise the budget"
+            f"budget {budget!r}: no policy costs at most {maximum:g}; the smallest reachable is {smallest:g}: "
+            "raise the budget"
         )
         self.budget = budget
         self.smallest = smallest

@@ -9,7 +9,7 @@ Its attributes are the truth about bits; the `QuantType` of its result is derive
 | scheme | STRING, or STRINGS `width=name` | quantizing scheme, one for all widths or one a width |
 | axis | INT, absent = per tensor | channel axis |
 | widths | INTS, ascending | candidate widths |
-| ranges | TENSOR float32 [widths, channels or 1, 2] | (low, high) for every candidate width; absent before calibration |
+| ranges | TENSOR float32 [widths, channels or 1, 2] | (low, high) a candidate width; absent before calibration |
 | stale | INT | 1 when the quantized weight changed after calibration |
 """
 
@@ -81,7 +81,7 @@ def ranges_at(node: Node, bits: int) -> Array | None:
         return None
     widths = node.attribute("widths")
     if bits not in widths:
-        raise QirError(f"quantizer {node.name!r}: {bits} bits are not among its calibrated widths {list(widths)}: calibrate again")
+        raise QirError(f"quantizer {node.name!r}: {bits} bits are not among its widths {list(widths)}: calibrate again")
     array: Array = tensor.numpy()[list(widths).index(bits)]
     return array
 
@@ -91,7 +91,8 @@ def set_ranges(node: Node, ranges: Array) -> None:
     widths = node.attribute("widths")
     array = np.asarray(ranges, dtype=np.float32)
     if array.ndim != 3 or array.shape[0] != len(widths) or array.shape[2] != 2 or not np.isfinite(array).all():
-        raise QirError(f"quantizer {node.name!r}: ranges {array.shape} are not finite [widths={len(widths)}, channels, 2]")
+        expected = f"finite [widths={len(widths)}, channels, 2]"
+        raise QirError(f"quantizer {node.name!r}: found ranges {array.shape}; expected {expected}")
     node.set_attribute("ranges", Tensor.of(array))
     node.set_attribute("stale", None)
 

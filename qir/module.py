@@ -14,7 +14,18 @@ FunctionKey = tuple[str, str, str]
 class Function:
     """A model-local function: a graph whose inputs have no types, and attributes with or without defaults."""
 
-    __slots__ = ("attribute_names", "attributes", "doc_string", "domain", "graph", "metadata", "name", "opsets", "overload")
+    __slots__ = (
+        "attribute_names",
+        "attributes",
+        "doc_string",
+        "domain",
+        "graph",
+        "metadata",
+        "name",
+        "opaque",
+        "opsets",
+        "overload",
+    )
 
     def __init__(self, domain: str, name: str, graph: Graph, *, overload: str = "") -> None:
         self.domain = domain
@@ -26,6 +37,7 @@ class Function:
         self.opsets: dict[str, int] = {}
         self.doc_string = ""
         self.metadata: dict[str, str] = {}
+        self.opaque = b""
 
     @property
     def key(self) -> FunctionKey:
@@ -46,7 +58,8 @@ class Module:
         ir_version: ONNX IR version, written on purpose.
         metadata: serialized key/value pairs of the model.
         meta: Python objects; never serialized.
-        opaque: protobuf fields of the model that qir does not model, as bytes.
+        opaque: protobuf fields of the model that qir does not model, as bytes (so on functions, graphs, nodes,
+            values and tensors).
     """
 
     def __init__(self, graph: Graph, *, opsets: dict[str, int] | None = None, ir_version: int = 10) -> None:
@@ -64,7 +77,7 @@ class Module:
         self.opaque = b""
 
     def add_function(self, function: Function) -> None:
-        """Add a model-local function; its graph shares the module's clock."""
+        """Add or replace a model-local function; its graph shares the module's clock."""
         self.functions[function.key] = function
         function.graph._share(self.clock)
 

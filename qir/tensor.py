@@ -69,10 +69,11 @@ class Tensor:
         name: name inside the file (an attribute tensor's name); a constant value's name lives on the `Value`.
         doc_string: ONNX documentation text.
         metadata: serialized key/value pairs (`metadata_props`).
+        opaque: protobuf fields of the tensor that qir does not model, as bytes.
         source: what the reader keeps so that an untouched tensor is written back unread (see `qir.onnx_io`).
     """
 
-    __slots__ = ("_array", "_read", "doc_string", "dtype", "metadata", "name", "shape", "source")
+    __slots__ = ("_array", "_read", "doc_string", "dtype", "metadata", "name", "opaque", "shape", "source")
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Tensor:
         self.name = name
         self.doc_string = ""
         self.metadata: dict[str, str] = {}
+        self.opaque = b""
         self.source = source
         self._array: Array | None = None
         self._read = read

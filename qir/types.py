@@ -11,6 +11,7 @@ import enum
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import NoReturn
 
 from qir.errors import TypeVerifyError
@@ -68,7 +69,7 @@ class DType(enum.Enum):
         """The element type of an ONNX `TensorProto.DataType` code; `TypeVerifyError` for an unknown code."""
         found = _BY_CODE.get(code)
         if found is None:
-            raise TypeVerifyError(f"element type code {code} is unknown; this version of qir knows 0 to {max(_BY_CODE)}")
+            raise TypeVerifyError(f"element type code {code} is unknown; known are 0 to {max(_BY_CODE)}")
         return found
 
     @staticmethod
@@ -160,7 +161,7 @@ class QuantType:
             _fail("Q10", "a type has scales or levels, not both")
         widest = max(self.bits) if isinstance(self.bits, tuple) else self.bits
         for row in self.levels:
-            rising = all(a < b for a, b in zip(row, row[1:], strict=False))
+            rising = all(a < b for a, b in pairwise(row))
             if not row or len(row) > 2**widest or not rising or not all(map(math.isfinite, row)):
                 _fail("Q9", f"levels are finite, rising and at most 2^bits; found {row[:8]} at {widest} bits")
 
@@ -225,7 +226,12 @@ class TensorType:
         if not isinstance(length, int) or element.block is not None:
             return
         per_channel = element.bits if isinstance(element.bits, tuple) else None
-        for name, values in (("scales", element.scale), ("ranges", element.low), ("levels", element.levels), ("bits", per_channel)):
+        for name, values in (
+            ("scales", element.scale),
+            ("ranges", element.low),
+            ("levels", element.levels),
+            ("bits", per_channel),
+        ):
             if values is not None and len(values) not in {1, length}:
                 _fail("T3", f"{len(values)} {name} on axis {axis} of length {length}")
 
