@@ -1,4 +1,53 @@
 """Problems, sensitivity metrics, solvers, reinforcement learning and the evaluation store."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 if __name__ != "qir.search":
     raise ImportError(f"import this package as qir.search, not as {__name__}")
+
+if TYPE_CHECKING:
+    from qir.search.environment import QuantizationEnv as QuantizationEnv
+    from qir.search.methods import METHODS as METHODS
+    from qir.search.methods import leaderboard as leaderboard
+    from qir.search.methods import solve as solve
+    from qir.search.problem import Budget as Budget
+    from qir.search.problem import Decision as Decision
+    from qir.search.problem import PairCost as PairCost
+    from qir.search.problem import Problem as Problem
+    from qir.search.problem import Relation as Relation
+    from qir.search.result import Evaluation as Evaluation
+    from qir.search.result import Progress as Progress
+    from qir.search.result import Result as Result
+    from qir.search.rewards import reward as reward
+    from qir.search.store import Store as Store
+
+_HOME = {
+    "Budget": "problem",
+    "Decision": "problem",
+    "Evaluation": "result",
+    "METHODS": "methods",
+    "PairCost": "problem",
+    "Problem": "problem",
+    "Progress": "result",
+    "QuantizationEnv": "environment",
+    "Relation": "problem",
+    "Result": "result",
+    "Store": "store",
+    "leaderboard": "methods",
+    "recipe": "recipes",
+    "reward": "rewards",
+    "solve": "methods",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'qir.search' has no attribute {name!r}")
+    return getattr(import_module(f"qir.search.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted(_HOME)

@@ -1,0 +1,152 @@
+"""MaskablePPO (sb3-contrib) with forward budget masks: qir's own agent."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qir.errors import MissingExtraError, SearchError
+from qir.search.solvers.run import Outcome, Run
+
+if TYPE_CHECKING:
+    from qir.search.environment import QuantizationEnv
+
+_PATIENCE = 200
+
+
+def maskable_ppo(
+    run: Run,
+    reward: str = "accuracy",
+    reward_parameters: dict[str, float] | None = None,
+    enforcement: str = "mask",
+    novel: bool = True,
+    reference: float = 1.0,
+    accuracy_scale: float = 1.0,
+    learning_rate: float = 3e-3,
+    episodes_per_update: int = 8,
+    epochs: int = 10,
+    entropy: float = 0.01,
+    record: bool = True,
+) -> Outcome:
+    """Proximal policy optimisation with action masks.
+
+    The number of evaluations is the number of episodes that measure a policy; an episode that repeats one is free. The
+    run ends when evaluations or policies are used up, or when only repeats came for long.
+
+    Args:
+        run: the run.
+        reward: name of the reward (`qir.search.rewards`).
+        reward_parameters: constants of the reward.
+        enforcement: "mask", "reverse-order" or "haq-sweep".
+        novel: mask options that only lead to policies that were measured before (with enforcement "mask").
+        reference: accuracy of the reference network, for rewards that need it.
+        accuracy_scale: turns the objective into a share in 0 to 1, for example 0.01 for percent.
+        learning_rate: of Adam.
+        episodes_per_update: episodes between updates.
+        epochs: passes over the episodes in an update.
+        entropy: weight of the entropy bonus.
+        record: keep the action probabilities of every episode.
+
+    Raises:
+        SearchError: the number of evaluations was not given.
+    """
+    env = build_environment(
+        run,
+        kind=reward,
+        parameters=reward_parameters,
+        enforcement=enforcement,
+        novel=novel and enforcement == "mask",
+        reference=reference,
+        accuracy_scale=accuracy_scale,
+    )
+    try:
+        from sb3_contrib import MaskablePPO
+    except ImportError as error:
+        raise MissingExtraError("sb3-contrib", "search") from error
+    decisions = len(run.problem.decisions)
+    steps = decisions * episodes_per_update
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = MaskablePPO(
+            "MlpPolicy",
+            env,
+            learning_rate=learning_rate,
+            n_steps=steps,
+            batch_size=max(2, steps // 2),
+            n_epochs=epochs,
+            gamma=1.0,
+            gae_lambda=1.0,
+            ent_coef=entropy,
+            policy_kwargs={"net_arch": [64, 64]},
+            seed=run.seed,
+            device="cpu",
+        )
+        callback = episode_callback(run, env, record=record)
+        model.learn(total_timesteps=2**40, callback=callback)
+    return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))
+
+
+def build_environment(
+    run: Run, *, kind: str, parameters: dict[str, float] | None, enforcement: str, **options: Any
+) -> QuantizationEnv:
+    """The environment of an agent's run.
+
+    Raises:
+        SearchError: the number of evaluations was not given.
+    """
+    from qir.search.environment import QuantizationEnv
+    from qir.search.rewards import reward
+
+    if run.ledger.remaining > 2**60:
+        raise SearchError("reinforcement learning needs a number of evaluations: solve(..., evaluations=200)")
+    return QuantizationEnv(
+        run.problem,
+        run.ledger,
+        kind=reward(kind, **(parameters or {})),
+        enforcement=enforcement,
+        normalise=options.pop("normalise", True),
+        completion=run.completion,
+        **options,
+    )
+
+
+def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
+    """A Stable-Baselines3 callback that stops when the run is over, counts projections and records probabilities."""
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Episodes(BaseCallback):  # type: ignore[misc]  # the base class is untyped
+        """Ends the run; keeps counts and, per episode, the action probabilities of every decision."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.counts = {"episodes": 0, "projected": 0}
+            self.probabilities: list[list[list[float]]] = []
+            self._episode: list[list[float]] = []
+            self._barren = 0
+            self._known = 0
+
+        def _on_step(self) -> bool:
+            if record:
+                self._episode.append(self._current())
+            info = self.locals["infos"][0]
+            if "executed" not in info:
+                return True
+            self.counts["episodes"] += 1
+            self.counts["projected"] += info["projected"]
+            self.probabilities += [self._episode] if record else []
+            self._episode = []
+            evaluated = len(run.ledger.evaluations)
+            self._barren = 0 if evaluated > self._known else self._barren + 1
+            self._known = evaluated
+            return bool(run.ledger.remaining) and not env.exhausted and self._barren < _PATIENCE
+
+        def _current(self) -> list[float]:
+            distribution = getattr(self.model.policy, "action_dist", None)
+            inner = getattr(distribution, "distribution", None)
+            if inner is None:
+                return []
+            return [float(p) for p in np.asarray(inner.probs.detach().cpu()).reshape(-1)]
+
+    return Episodes()

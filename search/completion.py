@@ -1,0 +1,195 @@
+"""Backward tables: the cheapest way to complete every prefix of a walk over the decisions.
+
+Decisions are eliminated from last to first. What a suffix may cost depends on the earlier decisions that a relation or
+a pair cost joins to it, its frontier; of a chain that is one decision. With one budget a table holds one number per
+assignment of the frontier, with several the non-dominated cost vectors ("labels"). Where a table would grow too large,
+edges are relaxed or labels merged downwards: the tables are then lower bounds and `exact` is False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from qir.search.problem import Floats
+from qir.search.tables import AdditiveCost, Bools, Edge, Tables
+
+_LARGEST_TABLE = 4096
+_MOST_LABELS = 48
+
+Key = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Terms of one decision as the tables see them: costs [budgets, options] and edges to earlier decisions."""
+
+    unary: Floats
+    edges: tuple[tuple[int, Floats, Bools], ...]
+    legal: Bools
+
+
+class Completion:
+    """Which options of the next decision leave a completion that meets every relation and every additive budget.
+
+    Attributes:
+        exact: the answer is exact; otherwise an option that is called illegal is illegal, but one that is called legal
+            may lead to a dead end.
+    """
+
+    def __init__(self, tables: Tables, budgets: Sequence[str] | None = None) -> None:
+        names = tables.additive_budgets if budgets is None else tuple(budgets)
+        self._tables = tables
+        self._costs = [tables.costs[name] for name in names]
+        self._limits = np.array([tables.scaled_limit(name) if name in tables.limits else np.inf for name in names])
+        self.exact = True
+        relaxed = self._relaxed_edges()
+        self._real = [self._step(t, frozenset()) for t in range(len(tables.sizes))]
+        steps = [self._step(t, relaxed) for t in range(len(tables.sizes))] if relaxed else self._real
+        self._frontiers = _frontiers(len(tables.sizes), tables.edges() - relaxed)
+        self._labels = self._eliminate(steps)
+        self._start = np.array([cost.fixed for cost in self._costs])
+
+    @property
+    def feasible(self) -> bool:
+        """Some policy meets everything (if `exact`; otherwise none is ruled out)."""
+        return bool((self._start + self._labels[0][()] <= self._limits).all(1).any())
+
+    def smallest(self) -> Floats:
+        """Smallest cost of any policy, per budget on its own, in the unit of that cost."""
+        low = (self._start + self._labels[0][()]).min(0, initial=np.inf)
+        return np.asarray(low / np.array([cost.scale for cost in self._costs]), dtype=np.float64)
+
+    def spent(self, prefix: Sequence[int]) -> Floats:
+        """Scaled costs [budgets] of the decisions taken so far."""
+        spent = self._start.copy()
+        for t, option in enumerate(prefix):
+            spent += self._step_cost(t, prefix)[:, option]
+        return spent
+
+    def options(self, prefix: Sequence[int], spent: Floats | None = None) -> Bools:
+        """Which options [most options] of decision `len(prefix)` are legal.
+
+        Args:
+            prefix: option indices taken so far.
+            spent: `spent(prefix)`, if the caller has it.
+        """
+        t = len(prefix)
+        step, frontier = self._real[t], self._frontiers[t + 1]
+        legal = step.legal.copy()
+        for earlier, _, allowed in step.edges:
+            legal &= allowed[prefix[earlier]]
+        costs = (self.spent(prefix) if spent is None else spent)[:, None] + self._step_cost(t, prefix)
+        table = self._labels[t + 1]
+        for option in np.flatnonzero(legal):
+            labels = table[tuple(int(option) if i == t else prefix[i] for i in frontier)]
+            legal[option] = (costs[:, option] + labels <= self._limits).all(1).any()
+        return legal
+
+    def slack(self, prefix: Sequence[int], spent: Floats | None = None) -> float:
+        """Share of the tightest budget that is left when the prefix is completed as cheaply as possible, 0 to 1."""
+        if not self._costs:
+            return 1.0
+        frontier = self._frontiers[len(prefix)]
+        labels = self._labels[len(prefix)][tuple(prefix[i] for i in frontier)]
+        if not len(labels):
+            return 0.0
+        low = (self.spent(prefix) if spent is None else spent) + labels.min(0)
+        share = (self._limits - low) / np.maximum(np.abs(self._limits), 1e-12)
+        return float(np.clip(share.min(), 0.0, 1.0))
+
+    def _step_cost(self, t: int, prefix: Sequence[int]) -> Floats:
+        step = self._real[t]
+        cost = step.unary
+        for earlier, matrix, _ in step.edges:
+            cost = cost + matrix[:, prefix[earlier]]
+        return cost
+
+    def _relaxed_edges(self) -> frozenset[Edge]:
+        edges, sizes = self._tables.edges(), self._tables.legal.sum(1)
+        relaxed: set[Edge] = set()
+        while True:
+            kept = edges - relaxed
+            frontiers = _frontiers(len(sizes), kept)
+            widest = max(frontiers, key=lambda f: float(np.prod(sizes[list(f)], dtype=np.float64)) if f else 1.0)
+            if not widest or np.prod(sizes[list(widest)], dtype=np.float64) <= _LARGEST_TABLE:
+                return frozenset(relaxed)
+            self.exact = False
+            relaxed.add(max((e for e in kept if e[0] in widest), key=lambda e: (e[1] - e[0], e)))
+
+    def _step(self, t: int, relaxed: frozenset[Edge]) -> _Step:
+        tables = self._tables
+        width = tables.legal.shape[1]
+        unary = np.array([cost.unary[t] for cost in self._costs]).reshape(len(self._costs), width)
+        edges, legal = [], tables.legal[t].copy()
+        for edge in sorted(e for e in tables.edges() if e[1] == t):
+            matrix = np.array([_pair(cost, edge, width) for cost in self._costs]).reshape(-1, width, width)
+            allowed = tables.relations.get(edge, np.ones((width, width), dtype=bool))
+            if edge in relaxed:
+                rows = tables.legal[edge[0]]
+                unary = unary + np.where(allowed[rows], matrix[:, rows], np.inf).min(1)
+                legal &= allowed[rows].any(0)
+            else:
+                edges.append((edge[0], matrix, allowed))
+        return _Step(unary, tuple(edges), legal)
+
+    def _eliminate(self, steps: Sequence[_Step]) -> list[dict[Key, Floats]]:
+        count = len(steps)
+        tables: list[dict[Key, Floats]] = [{} for _ in range(count + 1)]
+        tables[count][()] = np.zeros((1, len(self._costs)))
+        for t in range(count - 1, -1, -1):
+            domains = [np.flatnonzero(self._tables.legal[i]) for i in self._frontiers[t]]
+            for values in product(*domains):
+                key = tuple(int(v) for v in values)
+                given = dict(zip(self._frontiers[t], key, strict=True))
+                tables[t][key] = self._merge(list(self._extensions(t, steps[t], given, tables[t + 1])))
+        return tables
+
+    def _extensions(self, t: int, step: _Step, given: dict[int, int], later: dict[Key, Floats]) -> Iterator[Floats]:
+        cost, legal = step.unary, step.legal
+        for earlier, matrix, allowed in step.edges:
+            cost = cost + matrix[:, given[earlier]]
+            legal = legal & allowed[given[earlier]]
+        for option in np.flatnonzero(legal):
+            yield cost[:, option] + later[tuple(int(option) if i == t else given[i] for i in self._frontiers[t + 1])]
+
+    def _merge(self, found: list[Floats]) -> Floats:
+        budgets = len(self._costs)
+        labels = np.concatenate(found) if found else np.zeros((0, budgets))
+        if len(labels) <= 1:
+            return labels
+        if budgets <= 1:
+            return labels.min(0, keepdims=True)
+        labels = non_dominated(labels)
+        if len(labels) > _MOST_LABELS:
+            self.exact = False
+            groups = np.array_split(labels, _MOST_LABELS)
+            labels = np.array([group.min(0) for group in groups])
+        return labels
+
+
+def non_dominated(points: Floats) -> Floats:
+    """Rows [points, dimensions] that no other row equals or betters in every column, sorted by column."""
+    ordered: np.ndarray[Any, Any] = np.unique(points, axis=0)
+    kept = np.ones(len(ordered), dtype=bool)
+    if points.shape[1] == 2:
+        best = np.minimum.accumulate(ordered[:, 1])
+        kept[1:] = ordered[1:, 1] < best[:-1]
+        return ordered[kept]
+    for i in range(len(ordered)):
+        if kept[i]:
+            kept[i + 1 :] &= (ordered[i + 1 :] < ordered[i]).any(1)
+    return ordered[kept]
+
+
+def _pair(cost: AdditiveCost, edge: Edge, width: int) -> Floats:
+    return cost.pairs.get(edge, np.zeros((width, width)))
+
+
+def _frontiers(count: int, edges: set[Edge]) -> list[tuple[int, ...]]:
+    """Per step t, the decisions before t that an edge joins to t or later."""
+    return [tuple(sorted({a for a, b in edges if a < t <= b})) for t in range(count + 1)]

@@ -1,0 +1,256 @@
+"""Reinforcement learning on a search problem: a Gymnasium environment that walks the decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qir.errors import MissingExtraError, SearchError
+from qir.search.completion import Completion
+from qir.search.enforcement import ENFORCEMENTS, bits_of
+from qir.search.ledger import Ledger
+from qir.search.problem import Floats, Problem
+from qir.search.rewards import Reward, RewardInputs, reward
+from qir.search.tables import Bools
+from qir.search.trie import Trie
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+except ImportError as error:
+    raise MissingExtraError("gymnasium", "search") from error
+
+Row = tuple[int, ...]
+Observation = np.ndarray[Any, np.dtype[np.float32]]
+
+_FAILED = -1.0
+
+
+class QuantizationEnv(gymnasium.Env[Observation, Any]):
+    """One episode decides every decision of a problem in order; its last step measures the policy.
+
+    An observation is the features of the decision at hand, then two dynamic columns: the last executed action (0 to 1
+    over the options from narrow to wide; 1 at the start) and the share of the tightest budget that is left if the rest
+    is as cheap as possible.
+
+    `step`'s `info` holds at the end of an episode: "policy", "executed" (option indices after enforcement: what is to
+    be learned from), "value", "raw_reward" and "projected" (how many actions were illegal and replaced by the nearest
+    legal option).
+
+    Args:
+        problem: what is searched.
+        ledger: measures policies; by default one without limits.
+        features: [decisions, features] of the network and the hardware; `problem.features`, else what costs and
+            sensitivity tell.
+        kind: name of the reward (`qir.search.rewards`) or a function.
+        enforcement: "mask" (an option is legal only if the cheapest completion meets every budget), or
+            "reverse-order", "haq-sweep" (a finished policy is lowered until it does).
+        continuous: the action is a number in 0 to 1 that selects among the options, narrow to wide.
+        novel: options whose every completion was measured before are masked, so that no episode repeats a policy.
+        normalise: rewards are returned centred and scaled by the rewards so far.
+        reference: accuracy of the reference network, for rewards that need it.
+        accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
+
+    Raises:
+        SearchError: features do not fit, or the enforcement is unknown.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+
+    def __init__(
+        self,
+        problem: Problem,
+        ledger: Ledger | None = None,
+        *,
+        features: Sequence[Sequence[float]] | Floats | None = None,
+        kind: str | Reward = "accuracy",
+        enforcement: str = "mask",
+        continuous: bool = False,
+        novel: bool = False,
+        normalise: bool = False,
+        reference: float = 1.0,
+        accuracy_scale: float = 1.0,
+        completion: Completion | None = None,
+    ) -> None:
+        super().__init__()
+        if enforcement != "mask" and enforcement not in ENFORCEMENTS:
+            raise SearchError(f"enforcement {enforcement!r}: unknown; known are {['mask', *ENFORCEMENTS]}")
+        if novel and enforcement != "mask":
+            raise SearchError("novel policies need enforcement 'mask': a sweep may lead to any policy")
+        self.problem = problem
+        self.ledger = ledger or Ledger(problem)
+        self.ledger.episodic = True
+        self._enforcement = enforcement
+        self._completion = completion or Completion(problem.tables)
+        self._relations = Completion(problem.tables, ())
+        self._reward = reward(kind) if isinstance(kind, str) else kind
+        self._trie = Trie(self._completion) if novel else None
+        self._statistics = RunningStatistics() if normalise else None
+        self._reference, self._scale = reference, accuracy_scale
+        self._features = static_features(problem, features)
+        self._orders = [_narrow_to_wide(problem, d) for d in range(len(problem.decisions))]
+        self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
+        width = problem.tables.legal.shape[1]
+        self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(width)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (self._features.shape[1] + 2,), np.float32)
+        self._prefix: list[int] = []
+        self._projected = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Every feasible policy was measured (known of `novel` environments only)."""
+        return self._trie is not None and self._trie.exhausted
+
+    @property
+    def prefix(self) -> Row:
+        """Option indices taken so far in this episode."""
+        return tuple(self._prefix)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode; nothing of the last one is left."""
+        super().reset(seed=seed, options=options)
+        self._prefix, self._projected = [], 0
+        return self._observe(), {"action_mask": self.action_masks()}
+
+    def action_masks(self) -> Bools:
+        """Which options of the next decision are legal [most options]."""
+        if len(self._prefix) == len(self.problem.decisions):
+            return np.ones(self.problem.tables.legal.shape[1], dtype=bool)
+        tables = self._completion if self._enforcement == "mask" else self._relations
+        mask = tables.options(self._prefix)
+        if self._trie is not None:
+            mask = self._trie.novel(self._prefix, mask)
+        return mask if mask.any() else self._relations.options(self._prefix)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take one option; an illegal one is projected to the nearest legal one.
+
+        Args:
+            action: option index, or a number in 0 to 1 ([1]) of continuous environments.
+        """
+        option = self.project(action)
+        self._prefix.append(option)
+        info: dict[str, Any] = {"executed_action": option}
+        done = len(self._prefix) == len(self.problem.decisions)
+        result = self._finish(info) if done else 0.0
+        if not done:
+            info["action_mask"] = self.action_masks()
+        return self._observe(), result, done, False, info
+
+    def project(self, action: Any) -> int:
+        """The legal option nearest to an action, and a note in the count of projections if it had to move."""
+        order = self._orders[len(self._prefix)]
+        mask = self.action_masks()
+        if isinstance(self.action_space, spaces.Discrete):
+            option = int(np.asarray(action).item())
+            if mask[option]:
+                return option
+            place = float(order.index(option)) if option in order else float(len(order) - 1)
+        else:
+            share = float(np.clip(np.asarray(action, dtype=np.float64).reshape(-1)[0], 0.0, 1.0))
+            place = share * len(order) - 0.5
+            nearest = order[int(np.clip(round(place), 0, len(order) - 1))]
+            if mask[nearest]:
+                return nearest
+        self._projected += 1
+        return min((o for o in order if mask[o]), key=lambda o: (abs(order.index(o) - place), order.index(o)))
+
+    def as_share(self, decision: int, option: int) -> float:
+        """The continuous action that selects an option."""
+        order = self._orders[decision]
+        return (order.index(option) + 0.5) / len(order)
+
+    def observation(self, prefix: Sequence[int]) -> Observation:
+        """What is seen after these options were taken."""
+        decision = min(len(prefix), len(self._features) - 1)
+        last = self.as_share(len(prefix) - 1, prefix[-1]) if prefix else 1.0
+        dynamic = [last, self._completion.slack(prefix)]
+        return np.concatenate([self._features[decision], dynamic]).astype(np.float32)
+
+    def _observe(self) -> Observation:
+        return self.observation(self._prefix)
+
+    def _finish(self, info: dict[str, Any]) -> float:
+        row: Row | None = tuple(self._prefix)
+        if self._enforcement != "mask":
+            row = ENFORCEMENTS[self._enforcement](self.problem, tuple(self._prefix))
+        if row is not None and not self.problem.feasible(np.array([row]))[0]:
+            row = None
+        if self._trie is not None:
+            self._trie.mark(self._prefix)
+        info["executed"] = row or tuple(self._prefix)
+        info["policy"] = self.problem.policy(info["executed"])
+        info["projected"] = self._projected
+        measurable = row is not None and (self.ledger.known(row) or self.ledger.remaining > 0)
+        value = self.ledger.score(row) if row is not None and measurable else float("nan")
+        raw = float("nan") if np.isnan(value) else self._reward(self.inputs(info["executed"], value))
+        info["value"], info["raw_reward"] = value, raw
+        self.ledger.report(info["executed"], raw)
+        if self._statistics is None:
+            return _FAILED if np.isnan(raw) else raw
+        return self._statistics.normalised(raw)
+
+    def inputs(self, row: Row, value: float) -> RewardInputs:
+        """What the reward of a policy is computed from."""
+        policy = self.problem.policy(row)
+        return RewardInputs(
+            accuracy=value * self._scale,
+            reference=self._reference,
+            ratios={name: self.problem.ratio(name, policy) for name in self.problem.budgets},
+            quantization=float(np.mean([bits[o] for bits, o in zip(self._bits, row, strict=True)])),
+            least=float(np.mean([bits.min() for bits in self._bits])),
+        )
+
+
+class RunningStatistics:
+    """Centres and scales rewards by those seen so far; a failed one counts as the worst."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+
+    def normalised(self, raw: float) -> float:
+        """(reward - mean) / standard deviation of all rewards so far, within -3 to 3; 0 for the first."""
+        if np.isnan(raw):
+            raw = min(self._seen, default=0.0)
+        self._seen.append(raw)
+        spread = float(np.std(self._seen))
+        return float(np.clip((raw - np.mean(self._seen)) / spread, -3.0, 3.0)) if spread > 0 else 0.0
+
+
+def static_features(problem: Problem, features: Sequence[Sequence[float]] | Floats | None) -> Floats:
+    """Features per decision, each column scaled to 0 to 1 over the decisions: [decisions, features].
+
+    Raises:
+        SearchError: not one row of finite numbers per decision.
+    """
+    given = features if features is not None else problem.features
+    table = _derived(problem) if given is None else np.asarray(given, dtype=np.float64)
+    if table.ndim != 2 or len(table) != len(problem.decisions) or not np.isfinite(table).all():
+        raise SearchError(
+            f"features: shape {table.shape}; expected [{len(problem.decisions)} decisions, features], all finite"
+        )
+    low, high = table.min(0), table.max(0)
+    span = np.where(high > low, high - low, 1.0)
+    return np.asarray((table - low) / span, dtype=np.float64)
+
+
+def _derived(problem: Problem) -> Floats:
+    """Position, number of options, and per cost (and sensitivity) its least, greatest and spread."""
+    count = len(problem.decisions)
+    columns = [np.arange(count, dtype=np.float64), np.array([float(len(d.options)) for d in problem.decisions])]
+    tables = [cost.unary for cost in problem.tables.costs.values()]
+    if problem.tables.sensitivity is not None:
+        tables.append(problem.tables.sensitivity.unary)
+    for table in tables:
+        rows = [table[d, problem.tables.legal[d]] for d in range(count)]
+        columns += [np.array([row.min() for row in rows]), np.array([row.max() for row in rows])]
+    return np.stack(columns, axis=1)
+
+
+def _narrow_to_wide(problem: Problem, decision: int) -> list[int]:
+    options = problem.decisions[decision].options
+    return sorted(range(len(options)), key=lambda i: (bits_of(options[i]), i))

@@ -1,0 +1,169 @@
+"""`solve`: one call for every solver, and the table of their names."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qir.errors import InfeasibleError, SearchError
+from qir.search.ledger import Ledger
+from qir.search.parallel import Executor
+from qir.search.problem import Problem
+from qir.search.result import Evaluation, Progress, Result, pareto_front
+from qir.search.solvers.run import Outcome, Run, Solver
+
+if TYPE_CHECKING:
+    from qir.search.store import Store
+
+METHODS = {
+    "exhaustive": "qir.search.solvers.exhaustive:exhaustive",
+    "random": "qir.search.solvers.random:random",
+    "milp": "qir.search.solvers.milp:milp",
+    "rl": "qir.search.agents.ppo:maskable_ppo",
+}
+"""Name of a method -> module:function."""
+
+
+def solve(
+    problem: Problem,
+    method: str = "milp",
+    *,
+    evaluations: int | None = None,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    store: Store | str | Path | None = None,
+    executor: Executor | None = None,
+    time_limit: float | None = None,
+    **options: Any,
+) -> Result:
+    """Search a problem.
+
+    Args:
+        problem: decisions, costs, budgets and what to optimise.
+        method: a name in `METHODS`.
+        evaluations: most policies to evaluate; solvers that measure need it (exhaustive takes what it needs).
+        seed: seed of every random choice.
+        progress: told after each episode (after each evaluation where there are no episodes).
+        store: keeps every measured value: a store, a path of an SQLite file, or an SQLAlchemy URL.
+        executor: where the objective runs; in this process by default.
+        time_limit: wall seconds after which the best so far is returned.
+        **options: of the method; see its function.
+
+    Returns:
+        The result. A user's interrupt (Ctrl-C) ends the run and returns the best so far, status "interrupted".
+
+    Raises:
+        SearchError: unknown method or option, a part of the problem that the method cannot use, or every evaluation
+            failed.
+        InfeasibleError: no policy meets a budget; names the smallest reachable cost.
+    """
+    solver = _solver(method, options)
+    if evaluations is not None and evaluations < 1:
+        raise SearchError(f"evaluations: {evaluations}; expected 1 or more")
+    start = time.perf_counter()
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    ledger = Ledger(problem, evaluations, _open(store), executor, progress, deadline)
+    run = Run(problem, ledger, seed, deadline)
+    check_feasible(run)
+    try:
+        outcome = solver(run, **options)
+    except KeyboardInterrupt:
+        if ledger.best is None:
+            raise
+        outcome = Outcome(status="interrupted")
+    return _result(method, run, outcome, time.perf_counter() - start)
+
+
+def check_feasible(run: Run) -> None:
+    """Raise if no policy meets the additive budgets.
+
+    Raises:
+        InfeasibleError: names the budget and the smallest reachable cost.
+    """
+    from qir.search.solvers.milp import Program, smallest_cost
+
+    tables = run.problem.tables
+    if run.completion.feasible and run.completion.exact:
+        return
+    if run.completion.feasible:
+        solved = Program(tables, tables.additive_budgets).minimise(next(iter(tables.costs.values())))
+        if solved.status != "infeasible":
+            return
+    names = tables.additive_budgets
+    smallest = {name: smallest_cost(run.problem, name) for name in names}
+    worst = max(names, key=lambda name: smallest[name] / float(tables.limits[name]) if tables.limits[name] else np.inf)
+    raise InfeasibleError(worst, float(tables.limits[worst]), smallest[worst])
+
+
+def leaderboard(results: Sequence[Result]) -> list[tuple[str, float, str, int]]:
+    """Rows (method, value, certificate, evaluations), best first; compare only results of one problem."""
+    rows = [(r.method, r.value, r.certificate, len(r.evaluations)) for r in results]
+    return sorted(rows, key=lambda row: row[1], reverse=not (results and results[0].minimised))
+
+
+def _solver(method: str, options: dict[str, Any]) -> Solver:
+    if method not in METHODS:
+        raise SearchError(f"method {method!r}: unknown; known are {', '.join(sorted(METHODS))}")
+    module, name = METHODS[method].split(":")
+    solver: Solver = getattr(import_module(module), name)
+    known = list(inspect.signature(solver).parameters)[1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise SearchError(f"method {method!r}: unknown options {unknown}; it takes {known or 'none'}")
+    return solver
+
+
+def _open(store: Store | str | Path | None) -> Store | None:
+    if store is None:
+        return None
+    from qir.search.store import Store
+
+    return store if isinstance(store, Store) else Store(store)
+
+
+def _best(run: Run, outcome: Outcome) -> tuple[Evaluation, bool]:
+    """The winning row of a run, and whether its value is a sensitivity."""
+    if outcome.row is not None:
+        sensitivity = run.problem.tables.sensitivity
+        assert sensitivity is not None  # noqa: S101 - a solver that names a row has minimised the sensitivity
+        value = float(sensitivity.total(np.array([outcome.row]))[0])
+        return run.ledger.evaluation(outcome.row, value), True
+    if run.ledger.best is not None:
+        return run.ledger.best, run.ledger.minimised
+    failed = [e.error for e in run.ledger.evaluations if e.error]
+    raise SearchError(
+        f"no policy has a value: {len(failed)} of {len(run.ledger.evaluations)} evaluations failed"
+        + (f"; the last said: {failed[-1]}" if failed else "; no policy meets every budget, or no time was left")
+    )
+
+
+def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
+    best, minimised = _best(run, outcome)
+    rows = [*run.ledger.evaluations, *outcome.extra] if minimised == run.ledger.minimised else [*outcome.extra]
+    if outcome.row is not None:
+        rows.append(best)
+    names = list(run.problem.budgets) or list(run.problem.cost_names)
+    bound = outcome.bound
+    return Result(
+        method=method,
+        policy=best.policy,
+        value=best.value,
+        minimised=minimised,
+        status=outcome.status,
+        bound=bound,
+        gap=None if bound is None else abs(best.value - bound) / max(abs(best.value), 1e-12),
+        costs=best.costs,
+        front=pareto_front(rows, names, minimised),
+        evaluations=tuple(run.ledger.evaluations),
+        seed=run.seed,
+        seconds=seconds,
+        counts={**run.ledger.counts, **outcome.counts},
+        probabilities=outcome.probabilities,
+        notes=tuple(outcome.notes),
+    )

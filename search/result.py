@@ -1,0 +1,182 @@
+"""What a search returns: the best policy, a certificate, the front, and every evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qir.policy import Bits, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One policy that was looked at.
+
+    Attributes:
+        policy: the policy.
+        value: measured objective, or sensitivity where the problem has no objective; NaN if it failed.
+        costs: cost by name, in each cost's unit.
+        seconds: wall time of the evaluation.
+        error: why it failed, or None.
+        stored: the value came from a store, nothing was computed.
+    """
+
+    policy: Policy
+    value: float
+    costs: Mapping[str, float]
+    seconds: float = 0.0
+    error: str | None = None
+    stored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a progress callback is told after each episode (each evaluation of solvers without episodes).
+
+    Attributes:
+        episode: number of this episode, from 1.
+        evaluations: policies evaluated so far.
+        reward: reward of this episode (value of the policy for solvers without rewards); NaN if it failed.
+        best: best reward so far.
+        value: value of the best policy so far.
+        ratio: cost of this episode's policy as a share of its reference, of the first budget; NaN without budgets.
+        policy: this episode's policy.
+    """
+
+    episode: int
+    evaluations: int
+    reward: float
+    best: float
+    value: float
+    ratio: float
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a search.
+
+    Attributes:
+        method: name of the solver.
+        policy: best policy that meets every budget.
+        value: its objective (maximised) or sensitivity (minimised, `minimised`).
+        minimised: the value is a sensitivity: smaller is better.
+        status: "optimal" (proved), "feasible" (no proof), "time-limit" (the best when time ran out),
+            "interrupted" (the best when the user stopped it).
+        bound: no policy has a better value than this; None where nothing was proved.
+        gap: |value - bound| / |value|; None where nothing was proved.
+        costs: what the policy costs, by name.
+        front: policies that no other evaluated policy betters in value and every budgeted cost.
+        evaluations: every evaluation, in order.
+        seed: seed of the run.
+        seconds: wall time of the run.
+        counts: "evaluated", "failed", "repeated", "stored" and what the solver counts on its own.
+        probabilities: [episode][decision][option] of agents that record them, else empty.
+        notes: assumptions and limits that a reader of the figures should know.
+    """
+
+    method: str
+    policy: Policy
+    value: float
+    minimised: bool
+    status: str
+    bound: float | None
+    gap: float | None
+    costs: Mapping[str, float]
+    front: Sequence[Evaluation]
+    evaluations: Sequence[Evaluation]
+    seed: int
+    seconds: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+    probabilities: Sequence[Sequence[Sequence[float]]] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def certificate(self) -> str:
+        """Status, bound and gap in one line; "none" where nothing was proved."""
+        if self.bound is None or self.gap is None:
+            return "none" if self.status == "feasible" else f"none ({self.status})"
+        return f"{self.status}, bound {self.bound:.6g}, gap {100 * self.gap:.3g} %"
+
+    def best_after(self, evaluations: int) -> float:
+        """Best value among the first so many evaluations; NaN if all of them failed."""
+        values = [e.value for e in self.evaluations[:evaluations] if not np.isnan(e.value)]
+        return (min(values) if self.minimised else max(values)) if values else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain numbers, lists and text."""
+        return {
+            "method": self.method,
+            "policy": _plain(self.policy),
+            "value": self.value,
+            "minimised": self.minimised,
+            "status": self.status,
+            "bound": self.bound,
+            "gap": self.gap,
+            "costs": dict(self.costs),
+            "front": [_evaluation(e) for e in self.front],
+            "evaluations": [_evaluation(e) for e in self.evaluations],
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "counts": dict(self.counts),
+            "probabilities": [list(map(list, episode)) for episode in self.probabilities],
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the result as JSON, atomically."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(_finite(self.to_json()), indent=1), encoding="utf-8")
+        temporary.replace(target)
+
+
+def pareto_front(evaluations: Iterable[Evaluation], names: Sequence[str], minimised: bool) -> list[Evaluation]:
+    """Evaluations that no other one betters in value and in every named cost, from cheap to dear.
+
+    Args:
+        evaluations: failed ones (NaN) are left out; of equals the first is kept.
+        names: the costs that count.
+        minimised: a smaller value is better.
+    """
+    good = [e for e in evaluations if not np.isnan(e.value)]
+    if not good:
+        return []
+    sign = 1.0 if minimised else -1.0
+    points = np.array([[*(e.costs[n] for n in names), sign * e.value] for e in good])
+    order = np.lexsort(points.T[::-1])
+    kept: list[int] = []
+    for i in order:
+        if not kept or not (points[kept] <= points[i]).all(1).any():
+            kept.append(int(i))
+    return [good[i] for i in kept]
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "policy": _plain(evaluation.policy),
+        "value": evaluation.value,
+        "costs": dict(evaluation.costs),
+        "seconds": evaluation.seconds,
+        "error": evaluation.error,
+        "stored": evaluation.stored,
+    }
+
+
+def _plain(policy: Mapping[str, Bits]) -> dict[str, int | list[int]]:
+    return {name: list(bits) if isinstance(bits, tuple) else bits for name, bits in policy.items()}
+
+
+def _finite(item: Any) -> Any:
+    """JSON has no NaN: they become null."""
+    if isinstance(item, dict):
+        return {key: _finite(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_finite(value) for value in item]
+    return None if isinstance(item, float) and not np.isfinite(item) else item

@@ -1,0 +1,126 @@
+"""Rewards of the papers, by name.
+
+| kind | formula | source |
+|---|---|---|
+| accuracy | 10 acc; the budget is hard | qir's default |
+| wang2024-reconstructed | alpha acc + beta / ratio | Wang et al. 2024; reconstructed from its figures, the equation is not public |
+| haq | 0.1 (100 acc - 100 acc_ref) | HAQ, Wang et al. 2019, eq. 6 |
+| releq | 2 ((1 - x^a) s^(b / s) - 1/2), x = quantization - least; -1 for s below a threshold | ReLeQ's published code |
+| releq-ratio | s / quantization | ReLeQ, alternative 1 of its reward study |
+| releq-difference | s - quantization | ReLeQ, alternative 2 |
+| autoq | log(acc^t / (ratio^t1 ...)) | AutoQ, Lou et al. 2020, eq. 1 |
+| jasq | acc (ratio / target)^gamma | JASQ, Chen et al. 2018, fixed architecture |
+
+acc is a share in 0 to 1, s = acc / acc_ref. What is minimised instead of measured (an additive sensitivity) only works with "accuracy",
+and is then a proxy reward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from qir.errors import SearchError
+
+
+@dataclass(frozen=True, slots=True)
+class RewardInputs:
+    """What a reward is computed from.
+
+    Attributes:
+        accuracy: value of the policy, a share in 0 to 1 (or minus the sensitivity, for "accuracy" only).
+        reference: accuracy of the reference network.
+        ratios: cost as a share of its reference, per budget.
+        quantization: mean over the decisions of bits / 8.
+        least: the smallest value that `quantization` can take.
+    """
+
+    accuracy: float
+    reference: float = 1.0
+    ratios: Mapping[str, float] | None = None
+    quantization: float = 1.0
+    least: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """The ratio of the first budget; 1 without budgets."""
+        return next(iter(self.ratios.values())) if self.ratios else 1.0
+
+
+Reward = Callable[[RewardInputs], float]
+
+
+def _accuracy(inputs: RewardInputs, scale: float = 10.0) -> float:
+    return scale * inputs.accuracy
+
+
+def _wang2024(inputs: RewardInputs, alpha: float = 10.0, beta: float = 1.0) -> float:
+    return alpha * inputs.accuracy + beta / inputs.ratio
+
+
+def _haq(inputs: RewardInputs, scale: float = 0.1) -> float:
+    return scale * 100.0 * (inputs.accuracy - inputs.reference)
+
+
+def _accuracy_state(inputs: RewardInputs) -> float:
+    return max(0.0, inputs.accuracy / inputs.reference)
+
+
+def _releq(inputs: RewardInputs, a: float = 0.8, b: float = 1.0, threshold: float = 0.1) -> float:
+    state = _accuracy_state(inputs)
+    if state < threshold:
+        return -1.0
+    shaped: float = (1.0 - max(0.0, inputs.quantization - inputs.least) ** a) * state ** (b / state)
+    return 2.0 * (shaped - 0.5)
+
+
+def _releq_ratio(inputs: RewardInputs) -> float:
+    return _accuracy_state(inputs) / inputs.quantization
+
+
+def _releq_difference(inputs: RewardInputs) -> float:
+    return _accuracy_state(inputs) - inputs.quantization
+
+
+def _autoq(inputs: RewardInputs, accuracy: float = 1.0, cost: float = 1.0) -> float:
+    ratios = inputs.ratios or {}
+    return accuracy * math.log(max(inputs.accuracy, 1e-6)) - cost * sum(math.log(r) for r in ratios.values())
+
+
+def _jasq(inputs: RewardInputs, target: float = 1.0, gamma: float = -0.07) -> float:
+    return inputs.accuracy * float((inputs.ratio / target) ** gamma)
+
+
+REWARDS: dict[str, Callable[..., float]] = {
+    "accuracy": _accuracy,
+    "wang2024-reconstructed": _wang2024,
+    "haq": _haq,
+    "releq": _releq,
+    "releq-ratio": _releq_ratio,
+    "releq-difference": _releq_difference,
+    "autoq": _autoq,
+    "jasq": _jasq,
+}
+
+
+def reward(kind: str = "accuracy", **parameters: float) -> Reward:
+    """The reward of that name.
+
+    Args:
+        kind: a name in the table above.
+        **parameters: the formula's constants, by the names that the table uses (alpha, beta, a, b, threshold, gamma,
+            target, scale; of autoq the exponents `accuracy` and `cost`).
+
+    Raises:
+        SearchError: unknown kind or parameter.
+    """
+    if kind not in REWARDS:
+        raise SearchError(f"reward {kind!r}: unknown; known are {', '.join(REWARDS)}")
+    function = REWARDS[kind]
+    code = function.__code__
+    known = code.co_varnames[1 : code.co_argcount]
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise SearchError(f"reward {kind!r}: unknown parameters {unknown}; it takes {list(known) or 'none'}")
+    return lambda inputs: function(inputs, **parameters)

@@ -1,0 +1,102 @@
+"""What a solver is given and what it hands back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from qir.errors import SearchError
+from qir.search.completion import Completion
+from qir.search.ledger import Ledger
+from qir.search.problem import Problem
+from qir.search.result import Evaluation
+from qir.search.tables import AdditiveCost
+
+Row = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a solver found.
+
+    Attributes:
+        row: option indices of the policy; None takes the best of the ledger.
+        status: "optimal", "feasible" or "time-limit".
+        bound: proved bound on the value, or None.
+        extra: rows that belong to the front although the ledger did not measure them.
+        counts: what the solver counts.
+        probabilities: [episode][decision][option], if recorded.
+        notes: assumptions worth telling.
+    """
+
+    row: Row | None = None
+    status: str = "feasible"
+    bound: float | None = None
+    extra: Sequence[Evaluation] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    probabilities: Sequence[Sequence[Sequence[float]]] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a solver.
+
+    Attributes:
+        problem: what is searched.
+        ledger: measures policies.
+        seed: seed of every random choice.
+        deadline: `time.monotonic()` at which to stop, or None.
+    """
+
+    problem: Problem
+    ledger: Ledger
+    seed: int
+    deadline: float | None
+
+    @cached_property
+    def generator(self) -> np.random.Generator:
+        """The run's random numbers."""
+        return np.random.default_rng(self.seed)
+
+    @cached_property
+    def completion(self) -> Completion:
+        """Backward tables of the problem."""
+        return Completion(self.problem.tables)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until the deadline, or None."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def additive_sensitivity(self, method: str) -> AdditiveCost:
+        """The additive proxy, for solvers that need one.
+
+        Raises:
+            SearchError: the problem has no sensitivity, or budgets on metrics that are not additive.
+        """
+        sensitivity = self.problem.tables.sensitivity
+        if sensitivity is None:
+            raise SearchError(f"{method}: needs an additive sensitivity; this problem only has a measured objective")
+        self.refuse_metrics(method)
+        return sensitivity
+
+    def refuse_metrics(self, method: str) -> None:
+        """Raise for solvers that cannot keep budgets on metrics that are not additive.
+
+        Raises:
+            SearchError: the problem has such a budget.
+        """
+        names = [name for name in self.problem.budgets if name in self.problem.metrics]
+        if names:
+            raise SearchError(
+                f"{method}: cannot keep budgets on {names}, which are not additive; "
+                "use exhaustive, random, evolution or rl"
+            )
+
+
+Solver = Callable[..., Outcome]
