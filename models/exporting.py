@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from typing import TYPE_CHECKING
 
@@ -26,13 +25,15 @@ def export_network(network: torch.nn.Module, example: torch.Tensor, file: Path) 
         file: the ONNX file; written under a temporary name, then renamed.
     """
     network.eval()
-    buffer = io.BytesIO()
+    temporary = file.with_name(file.name + ".partial")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Converting a tensor to a Python boolean")
+        warnings.filterwarnings("ignore", "Exporting a model to ONNX with a batch_size other than 1", UserWarning)
         torch.onnx.export(
             network,
             (example,),
-            buffer,
+            temporary,
             dynamo=False,
             opset_version=OPSET,
             training=torch.onnx.TrainingMode.PRESERVE,
@@ -42,6 +43,4 @@ def export_network(network: torch.nn.Module, example: torch.Tensor, file: Path) 
             dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
             verbose=False,
         )
-    temporary = file.with_name(file.name + ".partial")
-    temporary.write_bytes(buffer.getvalue())
     temporary.replace(file)

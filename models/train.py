@@ -20,6 +20,8 @@ from qir.models.training import Recipe, count_correct, train
 
 RECIPES = {
     "lenet": Recipe("lenet", "fashion-mnist", 3, 128, 0.01, "adam", 0.01, seed=0),
+    "resnet-20": Recipe("resnet-20", "fashion-mnist", 10, 128, 0.15, "sgd", 5e-4, seed=0, shift=2),
+    "residual": Recipe("residual", "fashion-mnist", 6, 128, 0.15, "sgd", 5e-4, seed=0, shift=2),
 }
 """The recipe of each shipped network."""
 
@@ -68,7 +70,7 @@ def make(name: str, recipe: Recipe, out: Path, data: str | None = None) -> Path:
     indices = float_training_indices()
     samples = Samples.from_pixels(pixels[indices][:, None], labels[indices], "fashion-mnist-full/train")
     start = time.process_time()
-    network = train(build(recipe.network, seed=recipe.seed), samples, recipe, _print_epoch)
+    network = train(build(recipe.network, seed=recipe.seed, channels=1), samples, recipe, _print_epoch)
     seconds = time.process_time() - start
     file = out / f"{file_stem(name)}.onnx"
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -99,7 +101,7 @@ def make(name: str, recipe: Recipe, out: Path, data: str | None = None) -> Path:
 
 def _accuracy(file: Path, split: Any) -> dict[str, float | int]:
     samples = fashion_mnist(split)
-    correct = count_correct(str(file), samples.images, samples.labels)
+    correct = count_correct(file, samples.images, samples.labels)
     rate = correct / len(samples)
     return {
         "correct": correct,

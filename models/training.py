@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -68,13 +69,14 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_lr, total_steps=steps * recipe.epochs)
     for epoch in range(1, recipe.epochs + 1):
         total = 0.0
-        for chosen in torch.randperm(len(labels), generator=generator)[: steps * recipe.batch].split(recipe.batch):
+        order = torch.randperm(len(labels), generator=generator)[: steps * recipe.batch]
+        for chosen in order.reshape(steps, recipe.batch):
             batch = images[chosen]
             if recipe.shift:
                 batch = _augment(batch, recipe.shift, generator)
             loss = cross_entropy(network(batch), labels[chosen])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             total += loss.item()
@@ -99,7 +101,7 @@ def _augment(batch: torch.Tensor, shift: int, generator: torch.Generator) -> tor
     return torch.where(flipped[:, None, None, None], moved.flip(3), moved)
 
 
-def count_correct(file: str, images: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
+def count_correct(file: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
     """Number of images that the ONNX file classifies rightly in ONNX Runtime on one thread.
 
     Args:
@@ -111,7 +113,7 @@ def count_correct(file: str, images: NDArray[np.float32], labels: NDArray[np.int
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     correct = 0
     for start in range(0, len(labels), 500):
