@@ -151,7 +151,7 @@ class _Inserter:
                 narrow=True,
                 axis=axis,
             )
-            self.quantized[weight] = self.graph.insert(made, before=self.graph._first)
+            self.quantized[weight] = self.graph.insert(made, before=node)
         node.set_input(operands.weight, self.quantized[weight].result)
 
     def _activation(self, node: Node, index: int, name: str) -> None:

@@ -140,7 +140,7 @@ def _relations(graph: Graph, rules: OperandRules) -> list[PairRelation]:
         weight = quantizer_of(node.input(operands.weight))
         if data is None or weight is None:
             continue
-        pairs = frozenset(rules.pairs_of(node.op))
+        pairs = frozenset(rules.legal_pairs(node.op))
         if data is weight:
             pairs = frozenset(p for p in pairs if p[0] == p[1])
         key = (data.name, weight.name)
