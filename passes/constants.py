@@ -6,6 +6,7 @@ import numpy as np
 
 from qir.graph import Graph, Node, Value
 from qir.tensor import Array, Tensor
+from qir.types import UnknownType
 
 _FORWARDING = {"Identity"}
 
@@ -89,9 +90,13 @@ def remove_unused(value: Value) -> None:
 
 
 def erase(node: Node) -> None:
-    """Erase a node whose results are unused, and the constants that only it used."""
+    """Erase a node whose results are unused, what its subgraphs capture, and the constants that only it used."""
     assert node.graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
     operands = dict.fromkeys(node.operands)
+    for graph in node.subgraphs():
+        for inner in (*graph.walk(), graph.return_node):
+            operands.update(dict.fromkeys(inner.operands))
+            inner.set_inputs(())
     node.graph.erase(node)
     for operand in operands:
         remove_unused(operand)
@@ -99,7 +104,7 @@ def erase(node: Node) -> None:
 
 def replace(node: Node, value: Value) -> None:
     """Make the users of a node's first result use `value`, which inherits a known type, and erase the node."""
-    if value.type != node.result.type and value.type.__class__.__name__ == "UnknownType":
+    if isinstance(value.type, UnknownType):
         value.type = node.result.type
     node.result.replace_all_uses_with(value)
     erase(node)

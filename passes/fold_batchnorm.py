@@ -11,7 +11,8 @@ from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.affine import Affine, Reject, batchnorm_affine
 from qir.passes.constants import array_of, erase, frozen, is_standard, replace
-from qir.passes.layers import Edit, LinearLayer, layer_at, layer_producing, rank_of
+from qir.passes.layers import layer_at, layer_producing
+from qir.passes.linear_layer import PREACTIVATION, Edit, LinearLayer, rank_of
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
@@ -79,6 +80,8 @@ class FoldBatchNorm(Pass):
             return
         warning = unusual(node)
         edits = edits_before(data, affine, node)
+        if isinstance(edits, list) and len(edits) == 1:
+            _remember(edits[0].layer.node, node)
         if isinstance(edits, Reject):
             behind = edits_after(node.result, affine, rank_of(data), node)
             if isinstance(behind, Reject):
@@ -106,6 +109,13 @@ class FoldBatchNorm(Pass):
             report.rewritten[name] = reason
         else:
             report.kept[name] = f"{reason}; {rejected.reason}"
+
+
+def _remember(layer: Node, batchnorm: Node) -> None:
+    """Keep the mean and standard deviation that the layer's outputs have from now on: beta and |gamma|."""
+    gamma, beta = array_of(batchnorm.input(1)), array_of(batchnorm.input(2))
+    if gamma is not None and beta is not None:
+        layer.meta[PREACTIVATION] = (beta.astype(np.float64), np.abs(gamma.astype(np.float64)))
 
 
 def edits_before(value: Value, affine: Affine, consumer: Node) -> list[Edit] | Reject:

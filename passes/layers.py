@@ -1,147 +1,14 @@
-"""Layers that are linear in their data: Conv, ConvTranspose, Gemm, MatMul (with the Add that is its bias).
-
-A `LinearLayer` computes layer(x) = W x + b with constant W and b. It can take over a per-channel affine map that
-follows it (`after`: scale the output channels of W, change b) or that precedes it (`before`: scale the input channels
-of W, change b). Arithmetic is float64, rounded once to the weight's element type.
-"""
+"""The linear layers: Conv, ConvTranspose, Gemm, and MatMul with the Add that is its bias."""
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.affine import Affine, Reject, Vector, channel_vector
 from qir.passes.constants import array_of, constant_of, frozen, is_standard, set_constant
+from qir.passes.linear_layer import Edit, LinearLayer, magnitudes, rank_of
 from qir.tensor import Array
-from qir.types import TensorType
-
-
-def rank_of(value: Value | None) -> int | None:
-    """Rank of a value, None when unknown."""
-    return value.type.rank if value is not None and isinstance(value.type, TensorType) else None
-
-
-def multiplied(weight: Array, factor: Array) -> Array:
-    """Weight * factor in float64, rounded once to the weight's element type; `factor` broadcasts."""
-    made = np.empty(weight.shape, weight.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if weight.dtype.name == "bfloat16":
-            made[...] = (weight.astype(np.float64) * factor).astype(weight.dtype)
-        else:
-            np.multiply(weight, factor, out=made, dtype=np.float64, casting="unsafe")
-    return made
-
-
-class LinearLayer(ABC):
-    """A linear node with constant weight and constant or missing bias.
-
-    Attributes:
-        node: the node.
-        weight: its weight, read-only.
-        bias: what it adds per output channel, float64 [out_channels] (Gemm also [rows, out_channels]).
-    """
-
-    def __init__(self, node: Node, weight: Array, bias: Array) -> None:
-        self.node = node
-        self.weight = weight
-        self.bias = bias
-
-    @property
-    def result(self) -> Value:
-        """The value that holds W x + b."""
-        return self.node.result
-
-    @property
-    def name(self) -> str:
-        """The node's name, or its result's."""
-        return self.node.name or self.node.result.name
-
-    @property
-    @abstractmethod
-    def out_channels(self) -> int:
-        """Number of output channels."""
-
-    @property
-    @abstractmethod
-    def in_channels(self) -> int:
-        """Number of input channels."""
-
-    @property
-    @abstractmethod
-    def rank(self) -> int | None:
-        """Rank of the result, None when unknown."""
-
-    @property
-    def axis(self) -> int:
-        """Channel axis of data and result, counted from the end."""
-        return -1
-
-    @abstractmethod
-    def per_output(self, vector: Array) -> Array:
-        """A vector over output channels in a shape that broadcasts against the weight."""
-
-    @abstractmethod
-    def per_input(self, vector: Array) -> Array:
-        """A vector over input channels in a shape that broadcasts against the weight."""
-
-    @abstractmethod
-    def sums(self, vector: Vector) -> Vector:
-        """What input channels that hold the constants `vector` everywhere add to each output channel."""
-
-    @abstractmethod
-    def write(self, weight: Array, bias: Array) -> None:
-        """Store a new weight (None of its values shared with other nodes) and a new float64 bias."""
-
-    def pads_zeros(self) -> bool:
-        """Whether some outputs see zeros in place of data, so that a constant input gives no constant output."""
-        return False
-
-    def after(self, affine: Affine) -> Edit | Reject:
-        """The layer x -> affine(layer(x))."""
-        if affine.channels != self.out_channels:
-            return Reject(f"it has {affine.channels} channels and {self.name!r} has {self.out_channels}")
-        weight = multiplied(self.weight, self.per_output(affine.scale))
-        return self._edit(weight, self.bias * affine.scale + affine.shift)
-
-    def before(self, affine: Affine) -> Edit | Reject:
-        """The layer x -> layer(affine(x))."""
-        if affine.channels != self.in_channels:
-            return Reject(f"it has {affine.channels} channels and {self.name!r} takes {self.in_channels}")
-        shifts = bool(affine.shift.any())
-        if shifts and self.pads_zeros():
-            return Reject(f"{self.name!r} pads with zeros, which the shift does not reach")
-        weight = multiplied(self.weight, self.per_input(affine.scale))
-        return self._edit(weight, self.bias + self.sums(affine.shift) if shifts else self.bias)
-
-    def _edit(self, weight: Array, bias: Array) -> Edit | Reject:
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(weight).all() and np.isfinite(bias.astype(self.weight.dtype)).all()
-        return Edit(self, weight, bias) if finite else Reject(f"weights of {self.name!r} would overflow {weight.dtype}")
-
-    def _bias_name(self) -> str:
-        weight = self.node.input(1)
-        name = weight.name if weight is not None else ""
-        return name.removesuffix("weight") + "bias" if name.endswith("weight") else f"{self.name}.bias"
-
-    def _weight_name(self) -> str:
-        weight = self.node.input(1)
-        return weight.name if weight is not None else f"{self.name}.weight"
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """New constants of a layer, not yet written."""
-
-    layer: LinearLayer
-    weight: Array
-    bias: Array
-
-    def apply(self) -> None:
-        """Write them into the graph."""
-        self.layer.write(self.weight, self.bias)
 
 
 class ConvLayer(LinearLayer):
@@ -185,6 +52,15 @@ class ConvLayer(LinearLayer):
         rows = np.repeat(vector.reshape(self.groups, -1), self.out_channels // self.groups, axis=0)
         return rows.reshape(*rows.shape, *self._spatial)
 
+    def output_magnitudes(self) -> Vector:
+        """Over input channels and kernel."""
+        return magnitudes(self.weight.reshape(1, self.out_channels, -1))
+
+    def input_magnitudes(self) -> Vector:
+        """Over the output channels of the group and the kernel."""
+        grouped = self.weight.reshape(self.groups, self.out_channels // self.groups, self.weight.shape[1], -1)
+        return magnitudes(grouped.transpose(0, 2, 1, 3).reshape(1, self.in_channels, -1))
+
     def sums(self, vector: Vector) -> Vector:
         """Sum of weight * vector over input channels and kernel."""
         taps = self.weight.reshape(*self.weight.shape[:2], -1).sum(axis=2, dtype=np.float64)
@@ -198,8 +74,8 @@ class ConvLayer(LinearLayer):
 
     def write(self, weight: Array, bias: Array) -> None:
         """Weight is operand 1, bias operand 2."""
-        name = self._bias_name()
-        set_constant(self.node, 1, weight, self._weight_name())
+        name = self.bias_name()
+        set_constant(self.node, 1, weight, self.weight_name())
         if bias.any() or self.node.input(2) is not None:
             set_constant(self.node, 2, bias.astype(weight.dtype), name)
 
@@ -226,9 +102,20 @@ class ConvTransposeLayer(ConvLayer):
         """[in, 1, 1…]."""
         return vector.reshape(-1, 1, *self._spatial)
 
+    def output_magnitudes(self) -> Vector:
+        """Over the input channels of the group and the kernel."""
+        grouped = self.weight.reshape(self.groups, self.in_channels // self.groups, self.weight.shape[1], -1)
+        return magnitudes(grouped.transpose(0, 2, 1, 3).reshape(1, self.out_channels, -1))
+
+    def input_magnitudes(self) -> Vector:
+        """Over output channels and kernel."""
+        return magnitudes(self.weight.reshape(1, self.in_channels, -1))
+
     def sums(self, vector: Vector) -> Vector:
-        """Not constant over the outputs: the borders see fewer taps."""
-        raise NotImplementedError
+        """Sum of weight * vector over input channels and kernel: holds away from the borders, which see fewer taps."""
+        taps = self.weight.reshape(*self.weight.shape[:2], -1).sum(axis=2, dtype=np.float64)
+        found: Vector = (taps * vector[:, None]).reshape(self.groups, -1, taps.shape[1]).sum(axis=1).reshape(-1)
+        return found
 
     def pads_zeros(self) -> bool:
         """Every transposed convolution sees fewer taps at its borders."""
@@ -265,6 +152,14 @@ class GemmLayer(LinearLayer):
         """Along the rows of B'."""
         return vector.reshape(1, -1) if self._transposed else vector.reshape(-1, 1)
 
+    def output_magnitudes(self) -> Vector:
+        """Over the rows of B'."""
+        return magnitudes((self.weight if self._transposed else self.weight.T)[None])
+
+    def input_magnitudes(self) -> Vector:
+        """Over the columns of B'."""
+        return magnitudes((self.weight.T if self._transposed else self.weight)[None])
+
     def sums(self, vector: Vector) -> Vector:
         """Alpha * vector B'."""
         matrix = self.weight.T if self._transposed else self.weight
@@ -279,8 +174,8 @@ class GemmLayer(LinearLayer):
 
     def write(self, weight: Array, bias: Array) -> None:
         """Weight is operand 1; the bias holds beta already."""
-        name = self._bias_name()
-        set_constant(self.node, 1, weight, self._weight_name())
+        name = self.bias_name()
+        set_constant(self.node, 1, weight, self.weight_name())
         if bias.any() or self.node.input(2) is not None:
             set_constant(self.node, 2, bias.astype(weight.dtype), name)
             self.node.set_attribute("beta", None)
@@ -322,6 +217,14 @@ class MatMulLayer(LinearLayer):
         """[in, 1]."""
         return vector.reshape(-1, 1)
 
+    def output_magnitudes(self) -> Vector:
+        """Over the rows."""
+        return magnitudes(self.weight.T[None])
+
+    def input_magnitudes(self) -> Vector:
+        """Over the columns."""
+        return magnitudes(self.weight[None])
+
     def sums(self, vector: Vector) -> Vector:
         """Vector W."""
         found: Vector = vector @ self.weight.astype(np.float64)
@@ -329,18 +232,18 @@ class MatMulLayer(LinearLayer):
 
     def write(self, weight: Array, bias: Array) -> None:
         """The bias goes into the Add; one is made when it is needed."""
-        set_constant(self.node, 1, weight, self._weight_name())
+        set_constant(self.node, 1, weight, self.weight_name())
         values = bias.astype(weight.dtype)
         if self.add is not None:
             index = 0 if constant_of(self.add.input(0)) is not None else 1
-            set_constant(self.add, index, values, self._bias_name())
+            set_constant(self.add, index, values, self.bias_name())
         elif values.any():
             self._insert_add(values)
 
     def _insert_add(self, values: Array) -> None:
         graph, result = self.node.graph, self.node.result
         assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
-        constant = graph.add_constant(self._bias_name(), frozen(values))
+        constant = graph.add_constant(self.bias_name(), frozen(values))
         add = Node("Add", (), name=f"{self.node.name}.bias" if self.node.name else "")
         add.result.type = result.type
         result.replace_all_uses_with(add.result)

@@ -1,0 +1,169 @@
+"""Evaluation of nodes whose operands are all constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qir.errors import QirError
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.passes.constants import array_of, constant_of, erase, frozen, is_standard
+from qir.passes.manager import Pass, PassContext
+from qir.tensor import Array, numpy_dtype
+from qir.types import Dim, TensorType
+
+_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "EyeLike", "OneHot"}
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Replace nodes of ONNX's operator set by the constants that they compute.
+
+    Shapes that are known count as constants, also the single dimensions that are picked from a partly known shape.
+    Never folded: quantizers (ONNX's, QONNX's and qir's own), random numbers, nodes with subgraphs, what ONNX Runtime
+    cannot evaluate (listed with its reason in `module.meta["fold-constants"]`), and results that would be larger than
+    `largest` bytes and than their operands.
+
+    Attributes:
+        largest: bytes that a folded result may always have.
+    """
+
+    name: ClassVar[str] = "fold-constants"
+    largest: int = 1 << 20
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Fold; True when a node was replaced."""
+        del context
+        changed = False
+        kept: dict[str, str] = {}
+        for graph in module.graphs:
+            for node in tuple(graph.walk()):
+                if node.graph is None or not _may_fold(node):
+                    continue
+                reason = self._fold(node, module)
+                if reason:
+                    kept[node.name or node.result.name] = reason
+                changed |= not reason
+        module.meta[self.name] = kept
+        return changed
+
+    def _fold(self, node: Node, module: Module) -> str:
+        """Fold one node; why not, or an empty text."""
+        values = _known_shape(node)
+        if values is None:
+            operands = [array_of(value) for value in node.inputs]
+            if any(a is None for a, v in zip(operands, node.inputs, strict=True) if v is not None):
+                return "an operand is not constant"
+            reason = self._too_large(node)
+            if reason:
+                return reason
+            try:
+                values = _evaluate(node, operands, module)
+            except QirError as error:
+                return str(error)
+            if sum(value.nbytes for value in values) > max(self.largest, _bytes(node)):
+                return f"its result is larger than {self.largest} bytes"
+        _replace(node, values)
+        return ""
+
+    def _too_large(self, node: Node) -> str:
+        if node.op not in _ENLARGING:
+            return ""
+        known = node.result.type
+        shape = known.static_shape() if isinstance(known, TensorType) else None
+        if shape is None or not isinstance(known, TensorType):
+            return "it enlarges its operand and its result's shape is unknown"
+        size = int(np.prod(shape, dtype=np.int64)) * numpy_dtype(known.dtype).itemsize
+        return f"its result is larger than {self.largest} bytes" if size > max(self.largest, _bytes(node)) else ""
+
+
+def _may_fold(node: Node) -> bool:
+    if node.domain not in {"", "ai.onnx"} or node.op in _QUANTIZERS | _RANDOM or is_standard(node, "Constant"):
+        return False
+    if node.subgraphs() or any(attribute.reference for attribute in node.attributes.values()):
+        return False
+    if _known_shape(node) is None and not all(constant_of(v) is not None for v in node.operands):
+        return False
+    return bool(node.operands) and not any(v.is_output for v in node.results)
+
+
+def _bytes(node: Node) -> int:
+    return sum(array.nbytes for value in node.operands if (array := array_of(value)) is not None)
+
+
+def _evaluate(node: Node, operands: list[Array | None], module: Module) -> list[Array]:
+    from qir.backends.evaluate import evaluate_constant
+
+    return evaluate_constant(node, operands, opsets=module.opsets)
+
+
+def _replace(node: Node, values: list[Array]) -> None:
+    graph = node.graph
+    assert graph is not None  # noqa: S101 - checked by the caller
+    for result, array in zip(node.results, values, strict=False):
+        if not result.uses:
+            continue
+        name = result.name
+        made = graph.add_constant(graph.clock.unique_name(name), frozen(array))
+        result.replace_all_uses_with(made)
+        result.name = ""
+        made.name = name
+    erase(node)
+
+
+def _dims(value: Value | None) -> tuple[Dim, ...] | None:
+    return value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+
+
+def _shape_of(node: Node) -> tuple[Dim, ...] | None:
+    """The dimensions that a Shape node hands out, some of them unknown."""
+    dims = _dims(node.input(0)) if is_standard(node, "Shape") else None
+    if dims is None:
+        return None
+    start, end = node.attribute("start", 0), node.attribute("end", len(dims))
+    return dims[slice(start, end)]
+
+
+def _known_shape(node: Node) -> list[Array] | None:
+    """What Shape, Size, and Gather or Slice of a Shape give when the dimensions they ask for are known."""
+    if is_standard(node, "Shape"):
+        return _numbers(_shape_of(node))
+    if is_standard(node, "Size"):
+        dims = _dims(node.input(0))
+        known = None if dims is None else _numbers(dims)
+        return None if known is None else [np.asarray(known[0].prod(dtype=np.int64))]
+    source = node.input(0)
+    shape = _shape_of(source.producer) if source is not None and source.producer is not None else None
+    if shape is None:
+        return None
+    if is_standard(node, "Gather"):
+        return _gathered(node, shape)
+    return _sliced(node, shape) if is_standard(node, "Slice") else None
+
+
+def _numbers(dims: tuple[Dim, ...] | None) -> list[Array] | None:
+    if dims is None or not all(isinstance(d, int) for d in dims):
+        return None
+    return [np.array(dims, dtype=np.int64)]
+
+
+def _gathered(node: Node, shape: tuple[Dim, ...]) -> list[Array] | None:
+    indices = array_of(node.input(1))
+    if indices is None or not all(-len(shape) <= i < len(shape) for i in indices.reshape(-1)):
+        return None
+    known = _numbers(tuple(shape[i] for i in indices.reshape(-1)))
+    return None if known is None else [known[0].reshape(indices.shape)]
+
+
+def _sliced(node: Node, shape: tuple[Dim, ...]) -> list[Array] | None:
+    given = [array_of(node.input(index)) for index in (1, 2, 4)]
+    starts, ends, steps = given
+    if starts is None or ends is None or (steps is None and node.input(4) is not None):
+        return None
+    step = 1 if steps is None else int(steps[0])
+    return _numbers(shape[int(starts[0]) : int(ends[0]) : step]) if step > 0 else None
