@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from qir.search.methods import METHODS as METHODS
     from qir.search.methods import leaderboard as leaderboard
     from qir.search.methods import solve as solve
+    from qir.search.parallel import DaskCluster as DaskCluster
+    from qir.search.parallel import LocalProcesses as LocalProcesses
     from qir.search.problem import Budget as Budget
     from qir.search.problem import Decision as Decision
     from qir.search.problem import PairCost as PairCost
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Budget": "problem",
+    "DaskCluster": "parallel",
     "Decision": "problem",
     "Evaluation": "result",
+    "LocalProcesses": "parallel",
     "METHODS": "methods",
     "PairCost": "problem",
     "Problem": "problem",

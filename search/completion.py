@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
-
 import numpy as np
 
 from qir.search.problem import Floats
@@ -174,12 +172,12 @@ class Completion:
 
 def non_dominated(points: Floats) -> Floats:
     """Rows [points, dimensions] that no other row equals or betters in every column, sorted by column."""
-    ordered: np.ndarray[Any, Any] = np.unique(points, axis=0)
+    ordered: Floats = np.unique(points, axis=0)
     kept = np.ones(len(ordered), dtype=bool)
     if points.shape[1] == 2:
         best = np.minimum.accumulate(ordered[:, 1])
         kept[1:] = ordered[1:, 1] < best[:-1]
-        return ordered[kept]
+        return np.asarray(ordered[kept])
     for i in range(len(ordered)):
         if kept[i]:
             kept[i + 1 :] &= (ordered[i + 1 :] < ordered[i]).any(1)

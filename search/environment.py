@@ -28,7 +28,7 @@ Observation = np.ndarray[Any, np.dtype[np.float32]]
 _FAILED = -1.0
 
 
-class QuantizationEnv(gymnasium.Env[Observation, Any]):
+class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  # gymnasium may be absent
     """One episode decides every decision of a problem in order; its last step measures the policy.
 
     An observation is the features of the decision at hand, then two dynamic columns: the last executed action (0 to 1

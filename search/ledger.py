@@ -148,33 +148,39 @@ class Ledger:
         return Evaluation(policy, value, costs, seconds)
 
     def _evaluate(self, rows: Sequence[Row]) -> None:
+        """Measure rows; each value is stored as it comes, the ledger keeps the order given."""
         policies = [self.problem.policy(row) for row in rows]
-        found: dict[int, Measured] = {}
+        found: dict[int, tuple[Measured, bool]] = {}
         if self._store is not None:
             for i, policy in enumerate(policies):
                 measured = self._store.get(self.problem.identity, policy)
                 if measured is not None:
-                    found[i] = measured
+                    found[i] = (measured, True)
         missing = [i for i in range(len(rows)) if i not in found]
-        stream = self._measure([policies[i] for i in missing])
-        for i, row in enumerate(rows):
-            stored = i in found
-            if stored:
-                measured = found[i]
-            else:
-                measured = next(stream)
-                if self._store is not None:
-                    self._store.put(self.problem.identity, policies[i], measured)
-            self._record(row, policies[i], measured, stored)
+        recorded = self._record_ready(rows, policies, found, 0)
+        for place, measured in self._measure([policies[i] for i in missing]):
+            i = missing[place]
+            if self._store is not None:
+                self._store.put(self.problem.identity, policies[i], measured)
+            found[i] = (measured, False)
+            recorded = self._record_ready(rows, policies, found, recorded)
 
-    def _measure(self, policies: Sequence[Policy]) -> Iterator[Measured]:
+    def _record_ready(
+        self, rows: Sequence[Row], policies: Sequence[Policy], found: dict[int, tuple[Measured, bool]], start: int
+    ) -> int:
+        while start in found:
+            self._record(rows[start], policies[start], *found[start])
+            start += 1
+        return start
+
+    def _measure(self, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
         if self.problem.objective is not None:
             yield from self._executor.measure(self.problem.objective, policies)
             return
-        assert self.problem.tables.sensitivity is not None  # noqa: S101 - Problem holds one of the two
-        for policy in policies:
-            row = np.array([self.problem.indices(policy)])
-            yield Measured(float(self.problem.tables.sensitivity.total(row)[0]), 0.0, None)
+        sensitivity = self.problem.tables.sensitivity
+        assert sensitivity is not None  # noqa: S101 - Problem holds an objective or a sensitivity
+        for i, policy in enumerate(policies):
+            yield i, Measured(float(sensitivity.total(np.array([self.problem.indices(policy)]))[0]), 0.0, None)
 
     def _record(self, row: Row, policy: Policy, measured: Measured, stored: bool) -> None:
         problem = self.problem

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import pickle
+import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, Protocol, Self
 
+from qir.errors import MissingExtraError, SearchError
 from qir.policy import Policy
 
 Objective = Callable[[Policy], float]
+
+_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +34,15 @@ class Measured:
 
 
 class Executor(Protocol):
-    """Measures policies; yields in the order given, whatever order they finish in."""
+    """Measures policies; yields (position, measurement) as they finish, each position once."""
 
-    def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[Measured]:
-        """Value, time and error of each policy."""
+    def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
+        """Position in `policies` and measurement, in any order."""
         ...
 
 
 def measure_one(objective: Objective, policy: Policy) -> Measured:
-    """Call the objective; an exception or a NaN becomes a failed measurement."""
+    """Call the objective; an exception or a value that is not finite becomes a failed measurement."""
     start = time.perf_counter()
     try:
         value = float(objective(policy))
@@ -44,7 +55,162 @@ def measure_one(objective: Objective, policy: Policy) -> Measured:
 class InProcess:
     """Runs objectives one after the other in this process."""
 
-    def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[Measured]:
-        """Value, time and error of each policy."""
-        for policy in policies:
-            yield measure_one(objective, policy)
+    def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
+        """Position and measurement, in order."""
+        for i, policy in enumerate(policies):
+            yield i, measure_one(objective, policy)
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    job: int | None = None
+
+
+class LocalProcesses:
+    """Runs objectives in local processes; a context manager.
+
+    A worker that dies is replaced and its job is done again, once; a job that kills two workers has failed.
+
+    Args:
+        workers: number of processes.
+        start_method: "spawn" (default; the objective must be picklable) or "fork".
+    """
+
+    def __init__(self, workers: int, start_method: str = "spawn") -> None:
+        if workers < 1:
+            raise SearchError(f"workers: {workers}; expected 1 or more")
+        self._context = multiprocessing.get_context(start_method)
+        self._count = workers
+        self._workers: list[_Worker] = []
+        self._payload = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.terminate()
+            worker.process.join()
+        self._workers = []
+
+    def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
+        """Position and measurement, as they finish.
+
+        Raises:
+            SearchError: the objective cannot be sent to another process.
+        """
+        self._load(objective)
+        waiting, attempts = deque(range(len(policies))), [0] * len(policies)
+        try:
+            while waiting or any(worker.job is not None for worker in self._workers):
+                self._hand_out(waiting, attempts, policies)
+                busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
+                for pipe in wait(list(busy)):
+                    worker = busy[pipe]  # type: ignore[index]  # wait returns what it was given
+                    job = worker.job
+                    assert job is not None  # noqa: S101 - only busy workers are waited for
+                    worker.job = None
+                    try:
+                        yield job, worker.pipe.recv()
+                    except (EOFError, OSError):
+                        self._bury(worker)
+                        if attempts[job] < _ATTEMPTS:
+                            waiting.appendleft(job)
+                        else:
+                            yield job, Measured(math.nan, 0.0, f"the worker process died {_ATTEMPTS} times")
+        finally:
+            if any(worker.job is not None for worker in self._workers):
+                self.close()
+
+    def _load(self, objective: Objective) -> None:
+        try:
+            payload = pickle.dumps(objective)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise SearchError(
+                f"local processes: the objective cannot be pickled ({error}); use a function or an object of a module, "
+                "or evaluate in process"
+            ) from error
+        if payload != self._payload:
+            self.close()
+            self._payload = payload
+
+    def _hand_out(self, waiting: deque[int], attempts: list[int], policies: Sequence[Policy]) -> None:
+        while len(self._workers) < min(self._count, len(waiting) + sum(w.job is not None for w in self._workers)):
+            self._workers.append(self._start())
+        for worker in self._workers:
+            if waiting and worker.job is None:
+                job = waiting.popleft()
+                attempts[job] += 1
+                worker.job = job
+                worker.pipe.send(dict(policies[job]))
+
+    def _start(self) -> _Worker:
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(there, self._payload), daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        there.close()
+        return _Worker(process, here)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.join()
+        self._workers.remove(worker)
+
+
+def _serve(pipe: Connection, payload: bytes) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    objective: Objective = pickle.loads(payload)  # noqa: S301 - made by the parent process
+    while True:
+        try:
+            policy = Policy(pipe.recv())
+        except EOFError:
+            return
+        pipe.send(measure_one(objective, policy))
+
+
+class DaskCluster:
+    """Runs objectives on a Dask cluster. The scheduler redoes the jobs of a worker that died.
+
+    Args:
+        scheduler: address such as "tcp://host:8786", or a `distributed.LocalCluster`.
+        timeout: seconds to wait for the scheduler.
+
+    Raises:
+        SearchError: the scheduler does not answer.
+    """
+
+    def __init__(self, scheduler: Any, timeout: float = 10.0) -> None:
+        try:
+            distributed: Any = import_module("distributed")
+        except ImportError as error:
+            raise MissingExtraError("distributed", "dask") from error
+        self._as_completed = distributed.as_completed
+        try:
+            self._client = distributed.Client(scheduler, timeout=timeout)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise SearchError(
+                f"dask: no scheduler answers at {scheduler} within {timeout:g} s; start one or name its address"
+            ) from error
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._client.close()
+
+    def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
+        """Position and measurement, as they finish."""
+        shared = self._client.scatter(objective, broadcast=True, hash=False)
+        futures = {self._client.submit(measure_one, shared, p, pure=False): i for i, p in enumerate(policies)}
+        for future in self._as_completed(list(futures)):
+            if future.status == "finished":
+                yield futures[future], future.result()
+            else:
+                yield futures[future], Measured(math.nan, 0.0, f"dask: {future.exception()}")

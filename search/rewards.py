@@ -3,16 +3,16 @@
 | kind | formula | source |
 |---|---|---|
 | accuracy | 10 acc; the budget is hard | qir's default |
-| wang2024-reconstructed | alpha acc + beta / ratio | Wang et al. 2024; reconstructed from its figures, the equation is not public |
+| wang2024-reconstructed | alpha acc + beta / ratio | Wang 2024; reconstructed from its figures |
 | haq | 0.1 (100 acc - 100 acc_ref) | HAQ, Wang et al. 2019, eq. 6 |
-| releq | 2 ((1 - x^a) s^(b / s) - 1/2), x = quantization - least; -1 for s below a threshold | ReLeQ's published code |
+| releq | 2 ((1 - x^a) s^(b / s) - 1/2), x = quantization - least; -1 for small s | ReLeQ's published code |
 | releq-ratio | s / quantization | ReLeQ, alternative 1 of its reward study |
 | releq-difference | s - quantization | ReLeQ, alternative 2 |
 | autoq | log(acc^t / (ratio^t1 ...)) | AutoQ, Lou et al. 2020, eq. 1 |
 | jasq | acc (ratio / target)^gamma | JASQ, Chen et al. 2018, fixed architecture |
 
-acc is a share in 0 to 1, s = acc / acc_ref. What is minimised instead of measured (an additive sensitivity) only works with "accuracy",
-and is then a proxy reward.
+acc is a share in 0 to 1, s = acc / acc_ref. Wang 2024 does not print its equation. What is minimised instead of
+measured (an additive sensitivity) only works with "accuracy", and is then a proxy reward.
 """
 
 from __future__ import annotations
