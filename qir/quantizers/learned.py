@@ -1,4 +1,7 @@
-"""Uniform grids whose range is a parameter of training: LSQ and PACT."""
+"""Uniform grids whose range is a parameter of training: LSQ and PACT.
+
+Both learn the high end of the range; the low end is its mirror image (unsigned: zero) and is never read.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,15 @@ from qir.quantizers.parameters import Float, QuantParameters
 from qir.quantizers.uniform import Uniform
 
 
+def mirrored(ranges: Float, signed: bool) -> Float:
+    """Ranges (-high, high), unsigned (0, high)."""
+    high = np.maximum(ranges[:, 1], np.float32(0))
+    return np.stack([-high if signed else np.zeros_like(high), high], axis=1)
+
+
 @dataclass(frozen=True)
 class Lsq(Uniform):
-    """Learned step size (Esser et al., LSQ, ICLR 2020): the grid of `uniform`, zero point 0, range from the step.
+    """Learned step size (Esser et al., LSQ, ICLR 2020): the grid of `uniform` with zero point 0.
 
     `fit` starts at the step `2 mean|x| / sqrt(Q)` (section 2.1), Q the largest code: the range is (-step Q, step Q),
     unsigned (0, step Q). Its torch twin gives the range the gradient of equation 3.
@@ -23,7 +32,7 @@ class Lsq(Uniform):
     name: ClassVar[str] = "lsq"
 
     def _parameters(self, ranges: Float, bits: int, signed: bool, narrow: bool) -> QuantParameters:
-        return super()._parameters(ranges if signed else non_negative(ranges), bits, signed, narrow)
+        return super()._parameters(mirrored(ranges, signed), bits, signed, narrow)
 
     def _fit(self, rows: Float, bits: int, signed: bool, narrow: bool) -> Float:  # noqa: ARG002
         if signed and bits == 1:
@@ -37,16 +46,16 @@ class Lsq(Uniform):
 class Pact(Uniform):
     """Learned clipping (Choi et al., PACT, 2018, equations 1 and 2): activations clipped to [0, high].
 
-    `fit` starts at the largest value. Signed tensors are clipped to [-high, high] on the grid of `uniform`, an
+    `fit` starts at the largest magnitude. Signed tensors are clipped to [-high, high] on the grid of `uniform`, an
     extension of the paper. Its torch twin gives the range the gradient of equation 3.
     """
 
     name: ClassVar[str] = "pact"
 
     def _parameters(self, ranges: Float, bits: int, signed: bool, narrow: bool) -> QuantParameters:
-        return super()._parameters(ranges if signed else non_negative(ranges), bits, signed, narrow)
+        return super()._parameters(mirrored(ranges, signed), bits, signed, narrow)
 
-
-def non_negative(ranges: Float) -> Float:
-    """Ranges that start at zero, so that the zero point of an unsigned grid is 0."""
-    return np.maximum(ranges, np.float32(0)) * np.array([0.0, 1.0], dtype=np.float32)
+    def _fit(self, rows: Float, bits: int, signed: bool, narrow: bool) -> Float:  # noqa: ARG002
+        if signed and bits == 1:
+            return bipolar_fit(rows)
+        return mirrored(np.stack([rows.min(axis=1), np.abs(rows).max(axis=1)], axis=1), signed)
