@@ -22,7 +22,7 @@ from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.quantizers import QuantParameters, get_scheme
 from qir.tensor import Array, Tensor
-from qir.types import DType, code_range
+from qir.types import DType, TensorType, Type, code_range
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer) -> None:
     zero = graph.add_constant(f"{bias.name}.zero_point", Tensor.of(np.zeros(scales.constant.shape if scales.constant else (), np.int32)))
     made = Node("DequantizeLinear", (quantized, scales, zero), (f"{bias.name}.dequantized",), name=f"{bias.name}.dequantize", attributes={"axis": 0})
     graph.insert(made, before=layer.node)
+    made.result.type = source_type(bias, DType.FLOAT32)
     layer.node.set_input(layer.node.inputs.index(bias), made.result)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)
@@ -124,7 +125,13 @@ def _dequantize_constant(graph: Graph, node: Node, parameters: QuantParameters) 
     attributes = {} if node.attribute("axis") is None else {"axis": node.attribute("axis")}
     made = Node("DequantizeLinear", (codes, scale, zero), (f"{node.name}.dequantized",), name=f"{node.name}.dequantize", attributes=attributes)
     graph.insert(made, before=node)
+    made.result.type = source_type(node.operands[0], DType.FLOAT32)
     return made.result
+
+
+def source_type(value: Value, element: DType) -> Type:
+    """The type of a value with another element type; unknown stays unknown."""
+    return value.type.with_element(element) if isinstance(value.type, TensorType) else value.type
 
 
 def _quantize(graph: Graph, node: Node, source: Value, parameters: QuantParameters, *, after: Node, name: str = "", clip: bool = True) -> Value:
@@ -140,6 +147,8 @@ def _quantize(graph: Graph, node: Node, source: Value, parameters: QuantParamete
         ]
         last = graph.insert(Node("Clip", (quantize.result, *bounds), (f"{name}.clipped",), name=f"{name}.clip"), after=last)
     made = Node("DequantizeLinear", (last.result, scale, zero), (f"{name}.dequantized",), name=f"{name}.dequantize")
+    quantize.result.type = last.result.type = source_type(source, dtype)
+    made.result.type = source_type(source, DType.FLOAT32)
     return graph.insert(made, after=last).result
 
 

@@ -1,0 +1,178 @@
+"""What a policy is worth: accuracy on the search-validation split after affine correction and short retraining.
+
+The network is built once; a policy only chooses grids. Every evaluation starts from the float weights, so its value
+depends on the policy alone and is the same in any order and process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from qir.errors import DataError
+from qir.fake_quant import quantizers
+from qir.module import Module
+from qir.passes.apply_policy import apply_policy
+from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.quantized_layers import quantized_layers
+from qir.policy import Bits
+from qir.tensor import Array, Tensor
+
+if TYPE_CHECKING:
+    from qir.backends.affine_correction import AffineCorrection
+    from qir.backends.retraining import RetrainProtocol
+
+
+class Samples(Protocol):
+    """Images of a named split with labels (`qir.models` returns such)."""
+
+    images: Array
+    labels: Array
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationProtocol:
+    """How a policy is measured.
+
+    Attributes:
+        correct: fit the channel-wise affine correction.
+        correction_images: images of the calibration split that it is fitted to.
+        retrain: retraining protocol, None = no retraining.
+        batch: images of a forward pass.
+    """
+
+    correct: bool = True
+    correction_images: int = 256
+    retrain: RetrainProtocol | None = None
+    batch: int = 500
+
+    def digest(self) -> str:
+        """Hash of the protocol, for the store."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class AccuracyObjective:
+    """Accuracy of a policy, 0 to 1, by the protocol; a callable for `Problem.objective`.
+
+    Args:
+        module: calibrated network; not changed.
+        constraints: completes decisions to a policy.
+        calibration: samples that the correction is fitted to (labels unused).
+        validation: samples that accuracy is measured on.
+        retraining: samples of the retraining split, needed when the protocol retrains.
+        protocol: how.
+
+    Raises:
+        DataError: retraining is asked for without its split, or two splits have the same name.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        constraints: BitConstraints,
+        *,
+        calibration: Samples,
+        validation: Samples,
+        retraining: Samples | None = None,
+        protocol: EvaluationProtocol | None = None,
+    ) -> None:
+        import torch
+
+        from qir.backends.affine_correction import pre_activations
+        from qir.backends.torch_module import TorchModule
+
+        self.protocol = protocol or EvaluationProtocol()
+        names = [s.split for s in (calibration, validation, retraining) if s is not None]
+        if len(set(names)) != len(names):
+            raise DataError(f"splits {names}: calibration, retraining and validation are disjoint splits with names of their own")
+        if self.protocol.retrain is not None and retraining is None:
+            raise DataError("the protocol retrains: give the samples of the retraining split")
+        self.constraints = constraints
+        self.validation, self.retraining = validation, retraining
+        self.network = TorchModule(module)
+        self._start = {name: p.detach().clone() for name, p in self.network.trainable_constants().items()}
+        self._images = torch.from_numpy(calibration.images[: self.protocol.correction_images])
+        self._layers = [layer.node for layer in quantized_layers(module.graph)]
+        self._reference = pre_activations(self.network, self._layers, self._images) if self.protocol.correct else {}
+
+    def __call__(self, decided: Mapping[str, Bits]) -> float:
+        """Accuracy on the validation split."""
+        correction = self.prepare(decided)
+        return self.accuracy(self.validation, correction)
+
+    def prepare(self, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> AffineCorrection | None:
+        """Bring the network to a policy: float weights, correction, retraining (`retrain` in place of the protocol's)."""
+        from qir.backends.affine_correction import fit_affine_correction
+        from qir.backends.retraining import retrain as run
+
+        self._reset()
+        self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
+        correction = fit_affine_correction(self.network, self._reference, self._images) if self.protocol.correct else None
+        plan = retrain or self.protocol.retrain
+        if plan is not None and self.retraining is not None:
+            run(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
+        return correction
+
+    def accuracy(self, samples: Samples, correction: AffineCorrection | None = None) -> float:
+        """Share of samples that the network classifies right, as it stands."""
+        import torch
+
+        right = 0
+        with torch.no_grad():
+            for start in range(0, len(samples.labels), self.protocol.batch):
+                images = torch.from_numpy(samples.images[start : start + self.protocol.batch])
+                (logits, *_) = self.network(images, hook=correction)
+                right += int((logits.argmax(1).numpy() == samples.labels[start : start + self.protocol.batch]).sum())
+        return right / len(samples.labels)
+
+    def finalize(self, module: Module, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> Module:
+        """A copy of the module at the policy, retrained, with correction folded into weights, ranges and biases."""
+        correction = self.prepare(decided, retrain)
+        made = module.clone()
+        policy = self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)})
+        apply_policy(made, policy)
+        self.network.write_back(made)
+        for node in quantizers(made.graph).values():
+            node.set_attribute("stale", None)
+        if correction is not None:
+            _fold(made, {node.name: terms for node, terms in correction.terms.items()})
+        return made
+
+    def _reset(self) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.network.trainable_constants().items():
+                parameter.copy_(self._start[name])
+        self.network.forget_weights()
+
+
+def _fold(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
+    """gain · (W x + b) + offset: W and the ranges of its quantizer times gain, so that codes stay; b · gain + offset."""
+    for layer in quantized_layers(module.graph):
+        if layer.node.name not in terms or layer.weight_tensor is None:
+            continue
+        gain, offset = (term.numpy().astype(np.float64) for term in terms[layer.node.name])
+        axis = layer.weight.attribute("axis")
+        weight = layer.weight_tensor.numpy()
+        shape = [1] * weight.ndim
+        shape[axis if axis is not None else 0] = -1
+        layer.weight.operands[0].constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
+        ranges = layer.weight.attribute("ranges").numpy()
+        from qir.fake_quant import set_ranges
+
+        set_ranges(layer.weight, (ranges * gain[None, :, None]).astype(np.float32))
+        bias = layer.bias
+        if bias is not None and bias.constant is not None:
+            bias.constant = Tensor.of((bias.constant.numpy() * gain + offset).astype(np.float32))
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Standard error of an accuracy measured on so many images: sqrt(p (1 - p) / n)."""
+    return float(np.sqrt(accuracy * (1 - accuracy) / images))
