@@ -9,7 +9,11 @@ from typing import Any
 from qir.errors import DataError
 
 _FOLDER = Path(__file__).parent
-_FILES = {"lenet": "lenet_fashion_mnist"}
+_FILES = {
+    "lenet": "lenet_fashion_mnist",
+    "residual": "residual_fashion_mnist",
+    "resnet-20": "resnet20_fashion_mnist",
+}
 
 
 def names() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`python -m qir.models.train lenet`: trains a shipped network anew and writes its ONNX file and its card."""
+"""`python -m qir.models.train lenet`: trains a network by its recipe and writes its ONNX file and its card."""
 
 from __future__ import annotations
 
@@ -10,111 +10,123 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
-from qir.models.data.fashion_mnist import TRAIN_RANGES, fashion_mnist, float_training_indices, read_full
-from qir.models.data.samples import Samples
+from qir.models.data.fashion_mnist import TRAIN_RANGES
+from qir.models.recipes import RECIPES, Recipe, TrainingData, training_data
 from qir.models.shipped import file_stem, names
-from qir.models.training import Recipe, count_correct, train
 
-RECIPES = {
-    "lenet": Recipe("lenet", "fashion-mnist", 3, 128, 0.01, "adam", 0.01, seed=0),
-    "resnet-20": Recipe("resnet-20", "fashion-mnist", 10, 128, 0.15, "sgd", 5e-4, seed=0, shift=2),
-    "residual": Recipe("residual", "fashion-mnist", 6, 128, 0.15, "sgd", 5e-4, seed=0, shift=2),
-}
-"""The recipe of each shipped network."""
+if TYPE_CHECKING:
+    from qir.models.data.samples import Samples
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains, exports, measures and writes; returns the exit code (2 for a QirError)."""
     parser = argparse.ArgumentParser(prog="python -m qir.models.train", description=__doc__)
-    parser.add_argument("network", choices=names())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the two files")
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, help="folder of the two files; by default that of the shipped networks")
     parser.add_argument("--epochs", type=int, help="another number of epochs than the recipe's")
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
-    parser.add_argument("--data", help="folder of the full Fashion-MNIST")
+    parser.add_argument("--data", help="where the full data set is")
     options = parser.parse_args(arguments)
-    recipe = RECIPES[options.network]
+    if options.out is None and options.name not in names():
+        parser.error(f"{options.name} does not come with qir: name the folder of its files with --out")
+    recipe = RECIPES[options.name]
     recipe = replace(recipe, epochs=options.epochs or recipe.epochs)
     recipe = recipe if options.seed is None else replace(recipe, seed=options.seed)
     try:
-        make(options.network, recipe, options.out, options.data)
+        make(options.name, recipe, options.out or Path(__file__).parent, options.data)
     except QirError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def make(name: str, recipe: Recipe, out: Path, data: str | None = None) -> Path:
-    """Trains the network by the recipe and writes `<stem>.onnx` and `<stem>.json` into `out`.
+def make(name: str, recipe: Recipe, out: Path, path: str | None = None) -> Path:
+    """Trains by the recipe and writes `<stem>.onnx` and `<stem>.json`.
 
     Args:
-        name: name of the shipped network.
-        recipe: how to train it.
-        out: an existing folder.
-        data: folder of the full Fashion-MNIST; by default as in `fashion_mnist_full`.
+        name: name of the recipe.
+        recipe: how to train; may differ from `RECIPES[name]`, the card tells.
+        out: folder of the two files; made if it is not there.
+        path: where the full data set is; the reader's default otherwise.
 
     Returns:
         The ONNX file.
 
     Raises:
-        DataError: the full Fashion-MNIST is not there.
+        DataError: the data set is not there.
     """
     import torch
 
     from qir.models.builders import build
-    from qir.models.exporting import OPSET, export_network
+    from qir.models.exporting import export_network
+    from qir.models.training import train
 
-    pixels, labels = read_full("train", data)
-    indices = float_training_indices()
-    samples = Samples.from_pixels(pixels[indices][:, None], labels[indices], "fashion-mnist-full/train")
+    data = training_data(recipe.data, path)
     start = time.process_time()
-    network = train(build(recipe.network, seed=recipe.seed, channels=1), samples, recipe, _print_epoch)
+    network = train(build(recipe.network, seed=recipe.seed, **recipe.options), data.samples, recipe, _print_epoch)
     seconds = time.process_time() - start
-    file = out / f"{file_stem(name)}.onnx"
+    stem = file_stem(name) if name in names() else f"{name}_{recipe.data}".replace("-", "_")
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{stem}.onnx"
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    export_network(network, torch.zeros(1, 1, 28, 28), file)
-    content = {
-        "name": name,
-        "file": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "bytes": file.stat().st_size,
-        "command": f"python -m qir.models.train {name}",
-        "recipe": asdict(recipe),
-        "input": {"shape": ["batch", 1, 28, 28], "normalisation": "pixel / 255"},
-        "trained_on": {
-            "set": "Fashion-MNIST, official training images, without search-validation",
-            "images": len(indices),
-            "left_out": list(TRAIN_RANGES["search-validation"]),
-        },
-        "splits": {split: list(bounds) for split, bounds in TRAIN_RANGES.items()},
-        "accuracy": {split: _accuracy(file, split) for split in ("search-validation", "test")},
-        "training_cpu_seconds": round(seconds, 1),
-        "torch": torch.__version__,
-        "opset": OPSET,
-    }
-    _write_card(file.with_suffix(".json"), content)
+    export_network(network, torch.from_numpy(data.samples.images[:1]), file)
+    content = describe(name, recipe, data, file) | {"training_cpu_seconds": round(seconds, 1)}
+    temporary = file.with_name(f"{stem}.json.partial")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(file.with_suffix(".json"))
     print(json.dumps(content["accuracy"]))
     return file
 
 
-def _accuracy(file: Path, split: Any) -> dict[str, float | int]:
-    samples = fashion_mnist(split)
+def describe(name: str, recipe: Recipe, data: TrainingData, file: Path) -> dict[str, Any]:
+    """The card of a trained network: what made it, and its accuracy in ONNX Runtime on each measured split.
+
+    Args:
+        name: name of the recipe.
+        recipe: how it was trained.
+        data: what it was trained and is measured on.
+        file: its ONNX file.
+    """
+    import torch
+
+    from qir.models.exporting import OPSET
+
+    card: dict[str, Any] = {
+        "name": name,
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "bytes": file.stat().st_size,
+        "command": _command(name, recipe),
+        "recipe": asdict(recipe),
+        "input": {"shape": ["batch", *data.samples.images.shape[1:]], "normalisation": "pixel / 255"},
+        "trained_on": {"split": data.samples.split, "images": len(data.samples), "left_out": data.left_out},
+        "accuracy": {split: _accuracy(file, samples) for split, samples in data.measured.items()},
+        "torch": torch.__version__,
+        "opset": OPSET,
+    }
+    if recipe.data == "fashion-mnist":
+        card["splits"] = {split: list(bounds) for split, bounds in TRAIN_RANGES.items()}
+    return card
+
+
+def _command(name: str, recipe: Recipe) -> str:
+    """What to type to make the network again; the data's place is left out."""
+    changed = [option for option in ("epochs", "seed") if getattr(recipe, option) != getattr(RECIPES[name], option)]
+    return " ".join(
+        ["python -m qir.models.train", name, *(f"--{option} {getattr(recipe, option)}" for option in changed)]
+    )
+
+
+def _accuracy(file: Path, samples: Samples) -> dict[str, float | int]:
+    from qir.models.training import count_correct
+
     correct = count_correct(file, samples.images, samples.labels)
     rate = correct / len(samples)
-    return {
-        "correct": correct,
-        "images": len(samples),
-        "rate": rate,
-        "standard_error": round(math.sqrt(rate * (1 - rate) / len(samples)), 5),
-    }
-
-
-def _write_card(file: Path, content: dict[str, Any]) -> None:
-    temporary = file.with_name(file.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    error = math.sqrt(rate * (1 - rate) / len(samples))
+    return {"correct": correct, "images": len(samples), "rate": rate, "standard_error": round(error, 5)}
 
 
 def _print_epoch(epoch: int, loss: float) -> None:

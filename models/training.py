@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,33 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qir.models.data.samples import Samples
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        network: name in `qir.models.builders`.
-        data: name of the data set.
-        epochs: passes over the training images.
-        batch: images per step; the last, smaller batch of an epoch is dropped.
-        max_lr: peak of the one-cycle learning rate.
-        optimizer: `adam` (decoupled weight decay) or `sgd` (Nesterov momentum 0.9).
-        weight_decay: factor of the decay.
-        seed: seeds weights, order and augmentation.
-        shift: largest random shift in pixels (zero-padded), with a random horizontal flip; 0 = no augmentation.
-    """
-
-    network: str
-    data: str
-    epochs: int
-    batch: int
-    max_lr: float
-    optimizer: str
-    weight_decay: float
-    seed: int
-    shift: int = 0
+    from qir.models.recipes import Recipe
 
 
 def train(

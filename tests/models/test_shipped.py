@@ -3,22 +3,27 @@
 import hashlib
 import math
 from collections import Counter
+from dataclasses import asdict
 
 import onnx
 import pytest
 
 from qir.errors import DataError
 from qir.models import card, fashion_mnist, names, path
+from qir.models.recipes import RECIPES
 from qir.models.training import count_correct
 
-BATCH_NORMS = {"lenet": 3}
+BATCH_NORMS = {"lenet": 3, "residual": 9, "resnet-20": 21}
 
 
 @pytest.mark.parametrize("name", names())
 def test_card_describes_the_file(name):
     content = card(name)
     assert hashlib.sha256(path(name).read_bytes()).hexdigest() == content["sha256"]
-    assert content["splits"]["search-validation"] == content["trained_on"]["left_out"]
+    assert content["splits"]["search-validation"] == [58_000, 60_000]
+    assert content["trained_on"]["left_out"].startswith("58000 <= index < 60000")
+    assert content["trained_on"]["images"] == 58_000
+    assert content["recipe"] == asdict(RECIPES[name])
 
 
 @pytest.mark.parametrize("name", names())
@@ -26,7 +31,7 @@ def test_card_describes_the_file(name):
 def test_onnx_runtime_reproduces_the_accuracy_of_the_card(name, split):
     samples = fashion_mnist(split)
     promised = card(name)["accuracy"][split]
-    rate = count_correct(str(path(name)), samples.images, samples.labels) / len(samples)
+    rate = count_correct(path(name), samples.images, samples.labels) / len(samples)
     assert rate == pytest.approx(promised["rate"], abs=0.0005)
 
 
