@@ -16,12 +16,14 @@ from qir.quantizers.registry import register
 from qir.quantizers.resq import ResQ
 from qir.quantizers.ternary import Ternary
 from qir.quantizers.uniform import Uniform, UniformAsymmetric
+from qir.quantizers.uniform_step import UniformStep
 from qir.quantizers.wrpn import Wrpn
 from qir.quantizers.zoomq import ZoomQ
 
 BUILTIN = (
     Uniform(),
     UniformAsymmetric(),
+    UniformStep(),
     Binary(),
     Ternary(),
     Quaternary(),

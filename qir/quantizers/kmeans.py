@@ -15,7 +15,9 @@ from qir.quantizers.parameters import Float
 
 @dataclass(frozen=True)
 class KMeans(StoredLevels):
-    """Levels are the centres of 2**b clusters of the values, started evenly spaced; the nearest centre wins.
+    """Levels are the centres of 2**b clusters of the values; the nearest centre wins.
+
+    Two starts, the better result counts: centres evenly spaced over the range, and over the ranks of the values.
 
     Needs scikit-learn for fitting only; stored levels work without.
     """
@@ -36,7 +38,12 @@ def _centres(row: Float, count: int) -> NDArray[np.float64]:
     values, weights = np.unique(row, return_counts=True)
     if len(values) <= count:
         return np.concatenate([values, np.full(count - len(values), values[-1])]).astype(np.float64)
-    start = span_levels(np.array([[values[0], values[-1]]], dtype=np.float32), count).T
-    estimator = Estimator(count, init=start, n_init=1, max_iter=100)
-    estimator.fit(values[:, None].astype(np.float64), sample_weight=weights)
-    return np.sort(estimator.cluster_centers_[:, 0])
+    spaced = span_levels(np.array([[values[0], values[-1]]], dtype=np.float32), count).T
+    shares = np.quantile(row.astype(np.float64), (np.arange(count) + 0.5) / count)[:, None]
+    fits = [
+        Estimator(count, init=start, n_init=1, max_iter=100).fit(
+            values[:, None].astype(np.float64), sample_weight=weights
+        )
+        for start in (spaced, shares)
+    ]
+    return np.sort(min(fits, key=lambda fit: fit.inertia_).cluster_centers_[:, 0])
