@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+
 import numpy as np
 
 from qir.search.problem import Floats
@@ -48,7 +49,7 @@ class Completion:
         relaxed = self._relaxed_edges()
         self._real = [self._step(t, frozenset()) for t in range(len(tables.sizes))]
         steps = [self._step(t, relaxed) for t in range(len(tables.sizes))] if relaxed else self._real
-        self._frontiers = _frontiers(len(tables.sizes), tables.edges() - relaxed)
+        self._frontiers = frontiers(len(tables.sizes), tables.edges() - relaxed)
         self._labels = self._eliminate(steps)
         self._start = np.array([cost.fixed for cost in self._costs])
 
@@ -88,6 +89,10 @@ class Completion:
             legal[option] = (costs[:, option] + labels <= self._limits).all(1).any()
         return legal
 
+    def extended(self, prefix: Sequence[int], spent: Floats, option: int) -> Floats:
+        """Scaled costs [budgets] after one more decision."""
+        return np.asarray(spent + self._step_cost(len(prefix), prefix)[:, option])
+
     def slack(self, prefix: Sequence[int], spent: Floats | None = None) -> float:
         """Share of the tightest budget that is left when the prefix is completed as cheaply as possible, 0 to 1."""
         if not self._costs:
@@ -112,8 +117,8 @@ class Completion:
         relaxed: set[Edge] = set()
         while True:
             kept = edges - relaxed
-            frontiers = _frontiers(len(sizes), kept)
-            widest = max(frontiers, key=lambda f: float(np.prod(sizes[list(f)], dtype=np.float64)) if f else 1.0)
+            ahead = frontiers(len(sizes), kept)
+            widest = max(ahead, key=lambda f: float(np.prod(sizes[list(f)], dtype=np.float64)) if f else 1.0)
             if not widest or np.prod(sizes[list(widest)], dtype=np.float64) <= _LARGEST_TABLE:
                 return frozenset(relaxed)
             self.exact = False
@@ -161,7 +166,7 @@ class Completion:
         if len(labels) <= 1:
             return labels
         if budgets <= 1:
-            return labels.min(0, keepdims=True)
+            return np.asarray(labels.min(0, keepdims=True))
         labels = non_dominated(labels)
         if len(labels) > _MOST_LABELS:
             self.exact = False
@@ -172,7 +177,7 @@ class Completion:
 
 def non_dominated(points: Floats) -> Floats:
     """Rows [points, dimensions] that no other row equals or betters in every column, sorted by column."""
-    ordered: Floats = np.unique(points, axis=0)
+    ordered: Floats = np.asarray(np.unique(points, axis=0))
     kept = np.ones(len(ordered), dtype=bool)
     if points.shape[1] == 2:
         best = np.minimum.accumulate(ordered[:, 1])
@@ -181,13 +186,13 @@ def non_dominated(points: Floats) -> Floats:
     for i in range(len(ordered)):
         if kept[i]:
             kept[i + 1 :] &= (ordered[i + 1 :] < ordered[i]).any(1)
-    return ordered[kept]
+    return np.asarray(ordered[kept])
 
 
 def _pair(cost: AdditiveCost, edge: Edge, width: int) -> Floats:
     return cost.pairs.get(edge, np.zeros((width, width)))
 
 
-def _frontiers(count: int, edges: set[Edge]) -> list[tuple[int, ...]]:
+def frontiers(count: int, edges: set[Edge]) -> list[tuple[int, ...]]:
     """Per step t, the decisions before t that an edge joins to t or later."""
     return [tuple(sorted({a for a, b in edges if a < t <= b})) for t in range(count + 1)]

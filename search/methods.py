@@ -25,6 +25,9 @@ METHODS = {
     "exhaustive": "qir.search.solvers.exhaustive:exhaustive",
     "random": "qir.search.solvers.random:random",
     "milp": "qir.search.solvers.milp:milp",
+    "pareto-dp": "qir.search.solvers.pareto:pareto_dp",
+    "greedy": "qir.search.solvers.greedy:greedy",
+    "lagrangian": "qir.search.solvers.lagrangian:lagrangian",
     "rl": "qir.search.agents.ppo:maskable_ppo",
 }
 """Name of a method -> module:function."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import SearchError
+from qir.search.moves import Widths, projected
 from qir.search.problem import Floats, Problem
 from qir.search.solvers.run import Outcome, Row, Run
 from qir.search.tables import AdditiveCost, Edge, Tables
@@ -170,13 +171,28 @@ def smallest_cost(problem: Problem, name: str) -> float:
 
 
 def milp(run: Run) -> Outcome:
-    """The policy with the least sensitivity, proved."""
+    """The policy with the least sensitivity, proved; at the time limit the best so far, with its bound."""
     sensitivity = run.additive_sensitivity("milp")
     program = Program(run.problem.tables, run.problem.tables.additive_budgets)
     solved = program.minimise(sensitivity, run.seconds_left)
     if solved.row is None:
-        raise SearchError(f"milp: {solved.status} before any policy was found; allow more time")
+        row = _without_solver(run, sensitivity)
+        if row is None:
+            raise SearchError(f"milp: {solved.status} before any policy was found; allow more time")
+        solved = Solved(row, float(sensitivity.total(np.array([row]))[0]), solved.bound, "time-limit")
     gap = (solved.value - solved.bound) / max(abs(solved.value), 1e-12)
     proved = solved.status == "optimal" and gap <= 1e-6
     bound = solved.value if proved and gap <= _PROVED else solved.bound
-    return Outcome(row=solved.row, status="optimal" if proved else "time-limit", bound=bound)
+    return Outcome(
+        row=solved.row,
+        status="optimal" if proved else "time-limit",
+        bound=bound if np.isfinite(bound) else None,
+    )
+
+
+def _without_solver(run: Run, sensitivity: AdditiveCost) -> Row | None:
+    """A feasible policy near the least sensitive one, where HiGHS had no time to find any."""
+    legal = run.problem.tables.legal
+    wish = [int(o) for o in np.where(legal, sensitivity.unary, np.inf).argmin(1)]
+    row = projected(run.completion, Widths(run.problem), wish)
+    return row if row is not None and run.problem.feasible(np.array([row]))[0] else None
