@@ -90,7 +90,7 @@ def lagrangian(run: Run, iterations: int = 100) -> Outcome:
     met: dict[Row, float] = {}
     bound, step = -np.inf, 1.0
     for _ in range(iterations):
-        row, total = relaxed.minimise(*_weighted(sensitivity, costs, multipliers / scales))
+        row, total = relaxed.minimise(*weighted(sensitivity, costs, multipliers / scales))
         fixed = sensitivity.fixed + sum(m * c.fixed / s for m, c, s in zip(multipliers, costs, scales, strict=True))
         dual = (total + fixed - float((multipliers * limits / scales).sum())) / sensitivity.scale
         step = step if dual > bound + 1e-12 else 0.9 * step
@@ -119,9 +119,10 @@ def _outcome(run: Run, met: dict[Row, float], bound: float) -> Outcome:
     )
 
 
-def _weighted(
-    sensitivity: AdditiveCost, costs: Sequence[AdditiveCost], multipliers: Floats
+def weighted(
+    sensitivity: AdditiveCost, costs: Sequence[AdditiveCost], multipliers: Sequence[float] | Floats
 ) -> tuple[Floats, dict[Edge, Floats]]:
+    """Unary and pair terms of the sensitivity plus costs (scaled) times their multipliers."""
     unary = sensitivity.unary.copy()
     pairs: dict[Edge, Floats] = {}
     for cost, multiplier in zip(costs, multipliers, strict=True):

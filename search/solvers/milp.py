@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.moves import Widths, projected
 from qir.search.problem import Floats, Problem
+from qir.search.solvers.lagrangian import Relaxed, weighted
 from qir.search.solvers.run import Outcome, Row, Run
 from qir.search.tables import AdditiveCost, Edge, Tables
 
@@ -191,8 +191,13 @@ def milp(run: Run) -> Outcome:
 
 
 def _without_solver(run: Run, sensitivity: AdditiveCost) -> Row | None:
-    """A feasible policy near the least sensitive one, where HiGHS had no time to find any."""
-    legal = run.problem.tables.legal
-    wish = [int(o) for o in np.where(legal, sensitivity.unary, np.inf).argmin(1)]
-    row = projected(run.completion, Widths(run.problem), wish)
-    return row if row is not None and run.problem.feasible(np.array([row]))[0] else None
+    """A feasible policy from a sweep over one price of cost, where HiGHS had no time to find any."""
+    tables = run.problem.tables
+    relaxed = Relaxed(tables)
+    budgets = [(tables.costs[n], max(abs(tables.scaled_limit(n)), 1e-12)) for n in tables.additive_budgets]
+    span = float(np.ptp(sensitivity.unary)) or 1.0
+    for price in np.geomspace(1e-3, 1e3, 25) * span * len(tables.sizes):
+        row, _ = relaxed.minimise(*weighted(sensitivity, [c for c, _ in budgets], [price / s for _, s in budgets]))
+        if run.problem.feasible(np.array([row]))[0]:
+            return row
+    return None
