@@ -1,0 +1,122 @@
+"""Operators on codes (QLinearConv and its kin) raised into float operators behind a fake-quant node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.graph import Node, Value
+from qir.passes.affine import Reject
+from qir.passes.constants import array_of, frozen
+from qir.passes.raise_qdq import float_type, on_grid
+from qir.passes.raise_state import RaiseState, base_name, element_of, grid_at
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How an operator on codes is written in float.
+
+    Attributes:
+        op: float operator.
+        operands: (codes, scale, zero point) indices of each data operand.
+        output: (scale, zero point) indices of the result.
+        weight_axis: channel axis of the second operand's scales.
+        bias: index of the int32 bias, whose scale is the product of the operands' scales.
+        dropped: attributes that the float operator does not have.
+        domain: domain of the operator on codes.
+    """
+
+    op: str
+    operands: tuple[tuple[int, int, int], ...]
+    output: tuple[int, int]
+    weight_axis: Callable[[Node], int] = lambda _: 0
+    bias: int | None = None
+    dropped: tuple[str, ...] = ()
+    domain: str = "com.microsoft"
+
+
+def _gemm_axis(node: Node) -> int:
+    return 0 if node.attribute("transB", 0) else 1
+
+
+_UNARY = ((0, 1, 2),)
+_BINARY = ((0, 1, 2), (3, 4, 5))
+_OPERATORS = {
+    "QLinearConv": Operator("Conv", _BINARY, (6, 7), bias=8, domain=""),
+    "QLinearMatMul": Operator("MatMul", _BINARY, (6, 7), weight_axis=lambda _: 1, domain=""),
+    "QGemm": Operator("Gemm", _BINARY, (7, 8), weight_axis=_gemm_axis, bias=6),
+    "QLinearAdd": Operator("Add", _BINARY, (6, 7)),
+    "QLinearMul": Operator("Mul", _BINARY, (6, 7)),
+    "QLinearAveragePool": Operator("AveragePool", _UNARY, (3, 4), dropped=("channels_last",)),
+    "QLinearGlobalAveragePool": Operator("GlobalAveragePool", _UNARY, (3, 4), dropped=("channels_last",)),
+    "QLinearSigmoid": Operator("Sigmoid", _UNARY, (3, 4)),
+    "QLinearLeakyRelu": Operator("LeakyRelu", _UNARY, (3, 4)),
+    "QLinearSoftmax": Operator("Softmax", _UNARY, (3, 4), dropped=("opset",)),
+}
+
+
+def raise_operator(node: Node, state: RaiseState) -> None:
+    """Write an operator on codes as the float operator on the twins, and put the result on its grid."""
+    operator = _concat(node) if node.op == "QLinearConcat" else _OPERATORS.get(node.op)
+    if operator is None or node.domain not in {operator.domain, operator.domain or "ai.onnx"}:
+        state.leave(node, f"{node.op} is not known")
+        return
+    if node.attribute("channels_last", 0):
+        state.leave(node, "its channels come last")
+        return
+    operands = _operands(node, operator, state)
+    if isinstance(operands, Reject):
+        state.leave(node, operands.reason)
+        return
+    attributes = {k: v for k, v in node.attributes.items() if k not in operator.dropped}
+    made = Node(operator.op, operands, name=base_name(node.name), attributes=attributes)
+    made.result.type = float_type(node.result)
+    state.graph.insert(made, after=node)
+    _place_result(node, made, operator, state)
+
+
+def _place_result(node: Node, made: Node, operator: Operator, state: RaiseState) -> None:
+    scale, zero = operator.output
+    if node.input(scale) is None:
+        node.result.replace_all_uses_with(made.result)
+        return
+    grid = grid_at(node, scale, zero, None, element_of(node.result) if node.input(zero) is None else None)
+    name = f"{made.name or made.result.name}.output"
+    twin = grid if isinstance(grid, Reject) else on_grid(made.result, grid, state, name, made)
+    if isinstance(grid, Reject) or isinstance(twin, Reject):
+        state.graph.erase(made)
+        state.leave(node, twin.reason if isinstance(twin, Reject) else "its grid is unknown")
+        return
+    state.twins[node.result] = (twin, grid)
+
+
+def _operands(node: Node, operator: Operator, state: RaiseState) -> list[Value | None] | Reject:
+    found: list[Value | None] = []
+    scales = []
+    for position, (codes, scale, zero) in enumerate(operator.operands):
+        axis = operator.weight_axis(node) if position else None
+        grid = grid_at(node, scale, zero, axis, element_of(node.input(codes)))
+        if isinstance(grid, Reject):
+            return grid
+        twin = state.twin(node.input(codes), grid)
+        if isinstance(twin, Reject):
+            return twin
+        found.append(twin)
+        scales.append(grid.scale)
+    bias = None if operator.bias is None else node.input(operator.bias)
+    if bias is not None:
+        codes_of_bias = array_of(bias)
+        if codes_of_bias is None:
+            return Reject("its bias is not constant")
+        factor = np.asarray(scales[0] * scales[1], np.float64) * node.attribute("alpha", 1.0)
+        values = (codes_of_bias * factor).astype(np.float32)
+        name = state.graph.clock.unique_name(base_name(bias.name))
+        found.append(state.graph.add_constant(name, frozen(values)))
+    return found
+
+
+def _concat(node: Node) -> Operator:
+    triples = tuple((index, index + 1, index + 2) for index in range(2, len(node.inputs), 3))
+    return Operator("Concat", triples, (0, 1))

@@ -1,0 +1,76 @@
+"""QONNX Quant and BipolarQuant raised into fake-quant nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.graph import Node, Value
+from qir.passes.affine import Reject
+from qir.passes.constants import array_of
+from qir.passes.raise_grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raise_state import RaiseState, base_name
+from qir.types import TensorType
+
+QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+
+
+def raise_qonnx(node: Node, state: RaiseState) -> None:
+    """A QONNX quantizer: a fake-quant node on its operand."""
+    spec = _spec(node)
+    data = node.input(0)
+    if isinstance(spec, Reject) or data is None:
+        state.leave(node, spec.reason if isinstance(spec, Reject) else "it has no operand")
+        return
+    made = state.quantizer(data, spec, _name(node, data))
+    state.graph.insert(made, after=node)
+    node.result.replace_all_uses_with(made.result)
+
+
+def _name(node: Node, data: Value) -> str:
+    if array_of(data) is not None and data.name.endswith("weight"):
+        return data.name
+    return base_name(node.name) or f"{data.name}.quantizer"
+
+
+def _spec(node: Node) -> QuantizerSpec | Reject:
+    if node.op not in {"Quant", "IntQuant", "BipolarQuant"}:
+        return Reject(f"{node.op} is not known")
+    scale = array_of(node.input(1))
+    if scale is None:
+        return Reject("its scale is not constant")
+    axis = _channel_axis(scale, node)
+    if isinstance(axis, Reject):
+        return axis
+    scales = scale.astype(np.float32).reshape(-1)
+    if node.op == "BipolarQuant":
+        return bipolar_spec(scales, axis)
+    zero, width = array_of(node.input(2)), array_of(node.input(3))
+    if zero is None or width is None or width.size != 1 or float(width.reshape(-1)[0]) % 1 or (zero % 1).any():
+        return Reject("its zero point or bit width is not constant and whole")
+    mode = str(node.attribute("rounding_mode", "ROUND")).upper()
+    if mode not in {"ROUND", "HALF_EVEN"}:
+        return Reject(f"it rounds by {mode}; fake-quant rounds half to even")
+    bits, signed, narrow = (
+        int(width.reshape(-1)[0]),
+        bool(node.attribute("signed", 1)),
+        bool(node.attribute("narrow", 0)),
+    )
+    if bits == 1 and signed:
+        return bipolar_spec(scales, axis)
+    high = (1 << (bits - signed)) - 1
+    low = -high - (not narrow) if signed else 0
+    zeros = np.broadcast_to(zero.astype(np.int64).reshape(-1), scales.shape)
+    if not signed and narrow:
+        return Reject("it is unsigned and narrow")
+    return spec_of(Grid(scales, zeros, axis, low, high))
+
+
+def _channel_axis(scale: np.ndarray, node: Node) -> int | Reject | None:
+    if scale.size == 1:
+        return None
+    data = node.input(0)
+    rank = data.type.rank if data is not None and isinstance(data.type, TensorType) else None
+    long = [index for index, length in enumerate(scale.shape) if length > 1]
+    if len(long) != 1 or rank is None:
+        return Reject(f"its scale has shape {scale.shape}: one scale per tensor or channel is raised")
+    return long[0] + rank - scale.ndim

@@ -1,0 +1,97 @@
+"""Quantized networks of any common form, raised into fake-quant form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from qir.graph import Graph
+from qir.module import Module
+from qir.passes.constants import is_standard
+from qir.passes.eliminate_dead_code import EliminateDeadCode
+from qir.passes.fold_constants import FoldConstants
+from qir.passes.manager import Pass, PassContext
+from qir.passes.raise_operators import raise_operator
+from qir.passes.raise_qdq import raise_dequantize, raise_grid_keeper, raise_quantize
+from qir.passes.raise_qonnx import QONNX_DOMAINS, raise_qonnx
+from qir.passes.raise_state import RaiseState
+
+
+@dataclass
+class RaiseReport:
+    """What became of a quantized network.
+
+    Attributes:
+        quantizers: names of the fake-quant nodes made.
+        left: nodes that stay as they are, and why.
+    """
+
+    quantizers: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RaiseQuantized(Pass):
+    """Turn QDQ, QCDQ, QOperator and QONNX networks into float operators between fake-quant nodes.
+
+    QuantizeLinear → Clip → DequantizeLinear, also with grid-keeping operators on codes in between; dequantized
+    constants (weights become float constants under a fake-quant node, int32 biases float constants); QLinearConv,
+    QLinearMatMul and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool,
+    QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax; QONNX Quant and BipolarQuant. Scales
+    and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
+
+    The width of a weight is the smallest that holds all of its codes. What is not understood stays as it is:
+    `module.meta["raise-quantized"]` is the `RaiseReport` that says why.
+
+    Attributes:
+        widths: candidate widths besides the file's own, with the scheme `uniform` over the file's ranges.
+    """
+
+    name: ClassVar[str] = "raise-quantized"
+    widths: tuple[int, ...] = ()
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Raise; True when a node was replaced."""
+        FoldConstants().run(module, context)
+        report = RaiseReport()
+        for graph in module.graphs:
+            self._raise_graph(graph, report)
+        module.meta[self.name] = report
+        if report.quantizers:
+            EliminateDeadCode().run(module, context)
+            _drop_unused_domains(module)
+        return bool(report.quantizers)
+
+    def _raise_graph(self, graph: Graph, report: RaiseReport) -> None:
+        state = RaiseState(graph, self.widths)
+        for node in graph.nodes:
+            for inner in node.subgraphs():
+                self._raise_graph(inner, report)
+            if is_standard(node, "QuantizeLinear"):
+                raise_quantize(node, state)
+            elif is_standard(node, "DequantizeLinear"):
+                raise_dequantize(node, state)
+            elif node.domain in QONNX_DOMAINS:
+                raise_qonnx(node, state)
+            elif node.op.startswith(("QLinear", "QGemm")):
+                raise_operator(node, state)
+            else:
+                raise_grid_keeper(node, state)
+        report.quantizers += state.made
+        report.left |= state.left
+
+
+def raise_quantized(module: Module) -> Module:
+    """Raise a quantized network into fake-quant form, in place; see `RaiseQuantized`.
+
+    Returns:
+        The same module; what was not understood is listed in `module.meta["raise-quantized"].left`.
+    """
+    RaiseQuantized().run(module, PassContext())
+    return module
+
+
+def _drop_unused_domains(module: Module) -> None:
+    used = {node.domain for graph in module.graphs for node in graph.walk()}
+    for domain in [d for d in module.opsets if d in {*QONNX_DOMAINS, "com.microsoft"} and d not in used]:
+        del module.opsets[domain]

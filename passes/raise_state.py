@@ -1,0 +1,157 @@
+"""What is known while a quantized network is raised: the float twin and the grid of every value that holds codes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.fake_quant import make_fake_quant, set_ranges
+from qir.graph import Graph, Node, Value
+from qir.passes.affine import Reject
+from qir.passes.constants import array_of, frozen
+from qir.passes.raise_grids import Grid, QuantizerSpec, spec_of
+from qir.tensor import Array
+from qir.types import DType, TensorType
+
+_SUFFIXES = (
+    ".quantize",
+    ".dequantize",
+    ".quantized",
+    ".codes",
+    "_QuantizeLinear",
+    "_DequantizeLinear",
+    "_quantized",
+    "_quant",
+)
+_CODES = {
+    "uint8": (0, 255),
+    "int8": (-128, 127),
+    "uint16": (0, 65535),
+    "int16": (-32768, 32767),
+    "uint4": (0, 15),
+    "int4": (-8, 7),
+    "uint2": (0, 3),
+    "int2": (-2, 1),
+}
+
+
+class RaiseState:
+    """Twins: for a value that holds codes, the float value on the same grid, and the grid.
+
+    Attributes:
+        graph: graph that is raised.
+        made: names of the quantizers made.
+        left: nodes that are not understood, and why.
+    """
+
+    def __init__(self, graph: Graph, widths: tuple[int, ...]) -> None:
+        self.graph = graph
+        self.widths = widths
+        self.twins: dict[Value, tuple[Value, Grid]] = {}
+        self.made: list[str] = []
+        self.left: dict[str, str] = {}
+        self._weights: dict[tuple[Value, bytes, bytes, int | None], Value] = {}
+
+    def leave(self, node: Node, reason: str) -> None:
+        """Note that a node stays."""
+        self.left[node.name or node.result.name] = reason
+
+    def twin(self, value: Value | None, grid: Grid) -> Value | Reject:
+        """The float twin of codes that a node reads with `grid`; constants get one."""
+        if value is None:
+            return Reject("an operand is missing")
+        known = self.twins.get(value)
+        if known is not None:
+            return known[0] if known[1].same_scale(grid) else Reject(f"{value.name!r} is read with another scale")
+        codes = array_of(value)
+        if codes is None:
+            return Reject(f"{value.name!r} holds codes of unknown origin")
+        return self.weight(value, codes, grid)
+
+    def weight(self, value: Value, codes: Array, grid: Grid) -> Value | Reject:
+        """The fake-quantized float constant for constant codes, one for all nodes that read them alike."""
+        key = (value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
+        if key in self._weights:
+            return self._weights[key]
+        spec = spec_of(_tightened(grid, codes))
+        if isinstance(spec, Reject):
+            return spec
+        name = base_name(value.name)
+        constant = self.graph.add_constant(self.graph.clock.unique_name(name), frozen(grid.values(codes)))
+        first = next(iter(self.graph))
+        made = self.quantizer(constant, spec, f"{name}" if name.endswith("weight") else f"{name}.weight")
+        self._weights[key] = self.graph.insert(made, before=first).result
+        return made.result
+
+    def quantizer(self, value: Value, spec: QuantizerSpec, name: str) -> Node:
+        """A fake-quant node on a value, calibrated, not yet inserted."""
+        unique = self.graph.clock.unique_name(name) if name in self.made else name
+        widths = sorted({spec.bits, *self.widths})
+        schemes = [f"{spec.bits}={spec.scheme}", "default=uniform"] if self.widths else spec.scheme
+        made = make_fake_quant(
+            value,
+            name=unique,
+            bits=spec.bits,
+            widths=widths,
+            signed=spec.signed,
+            narrow=spec.narrow,
+            axis=spec.axis,
+        )
+        made.set_attribute("scheme", schemes)
+        made.results[0].name = self.graph.clock.unique_name(f"{unique}.fake_quantized")
+        set_ranges(made, np.stack([spec.ranges if bits == spec.bits else spec.edges for bits in widths]))
+        self.made.append(unique)
+        return made
+
+
+def base_name(name: str) -> str:
+    """A name without what quantizers append to it."""
+    for suffix in _SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return base_name(name.removesuffix(suffix))
+    return name
+
+
+def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DType | None) -> Grid | Reject:
+    """The grid that operands `scale` and `zero_point` of a node give.
+
+    Args:
+        node: the node.
+        scale: index of the scale operand.
+        zero_point: index of the zero point operand; left out means 0.
+        axis: channel axis when there is more than one scale.
+        dtype: element type of the codes; None takes the zero point's.
+    """
+    scales, zeros = array_of(node.input(scale)), array_of(node.input(zero_point))
+    if scales is None or (zeros is None and node.input(zero_point) is not None):
+        return Reject("its scale or zero point is not constant")
+    if scales.dtype.name != "float32" or scales.ndim > 1:
+        return Reject(
+            f"its scale is {scales.dtype} of shape {scales.shape}: only float32 per tensor or channel is raised"
+        )
+    label = dtype.label if dtype is not None else "uint8" if zeros is None else str(zeros.dtype.name)
+    if label not in _CODES:
+        return Reject(f"its codes are {label}")
+    zero = np.zeros(scales.size, np.int64) if zeros is None else zeros.astype(np.int64).reshape(-1)
+    low, high = _CODES[label]
+    return Grid(scales.reshape(-1), zero, axis if scales.size > 1 else None, low, high)
+
+
+def element_of(value: Value | None) -> DType | None:
+    """The element type of a value, None when unknown."""
+    return value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
+
+
+def _tightened(grid: Grid, codes: Array) -> Grid:
+    """The grid of the smallest width that holds all codes and zero points."""
+    numbers = np.concatenate([codes.astype(np.int64).reshape(-1), grid.zero_point])
+    low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    signed = grid.low_code < 0
+    for bits in range(2 if signed else 1, 17):
+        top = (1 << (bits - signed)) - 1
+        if high > top:
+            continue
+        if signed and low >= -top and not grid.zero_point.any():
+            return Grid(grid.scale, grid.zero_point, grid.axis, -top, top)
+        if low >= (-top - 1 if signed else 0):
+            return Grid(grid.scale, grid.zero_point, grid.axis, -top - 1 if signed else 0, top)
+    return grid
