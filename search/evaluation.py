@@ -26,6 +26,7 @@ from qir.tensor import Array, Tensor
 if TYPE_CHECKING:
     from qir.backends.affine_correction import AffineCorrection
     from qir.backends.retraining import RetrainProtocol
+    from qir.backends.torch_module import TorchModule
 
 
 class Samples(Protocol):
@@ -121,15 +122,7 @@ class AccuracyObjective:
 
     def accuracy(self, samples: Samples, correction: AffineCorrection | None = None) -> float:
         """Share of samples that the network classifies right, as it stands."""
-        import torch
-
-        right = 0
-        with torch.no_grad():
-            for start in range(0, len(samples.labels), self.protocol.batch):
-                images = torch.from_numpy(samples.images[start : start + self.protocol.batch])
-                (logits, *_) = self.network(images, hook=correction)
-                right += int((logits.argmax(1).numpy() == samples.labels[start : start + self.protocol.batch]).sum())
-        return right / len(samples.labels)
+        return accuracy_of(self.network, samples, batch=self.protocol.batch, hook=correction)
 
     def finalize(self, module: Module, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> Module:
         """A copy of the module at the policy, retrained, with correction folded into weights, ranges and biases."""
@@ -171,6 +164,18 @@ def _fold(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
         bias = layer.bias
         if bias is not None and bias.constant is not None:
             bias.constant = Tensor.of((bias.constant.numpy() * gain + offset).astype(np.float32))
+
+
+def accuracy_of(network: TorchModule, samples: Samples, *, batch: int = 500, hook: AffineCorrection | None = None) -> float:
+    """Share of samples whose largest output is their label, 0 to 1."""
+    import torch
+
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(samples.labels), batch):
+            (logits, *_) = network(torch.from_numpy(samples.images[start : start + batch]), hook=hook)
+            right += int((logits.argmax(1).numpy() == samples.labels[start : start + batch]).sum())
+    return right / len(samples.labels)
 
 
 def standard_error(accuracy: float, images: int) -> float:

@@ -1,0 +1,67 @@
+"""Divergence of the outputs (ZeroQ): how far the network's probabilities move when one layer is narrowed.
+
+Ω_i(k) = mean_j KL(M(x_j) ‖ M_i,k(x_j)) (Cai et al., 2020, equation 7), measured with every other layer at its widest and,
+if asked for, after the channel-wise affine correction. The proxy is additive over layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qir.backends.affine_correction import fit_affine_correction, pre_activations
+from qir.backends.torch_module import TorchModule
+from qir.errors import DataError
+from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.quantized_layers import quantized_layers
+from qir.tensor import Array
+
+
+def output_divergence(
+    network: TorchModule,
+    constraints: BitConstraints,
+    images: Array,
+    *,
+    correct: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[list[float]], int]:
+    """KL divergence of every option of every decision, and the number of forward passes it took.
+
+    Args:
+        network: calibrated network; left at the widest policy.
+        constraints: decisions and options; quantizers that follow from a decision move with it.
+        images: float32 [N, …] of the calibration split.
+        correct: fit the affine correction before measuring.
+        progress: told (done, all) after every option.
+
+    Returns:
+        [decisions][options] in nats, and the forward passes.
+
+    Raises:
+        DataError: there are no images.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
+
+    if len(images) == 0:
+        raise DataError("output divergence needs images of the calibration split")
+    batch = torch.from_numpy(images)
+    layers = [layer.node for layer in quantized_layers(network.graph)]
+    reference = pre_activations(network, layers, batch) if correct else {}
+    widest = {name: constraints.options[name][-1] for name in constraints.decisions}
+    passes, total, found = 2, sum(len(constraints.options[name]) for name in constraints.decisions), []
+    with torch.no_grad():
+        with network.quantizers_off():
+            aim = F.log_softmax(network(batch)[0], dim=1)
+        for name in constraints.decisions:
+            row = []
+            for bits in constraints.options[name]:
+                network.set_policy(constraints.complete({**widest, name: bits}))
+                correction = fit_affine_correction(network, reference, batch) if correct else None
+                logits = F.log_softmax(network(batch, hook=correction)[0], dim=1)
+                row.append(float(F.kl_div(logits, aim, log_target=True, reduction="batchmean")))
+                passes += 2 if correct else 1
+                if progress is not None:
+                    progress(sum(map(len, found)) + len(row), total)
+            found.append(row)
+        network.set_policy(constraints.complete(widest))
+    return found, passes
