@@ -11,6 +11,7 @@ import torch
 
 from qir.errors import DataError
 from qir.models.builders import NETWORKS, build, export_onnx
+from qir.models.exporting import export_network
 
 WEIGHTS = {
     "lenet": 430_500,
@@ -131,3 +132,14 @@ def test_bad_requests_are_data_errors(tmp_path):
     with pytest.raises(DataError, match=r"\[1, 1, 8, 8\]"):
         export_onnx("lenet", tmp_path / "a.onnx", input_shape=(1, 1, 8, 8))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in FAST if name != "lstm-text"])
+def test_exported_network_computes_what_pytorch_computes(name, tmp_path):
+    network = build(name, seed=2, **SMALL.get(name, {})).eval()
+    images = torch.rand((3, *NETWORKS[name].input_shape), generator=torch.Generator().manual_seed(0))
+    export_network(network, images[:1], tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"input": images.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, network(images).numpy(), rtol=1e-4, atol=1e-5)
