@@ -28,6 +28,9 @@ METHODS = {
     "pareto-dp": "qir.search.solvers.pareto:pareto_dp",
     "greedy": "qir.search.solvers.greedy:greedy",
     "lagrangian": "qir.search.solvers.lagrangian:lagrangian",
+    "evolution": "qir.search.solvers.evolution:evolution",
+    "nsga2": "qir.search.solvers.nsga2:nsga2",
+    "surrogate": "qir.search.solvers.surrogate:surrogate",
     "rl": "qir.search.agents.ppo:maskable_ppo",
 }
 """Name of a method -> module:function."""

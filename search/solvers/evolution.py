@@ -1,0 +1,151 @@
+"""Tournament evolution with sensitivity-guided mutation (EvoQ; JASQ's fitness with a fixed architecture)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.errors import SearchError
+from qir.search.moves import Widths, projected
+from qir.search.problem import Floats
+from qir.search.solvers.random import Sampler
+from qir.search.solvers.run import Outcome, Row, Run
+
+_TRIES = 50
+
+
+def evolution(
+    run: Run,
+    population: int = 16,
+    tournament: int = 4,
+    crossover: float = 0.5,
+    mutations: float = 1.5,
+    batch: int = 4,
+    gamma: float = 0.0,
+) -> Outcome:
+    """Parents win tournaments; children are crossed, mutated, made feasible, measured if new; the oldest die.
+
+    Where the problem has a sensitivity, a mutation picks decisions in proportion to how much their sensitivity varies
+    over the options, and options that lower it more often (EvoQ); otherwise it picks evenly.
+
+    Args:
+        run: the run.
+        population: policies alive.
+        tournament: how many compete to be a parent.
+        crossover: probability of a second parent.
+        mutations: mean number of decisions that mutate.
+        batch: children per generation, measured together.
+        gamma: with a value other than 0, fitness is value * ratio^gamma of the first budget (JASQ, eq. 1); values must
+            then be positive.
+
+    Raises:
+        SearchError: the number of evaluations was not given.
+    """
+    if run.ledger.remaining > 2**60:
+        raise SearchError("evolution: needs a number of evaluations: solve(..., evaluations=200)")
+    breeder = Breeder(run, crossover, mutations)
+    alive = _first_generation(run, breeder, population)
+    while run.ledger.remaining and alive:
+        children = _children(run, breeder, alive, min(batch, run.ledger.remaining), tournament, gamma)
+        if not children:
+            break
+        run.ledger.score_all(children)
+        alive = [*alive, *children][-population:]
+        elite = max(run.ledger.scored().items(), key=lambda item: _or_worst(item[1]))[0]
+        alive = alive if elite in alive else [elite, *alive[1:]]
+    return Outcome()
+
+
+def _or_worst(score: float) -> float:
+    return -np.inf if np.isnan(score) else score
+
+
+def _first_generation(run: Run, breeder: Breeder, population: int) -> list[Row]:
+    first: list[Row] = []
+    for row in breeder.sampler.draw():
+        first.append(row)
+        if len(first) >= min(population, run.ledger.remaining):
+            break
+    run.ledger.score_all(first)
+    return first
+
+
+def _children(run: Run, breeder: Breeder, alive: list[Row], count: int, tournament: int, gamma: float) -> list[Row]:
+    fitness = _fitness(run, alive, gamma)
+    children: list[Row] = []
+    for _ in range(_TRIES * count):
+        first, second = (_winner(run.generator, alive, fitness, tournament) for _ in range(2))
+        child = breeder.child(first, second)
+        if child is not None and not run.ledger.known(child) and child not in children:
+            children.append(child)
+        if len(children) == count:
+            break
+    return children or breeder.fresh(count)
+
+
+def _winner(generator: np.random.Generator, alive: list[Row], fitness: Floats, tournament: int) -> Row:
+    entrants = generator.integers(len(alive), size=tournament)
+    return alive[int(entrants[fitness[entrants].argmax()])]
+
+
+def _fitness(run: Run, alive: list[Row], gamma: float) -> Floats:
+    scored = run.ledger.scored()
+    fitness = np.array([_or_worst(scored[row]) for row in alive])
+    name = next(iter(run.problem.budgets), None)
+    if gamma and name:
+        fitness *= np.array([run.problem.ratio(name, run.problem.policy(row)) for row in alive]) ** gamma
+    return fitness
+
+
+class Breeder:
+    """Makes feasible children.
+
+    Args:
+        run: the run.
+        crossover: probability of a second parent.
+        mutations: mean number of decisions that mutate.
+    """
+
+    def __init__(self, run: Run, crossover: float, mutations: float) -> None:
+        self._run, self._crossover, self._mutations = run, crossover, mutations
+        self._widths = Widths(run.problem)
+        self._legal = [np.flatnonzero(row) for row in run.problem.tables.legal]
+        self._where, self._what = self._guides()
+        self.sampler = Sampler(run.problem, run.completion, run.generator)
+
+    def child(self, first: Row, second: Row) -> Row | None:
+        """Cross, mutate, project onto what is feasible; None at a dead end."""
+        generator = self._run.generator
+        wish = np.array(first)
+        if generator.random() < self._crossover:
+            taken = generator.random(len(wish)) < 0.5
+            wish[taken] = np.array(second)[taken]
+        count = min(len(wish), 1 + generator.poisson(max(0.0, self._mutations - 1.0)))
+        for decision in generator.choice(len(wish), size=count, replace=False, p=self._where):
+            wish[decision] = generator.choice(self._legal[decision], p=self._what[decision])
+        row = projected(self._run.completion, self._widths, [int(o) for o in wish])
+        return row if row is not None and self._run.problem.feasible(np.array([row]))[0] else None
+
+    def fresh(self, count: int) -> list[Row]:
+        """Random policies that were not measured."""
+        found: list[Row] = []
+        for row in self.sampler.draw():
+            if not self._run.ledger.known(row):
+                found.append(row)
+            if len(found) == count:
+                break
+        return found
+
+    def _guides(self) -> tuple[Floats, list[Floats]]:
+        free = np.array([float(len(options) > 1) for options in self._legal])
+        even = [np.full(len(options), 1.0 / len(options)) for options in self._legal]
+        sensitivity = self._run.problem.tables.sensitivity
+        if not free.any() or sensitivity is None:
+            return (free if free.any() else free + 1.0) / max(free.sum(), 1.0), even
+        losses = [sensitivity.unary[d, options] for d, options in enumerate(self._legal)]
+        spread = np.array([float(np.ptp(loss)) for loss in losses])
+        where = free * (0.5 / free.sum() + 0.5 * spread / max(float(spread.sum()), 1e-300))
+        what = []
+        for loss in losses:
+            weight = np.exp(-loss / max(float(np.ptp(loss)), 1e-300) + loss.min() / max(float(np.ptp(loss)), 1e-300))
+            what.append(weight / weight.sum())
+        return where / where.sum(), what

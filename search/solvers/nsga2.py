@@ -1,0 +1,106 @@
+"""NSGA-II (pymoo): value and every budgeted cost at once; children are made feasible before they are measured."""
+
+from __future__ import annotations
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from qir.errors import MissingExtraError, SearchError
+from qir.search.moves import Widths, projected
+from qir.search.problem import Floats
+from qir.search.solvers.random import Sampler
+from qir.search.solvers.run import Outcome, Row, Run
+
+_PATIENCE = 25
+
+
+def nsga2(run: Run, population: int = 20) -> Outcome:
+    """Non-dominated sorting genetic algorithm over value and costs.
+
+    Args:
+        run: the run.
+        population: policies alive.
+
+    Raises:
+        SearchError: the number of evaluations was not given.
+    """
+    if run.ledger.remaining > 2**60:
+        raise SearchError("nsga2: needs a number of evaluations: solve(..., evaluations=200)")
+    names = list(run.problem.budgets) or list(run.problem.cost_names)
+    search = _Search(run, names, population)
+    barren = 0
+    while run.ledger.remaining and barren < _PATIENCE:
+        before = len(run.ledger.evaluations)
+        search.generation()
+        barren = 0 if len(run.ledger.evaluations) > before else barren + 1
+    return Outcome()
+
+
+class _Search:
+    """pymoo's algorithm, asked for children and told their objectives."""
+
+    def __init__(self, run: Run, names: list[str], population: int) -> None:
+        self._run, self._names = run, names
+        self._widths = Widths(run.problem)
+        self._evaluator: Any = _pymoo("pymoo.core.evaluator").Evaluator()
+        self._static: Any = _pymoo("pymoo.problems.static").StaticProblem
+        self._problem = _pymoo("pymoo.core.problem").Problem(
+            n_var=len(run.problem.decisions),
+            n_obj=1 + len(names),
+            xl=np.zeros(len(run.problem.decisions)),
+            xu=np.array(run.problem.tables.sizes) - 1.0,
+            vtype=int,
+        )
+        repair = _pymoo("pymoo.operators.repair.rounding").RoundingRepair()
+        self._algorithm: Any = _pymoo("pymoo.algorithms.moo.nsga2").NSGA2(
+            pop_size=population,
+            sampling=self._first(population),
+            crossover=_pymoo("pymoo.operators.crossover.sbx").SBX(prob=0.9, eta=3, vtype=float, repair=repair),
+            mutation=_pymoo("pymoo.operators.mutation.pm").PM(eta=3, vtype=float, repair=repair),
+        )
+        self._algorithm.setup(self._problem, termination=("n_gen", 10**9), seed=run.seed, verbose=False)
+
+    def generation(self) -> None:
+        """Ask for children, make them feasible, measure them, tell the algorithm."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            children = self._algorithm.ask()
+            wishes = np.round(children.get("X").astype(float)).astype(np.intp)
+            rows = [self._feasible(wish) for wish in wishes]
+            children.set("X", np.array([row or wish for row, wish in zip(rows, wishes, strict=True)], dtype=float))
+            objectives = self._objectives(rows)
+            self._evaluator.eval(self._static(self._problem, F=objectives), children)
+            self._algorithm.tell(infills=children)
+
+    def _first(self, population: int) -> Floats:
+        sampler = Sampler(self._run.problem, self._run.completion, self._run.generator)
+        rows: list[Row] = []
+        for row in sampler.draw():
+            rows.append(row)
+            if len(rows) == population:
+                break
+        return np.array(rows, dtype=float)
+
+    def _feasible(self, wish: np.ndarray[Any, np.dtype[np.intp]]) -> Row | None:
+        row = projected(self._run.completion, self._widths, [int(o) for o in wish])
+        return row if row is not None and self._run.problem.feasible(np.array([row]))[0] else None
+
+    def _objectives(self, rows: list[Row | None]) -> Floats:
+        good = [row for row in rows if row is not None]
+        scores = dict(zip(good, self._run.ledger.score_all(good), strict=True)) if good else {}
+        table = np.full((len(rows), 1 + len(self._names)), 1e30)
+        for i, row in enumerate(rows):
+            if row is not None and not np.isnan(scores[row]):
+                policy = self._run.problem.policy(row)
+                table[i] = [-scores[row], *(self._run.problem.cost(name, policy) for name in self._names)]
+        return table
+
+
+def _pymoo(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError("pymoo", "search") from error
