@@ -44,10 +44,11 @@ class AffineCorrection:
 @dataclass
 class _Fitting(AffineCorrection):
     reference: Mapping[Node, torch.Tensor] = field(default_factory=dict)
+    gain: bool = True
 
     def __call__(self, node: Node, result: Any) -> Any:
         if node in self.reference:
-            self.terms[node] = _least_squares(result, self.reference[node])
+            self.terms[node] = _least_squares(result, self.reference[node], gain=self.gain)
         return super().__call__(node, result)
 
 
@@ -67,34 +68,37 @@ def pre_activations(network: TorchModule, layers: Iterable[Node], images: torch.
     return found
 
 
-def fit_affine_correction(network: TorchModule, reference: Mapping[Node, torch.Tensor], images: torch.Tensor) -> AffineCorrection:
+def fit_affine_correction(
+    network: TorchModule, reference: Mapping[Node, torch.Tensor], images: torch.Tensor, *, gain: bool = True
+) -> AffineCorrection:
     """Fit gain and offset of every layer at the network's bits, in one pass.
 
     Args:
         network: the network at the policy's bits.
         reference: float pre-activations of the same images, from `pre_activations`.
         images: [N, …], the images of `reference` in the same order.
+        gain: fit the gain too; without, it is 1 (bias correction).
     """
     import torch
 
-    fitting = _Fitting(reference=reference)
+    fitting = _Fitting(reference=reference, gain=gain)
     with torch.no_grad():
         network(images, hook=fitting)
     return AffineCorrection(fitting.terms)
 
 
-def _least_squares(found: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _least_squares(found: torch.Tensor, wanted: torch.Tensor, *, gain: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """gain, offset that minimise ‖gain · found + offset − wanted‖² per channel (axis 1)."""
     axes = [axis for axis in range(found.ndim) if axis != 1]
     mean, aim = found.mean(axes, keepdim=True), wanted.mean(axes, keepdim=True)
     centred = found - mean
     variance = (centred * centred).mean(axes)
     covariance = (centred * (wanted - aim)).mean(axes)
-    gain = covariance / variance.clamp_min(1e-12)
-    dead = (variance < 1e-12) | (gain <= 0)
-    gain = gain.clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
-    gain[dead] = 1.0
-    return gain, aim.flatten() - gain * mean.flatten()
+    slope = covariance / variance.clamp_min(1e-12)
+    dead = (variance < 1e-12) | (slope <= 0)
+    slope = slope.clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
+    slope[dead | (not gain)] = 1.0
+    return slope, aim.flatten() - slope * mean.flatten()
 
 
 def _spread(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from qir.errors import QirError
 from qir.fake_quant import bits_of, quantizers
 from qir.module import Module
+from qir.passes.manager import Pass, PassContext
 from qir.policy import Bits
 
 
@@ -39,3 +42,24 @@ def apply_policy(module: Module, policy: Mapping[str, Bits]) -> bool:
     for name in changed:
         nodes[name].set_attribute("bits", policy[name])
     return bool(changed)
+
+
+@dataclass(frozen=True)
+class ApplyPolicy(Pass):
+    """Write the bits that the option `bits` names, `["conv1.input:4", "conv1.weight:4"]`.
+
+    Verified IR in, verified IR out.
+    """
+
+    name: ClassVar[str] = "apply-policy"
+    bits: tuple[str, ...] = ()
+
+    def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
+        """Write the bits; raises `QirError` for text that is no `name:bits`, unknown quantizers and widths."""
+        policy: dict[str, Bits] = {}
+        for entry in self.bits:
+            name, _, bits = entry.rpartition(":")
+            if not name or not bits.isdigit():
+                raise QirError(f"apply-policy: {entry!r} is no `quantizer:bits`, for example conv1.input:4")
+            policy[name] = int(bits)
+        return apply_policy(module, policy)

@@ -21,6 +21,7 @@ class QuantizedLayer:
         weight: quantizer of the weight operand.
         output: quantizer of the result, seen through the activation that fuses, or None.
         bias: the bias value, or None.
+        bias_index: index of the bias operand, None when the op has none.
     """
 
     node: Node
@@ -28,6 +29,7 @@ class QuantizedLayer:
     weight: Node
     output: Node | None
     bias: Value | None
+    bias_index: int | None
 
     @property
     def name(self) -> str:
@@ -51,7 +53,7 @@ def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
         if data is None or weight is None:
             continue
         bias = None if operands.bias is None else node.input(operands.bias)
-        yield QuantizedLayer(node, data, weight, output_quantizer(node), bias)
+        yield QuantizedLayer(node, data, weight, output_quantizer(node), bias, operands.bias)
 
 
 def output_quantizer(node: Node) -> Node | None:

@@ -18,10 +18,11 @@ from qir.errors import DataError
 from qir.fake_quant import quantizers
 from qir.module import Module
 from qir.passes.apply_policy import apply_policy
+from qir.passes.correct import fold_affine
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import quantized_layers
 from qir.policy import Bits
-from qir.tensor import Array, Tensor
+from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.backends.affine_correction import AffineCorrection
@@ -134,7 +135,7 @@ class AccuracyObjective:
         for node in quantizers(made.graph).values():
             node.set_attribute("stale", None)
         if correction is not None:
-            _fold(made, {node.name: terms for node, terms in correction.terms.items()})
+            fold_affine(made, {node.name: terms for node, terms in correction.terms.items()})
         return made
 
     def _reset(self) -> None:
@@ -144,26 +145,6 @@ class AccuracyObjective:
             for name, parameter in self.network.trainable_constants().items():
                 parameter.copy_(self._start[name])
         self.network.forget_weights()
-
-
-def _fold(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
-    """gain · (W x + b) + offset: W and the ranges of its quantizer times gain, so that codes stay; b · gain + offset."""
-    for layer in quantized_layers(module.graph):
-        if layer.node.name not in terms or layer.weight_tensor is None:
-            continue
-        gain, offset = (term.numpy().astype(np.float64) for term in terms[layer.node.name])
-        axis = layer.weight.attribute("axis")
-        weight = layer.weight_tensor.numpy()
-        shape = [1] * weight.ndim
-        shape[axis if axis is not None else 0] = -1
-        layer.weight.operands[0].constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
-        ranges = layer.weight.attribute("ranges").numpy()
-        from qir.fake_quant import set_ranges
-
-        set_ranges(layer.weight, (ranges * gain[None, :, None]).astype(np.float32))
-        bias = layer.bias
-        if bias is not None and bias.constant is not None:
-            bias.constant = Tensor.of((bias.constant.numpy() * gain + offset).astype(np.float32))
 
 
 def accuracy_of(network: TorchModule, samples: Samples, *, batch: int = 500, hook: AffineCorrection | None = None) -> float:

@@ -1,0 +1,116 @@
+"""Correction of what quantization shifts: per output channel, fitted to the float network through data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qir.errors import PassError
+from qir.fake_quant import set_ranges
+from qir.module import Module
+from qir.passes.calibration_data import batches
+from qir.passes.manager import Pass, PassContext
+from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.tensor import Array, Tensor
+
+
+@dataclass(frozen=True)
+class CorrectChannels(Pass):
+    """Channel-wise affine correction at the module's bits, folded into weights, ranges and biases.
+
+    Gain and offset per output channel are fitted to the float pre-activations, layer after layer
+    (`qir.backends.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last, after the
+    bits are chosen.
+
+    Options:
+        images: samples that the correction is fitted to.
+    """
+
+    name: ClassVar[str] = "correct-channels"
+    images: int = 256
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Fit and fold; raises `PassError` when the network has no quantized layers."""
+        terms = _fit(module, context, self.images)
+        fold_affine(module, terms)
+        return True
+
+
+@dataclass(frozen=True)
+class CorrectBias(Pass):
+    """Bias correction (Nagel et al., 2019, section 4.2) through data: the correction's offset, with gain 1.
+
+    Verified IR in, verified IR out; needs `calibration_data`; run it last, after the bits are chosen.
+
+    Options:
+        images: samples that the correction is fitted to.
+    """
+
+    name: ClassVar[str] = "correct-bias"
+    images: int = 256
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Fit and fold; raises `PassError` when the network has no quantized layers."""
+        terms = _fit(module, context, self.images, gain=False)
+        fold_affine(module, terms)
+        return True
+
+
+def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[str, tuple[Array, Array]]:
+    import torch
+
+    from qir.backends.affine_correction import fit_affine_correction, pre_activations
+    from qir.backends.torch_module import TorchModule
+
+    layers = [layer.node for layer in quantized_layers(module.graph)]
+    if not layers:
+        raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
+    feed = next(iter(batches(module, context.require("calibration_data"), batch=images)))
+    if len(feed) != 1:
+        raise PassError(f"correction takes networks with one input; this one has {', '.join(feed)}")
+    network, batch = TorchModule(module), torch.from_numpy(next(iter(feed.values())))
+    correction = fit_affine_correction(network, pre_activations(network, layers, batch), batch, gain=gain)
+    return {node.name: (g.numpy(), o.numpy()) for node, (g, o) in correction.terms.items()}
+
+
+def fold_affine(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
+    """gain · (W x + b) + offset: W and the ranges of its quantizer times gain, so that codes stay; b · gain + offset.
+
+    Args:
+        module: network with quantized layers.
+        terms: name of the layer's node → (gain [channels], offset [channels]); gains are positive.
+
+    Raises:
+        PassError: a layer without a bias would need one that its op cannot take.
+    """
+    for layer in quantized_layers(module.graph):
+        if layer.node.name in terms and layer.weight_tensor is not None:
+            gain, offset = (np.asarray(term, np.float64) for term in terms[layer.node.name])
+            _scale_weight(layer, layer.weight_tensor, gain)
+            _move_bias(module, layer, gain, offset)
+
+
+def _scale_weight(layer: QuantizedLayer, tensor: Tensor, gain: Array) -> None:
+    weight, axis = tensor.numpy(), layer.weight.attribute("axis")
+    shape = [1] * weight.ndim
+    shape[0 if axis is None else axis] = -1
+    layer.weight.operands[0].constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
+    ranges = layer.weight.attribute("ranges").numpy()
+    if axis is None and np.ptp(gain) > 0:
+        raise PassError(f"layer {layer.name!r}: its weight has one range; gains per channel need per-channel ranges")
+    set_ranges(layer.weight, (ranges * gain[None, :, None]).astype(np.float32))
+
+
+def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array) -> None:
+    bias = layer.bias
+    if bias is not None and bias.constant is not None:
+        bias.constant = Tensor.of((bias.constant.numpy() * gain + offset).astype(np.float32))
+        return
+    position = layer.bias_index
+    if position is None:
+        raise PassError(f"layer {layer.name!r}: {layer.node.op} takes no bias; write it as Gemm (pass canonicalize)")
+    made = module.graph.add_constant(f"{layer.name}.bias", Tensor.of(offset.astype(np.float32)))
+    layer.node.set_inputs([*layer.node.inputs[:position], made])
