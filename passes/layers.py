@@ -72,12 +72,10 @@ class ConvLayer(LinearLayer):
         mode = self.node.attribute("auto_pad", "NOTSET")
         return mode not in {"NOTSET", "VALID"} or any(self.node.attribute("pads", ()))
 
-    def write(self, weight: Array, bias: Array) -> None:
-        """Weight is operand 1, bias operand 2."""
-        name = self.bias_name()
-        set_constant(self.node, 1, weight, self.weight_name())
+    def write_bias(self, bias: Array) -> None:
+        """Bias is operand 2."""
         if bias.any() or self.node.input(2) is not None:
-            set_constant(self.node, 2, bias.astype(weight.dtype), name)
+            set_constant(self.node, 2, bias.astype(self.weight.dtype), self.bias_name())
 
 
 class ConvTransposeLayer(ConvLayer):
@@ -172,12 +170,10 @@ class GemmLayer(LinearLayer):
             return Reject(f"{self.name!r} transposes its data")
         return super().before(affine)
 
-    def write(self, weight: Array, bias: Array) -> None:
-        """Weight is operand 1; the bias holds beta already."""
-        name = self.bias_name()
-        set_constant(self.node, 1, weight, self.weight_name())
+    def write_bias(self, bias: Array) -> None:
+        """The bias is operand 2, beta already in it."""
         if bias.any() or self.node.input(2) is not None:
-            set_constant(self.node, 2, bias.astype(weight.dtype), name)
+            set_constant(self.node, 2, bias.astype(self.weight.dtype), self.bias_name())
             self.node.set_attribute("beta", None)
 
 
@@ -230,10 +226,9 @@ class MatMulLayer(LinearLayer):
         found: Vector = vector @ self.weight.astype(np.float64)
         return found
 
-    def write(self, weight: Array, bias: Array) -> None:
+    def write_bias(self, bias: Array) -> None:
         """The bias goes into the Add; one is made when it is needed."""
-        set_constant(self.node, 1, weight, self.weight_name())
-        values = bias.astype(weight.dtype)
+        values = bias.astype(self.weight.dtype)
         if self.add is not None:
             index = 0 if constant_of(self.add.input(0)) is not None else 1
             set_constant(self.add, index, values, self.bias_name())

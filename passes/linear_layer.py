@@ -8,12 +8,14 @@ weight's element type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.affine import Affine, Reject, Vector
+from qir.passes.constants import set_constant
 from qir.tensor import Array
 from qir.types import TensorType
 
@@ -107,9 +109,15 @@ class LinearLayer(ABC):
     def sums(self, vector: Vector) -> Vector:
         """What input channels that hold the constants `vector` everywhere add to each output channel."""
 
+    def write(self, weight: Array | None, bias: Array) -> None:
+        """Store a new weight, if there is one, and a new float64 bias; constants shared with other nodes are copied."""
+        if weight is not None:
+            set_constant(self.node, 1, weight, self.weight_name())
+        self.write_bias(bias)
+
     @abstractmethod
-    def write(self, weight: Array, bias: Array) -> None:
-        """Store a new weight (None of its values shared with other nodes) and a new float64 bias."""
+    def write_bias(self, bias: Array) -> None:
+        """Store a new float64 bias in the weight's element type."""
 
     def pads_zeros(self) -> bool:
         """Whether some outputs see zeros in place of data, so that a constant input gives no constant output."""
@@ -119,7 +127,7 @@ class LinearLayer(ABC):
         """The layer x -> affine(layer(x))."""
         if affine.channels != self.out_channels:
             return Reject(f"it has {affine.channels} channels and {self.name!r} has {self.out_channels}")
-        weight = multiplied(self.weight, self.per_output(affine.scale))
+        weight = self._scaled(affine.scale, self.per_output)
         return self._edit(weight, self.bias * affine.scale + affine.shift)
 
     def before(self, affine: Affine) -> Edit | Reject:
@@ -129,13 +137,21 @@ class LinearLayer(ABC):
         shifts = bool(affine.shift.any())
         if shifts and self.pads_zeros():
             return Reject(f"{self.name!r} pads with zeros, which the shift does not reach")
-        weight = multiplied(self.weight, self.per_input(affine.scale))
+        weight = self._scaled(affine.scale, self.per_input)
         return self._edit(weight, self.bias + self.sums(affine.shift) if shifts else self.bias)
 
-    def _edit(self, weight: Array, bias: Array) -> Edit | Reject:
+    def _scaled(self, scale: Vector, shape: Callable[[Array], Array]) -> Array | None:
+        return multiplied(self.weight, shape(scale)) if (scale != 1).any() else None
+
+    def _edit(self, weight: Array | None, bias: Array) -> Edit | Reject:
         with np.errstate(over="ignore"):
-            finite = np.isfinite(weight).all() and np.isfinite(bias.astype(self.weight.dtype)).all()
-        return Edit(self, weight, bias) if finite else Reject(f"weights of {self.name!r} would overflow {weight.dtype}")
+            finite = np.isfinite(bias.astype(self.weight.dtype)).all()
+            finite = finite and (weight is None or np.isfinite(weight).all())
+        return (
+            Edit(self, weight, bias)
+            if finite
+            else Reject(f"weights of {self.name!r} would overflow {self.weight.dtype}")
+        )
 
     def bias_name(self) -> str:
         """What a new bias is called: after the weight."""
@@ -151,10 +167,10 @@ class LinearLayer(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """New constants of a layer, not yet written."""
+    """New constants of a layer, not yet written; a weight of None stays as it is."""
 
     layer: LinearLayer
-    weight: Array
+    weight: Array | None
     bias: Array
 
     def apply(self) -> None:

@@ -1,0 +1,89 @@
+"""Local rewrites to one spelling per meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qir.errors import PassError
+from qir.graph import Graph
+from qir.module import Module
+from qir.passes import fuse_affine, fuse_pad, fuse_transposes, recognize_activations, recognize_layer_norm
+from qir.passes.eliminate_identities import EliminateIdentities
+from qir.passes.manager import Pass, PassContext
+from qir.passes.rules import Rule
+
+RULES: tuple[Rule, ...] = (
+    *fuse_affine.RULES,
+    *fuse_pad.RULES,
+    *fuse_transposes.RULES,
+    *recognize_activations.RULES,
+    *recognize_layer_norm.RULES,
+)
+
+SIMPLIFY = (
+    "eliminate-identities,fold-constants,eliminate-common-subexpressions,fold-batchnorm,canonicalize,"
+    "fold-constants,eliminate-dead-code"
+)
+"""The pipeline that brings a float network as it was exported into the form that quantization starts from."""
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Apply local rewrites until none applies: the network computes the same with fewer and clearer nodes.
+
+    Constants added to or multiplied with a layer's result go into the layer; MatMul and Add become Gemm; Pad goes into
+    the convolution or pooling behind it; transposes cancel; clips merge (Clip(0, 6) is ReLU6); hard-sigmoid, hard-swish
+    and layer normalization are recognized. Before and after, nodes that change nothing are removed.
+
+    `module.meta["canonicalize"]` counts how often each rule was applied.
+
+    Attributes:
+        without: names of rules that are not applied.
+        rounds: sweeps over a graph after which it is an error that rules still apply.
+    """
+
+    name: ClassVar[str] = "canonicalize"
+    without: tuple[str, ...] = ()
+    rounds: int = 20
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Rewrite; `PassError` when the rules do not come to rest or `without` names no rule."""
+        unknown = sorted(set(self.without) - {rule.name for rule in RULES})
+        if unknown:
+            raise PassError(f"canonicalize: no rule {unknown[0]!r}; rules: {', '.join(rule.name for rule in RULES)}")
+        counts: dict[str, int] = {}
+        changed = EliminateIdentities().run(module, context)
+        by_root = _indexed(rule for rule in RULES if rule.name not in self.without)
+        for graph, opsets in (
+            (module.graph, module.opsets),
+            *((f.graph, f.opsets or module.opsets) for f in module.functions.values()),
+        ):
+            self._settle(graph, opsets.get("", opsets.get("ai.onnx", 1)), by_root, counts)
+        module.meta[self.name] = counts
+        if counts:
+            EliminateIdentities().run(module, context)
+        return changed or bool(counts)
+
+    def _settle(self, graph: Graph, opset: int, rules: dict[str, list[Rule]], counts: dict[str, int]) -> None:
+        for _ in range(self.rounds):
+            applied = 0
+            for node in tuple(graph.walk()):
+                for rule in rules.get(node.op, ()):
+                    if node.graph is None or node.domain not in {"", "ai.onnx"}:
+                        break
+                    if rule.apply(node, opset):
+                        counts[rule.name] = counts.get(rule.name, 0) + 1
+                        applied += 1
+            if not applied:
+                return
+        raise PassError(f"canonicalize: rules still apply to graph {graph.name!r} after {self.rounds} rounds")
+
+
+def _indexed(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for root in rule.roots:
+            found.setdefault(root, []).append(rule)
+    return found

@@ -1,0 +1,88 @@
+"""Transposes that follow each other become one, or none."""
+
+from __future__ import annotations
+
+from qir.graph import Node
+from qir.passes.constants import is_standard, replace
+from qir.passes.eliminate_identities import may_return
+from qir.passes.linear_layer import rank_of
+from qir.passes.rules import Rule, scalar, sole_producer
+
+_UNARY = (
+    "Abs",
+    "Cast",
+    "Clip",
+    "DequantizeLinear",
+    "Elu",
+    "Erf",
+    "Exp",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Neg",
+    "QuantizeLinear",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Sqrt",
+    "Tanh",
+)
+_BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+
+
+def fuse_transposes(node: Node, opset: int) -> bool:
+    """Transpose, then elementwise operators or nothing, then Transpose: one Transpose, or none where they cancel."""
+    del opset
+    chain, first = [], node.input(0)
+    while first is not None and (step := sole_producer(first, *_UNARY, *_BINARY)) is not None:
+        data = _data_operand(step)
+        if data is None:
+            return False
+        chain.append((step, data))
+        first = step.input(data)
+    inner = sole_producer(first, "Transpose")
+    order, before = _order(node), None if inner is None else _order(inner)
+    if inner is None or order is None or before is None or len(order) != len(before):
+        return False
+    composed = tuple(before[axis] for axis in order)
+    cancels = composed == tuple(range(len(composed)))
+    if chain and not cancels:
+        return False
+    source = inner.input(0)
+    if source is None or (cancels and not may_return(node, chain[0][0].result if chain else source)):
+        return False
+    if not cancels:
+        node.set_attribute("perm", composed)
+        replace(inner, source)
+        return True
+    replace(inner, source)
+    for step, _ in reversed(chain):
+        step.result.type = node.result.type if step is chain[0][0] else source.type
+    result = node.input(0)
+    assert result is not None  # noqa: S101 - Transpose has data
+    replace(node, result)
+    return True
+
+
+def _data_operand(node: Node) -> int | None:
+    """The operand through which a Transpose may move: the others must not depend on the order of dimensions."""
+    if is_standard(node, "DequantizeLinear", "QuantizeLinear"):
+        return 0 if scalar(node.input(1)) is not None else None
+    if is_standard(node, *_UNARY):
+        return 0
+    for index in (0, 1):
+        if len(node.inputs) == 2 and scalar(node.input(1 - index)) is not None:
+            return index
+    return None
+
+
+def _order(node: Node) -> tuple[int, ...] | None:
+    given = node.attribute("perm")
+    if given is not None:
+        return tuple(given)
+    rank = rank_of(node.input(0)) or rank_of(node.result)
+    return None if rank is None else tuple(reversed(range(rank)))
+
+
+RULES = (Rule("fuse-transposes", ("Transpose",), fuse_transposes),)

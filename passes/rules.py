@@ -1,0 +1,57 @@
+"""Local rewrites: a rule looks at one node and what is around it, and rewrites it or leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qir.graph import Node, Value
+from qir.passes.constants import array_of, constant_of, is_standard, uniform_value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rewrite.
+
+    Attributes:
+        name: what it does, in kebab-case.
+        roots: operators of ONNX's own set at which it looks.
+        apply: rewrites at a node, given the version of the operator set; True when it did. The rule may erase the node
+            and others around it.
+    """
+
+    name: str
+    roots: tuple[str, ...]
+    apply: Callable[[Node, int], bool]
+
+
+def only_user(value: Value) -> Node | None:
+    """The only node that uses a value, once, in the same graph; None when there is another use."""
+    uses = value.uses
+    if len(uses) != 1 or uses[0].node.is_return:
+        return None
+    producer = value.producer
+    return uses[0].node if producer is None or producer.graph is uses[0].node.graph else None
+
+
+def sole_producer(value: Value | None, *ops: str) -> Node | None:
+    """The node of one of these operators that produces a value which nothing else uses."""
+    node = None if value is None else value.producer
+    if node is None or value is None or not is_standard(node, *ops):
+        return None
+    return node if len(value.uses) == 1 and not value.is_output else None
+
+
+def scalar(value: Value | None) -> float | None:
+    """The number that a constant with one element (or one repeated number of few) is, else None."""
+    constant = constant_of(value)
+    return uniform_value(constant.numpy()) if constant is not None and constant.size == 1 else None
+
+
+def with_scalar(node: Node, *, commutes: bool) -> tuple[Value, float] | None:
+    """The data operand and the number of a node that combines data with one number."""
+    for index in (1, 0) if commutes else (1,):
+        number, data = scalar(node.input(index)), node.input(1 - index)
+        if number is not None and data is not None and array_of(data) is None:
+            return data, number
+    return None
