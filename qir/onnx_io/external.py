@@ -1,0 +1,129 @@
+"""Tensors in files beside the model: mapped when they are read, appended one by one when they are written."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from pathlib import Path
+
+import onnx
+
+from qir.errors import ModelFileError
+from qir.onnx_io.wire import Piece
+
+ALIGNMENT = 4096
+CHUNK = 1 << 24
+
+
+class DataFolder:
+    """The folder of a model: maps each data file inside it once.
+
+    Nothing outside the folder is read, neither through `..`, nor an absolute path, nor a link.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._mapped: dict[str, tuple[mmap.mmap | None, int]] = {}
+
+    def view(self, proto: onnx.TensorProto, size: int | None) -> memoryview:
+        """The bytes of an external tensor, unread; `size` is what its type and shape ask for (None = unknown).
+
+        Raises:
+            ModelFileError: the file is missing, outside the folder or too short, or the entry is malformed.
+        """
+        entries = {entry.key: entry.value for entry in proto.external_data}
+        where = f"tensor {proto.name!r}"
+        location = entries.get("location", "")
+        offset = _number(entries.get("offset", "0"), where)
+        mapped, available = self._map(location, where)
+        length = _number(entries["length"], where) if "length" in entries else available - offset
+        if length < 0 or offset + length > available:
+            raise ModelFileError(
+                f"{where}: bytes {offset} to {offset + length} of {location!r} are asked for, which has {available}: "
+                "the data file is truncated or belongs to another model"
+            )
+        if size is not None and length != size:
+            raise ModelFileError(f"{where}: its type and shape take {size} bytes, its entry in {location!r} has {length}")
+        return memoryview(mapped)[offset : offset + length] if mapped is not None else memoryview(b"")
+
+    def _map(self, location: str, where: str) -> tuple[mmap.mmap | None, int]:
+        known = self._mapped.get(location)
+        if known is None:
+            known = self._mapped[location] = self._open(location, where)
+        return known
+
+    def _open(self, location: str, where: str) -> tuple[mmap.mmap | None, int]:
+        if self._folder is None:
+            raise ModelFileError(f"{where} lies in the file {location!r}: load the model from its path, not from bytes")
+        path = self._inside(self._folder, location, where)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                return (mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None), size
+        except OSError as error:
+            raise ModelFileError(f"{where}: data file {path} cannot be read: {error.strerror}") from None
+
+    @staticmethod
+    def _inside(folder: Path, location: str, where: str) -> Path:
+        if not location or "\0" in location or Path(location).is_absolute() or ".." in Path(location).parts:
+            raise ModelFileError(f"{where}: external data at {location!r}: a relative path inside the model's folder is expected")
+        try:
+            root = folder.resolve(strict=True)
+            path = (root / location).resolve(strict=True)
+            mode = path.stat().st_mode
+        except (OSError, RuntimeError):
+            raise ModelFileError(
+                f"{where}: data file {location!r} is missing in {folder}: copy it beside the model"
+            ) from None
+        if not path.is_relative_to(root):
+            raise ModelFileError(
+                f"{where}: external data at {location!r} leads to {path}, outside the model's folder: copy the file there"
+            )
+        if not stat.S_ISREG(mode):
+            raise ModelFileError(f"{where}: external data at {location!r} is no regular file")
+        return path
+
+
+def _number(text: str, where: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ModelFileError(f"{where}: external data entry {text!r} is no byte count")
+    return int(text)
+
+
+class DataWriter:
+    """Collects the tensors that go into one data file; they are written by `write`, none is held twice."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._tensors: list[tuple[int, Piece]] = []
+        self._end = 0
+
+    def add(self, data: Piece, header: onnx.TensorProto) -> None:
+        """Plan a tensor's bytes and note the place in its header."""
+        offset = -(-self._end // ALIGNMENT) * ALIGNMENT
+        self._tensors.append((offset, data))
+        self._end = offset + len(data)
+        header.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", self.location), ("offset", str(offset)), ("length", str(len(data)))):
+            entry = header.external_data.add()
+            entry.key, entry.value = key, value
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        with path.open("xb") as file:
+            for offset, data in self._tensors:
+                file.seek(offset)
+                write_piece(file.write, data)
+
+
+def write_piece(write: object, data: Piece) -> None:
+    """Write a piece in chunks; pages of a mapped file are given back behind each."""
+    view = memoryview(data)
+    for start in range(0, len(view), CHUNK):
+        write(view[start : start + CHUNK])  # type: ignore[operator]
+        if isinstance(view.obj, mmap.mmap):
+            view.obj.madvise(mmap.MADV_DONTNEED)
