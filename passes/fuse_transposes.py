@@ -7,6 +7,7 @@ from qir.passes.constants import is_standard, replace
 from qir.passes.eliminate_identities import may_return
 from qir.passes.linear_layer import rank_of
 from qir.passes.rules import Rule, scalar, sole_producer
+from qir.types import TensorType
 
 _UNARY = (
     "Abs",
@@ -57,8 +58,10 @@ def fuse_transposes(node: Node, opset: int) -> bool:
         replace(inner, source)
         return True
     replace(inner, source)
-    for step, _ in reversed(chain):
-        step.result.type = node.result.type if step is chain[0][0] else source.type
+    for step, _ in chain:
+        known = step.result.type
+        if isinstance(known, TensorType) and known.shape is not None:
+            step.result.type = TensorType(known.element, tuple(known.shape[axis] for axis in order))
     result = node.input(0)
     assert result is not None  # noqa: S101 - Transpose has data
     replace(node, result)

@@ -26,6 +26,11 @@ class Builder:
         self.constants.append(numpy_helper.from_array(np.asarray(array, self.dtype), name))
         return name
 
+    def ints(self, name, values):
+        if name not in {c.name for c in self.constants}:
+            self.constants.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
+        return name
+
     def normal(self, name, *shape):
         return self.const(name, RNG.standard_normal(shape) * 0.5)
 
