@@ -1,0 +1,402 @@
+"""AutoQNN (Gong et al., 2024): schemes searched and bits learned by gradient (QSS and QPL, Algorithm 2).
+
+The network comes with fake-quant nodes already inserted (QAG is `insert-fake-quant{placement=qag}`) and calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from qir.backends.torch_module import TorchModule
+from qir.backends.torch_quantizers import get_torch_scheme
+from qir.errors import DataError, SearchError
+from qir.fake_quant import bits_of, quantizers, scheme_of, set_ranges
+from qir.graph import Node
+from qir.module import Module
+from qir.passes.weight_ranges import weight_ranges
+from qir.policy import Policy
+from qir.quantizers import get_scheme
+from qir.search.differentiable_cost import ExpectedCost, average_bits, precision_loss
+from qir.search.relaxed import LearnedBits, Relaxation, RunningGrid, SoftChoice, temperature
+
+CANDIDATES = ("fixedq", "zoomq", "clipq", "potq", "resq")
+"""The paper's candidates that exist at 3 bits; binary, ternary and quaternary have one width each."""
+
+Progress = Callable[[int, int, float], None]
+"""Told after every epoch: epoch, number of epochs, mean loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoQnnProtocol:
+    """How AutoQNN trains. The paper gives epochs and width; rates, temperature and exponent are choices of qir.
+
+    Attributes:
+        scheme_epochs: epochs of the scheme search (paper: 10 on ImageNet).
+        precision_epochs: epochs of precision learning (paper: 60).
+        batch: images a step.
+        learning_rate: of the weights (SGD, cosine to zero in each stage).
+        momentum: of the weights.
+        scheme_rate: of the state parameters theta (Adam).
+        bits_rate: of the bits (Adam).
+        precision_weight: factor of the precision loss (paper: 1) or of the cost loss.
+        start_temperature: tau_0 of equation 3.
+        exponent: p of equation 3.
+        seed: order of the images and Gumbel noise.
+    """
+
+    scheme_epochs: int = 10
+    precision_epochs: int = 60
+    batch: int = 64
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    scheme_rate: float = 0.02
+    bits_rate: float = 0.02
+    precision_weight: float = 1.0
+    start_temperature: float = 5.0
+    exponent: float = 2.0
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class SchemeSearch:
+    """What the scheme search found.
+
+    Attributes:
+        schemes: the most probable scheme of each quantizer.
+        probabilities: one entry per epoch: quantizer to scheme to probability (figure 6 of the paper).
+        losses: mean loss of each epoch.
+    """
+
+    schemes: dict[str, str]
+    probabilities: list[dict[str, dict[str, float]]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PrecisionSearch:
+    """What precision learning found.
+
+    Attributes:
+        policy: legal widths; rounded, then lowered where rounding went over the target.
+        learned: the real-valued bits.
+        average: average bits of the policy, or its cost where a cost was the target.
+        target: what was asked for.
+        losses: mean loss of each epoch.
+    """
+
+    policy: Policy
+    learned: dict[str, float]
+    average: float
+    target: float
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class AutoQnn:
+    """One run of Algorithm 2 on a network.
+
+    Args:
+        module: network with fake-quant nodes; not changed before `finish`.
+        images: float32 [N, ...] of the retraining split.
+        labels: int64 [N].
+        protocol: how to train.
+        progress: told after every epoch.
+
+    Raises:
+        DataError: images and labels do not match.
+        SearchError: the network has no quantizer with more than one width.
+    """
+
+    module: Module
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    protocol: AutoQnnProtocol = field(default_factory=AutoQnnProtocol)
+    progress: Progress | None = None
+    network: TorchModule = field(init=False)
+    nodes: dict[str, Node] = field(init=False)
+    _grids: dict[str, RunningGrid] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels) or not len(self.images):
+            raise DataError(
+                f"AutoQNN got {len(self.images)} images and {len(self.labels)} labels: expected as many of both"
+            )
+        self.network = TorchModule(self.module)
+        self.nodes = quantizers(self.module.graph)
+        if not self.decided:
+            raise SearchError(
+                "AutoQNN: no quantizer has more than one width; insert fake-quant nodes with candidate widths"
+            )
+
+    @property
+    def decided(self) -> dict[str, Node]:
+        """Quantizers with more than one candidate width; the others keep their calibrated grid."""
+        return {name: node for name, node in self.nodes.items() if len(node.attribute("widths")) > 1}
+
+    def search_schemes(
+        self, candidates: Sequence[str] = CANDIDATES, bits: int = 3, granularity: str = "layer"
+    ) -> SchemeSearch:
+        """Search a scheme per quantizer, or one for all weights and one for all activations (QSS).
+
+        Args:
+            candidates: names of schemes; those that cannot do a tensor's sign or the width are left out for it.
+            bits: width of every candidate (paper: 3, where schemes differ most).
+            granularity: `layer`, or `model` for the coarse-grained search.
+
+        Raises:
+            SearchError: no candidate fits a quantizer, or the granularity is unknown.
+        """
+        if granularity not in {"layer", "model"}:
+            raise SearchError(f"AutoQNN: granularity {granularity!r} is unknown; expected 'layer' or 'model'")
+        generator = torch.Generator().manual_seed(self.protocol.seed)
+        logits: dict[str, nn.Parameter] = {}
+        choices: dict[str, SoftChoice] = {}
+        names: dict[str, tuple[str, ...]] = {}
+        for name, node in self.decided.items():
+            names[name] = tuple(
+                c for c in candidates if bits in get_scheme(c).widths and _signed(node) in get_scheme(c).signedness
+            )
+            if not names[name]:
+                raise SearchError(f"AutoQNN: none of {list(candidates)} has {bits} bits for quantizer {name!r}")
+            shared = name if granularity == "layer" else f"weight={_is_weight(node)} {names[name]}"
+            theta = logits.setdefault(shared, nn.Parameter(torch.zeros(len(names[name]))))
+            grids = [_grid(node, candidate) for candidate in names[name]]
+            choices[name] = SoftChoice(grids, [bits] * len(grids), theta, generator)
+        result = SchemeSearch({})
+
+        def before(epoch: int) -> None:
+            for choice in choices.values():
+                choice.train()
+                choice.temperature = temperature(
+                    epoch, self.protocol.scheme_epochs, self.protocol.start_temperature, self.protocol.exponent
+                )
+
+        def after(loss: float) -> None:
+            result.losses.append(loss)
+            result.probabilities.append(
+                {name: dict(zip(names[name], choice.probabilities, strict=True)) for name, choice in choices.items()}
+            )
+
+        optimizer = torch.optim.Adam(list(logits.values()), lr=self.protocol.scheme_rate)
+        self._train(Relaxation(choices, self.nodes), optimizer, self.protocol.scheme_epochs, before, after)
+        for name, choice in choices.items():
+            best = int(np.argmax(choice.probabilities))
+            result.schemes[name] = names[name][best]
+        return result
+
+    def learn_precision(
+        self,
+        schemes: Mapping[str, str],
+        target: float,
+        *,
+        cost: ExpectedCost | None = None,
+        start: float | None = None,
+    ) -> PrecisionSearch:
+        """Learn bits at given schemes (QPL).
+
+        Args:
+            schemes: scheme of each quantizer; `search_schemes(...).schemes`. Missing ones keep their own.
+            target: average bits over all values of weights and activations (equation 6), or the cost.
+            cost: differentiable cost (cycles, energy) to meet in place of average bits.
+            start: first value of all bits; by default one more than the target, for a cost the largest width.
+
+        Raises:
+            SearchError: even the smallest widths are over the target.
+        """
+        first = start if start is not None else (target + 1 if cost is None else 32.0)
+        learned: dict[str, LearnedBits] = {}
+        for name, node in self.decided.items():
+            scheme = schemes.get(name) or scheme_of(node, max(node.attribute("widths")))
+            self._grids[name] = _grid(node, scheme)
+            widths = [width for width in node.attribute("widths") if width in get_scheme(scheme).widths]
+            if not widths:
+                raise SearchError(
+                    f"quantizer {name!r}: scheme {scheme!r} has none of the widths {node.attribute('widths')}"
+                )
+            learned[name] = LearnedBits(self._grids[name], widths, first)
+        relaxation = Relaxation(learned, self.nodes)
+        result = PrecisionSearch(Policy({}), {}, 0.0, target)
+
+        def measure() -> Tensor:
+            bits = {name: quantizer.bits for name, quantizer in learned.items()}
+            if cost is None:
+                return precision_loss(average_bits(bits, relaxation.elements), target)
+            fixed = {name: torch.tensor(float(_width(node))) for name, node in self.nodes.items() if name not in bits}
+            return torch.relu(cost({**fixed, **bits}) / target - 1) ** 2
+
+        def clamp() -> None:
+            for quantizer in learned.values():
+                quantizer.clamp()
+
+        optimizer = torch.optim.Adam([quantizer.bits for quantizer in learned.values()], lr=self.protocol.bits_rate)
+        self._train(
+            relaxation, optimizer, self.protocol.precision_epochs, lambda _: None, result.losses.append, measure, clamp
+        )
+        result.learned = {name: float(quantizer.bits.detach()) for name, quantizer in learned.items()}
+        widths_of = {name: quantizer.widths for name, quantizer in learned.items()}
+        fixed = {name: _width(node) for name, node in self.nodes.items() if name not in learned}
+
+        def value(widths: Mapping[str, int]) -> float:
+            if cost is not None:
+                return cost.at({**fixed, **widths})
+            return float(average_bits({n: torch.tensor(float(w)) for n, w in widths.items()}, relaxation.elements))
+
+        rounded = round_within(result.learned, widths_of, value, target)
+        result.policy, result.average = Policy({**fixed, **rounded}), value(rounded)
+        return result
+
+    def finish(self, schemes: Mapping[str, str], policy: Policy) -> Module:
+        """A copy of the network with the schemes, bits, trained weights and fitted ranges written in.
+
+        Args:
+            schemes: scheme of each decided quantizer.
+            policy: width of each quantizer.
+
+        Raises:
+            SearchError: a scheme stores levels, which fake-quant nodes have no room for.
+        """
+        made = self.module.clone()
+        self.network.write_back(made)
+        for name, node in quantizers(made.graph).items():
+            if name not in self._grids:
+                _refit(node)
+                continue
+            grid = self._grids[name]
+            if grid.scheme.scheme.stores_levels:
+                raise SearchError(
+                    f"quantizer {name!r}: scheme {grid.scheme.name!r} stores levels, for which the graph has no room: "
+                    "leave it out of the candidates"
+                )
+            widths = tuple(width for width in node.attribute("widths") if width in get_scheme(schemes[name]).widths)
+            node.set_attribute("scheme", schemes[name])
+            node.set_attribute("widths", widths)
+            set_ranges(node, np.stack([grid.stored(width) for width in widths]))
+            node.set_attribute("bits", policy[name])
+        return made
+
+    def _train(
+        self,
+        relaxation: Relaxation,
+        optimizer: torch.optim.Optimizer,
+        epochs: int,
+        before: Callable[[int], None],
+        after: Callable[[float], None],
+        extra: Callable[[], Tensor] | None = None,
+        clamp: Callable[[], None] | None = None,
+    ) -> None:
+        """Train weights and relaxed quantizers together (Algorithm 2, lines 2 to 5, and line 7)."""
+        plan, parameters = self.protocol, list(self.network.trainable_constants().values())
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        weights = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(weights, max(epochs, 1))
+        order = np.random.default_rng(plan.seed)
+        try:
+            for epoch in range(epochs):
+                before(epoch)
+                losses = []
+                for chosen in _batches(order.permutation(len(self.images)), plan.batch):
+                    loss = self._loss(relaxation, chosen)
+                    if extra is not None:
+                        loss = loss + plan.precision_weight * extra()
+                    weights.zero_grad()
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    weights.step()
+                    optimizer.step()
+                    if clamp is not None:
+                        clamp()
+                    losses.append(float(loss.detach()))
+                    if not np.isfinite(losses[-1]):
+                        raise DataError(
+                            f"AutoQNN: the loss is {losses[-1]} in epoch {epoch + 1}: lower the learning rate"
+                        )
+                schedule.step()
+                after(float(np.mean(losses)))
+                if self.progress is not None:
+                    self.progress(epoch + 1, epochs, float(np.mean(losses)))
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+            self.network.forget_weights()
+
+    def _loss(self, relaxation: Relaxation, chosen: NDArray[np.int64]) -> Tensor:
+        with self.network.quantizers_off():
+            (logits, *_) = self.network(torch.from_numpy(self.images[chosen]), hook=relaxation)
+        return F.cross_entropy(logits, torch.from_numpy(self.labels[chosen]))
+
+
+def round_within(
+    learned: Mapping[str, float],
+    widths: Mapping[str, Sequence[int]],
+    value: Callable[[Mapping[str, int]], float],
+    target: float,
+) -> dict[str, int]:
+    """Round learned bits to legal widths; while over the target, lower the one whose rounding went up most.
+
+    Args:
+        learned: real-valued bits.
+        widths: legal widths of each quantizer.
+        value: exact value of a policy.
+        target: largest value allowed.
+
+    Raises:
+        SearchError: even the smallest widths are over the target.
+    """
+    chosen = {name: _nearest(bits, widths[name]) for name, bits in learned.items()}
+    while value(chosen) > target * (1 + 1e-9):
+        lower = {name: [w for w in widths[name] if w < chosen[name]] for name in chosen}
+        movable = [name for name in chosen if lower[name]]
+        if not movable:
+            raise SearchError(
+                f"AutoQNN: the smallest widths give {value(chosen):g}; the target is {target:g}: raise it"
+            )
+        name = max(movable, key=lambda n: (chosen[n] - learned[n], n))
+        chosen[name] = max(lower[name])
+    return chosen
+
+
+def _refit(node: Node) -> None:
+    """Fit the ranges of a fixed quantizer to its retrained weight."""
+    constant = node.operands[0].constant
+    if constant is not None and node.attribute("stale", 0):
+        set_ranges(node, weight_ranges(node, constant.numpy(), "mse"))
+
+
+def _nearest(bits: float, widths: Sequence[int]) -> int:
+    """The nearest legal width, the smaller one of two."""
+    return min(widths, key=lambda width: (abs(width - bits), width))
+
+
+def _signed(node: Node) -> bool:
+    return bool(node.attribute("signed", 1))
+
+
+def _is_weight(node: Node) -> bool:
+    return node.operands[0].constant is not None
+
+
+def _width(node: Node) -> int:
+    bits = bits_of(node)
+    if not isinstance(bits, int):
+        raise SearchError(f"quantizer {node.name!r}: has a width per channel; expected one width")
+    return bits
+
+
+def _grid(node: Node, scheme: str) -> RunningGrid:
+    momentum = 0.0 if _is_weight(node) else 0.9
+    return RunningGrid(get_torch_scheme(scheme), _signed(node), node.attribute("axis"), momentum)
+
+
+def _batches(order: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """Whole batches in the given order; one smaller batch where there are not enough images for a whole one."""
+    count = max(len(order) // batch, 1)
+    return [order[index * batch : (index + 1) * batch] for index in range(count)]
