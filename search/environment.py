@@ -11,6 +11,7 @@ from qir.errors import MissingExtraError, SearchError
 from qir.search.completion import Completion
 from qir.search.enforcement import ENFORCEMENTS, bits_of
 from qir.search.ledger import Ledger
+from qir.search.observation import RankedRewards, StepRewards, static_features
 from qir.search.problem import Floats, Problem
 from qir.search.rewards import Reward, RewardInputs, reward
 from qir.search.tables import Bools
@@ -49,7 +50,9 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             "reverse-order", "haq-sweep" (a finished policy is lowered until it does).
         continuous: the action is a number in 0 to 1 that selects among the options, narrow to wide.
         novel: options whose every completion was measured before are masked, so that no episode repeats a policy.
-        normalise: rewards are returned centred and scaled by the rewards so far.
+        normalise: a final reward is returned as the normal quantile of its rank among those so far.
+        dense: each step of a problem that is all sensitivity returns minus what its option adds to the sensitivity, as
+            a share of the median policy so far; the last step does not return the final reward again.
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
 
@@ -70,6 +73,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         continuous: bool = False,
         novel: bool = False,
         normalise: bool = False,
+        dense: bool = False,
         reference: float = 1.0,
         accuracy_scale: float = 1.0,
         completion: Completion | None = None,
@@ -79,7 +83,10 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             raise SearchError(f"enforcement {enforcement!r}: unknown; known are {['mask', *ENFORCEMENTS]}")
         if novel and enforcement != "mask":
             raise SearchError("novel policies need enforcement 'mask': a sweep may lead to any policy")
+        if dense and (problem.objective is not None or problem.tables.sensitivity is None or enforcement != "mask"):
+            raise SearchError("dense rewards need a problem that is all sensitivity, and enforcement 'mask'")
         self.problem = problem
+        self._dense = StepRewards(problem) if dense else None
         self.ledger = ledger or Ledger(problem)
         self.ledger.episodic = True
         self._enforcement = enforcement
@@ -87,7 +94,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._relations = Completion(problem.tables, ())
         self._reward = reward(kind) if isinstance(kind, str) else kind
         self._trie = Trie(self._completion) if novel else None
-        self._statistics = RunningStatistics() if normalise else None
+        self._statistics = RankedRewards() if normalise else None
         self._reference, self._scale = reference, accuracy_scale
         self._features = static_features(problem, features)
         self._orders = [_narrow_to_wide(problem, d) for d in range(len(problem.decisions))]
@@ -137,6 +144,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         info: dict[str, Any] = {"executed_action": option}
         done = len(self._prefix) == len(self.problem.decisions)
         result = self._finish(info) if done else 0.0
+        if self._dense is not None:
+            result = self._dense.reward(len(self._prefix) - 1, option)
         if not done:
             info["action_mask"] = self.action_masks()
         return self._observe(), result, done, False, info
@@ -204,51 +213,6 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             quantization=float(np.mean([bits[o] for bits, o in zip(self._bits, row, strict=True)])),
             least=float(np.mean([bits.min() for bits in self._bits])),
         )
-
-
-class RunningStatistics:
-    """Centres and scales rewards by those seen so far; a failed one counts as the worst."""
-
-    def __init__(self) -> None:
-        self._seen: list[float] = []
-
-    def normalised(self, raw: float) -> float:
-        """(reward - mean) / standard deviation of all rewards so far, within -3 to 3; 0 for the first."""
-        if np.isnan(raw):
-            raw = min(self._seen, default=0.0)
-        self._seen.append(raw)
-        spread = float(np.std(self._seen))
-        return float(np.clip((raw - np.mean(self._seen)) / spread, -3.0, 3.0)) if spread > 0 else 0.0
-
-
-def static_features(problem: Problem, features: Sequence[Sequence[float]] | Floats | None) -> Floats:
-    """Features per decision, each column scaled to 0 to 1 over the decisions: [decisions, features].
-
-    Raises:
-        SearchError: not one row of finite numbers per decision.
-    """
-    given = features if features is not None else problem.features
-    table = _derived(problem) if given is None else np.asarray(given, dtype=np.float64)
-    if table.ndim != 2 or len(table) != len(problem.decisions) or not np.isfinite(table).all():
-        raise SearchError(
-            f"features: shape {table.shape}; expected [{len(problem.decisions)} decisions, features], all finite"
-        )
-    low, high = table.min(0), table.max(0)
-    span = np.where(high > low, high - low, 1.0)
-    return np.asarray((table - low) / span, dtype=np.float64)
-
-
-def _derived(problem: Problem) -> Floats:
-    """Position, number of options, and per cost (and sensitivity) its least, greatest and spread."""
-    count = len(problem.decisions)
-    columns = [np.arange(count, dtype=np.float64), np.array([float(len(d.options)) for d in problem.decisions])]
-    tables = [cost.unary for cost in problem.tables.costs.values()]
-    if problem.tables.sensitivity is not None:
-        tables.append(problem.tables.sensitivity.unary)
-    for table in tables:
-        rows = [table[d, problem.tables.legal[d]] for d in range(count)]
-        columns += [np.array([row.min() for row in rows]), np.array([row.max() for row in rows])]
-    return np.stack(columns, axis=1)
 
 
 def _narrow_to_wide(problem: Problem, decision: int) -> list[int]:

@@ -25,8 +25,8 @@ def maskable_ppo(
     reference: float = 1.0,
     accuracy_scale: float = 1.0,
     learning_rate: float = 3e-3,
-    episodes_per_update: int = 8,
-    epochs: int = 10,
+    episodes_per_update: int = 4,
+    epochs: int = 20,
     entropy: float = 0.01,
     record: bool = True,
 ) -> Outcome:
@@ -52,6 +52,9 @@ def maskable_ppo(
     Raises:
         SearchError: the number of evaluations was not given.
     """
+    if episodes_per_update < 2:
+        raise SearchError(f"rl: episodes_per_update is {episodes_per_update}; expected 2 or more")
+    dense = run.problem.objective is None and reward == "accuracy" and enforcement == "mask"
     env = build_environment(
         run,
         kind=reward,
@@ -60,6 +63,7 @@ def maskable_ppo(
         novel=novel and enforcement == "mask",
         reference=reference,
         accuracy_scale=accuracy_scale,
+        dense=dense,
     )
     try:
         from sb3_contrib import MaskablePPO
@@ -74,10 +78,10 @@ def maskable_ppo(
             env,
             learning_rate=learning_rate,
             n_steps=steps,
-            batch_size=max(2, steps // 2),
+            batch_size=steps,
             n_epochs=epochs,
             gamma=1.0,
-            gae_lambda=1.0,
+            gae_lambda=0.95 if dense else 1.0,
             ent_coef=entropy,
             policy_kwargs={"net_arch": [64, 64]},
             seed=run.seed,
