@@ -25,6 +25,7 @@ from qir.policy import Policy
 from qir.quantizers import get_scheme
 from qir.search.differentiable_cost import ExpectedCost, average_bits, precision_loss
 from qir.search.relaxed import LearnedBits, Relaxation, RunningGrid, SoftChoice, temperature
+from qir.search.rounding import round_within
 
 CANDIDATES = ("fixedq", "zoomq", "clipq", "potq", "resq")
 """The paper's candidates that exist at 3 bits; binary, ternary and quaternary have one width each."""
@@ -334,46 +335,11 @@ class AutoQnn:
         return F.cross_entropy(logits, torch.from_numpy(self.labels[chosen]))
 
 
-def round_within(
-    learned: Mapping[str, float],
-    widths: Mapping[str, Sequence[int]],
-    value: Callable[[Mapping[str, int]], float],
-    target: float,
-) -> dict[str, int]:
-    """Round learned bits to legal widths; while over the target, lower the one whose rounding went up most.
-
-    Args:
-        learned: real-valued bits.
-        widths: legal widths of each quantizer.
-        value: exact value of a policy.
-        target: largest value allowed.
-
-    Raises:
-        SearchError: even the smallest widths are over the target.
-    """
-    chosen = {name: _nearest(bits, widths[name]) for name, bits in learned.items()}
-    while value(chosen) > target * (1 + 1e-9):
-        lower = {name: [w for w in widths[name] if w < chosen[name]] for name in chosen}
-        movable = [name for name in chosen if lower[name]]
-        if not movable:
-            raise SearchError(
-                f"AutoQNN: the smallest widths give {value(chosen):g}; the target is {target:g}: raise it"
-            )
-        name = max(movable, key=lambda n: (chosen[n] - learned[n], n))
-        chosen[name] = max(lower[name])
-    return chosen
-
-
 def _refit(node: Node) -> None:
     """Fit the ranges of a fixed quantizer to its retrained weight."""
     constant = node.operands[0].constant
     if constant is not None and node.attribute("stale", 0):
         set_ranges(node, weight_ranges(node, constant.numpy(), "mse"))
-
-
-def _nearest(bits: float, widths: Sequence[int]) -> int:
-    """The nearest legal width, the smaller one of two."""
-    return min(widths, key=lambda width: (abs(width - bits), width))
 
 
 def _signed(node: Node) -> bool:

@@ -19,6 +19,7 @@ from qir.backends.torch_quantizers import TorchParameters, TorchScheme, get_torc
 from qir.errors import SearchError
 from qir.fake_quant import bits_of, parameters_of, scheme_of
 from qir.graph import Node
+from qir.search.rounding import nearest_width
 
 SAMPLE = 1 << 15
 """Activation ranges are fitted to at most so many values of a batch, evenly spread."""
@@ -152,8 +153,7 @@ class LearnedBits(nn.Module):
     @property
     def width(self) -> int:
         """The legal width nearest to the parameter; the smaller one where two are equally near."""
-        value = float(self.bits.detach())
-        return min(self.widths, key=lambda width: (abs(width - value), width))
+        return nearest_width(float(self.bits.detach()), self.widths)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize at the nearest width; the parameter receives the gradient of equation 5."""

@@ -9,9 +9,10 @@ from qir.fake_quant import make_fake_quant, quantizers, set_ranges
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.quantizers import get_scheme
-from qir.search.autoqnn import AutoQnn, AutoQnnProtocol, round_within
+from qir.search.autoqnn import AutoQnn, AutoQnnProtocol
 from qir.search.differentiable_cost import CostTerm, ExpectedCost, average_bits, precision_loss
 from qir.search.relaxed import LearnedBits, RunningGrid, SoftChoice, soft_weights, temperature
+from qir.search.rounding import round_within
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -161,7 +162,9 @@ def test_expected_cost_refuses_unknown_and_illegal_entries():
 def test_rounding_never_leaves_the_budget():
     widths = {"a": (2, 4, 8), "b": (2, 4, 8)}
     average = lambda w: (w["a"] + w["b"]) / 2  # noqa: E731
-    assert round_within({"a": 3.6, "b": 3.2}, widths, average, 3.5) == {"a": 4, "b": 2}
+    assert round_within({"a": 3.6, "b": 3.2}, widths, average, 3.5) == {"a": 2, "b": 4}
+    weighted = lambda w: 0.9 * w["a"] + 0.1 * w["b"]  # noqa: E731
+    assert round_within({"a": 3.97, "b": 3.2}, widths, weighted, 3.9) == {"a": 4, "b": 2}
     with pytest.raises(SearchError, match="smallest widths"):
         round_within({"a": 3.0, "b": 3.0}, widths, average, 1.0)
 
