@@ -28,13 +28,21 @@ class Operands:
 
 @dataclass(frozen=True)
 class OpFacts:
-    """Answers about one op; the default answers are those of an unknown op."""
+    """Answers about one op; the default answers are those of an unknown op.
+
+    Attributes:
+        is_join: combines several tensors that must be rescaled to one grid (Add, Concat).
+        is_average: averages its operand (pooling).
+        is_activation: may run behind the node that feeds it.
+        is_free: moves no data (a view).
+    """
 
     operands: Callable[[Node], Operands | None] = lambda _: None
     keeps: Callable[[Node], int | None] = lambda _: None
     is_join: bool = False
     is_average: bool = False
     is_activation: bool = False
+    is_free: bool = False
 
     def quantizable(self, node: Node) -> Operands | None:
         """The operands to quantize, None when the op is never quantized."""
@@ -84,12 +92,13 @@ _MATRIX = {
 }
 _KEEPING = {
     op: OpFacts(keeps=_first)
-    for op in ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity", "MaxPool")
+    for op in ("Transpose", "Slice", "Gather", "MaxPool")
 }
+_VIEWS = {op: OpFacts(keeps=_first, is_free=True) for op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")}
 _JOINS = {op: OpFacts(is_join=True) for op in ("Add", "Concat")}
 _AVERAGES = {op: OpFacts(is_average=True) for op in ("AveragePool", "GlobalAveragePool", "ReduceMean")}
 _ACTIVATIONS = {op: OpFacts(is_activation=True) for op in ("Relu", "Clip")}
-_FACTS = {**_MATRIX, **_KEEPING, **_JOINS, **_AVERAGES, **_ACTIVATIONS}
+_FACTS = {**_MATRIX, **_KEEPING, **_VIEWS, **_JOINS, **_AVERAGES, **_ACTIVATIONS}
 _UNKNOWN = OpFacts()
 
 

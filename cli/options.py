@@ -1,0 +1,51 @@
+"""Options that several verbs share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from qir.errors import DataError, QirError
+
+if TYPE_CHECKING:
+    from qir.search.problem import Budget
+
+Model = Annotated[Path, typer.Argument(help="ONNX file of the float network.", show_default=False)]
+TargetName = Annotated[str, typer.Option("--target", "-t", help="Shipped target or JSON file (`qir cost --list` shows them).")]
+Data = Annotated[Path, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz by input name.", show_default=False)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; guide and weights lie beside it.")]
+Budgets = Annotated[list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")]
+InputWidths = Annotated[str, typer.Option(help="Widths of the network's inputs: `8`, or `all` to decide them too.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+
+
+def read_array(path: Path) -> Any:
+    """An array from a .npy file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as .npy or .npz: {error}") from error
+
+
+def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:
+    """Budgets from `name=limit` texts.
+
+    Raises:
+        QirError: a text has another form.
+    """
+    from qir.search.problem import Budget
+
+    budgets = {}
+    for text in texts or []:
+        name, found, limit = text.partition("=")
+        if not found or not name:
+            raise QirError(f"budget {text!r}: expected name=limit, for example latency=0.35x")
+        budgets[name] = Budget.parse(limit)
+    return budgets

@@ -1,0 +1,184 @@
+"""A search problem from a network, its constraints and a target's cost table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qir.backends.cost_table import CostRow, CostTable
+from qir.module import Module
+from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.quantized_layers import quantized_layers
+from qir.policy import Bits, Policy
+from qir.search.problem import Budget, Decision, PairCost, Problem, Relation
+
+Floats = npt.NDArray[np.float64]
+
+METRICS = {"latency": "cycles", "energy": "energy_pj", "bops": "bit_operations"}
+"""Name of a budget → column of the cost table: cycles, picojoules, bit operations."""
+
+
+def network_problem(
+    module: Module,
+    constraints: BitConstraints,
+    table: CostTable,
+    *,
+    budgets: Mapping[str, Budget],
+    objective: Callable[[Policy], float] | None = None,
+    sensitivity: Sequence[Sequence[float]] | None = None,
+    identity: Mapping[str, str] | None = None,
+) -> Problem:
+    """The problem of choosing bits for a network.
+
+    Costs: `latency` (cycles), `energy` (picojoules), `bops` (bit operations) and `size` (bits of packed weights). A
+    quantizer that follows from a decision costs with it; a node whose operands belong to two decisions is a pair cost.
+
+    Args:
+        module: calibrated network.
+        constraints: its decisions, relations and implied quantizers.
+        table: cost of every node on the target.
+        budgets: limits by name of cost; relative ones are shares of the widest legal policy.
+        objective: accuracy of a policy of decisions, to be maximised.
+        sensitivity: additive proxy per decision and option, to be minimised.
+        identity: hashes of model, data and protocol, for a store.
+    """
+    builder = _Builder(constraints)
+    costs, pair_costs, fixed = {}, {}, {}
+    for name, metric in METRICS.items():
+        costs[name], pair_costs[name], fixed[name] = builder.costs(table, metric)
+    costs["size"], pair_costs["size"], fixed["size"] = builder.sizes(module)
+    return Problem(
+        decisions=[Decision(name, constraints.options[name]) for name in constraints.decisions],
+        costs=costs,
+        pair_costs=pair_costs,
+        fixed_costs=fixed,
+        relations=builder.relations(),
+        budgets=budgets,
+        objective=objective,
+        sensitivity=sensitivity,
+        identity=identity or {},
+        features=layer_features(module, constraints, table),
+    )
+
+
+class _Builder:
+    def __init__(self, constraints: BitConstraints) -> None:
+        self.constraints = constraints
+        self.decisions = constraints.decisions
+
+    def widths_of(self, quantizer: str) -> tuple[str | None, dict[int, int]]:
+        """The decision behind a quantizer, and its option → the quantizer's width; None for a fixed quantizer."""
+        if quantizer in self.constraints.implied:
+            source, mapping = self.constraints.implied[quantizer]
+            decision, outer = self.widths_of(source)
+            return decision, {option: mapping[width] for option, width in outer.items()}
+        options = self.constraints.options[quantizer]
+        return (quantizer if quantizer in self.decisions else None), {width: width for width in options}
+
+    def costs(self, table: CostTable, metric: str) -> tuple[list[list[float]], list[PairCost], float]:
+        unary = {name: np.zeros(len(self.constraints.options[name])) for name in self.decisions}
+        pairs: dict[tuple[str, str], Floats] = {}
+        fixed = 0.0
+        for row in table:
+            if row.known:
+                fixed += self._add_row(row, row.matrix(metric), unary, pairs)
+        return [unary[name].tolist() for name in self.decisions], [PairCost(a, b, m) for (a, b), m in pairs.items()], fixed
+
+    def _add_row(self, row: CostRow, matrix: Floats, unary: dict[str, Floats], pairs: dict[tuple[str, str], Floats]) -> float:
+        first, columns_a = self._axis(row.activation, row.activation_widths)
+        second, columns_w = self._axis(row.weight, row.weight_widths)
+        if first is None and second is None:
+            return float(matrix[columns_a[0], columns_w[0]])
+        if first == second or second is None or first is None:
+            decision = first or second
+            assert decision is not None  # noqa: S101 - one of the two is set
+            count = len(self.constraints.options[decision])
+            rows = columns_a if first is not None else columns_a * count
+            columns = columns_w if second is not None else columns_w * count
+            unary[decision] += matrix[rows, columns]
+            return 0.0
+        key = (first, second)
+        pairs[key] = pairs.get(key, 0) + matrix[np.ix_(columns_a, columns_w)]
+        return 0.0
+
+    def _axis(self, quantizer: str | None, widths: tuple[int, ...]) -> tuple[str | None, list[int]]:
+        if quantizer is None:
+            return None, [0]
+        decision, mapping = self.widths_of(quantizer)
+        if decision is None:
+            return None, [widths.index(next(iter(mapping.values())))]
+        return decision, [widths.index(mapping[option]) for option in self.constraints.options[decision]]
+
+    def sizes(self, module: Module) -> tuple[list[list[float]], list[PairCost], float]:
+        """Bits of packed weights."""
+        unary = {name: np.zeros(len(self.constraints.options[name])) for name in self.decisions}
+        fixed, seen = 0.0, set()
+        for layer in quantized_layers(module.graph):
+            if layer.weight_tensor is None or layer.weight.name in seen:
+                continue
+            seen.add(layer.weight.name)
+            elements = layer.weight_tensor.size
+            decision, mapping = self.widths_of(layer.weight.name)
+            if decision is None:
+                fixed += elements * next(iter(mapping.values()))
+            else:
+                unary[decision] += np.array([elements * mapping[o] for o in self.constraints.options[decision]], np.float64)
+        return [unary[name].tolist() for name in self.decisions], [], fixed
+
+    def relations(self) -> list[Relation]:
+        """Legal pairs between decisions; what is implied is legal by construction."""
+        found = []
+        for relation in self.constraints.relations:
+            (first, widths_a), (second, widths_b) = self.widths_of(relation.first), self.widths_of(relation.second)
+            if first is None or second is None or first == second:
+                continue
+            allowed: set[tuple[Bits, Bits]] = {
+                (a, b) for a, wide in widths_a.items() for b, narrow in widths_b.items() if (wide, narrow) in relation.allowed
+            }
+            found.append(Relation(first, second, frozenset(allowed)))
+        return found
+
+
+def layer_features(module: Module, constraints: BitConstraints, table: CostTable) -> Floats:
+    """What a learning searcher sees of each decision: [decisions, 8], on scales that do not depend on the network.
+
+    Of the layers whose operands follow the decision: log2 of input channels, output channels, kernel elements and
+    weights, standard deviation of the weights over their largest magnitude (Wang et al., 2024, section 3.2), share of
+    the network's cycles at the widest policy (hardware feedback), whether compute bounds it there, position.
+    """
+    builder = _Builder(constraints)
+    widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
+    costs = {cost.node: cost for cost in table.rows(widest)}
+    total = sum(cost.cycles for cost in costs.values())
+    layers: dict[str, list[Any]] = {name: [] for name in constraints.decisions}
+    for layer in quantized_layers(module.graph):
+        for quantizer in (layer.data.name, layer.weight.name):
+            decision, _ = builder.widths_of(quantizer)
+            if decision is not None and layer not in layers[decision]:
+                layers[decision].append(layer)
+    return np.array(
+        [_features(layers[name], costs, total, index / len(layers)) for index, name in enumerate(constraints.decisions)], np.float64
+    )
+
+
+def _features(layers: list[Any], costs: Mapping[str, Any], total: float, position: float) -> list[float]:
+    tensors = [layer.weight_tensor for layer in layers if layer.weight_tensor is not None]
+    if not tensors:
+        return [0.0] * 7 + [position]
+    weight = tensors[0].numpy()
+    known = [costs[layer.name] for layer in layers if layer.name in costs]
+    largest = float(np.abs(weight).max()) or 1.0
+    return [
+        np.log2(weight.shape[1] + 1) / 16,
+        np.log2(weight.shape[0] + 1) / 16,
+        np.log2(prod(weight.shape[2:]) + 1) / 16,
+        np.log2(sum(tensor.size for tensor in tensors)) / 32,
+        float(weight.std()) / largest,
+        sum(cost.cycles for cost in known) / total if total else 0.0,
+        float(any(cost.bound_by == "compute" for cost in known)),
+        position,
+    ]
