@@ -21,8 +21,9 @@ UNKNOWN = UnknownType()
 
 
 def _read_dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """A negative size is how some exporters (Paddle) write an unknown one."""
     if dim.HasField("dim_value"):
-        return int(dim.dim_value)
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
     return dim.dim_param or None
 
 
