@@ -1,49 +1,46 @@
-"""Evaluation of single nodes on constants, by ONNX Runtime's kernels."""
+"""Evaluation of single nodes whose operands are constants."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qir.backends.onnxruntime_session import OrtSession
-from qir.graph import Graph, Node, Value
-from qir.module import Module
-from qir.tensor import Array, dtype_of
-from qir.types import tensor_type
-
-_NEWEST = {"": 21}
+from qir.errors import QirError
+from qir.graph import Node
+from qir.ops.protos import node_model, run_reference
+from qir.tensor import Array
 
 
 def evaluate_constant(
-    node: Node, arrays: Sequence[Array | None], opsets: Mapping[str, int] | None = None
+    node: Node, inputs: Sequence[Array | None], *, opsets: Mapping[str, int] | None = None
 ) -> list[Array]:
-    """The results of a node for given operands.
+    """The results of a node for given operands, by ONNX Runtime; by ONNX's reference where that cannot run it.
 
     Args:
-        node: a node without subgraphs; it is not changed and need not stand in a graph.
-        arrays: one array per operand, None for one that is left out.
-        opsets: versions of the operator sets that the node is written in; ONNX's 21 when left out.
+        node: a node without subgraphs.
+        inputs: one array per operand, None where it is left out.
+        opsets: version by domain; by default opset 21.
 
     Returns:
-        One array per result, in order.
+        One array per result of the node.
 
     Raises:
-        QirError: ONNX Runtime has no kernel for the node or the kernel refuses the operands.
+        QirError: neither can run the node; the message holds both reasons.
     """
-    graph = Graph("constant")
-    feeds: dict[str, Array] = {}
-    operands: list[Value | None] = []
-    for index, array in enumerate(arrays):
-        if array is None:
-            operands.append(None)
-            continue
-        name = f"operand{index}"
-        operands.append(graph.add_input(name, tensor_type(dtype_of(array.dtype), array.shape)))
-        feeds[name] = array
-    results = [f"result{index}" for index in range(len(node.results))]
-    made = Node(node.op, operands, results, domain=node.domain, attributes=dict(node.attributes))
-    graph.insert(made)
-    graph.set_outputs(made.results)
-    versions = dict(opsets or _NEWEST)
-    needed = {domain: version for domain, version in versions.items() if domain in {"", "ai.onnx", node.domain}}
-    found = OrtSession(Module(graph, opsets=needed), optimization="disable").run(feeds)
-    return [found[name] for name in results]
+    names = tuple("" if array is None else f"operand{index}" for index, array in enumerate(inputs))
+    given = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
+    results = tuple(f"result{index}" for index in range(len(node.results)))
+    model = node_model(node, given, names, results, opsets or {"": 21})
+    try:
+        return _run_session(model.SerializeToString())
+    except QirError as error:
+        first = error
+    try:
+        return run_reference(model)
+    except Exception as error:  # noqa: BLE001 - kernels of the reference raise whatever numpy raises
+        raise QirError(f"node {node} cannot be evaluated: {first}; the reference says {error}") from error
+
+
+def _run_session(model: bytes) -> list[Array]:
+    from qir.backends.onnxruntime_session import OrtSession
+
+    return list(OrtSession(model, optimization="disable").run({}).values())

@@ -1,0 +1,185 @@
+"""What an entry of the op registry answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from qir.graph import Node, Value
+from qir.ops.example import Example
+from qir.ops.layer_shape import LayerShape
+from qir.types import QuantType, TensorType
+
+Flow = Callable[[Node, tuple[TensorType | None, ...], TensorType], QuantType | None]
+"""(node, operand types, inferred float type of result 0) → the grid on which that result lies, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """Where a quantizable node's operands are.
+
+    Attributes:
+        data: index of the data operand.
+        weight: index of the weight operand (for a product of two activations: the second one).
+        bias: index of the bias operand, None when the op has none.
+        weight_axis: axis of the weight that is the output channel, None when a channel is no single index.
+    """
+
+    data: int
+    weight: int
+    bias: int | None
+    weight_axis: int | None
+
+
+def _never(_: Node) -> None:
+    return None
+
+
+def _no_shape(_: Node, __: int | None) -> LayerShape | None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class OpDef:
+    """Answers about one op; the defaults are those of an op about which nothing is known.
+
+    Attributes:
+        name: op type.
+        domain: operator domain, "" is ONNX's own.
+        since_version: first version of the operator set that defines the op this way.
+        operands: node → where a quantizable node's operands are, None = never quantized.
+        keeps: node → index of the operand whose grid result 0 always keeps, or None.
+        flow: for ops that keep a grid under conditions; by default the grid of `keeps` passes when it has one scale.
+        shape: (node, size of an unknown batch) → the multiply-accumulates, None when they are unknown.
+        is_known: the registry holds an entry; an unknown op's cost is unknown, not zero.
+        is_expensive: computes multiply-accumulates (Conv, Gemm, LSTM, …).
+        is_elementwise: every element of the result depends on the elements at the same place only.
+        is_join: needs its operands on comparable grids (Add, Concat).
+        is_average: averages its operand, so that its result leaves the grid (AveragePool, ReduceMean).
+        is_activation: runs for free behind the layer that feeds it (Relu, Clip).
+        is_movement: copies elements, computes nothing (Reshape, Slice, …).
+        is_view: moves no data: only the shape changes (Reshape, Flatten, …).
+        is_random: two runs differ.
+        is_quantize, is_dequantize: turns real numbers into codes, codes into real numbers.
+        has_subgraphs: control flow.
+        examples: nodes that the tests run through every executor.
+    """
+
+    name: str
+    domain: str = ""
+    since_version: int = 1
+    operands: Callable[[Node], Operands | None] = _never
+    keeps: Callable[[Node], int | None] = _never
+    flow: Flow | None = None
+    shape: Callable[[Node, int | None], LayerShape | None] = _no_shape
+    is_known: bool = True
+    is_expensive: bool = False
+    is_elementwise: bool = False
+    is_join: bool = False
+    is_average: bool = False
+    is_activation: bool = False
+    is_movement: bool = False
+    is_view: bool = False
+    is_random: bool = False
+    is_quantize: bool = False
+    is_dequantize: bool = False
+    has_subgraphs: bool = False
+    examples: tuple[Example, ...] = field(default=(), repr=False)
+
+    def quantizable(self, node: Node) -> Operands | None:
+        """The operands to quantize, None when the op is never quantized."""
+        return self.operands(node)
+
+    def grid_operand(self, node: Node) -> int | None:
+        """Index of the operand whose grid the result keeps whatever the grid is, or None."""
+        return self.keeps(node)
+
+    def fuses_into_producer(self, node: Node) -> bool:
+        """Whether the op runs for free behind the node that feeds it (Relu, Clip)."""
+        return self.is_activation and node.input(0) is not None
+
+    def layer_shape(self, node: Node, *, batch: int | None = None) -> LayerShape | None:
+        """The multiply-accumulates of a node.
+
+        Args:
+            node: a node of this op.
+            batch: size taken for a leading dimension that is unknown or a symbol.
+
+        Returns:
+            None when the op has none, or when a dimension is not known.
+        """
+        return self.shape(node, batch)
+
+    def macs(self, node: Node, *, batch: int | None = None) -> int | None:
+        """Number of multiply-accumulates; 0 for ops that compute none, None for unknown ops and dimensions."""
+        if not self.is_known or self.has_subgraphs:
+            return None
+        if not self.is_expensive:
+            return 0
+        found = self.layer_shape(node, batch=batch)
+        return None if found is None else found.macs
+
+    @cached_property
+    def schema(self) -> Any:
+        """ONNX's `OpSchema` (arity, attributes, type constraints), or None for an op that ONNX does not define."""
+        from qir.ops.schemas import schema_at
+
+        return schema_at(self.domain, self.name, self.since_version)
+
+    @property
+    def attribute_names(self) -> frozenset[str]:
+        """Names of the attributes that ONNX defines."""
+        return frozenset() if self.schema is None else frozenset(self.schema.attributes)
+
+    @property
+    def operand_counts(self) -> tuple[int, int]:
+        """Smallest and largest number of operands."""
+        return (0, 2**31 - 1) if self.schema is None else (self.schema.min_input, self.schema.max_input)
+
+    @property
+    def result_counts(self) -> tuple[int, int]:
+        """Smallest and largest number of results."""
+        return (0, 2**31 - 1) if self.schema is None else (self.schema.min_output, self.schema.max_output)
+
+
+def ops(names: str, **facts: Any) -> tuple[OpDef, ...]:
+    """Entries that share their facts: names divided by spaces; `examples` maps name → examples."""
+    examples: Mapping[str, tuple[Example, ...]] = facts.pop("examples", {})
+    return tuple(OpDef(name, examples=examples.get(name, ()), **facts) for name in names.split())
+
+
+def tensor_of(value: Value | None) -> TensorType | None:
+    """The type of a value when it is a tensor."""
+    return value.type if value is not None and isinstance(value.type, TensorType) else None
+
+
+def rank_of(value: Value | None) -> int | None:
+    """Rank of a value, None when unknown."""
+    found = tensor_of(value)
+    return None if found is None else found.rank
+
+
+def sizes_of(value: Value | None, batch: int | None = None) -> tuple[int, ...] | None:
+    """Shape of a value when every dimension is known; an unknown leading one is taken as `batch`."""
+    found = tensor_of(value)
+    if found is None or found.shape is None:
+        return None
+    shape = found.shape
+    if batch is not None and shape and not isinstance(shape[0], int):
+        shape = (batch, *shape[1:])
+    known = tuple(size for size in shape if isinstance(size, int))
+    return known if len(known) == len(shape) else None
+
+
+def first(_: Node) -> int:
+    """The first operand: for `keeps`."""
+    return 0
+
+
+def ints_of(value: Value | None) -> tuple[int, ...] | None:
+    """The integers of a constant operand, None when it is not constant."""
+    if value is None or value.constant is None or not value.is_constant:
+        return None
+    return tuple(int(number) for number in value.constant.numpy().reshape(-1))
