@@ -32,6 +32,11 @@ METHODS = {
     "nsga2": "qir.search.solvers.nsga2:nsga2",
     "surrogate": "qir.search.solvers.surrogate:surrogate",
     "rl": "qir.search.agents.ppo:maskable_ppo",
+    "haq": "qir.search.agents.papers:haq",
+    "wang2024": "qir.search.agents.papers:wang2024",
+    "adrl": "qir.search.agents.papers:adrl",
+    "autoq": "qir.search.agents.papers:autoq",
+    "releq": "qir.search.agents.recurrent:releq",
 }
 """Name of a method -> module:function."""
 

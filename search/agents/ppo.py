@@ -135,6 +135,7 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             if record:
                 self._episode.append(self._current())
             info = self.locals["infos"][0]
+            self._learn_executed(info["executed_action"])
             if "executed" not in info:
                 return True
             self.counts["episodes"] += 1
@@ -145,6 +146,15 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             self._barren = 0 if evaluated > self._known else self._barren + 1
             self._known = evaluated
             return bool(run.ledger.remaining) and not env.exhausted and self._barren < _PATIENCE
+
+        def _learn_executed(self, option: int) -> None:
+            """A projected action is replaced in the rollout by the executed one, with its own probability."""
+            if int(self.locals["actions"].reshape(-1)[0]) != option:
+                from torch import no_grad, tensor
+
+                self.locals["actions"].reshape(-1)[0] = option
+                with no_grad():
+                    self.locals["log_probs"][:] = self.model.policy.action_dist.log_prob(tensor([option]))
 
         def _current(self) -> list[float]:
             distribution = getattr(self.model.policy, "action_dist", None)

@@ -1,0 +1,77 @@
+"""ReLeQ's agent: proximal policy optimisation with an LSTM (sb3-contrib's RecurrentPPO)."""
+
+from __future__ import annotations
+
+import warnings
+
+from qir.errors import MissingExtraError
+from qir.search.agents.ppo import build_environment, episode_callback
+from qir.search.solvers.run import Outcome, Run
+
+
+def releq(
+    run: Run,
+    reward: str = "releq",
+    reward_parameters: dict[str, float] | None = None,
+    reference: float = 1.0,
+    accuracy_scale: float = 1.0,
+    learning_rate: float = 1e-4,
+    clip: float = 0.3,
+    epochs: int = 1,
+    discount: float = 0.9,
+    episodes_per_update: int = 1,
+    record: bool = True,
+) -> Outcome:
+    """ReLeQ (Elthakeb et al. 2020) with the settings of its published code.
+
+    LSTM of 128 units, clip 0.3 and one epoch (the paper's table says 0.1 and 3), entropy 0.01, GAE lambda 1. RecurrentPPO
+    has no masks: an illegal action is projected to the nearest legal one, counted, and the executed action is what is
+    learned from. The published code updates after every layer; here after whole episodes.
+
+    Args:
+        run: the run.
+        reward: "releq", "releq-ratio", "releq-difference", or another reward.
+        reward_parameters: constants of the reward.
+        reference: accuracy of the reference network, a share.
+        accuracy_scale: turns the objective into a share in 0 to 1.
+        learning_rate: of Adam.
+        clip: of the probability ratio.
+        epochs: passes over the episodes in an update.
+        discount: gamma; the published scripts use 0.9 for small networks, 0.999 else.
+        episodes_per_update: episodes between updates.
+        record: keep the action probabilities of every episode (the paper's figure 5).
+    """
+    env = build_environment(
+        run,
+        kind=reward,
+        parameters=reward_parameters,
+        enforcement="mask",
+        normalise=False,
+        reference=reference,
+        accuracy_scale=accuracy_scale,
+    )
+    try:
+        from sb3_contrib import RecurrentPPO
+    except ImportError as error:
+        raise MissingExtraError("sb3-contrib", "search") from error
+    steps = max(2, len(run.problem.decisions) * episodes_per_update)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = RecurrentPPO(
+            "MlpLstmPolicy",
+            env,
+            learning_rate=learning_rate,
+            n_steps=steps,
+            batch_size=steps,
+            n_epochs=epochs,
+            gamma=discount,
+            gae_lambda=1.0,
+            clip_range=clip,
+            ent_coef=0.01,
+            policy_kwargs={"lstm_hidden_size": 128, "net_arch": [128, 128]},
+            seed=run.seed,
+            device="cpu",
+        )
+        callback = episode_callback(run, env, record=record)
+        model.learn(total_timesteps=2**40, callback=callback)
+    return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from qir.errors import SearchError
+from qir.search import Budget, Decision, Problem, Relation, solve
+from qir.search.agents.papers import layers_of
+
+AGENTS = ["haq", "wang2024", "adrl", "autoq", "releq", "rl"]
+
+
+def problem(layers=3, sensitivity=True):
+    decisions, relations, latency, loss = [], [], [], []
+    for i in range(layers):
+        decisions += [Decision(f"a{i}", (2, 4, 8)), Decision(f"w{i}", (1, 4, 8))]
+        relations.append(Relation(f"a{i}", f"w{i}", {(2, 1), (4, 4), (8, 8)}))
+        latency += [[2, 4, 8], [1, 4, 8]]
+        loss += [[0.2, 0.05, 0.0], [0.3, 0.1, 0.0]]
+    loss = np.array(loss) / layers
+    index = {d.name: i for i, d in enumerate(decisions)}
+    return Problem(
+        decisions,
+        costs={"latency": latency},
+        relations=relations,
+        budgets={"latency": Budget.parse("0.6x")},
+        sensitivity=loss if sensitivity else None,
+        objective=lambda p: 0.95 - sum(loss[index[n], decisions[index[n]].options.index(b)] for n, b in p.items()),
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", AGENTS)
+def test_agents_measure_feasible_policies_only(method):
+    p = problem()
+    result = solve(p, method, evaluations=10, seed=0)
+    assert 1 <= len(result.evaluations) <= 10
+    assert not any(p.violations(e.policy) for e in result.evaluations)
+    assert len({e.policy for e in result.evaluations}) == len(result.evaluations)
+    assert result.counts["episodes"] >= len(result.evaluations)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["haq", "releq"])
+def test_agents_are_reproducible(method):
+    runs = [solve(problem(), method, evaluations=8, seed=2) for _ in range(2)]
+    assert [e.policy for e in runs[0].evaluations] == [e.policy for e in runs[1].evaluations]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ddpg_learns_after_its_warm_up():
+    result = solve(problem(), "haq", evaluations=25, seed=0, warm_up=4)
+    assert result.counts["episodes"] > 20
+
+
+def test_assumptions_are_told():
+    notes = " ".join(solve(problem(), "wang2024", evaluations=3).notes)
+    assert "assumption" in notes
+    assert "reconstructed" in notes
+
+
+def test_adrl_needs_a_profile():
+    with pytest.raises(SearchError, match="profile"):
+        solve(problem(sensitivity=False), "adrl", evaluations=3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_releq_projects_illegal_actions_and_records_probabilities():
+    result = solve(problem(), "releq", evaluations=6, seed=0)
+    assert result.counts["projected"] > 0
+    assert len(result.probabilities) == result.counts["episodes"]
+    np.testing.assert_allclose([sum(step) for step in result.probabilities[0]], 1.0, rtol=1e-5)
+
+
+def test_channels_of_a_layer_are_grouped():
+    assert layers_of(["a", "w[0]", "w[1]", "v[0]", "b"]) == [[0], [1, 2], [3], [4]]
