@@ -199,6 +199,7 @@ class AutoQnn:
         *,
         cost: ExpectedCost | None = None,
         start: float | None = None,
+        widths: Sequence[int] | None = None,
     ) -> PrecisionSearch:
         """Learn bits at given schemes (QPL).
 
@@ -207,21 +208,20 @@ class AutoQnn:
             target: average bits over all values of weights and activations (equation 6), or the cost.
             cost: differentiable cost (cycles, energy) to meet in place of average bits.
             start: first value of all bits; by default one more than the target, for a cost the largest width.
+            widths: allow only these; a single one trains at a fixed width.
 
         Raises:
-            SearchError: even the smallest widths are over the target.
+            SearchError: even the smallest widths are over the target, or a scheme has no allowed width.
         """
         first = start if start is not None else (target + 1 if cost is None else 32.0)
         learned: dict[str, LearnedBits] = {}
         for name, node in self.decided.items():
             scheme = schemes.get(name) or scheme_of(node, max(node.attribute("widths")))
             self._grids[name] = _grid(node, scheme)
-            widths = [width for width in node.attribute("widths") if width in get_scheme(scheme).widths]
-            if not widths:
-                raise SearchError(
-                    f"quantizer {name!r}: scheme {scheme!r} has none of the widths {node.attribute('widths')}"
-                )
-            learned[name] = LearnedBits(self._grids[name], widths, first)
+            allowed = set(get_scheme(scheme).widths).intersection(node.attribute("widths"), widths or range(1, 33))
+            if not allowed:
+                raise SearchError(f"quantizer {name!r}: scheme {scheme!r} has none of the widths that are allowed")
+            learned[name] = LearnedBits(self._grids[name], sorted(allowed), first)
         relaxation = Relaxation(learned, self.nodes)
         result = PrecisionSearch(Policy({}), {}, 0.0, target)
 
