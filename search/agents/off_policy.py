@@ -13,7 +13,7 @@ from qir.search.problem import Floats
 if TYPE_CHECKING:
     from qir.search.environment import QuantizationEnv
 
-PATIENCE = 200
+PATIENCE = 60
 _BASELINE = 0.5
 
 
@@ -100,8 +100,8 @@ class Ddpg:
             scaled = policy.scale_action(np.asarray(action, dtype=np.float32).reshape(1, -1))
             centred = np.array([reward - self._baseline], dtype=np.float32)
             buffer.add(
-                seen[None].astype(np.float32),
-                following[None].astype(np.float32),
+                np.asarray(seen[None], dtype=np.float32),
+                np.asarray(following[None], dtype=np.float32),
                 scaled,
                 centred,
                 np.array([last]),
@@ -123,7 +123,7 @@ class Ddpg:
 def _shapes_only(gymnasium: Any, width: int, actions: int) -> Any:
     """An environment that only tells its spaces."""
 
-    class Shapes(gymnasium.Env):  # type: ignore[misc,name-defined]  # gymnasium may be absent
+    class Shapes(gymnasium.Env):  # type: ignore[misc]  # gymnasium may be absent
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         action_space = gymnasium.spaces.Box(0.0, 1.0, (actions,), np.float32)
 
@@ -155,11 +155,13 @@ def run_episodes(env: QuantizationEnv, agent: Ddpg, choose: Chooser | None = Non
     counts = {"episodes": 0, "projected": 0}
     barren, known = 0, 0
     while env.ledger.remaining and barren < PATIENCE:
-        candidates, info, reward = [], {}, 0.0
+        candidates: list[Floats] = []
+        info: dict[str, Any] = {}
+        reward = 0.0
         observation, _ = env.reset()
         done = False
         while not done:
-            action = agent.act(observation)
+            action = agent.act(observation.astype(np.float64))
             candidates.append(action)
             tried = float(action[0]) if choose is None else choose(len(candidates) - 1, action)
             observation, reward, done, _, info = env.step([tried])

@@ -72,8 +72,8 @@ def adrl(
 ) -> Outcome:
     """ADRL (Ning et al. 2021): the actor proposes several actions, a profiled indicator picks the one to try.
 
-    The profile is the problem's sensitivity (one layer quantized at a time) beside its first cost: the candidate with the
-    least sum of both, each as a share of its range, is tried. That sum, and a critic that sees all candidates, are
+    The profile is the problem's sensitivity (one layer quantized at a time) beside its first cost: the candidate with
+    the least sum of both, each as a share of its range, is tried. That sum, and a critic that sees all candidates, are
     assumptions.
 
     Args:

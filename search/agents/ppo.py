@@ -25,9 +25,9 @@ def maskable_ppo(
     reference: float = 1.0,
     accuracy_scale: float = 1.0,
     learning_rate: float = 3e-3,
-    episodes_per_update: int = 4,
+    episodes_per_update: int | None = None,
     epochs: int = 20,
-    entropy: float = 0.01,
+    entropy: float | None = None,
     record: bool = True,
 ) -> Outcome:
     """Proximal policy optimisation with action masks.
@@ -44,16 +44,14 @@ def maskable_ppo(
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: turns the objective into a share in 0 to 1, for example 0.01 for percent.
         learning_rate: of Adam.
-        episodes_per_update: episodes between updates.
+        episodes_per_update: episodes between updates; by default 4, or 8 where every step has a reward.
         epochs: passes over the episodes in an update.
-        entropy: weight of the entropy bonus.
+        entropy: weight of the entropy bonus; by default 0.01, or 0 where every step has a reward.
         record: keep the action probabilities of every episode.
 
     Raises:
         SearchError: the number of evaluations was not given.
     """
-    if episodes_per_update < 2:
-        raise SearchError(f"rl: episodes_per_update is {episodes_per_update}; expected 2 or more")
     dense = run.problem.objective is None and reward == "accuracy" and enforcement == "mask"
     env = build_environment(
         run,
@@ -70,7 +68,10 @@ def maskable_ppo(
     except ImportError as error:
         raise MissingExtraError("sb3-contrib", "search") from error
     decisions = len(run.problem.decisions)
-    steps = decisions * episodes_per_update
+    episodes = episodes_per_update or (8 if dense else 4)
+    if episodes < 2:
+        raise SearchError(f"rl: episodes_per_update is {episodes}; expected 2 or more")
+    steps = decisions * episodes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         model = MaskablePPO(
@@ -82,7 +83,7 @@ def maskable_ppo(
             n_epochs=epochs,
             gamma=1.0,
             gae_lambda=0.95 if dense else 1.0,
-            ent_coef=entropy,
+            ent_coef=(0.0 if dense else 0.01) if entropy is None else entropy,
             policy_kwargs={"net_arch": [64, 64]},
             seed=run.seed,
             device="cpu",

@@ -24,9 +24,9 @@ def releq(
 ) -> Outcome:
     """ReLeQ (Elthakeb et al. 2020) with the settings of its published code.
 
-    LSTM of 128 units, clip 0.3 and one epoch (the paper's table says 0.1 and 3), entropy 0.01, GAE lambda 1. RecurrentPPO
-    has no masks: an illegal action is projected to the nearest legal one, counted, and the executed action is what is
-    learned from. The published code updates after every layer; here after whole episodes.
+    LSTM of 128 units, clip 0.3 and one epoch (the paper's table says 0.1 and 3), entropy 0.01, GAE lambda 1.
+    RecurrentPPO has no masks: an illegal action is projected to the nearest legal one, counted, and the executed action
+    is what is learned from. The published code updates after every layer; here after whole episodes.
 
     Args:
         run: the run.
