@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -45,11 +44,9 @@ class VerifyEach(Instrument):
 
     def after(self, step: Pass, module: Module, changed: bool) -> None:
         """Raise `VerifyError` when the pass broke the module."""
-        del step, changed
-        if find_spec("qir.verifier") is None:
-            return
         from qir.verifier import verify
 
+        del step, changed
         if (module.version, module.policy_version) != self._versions:
             verify(module, self.rules)
 
