@@ -23,8 +23,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 SIMPLIFY = (
-    "eliminate-identities,fold-constants,eliminate-common-subexpressions,fold-batchnorm,canonicalize,"
-    "fold-constants,eliminate-dead-code"
+    "eliminate-identities,eliminate-common-subexpressions,fold-constants,fold-batchnorm,canonicalize,"
+    "fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 )
 """The pipeline that brings a float network as it was exported into the form that quantization starts from."""
 
