@@ -10,6 +10,7 @@ Its attributes are the truth about bits; the `QuantType` of its result is derive
 | axis | INT, absent = per tensor | channel axis |
 | widths | INTS, ascending | candidate widths |
 | ranges | TENSOR float32 [widths, channels or 1, 2] | (low, high) a candidate width; absent before calibration |
+| levels_N | TENSOR float32 [channels or 1, codes] | levels at N bits, for schemes that store them (k-means, residual) |
 | stale | INT | 1 when the quantized weight changed after calibration |
 """
 
@@ -97,6 +98,17 @@ def set_ranges(node: Node, ranges: Array) -> None:
     node.set_attribute("stale", None)
 
 
+def set_levels(node: Node, bits: int, levels: Array) -> None:
+    """Store the levels of a width, in the order of codes: float32 [channels or 1, codes].
+
+    For schemes whose grid does not follow from a range (`Scheme.stores_levels`).
+    """
+    array = np.asarray(levels, dtype=np.float32)
+    if array.ndim != 2 or not 1 <= array.shape[1] <= 1 << bits or not np.isfinite(array).all():
+        raise QirError(f"quantizer {node.name!r}: levels {array.shape} are not finite [channels, 1 to {1 << bits}]")
+    node.set_attribute(f"levels_{bits}", Tensor.of(array))
+
+
 def result_type(node: Node) -> Type:
     """The type of a fake-quant node's result: its operand's shape on the grid that the attributes name."""
     value = node.input(0)
@@ -156,5 +168,8 @@ def parameters_of(node: Node, bits: int | None = None) -> QuantParameters:
         raise QirError(f"quantizer {node.name!r} is not calibrated: run the pass calibrate first")
     if node.attribute("stale", 0):
         raise QirError(f"quantizer {node.name!r}: its weight changed after calibration: calibrate again")
-    scheme = get_scheme(scheme_of(node, chosen))
-    return scheme.parameters(ranges, chosen, bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0)))
+    scheme, signed = get_scheme(scheme_of(node, chosen)), bool(node.attribute("signed", 1))
+    levels: Tensor | None = node.attribute(f"levels_{chosen}")
+    if scheme.stores_levels and levels is not None:
+        return scheme.parameters_from_levels(levels.numpy(), chosen, signed)
+    return scheme.parameters(ranges, chosen, signed, bool(node.attribute("narrow", 0)))
