@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qir.backends.torch_module import TorchModule
 from qir.backends.torch_quantizers import get_torch_scheme
 from qir.errors import DataError, SearchError
-from qir.fake_quant import bits_of, quantizers, scheme_of, set_ranges
+from qir.fake_quant import bits_of, quantizers, scheme_of, set_levels, set_ranges
 from qir.graph import Node
 from qir.module import Module
 from qir.passes.weight_ranges import weight_ranges
@@ -247,7 +247,8 @@ class AutoQnn:
         def value(widths: Mapping[str, int]) -> float:
             if cost is not None:
                 return cost.at({**fixed, **widths})
-            return float(average_bits({n: torch.tensor(float(w)) for n, w in widths.items()}, relaxation.elements))
+            counts = {name: relaxation.elements[name] for name in widths}
+            return sum(width * counts[name] for name, width in widths.items()) / sum(counts.values())
 
         rounded = round_within(result.learned, widths_of, value, target)
         result.policy, result.average = Policy({**fixed, **rounded}), value(rounded)
@@ -259,9 +260,6 @@ class AutoQnn:
         Args:
             schemes: scheme of each decided quantizer.
             policy: width of each quantizer.
-
-        Raises:
-            SearchError: a scheme stores levels, which fake-quant nodes have no room for.
         """
         made = self.module.clone()
         self.network.write_back(made)
@@ -270,15 +268,14 @@ class AutoQnn:
                 _refit(node)
                 continue
             grid = self._grids[name]
-            if grid.scheme.scheme.stores_levels:
-                raise SearchError(
-                    f"quantizer {name!r}: scheme {grid.scheme.name!r} stores levels, for which the graph has no room: "
-                    "leave it out of the candidates"
-                )
             widths = tuple(width for width in node.attribute("widths") if width in get_scheme(schemes[name]).widths)
             node.set_attribute("scheme", schemes[name])
             node.set_attribute("widths", widths)
-            set_ranges(node, np.stack([grid.stored(width) for width in widths]))
+            stored = [grid.stored(width) for width in widths]
+            set_ranges(node, np.stack([pair[:, [0, -1]] for pair in stored]))
+            if grid.scheme.scheme.stores_levels:
+                for width, levels in zip(widths, stored, strict=True):
+                    set_levels(node, width, levels)
             node.set_attribute("bits", policy[name])
         return made
 
@@ -333,6 +330,32 @@ class AutoQnn:
         with self.network.quantizers_off():
             (logits, *_) = self.network(torch.from_numpy(self.images[chosen]), hook=relaxation)
         return F.cross_entropy(logits, torch.from_numpy(self.labels[chosen]))
+
+
+def autoqnn(
+    module: Module,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    target: float = 3.0,
+    cost: ExpectedCost | None = None,
+    candidates: Sequence[str] = CANDIDATES,
+    granularity: str = "layer",
+    protocol: AutoQnnProtocol | None = None,
+    progress: Progress | None = None,
+) -> tuple[Module, SchemeSearch, PrecisionSearch]:
+    """Run Algorithm 2: search schemes, learn bits, write both back; arguments as in `AutoQnn` and its stages.
+
+    Returns:
+        The quantized network, what the scheme search found, what precision learning found.
+
+    Raises:
+        DataError, SearchError: as `AutoQnn`.
+    """
+    run = AutoQnn(module, images, labels, protocol or AutoQnnProtocol(), progress)
+    found = run.search_schemes(candidates, granularity=granularity)
+    learned = run.learn_precision(found.schemes, target, cost=cost)
+    return run.finish(found.schemes, learned.policy), found, learned
 
 
 def _refit(node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qir.errors import SearchError
+
+if TYPE_CHECKING:
+    from qir.backends.cost_table import CostTable
 
 
 def average_bits(bits: Mapping[str, Tensor], elements: Mapping[str, int]) -> Tensor:
@@ -68,17 +72,35 @@ class ExpectedCost:
                 )
         self.terms = tuple(terms)
 
+    @staticmethod
+    def of_table(table: CostTable, metric: str = "cycles") -> ExpectedCost:
+        """The terms of a target's cost table.
+
+        Args:
+            table: costs of a network on a target.
+            metric: `cycles`, `energy_pj`, `total_bytes` or `bit_operations`.
+
+        Raises:
+            SearchError: a pair of widths is illegal or a cost unknown.
+        """
+        return ExpectedCost(
+            [
+                CostTerm(row.activation, row.weight, row.activation_widths, row.weight_widths, row.matrix(metric))
+                for row in table
+            ]
+        )
+
     def __call__(self, bits: Mapping[str, Tensor]) -> Tensor:
         """The expected cost: a scalar that carries gradients to the bits.
 
         Args:
             bits: real-valued bits of each quantizer, scalars.
         """
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float64)
         for term in self.terms:
             left = _shares(bits, term.activation, term.activation_widths)
             right = _shares(bits, term.weight, term.weight_widths)
-            total = total + left @ torch.from_numpy(term.cost).float() @ right
+            total = total + left @ torch.from_numpy(term.cost) @ right
         return total
 
     def at(self, bits: Mapping[str, int]) -> float:
@@ -89,12 +111,12 @@ class ExpectedCost:
 def _shares(bits: Mapping[str, Tensor], name: str | None, widths: Sequence[int]) -> Tensor:
     """How much each width takes part: two neighbours share a real-valued width linearly."""
     if name is None or len(widths) == 1:
-        return torch.ones(1)
+        return torch.ones(1, dtype=torch.float64)
     if name not in bits:
         raise SearchError(f"cost: no bits for quantizer {name!r}; expected one of {sorted(bits)}")
-    grid = torch.tensor(widths, dtype=torch.float32)
-    value = bits[name].clamp(widths[0], widths[-1])
+    grid = torch.tensor(widths, dtype=torch.float64)
+    value = bits[name].double().clamp(widths[0], widths[-1])
     gaps = torch.diff(grid)
-    rising = torch.cat([torch.ones(1), (value - grid[:-1]) / gaps]).clamp(0, 1)
-    falling = torch.cat([(grid[1:] - value) / gaps, torch.ones(1)]).clamp(0, 1)
+    rising = torch.cat([torch.ones(1, dtype=torch.float64), (value - grid[:-1]) / gaps]).clamp(0, 1)
+    falling = torch.cat([(grid[1:] - value) / gaps, torch.ones(1, dtype=torch.float64)]).clamp(0, 1)
     return torch.minimum(rising, falling)

@@ -5,7 +5,7 @@ import torch
 from qir.backends.torch_module import TorchModule
 from qir.backends.torch_quantizers import get_torch_scheme
 from qir.errors import DataError, SearchError
-from qir.fake_quant import make_fake_quant, quantizers, set_ranges
+from qir.fake_quant import make_fake_quant, parameters_of, quantizers, set_ranges
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.quantizers import get_scheme
@@ -173,7 +173,7 @@ def test_algorithm_two_ends_within_the_target_and_can_be_written_back():
     images, labels = data()
     module = network()
     run = AutoQnn(module, images, labels, FAST)
-    found = run.search_schemes(candidates=("fixedq", "zoomq", "clipq", "potq", "binary"), bits=3)
+    found = run.search_schemes(candidates=("fixedq", "zoomq", "clipq", "potq", "resq", "binary"), bits=3)
     assert set(found.schemes) == {"x0", "weight0", "x1", "weight1"}
     assert len(found.probabilities) == 3
     assert sum(found.probabilities[-1]["x0"].values()) == pytest.approx(1.0)
@@ -188,6 +188,27 @@ def test_algorithm_two_ends_within_the_target_and_can_be_written_back():
     assert all(node.attribute("bits") == 8 for node in quantizers(module.graph).values())
     (logits,) = TorchModule(made)(torch.from_numpy(images))
     assert (logits.argmax(1).numpy() == labels).mean() > 0.6
+
+
+def test_levels_of_residual_binaries_are_written_back():
+    images, labels = data(64)
+    run = AutoQnn(network(), images, labels, FAST)
+    schemes = dict.fromkeys(run.decided, "resq")
+    precision = run.learn_precision(schemes, target=3.0, widths=(3,))
+    weight = quantizers(run.finish(schemes, precision.policy).graph)["weight0"]
+    scheme, constant = get_scheme("resq"), weight.operands[0].constant.numpy()
+    expected = scheme.fake_quantize(constant, run._grids["weight0"]._grid(3))
+    np.testing.assert_allclose(scheme.fake_quantize(constant, parameters_of(weight)), expected, atol=1e-5)
+
+
+def test_terms_come_from_a_cost_table():
+    class Row:
+        activation, weight, activation_widths, weight_widths = "a", None, (2, 4), (32,)
+
+        def matrix(self, metric):
+            return np.array([[1.0], [3.0]]) * (2 if metric == "energy_pj" else 1)
+
+    assert ExpectedCost.of_table([Row()], "energy_pj").at({"a": 4}) == 6.0
 
 
 def test_model_wide_search_shares_one_scheme_per_kind():
