@@ -8,7 +8,9 @@ the life cycle planned → calibrated → uniform or table follows MLIR's quant 
 from __future__ import annotations
 
 import enum
+import json
 import math
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -176,7 +178,7 @@ class QuantType:
 
     def __str__(self) -> str:
         bits = "[" + ",".join(map(str, self.bits)) + "]" if isinstance(self.bits, tuple) else str(self.bits)
-        parts = [f"{'s' if self.signed else 'u'}{bits}", self.scheme]
+        parts = [f"{'s' if self.signed else 'u'}{bits}", _scheme_text(self.scheme)]
         if self.narrow:
             parts.append("narrow")
         parts += [f"{k}={v}" for k, v in (("axis", self.axis), ("block", self.block)) if v is not None]
@@ -270,7 +272,12 @@ class TensorType:
 def _dim_text(dim: Dim) -> str:
     if dim is None:
         return "?"
-    return str(dim) if isinstance(dim, int) else '"' + dim.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(dim) if isinstance(dim, int) else json.dumps(dim)
+
+
+def _scheme_text(scheme: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z_][\w.\-]*", scheme, re.ASCII) and scheme != "narrow"
+    return scheme if plain else json.dumps(scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,3 +325,14 @@ Type = TensorType | UnknownType | SequenceType | OptionalType | OpaqueType
 def tensor_type(element: DType | QuantType, shape: tuple[Dim, ...] | None) -> TensorType:
     """A shared `TensorType`: equal types are one object, which keeps large graphs small."""
     return TensorType(element, shape)
+
+
+def parse_type(text: str) -> Type:
+    """The type that `str()` of a type wrote.
+
+    Raises:
+        ParseError: the text is no type, or a type that breaks one of its constraints.
+    """
+    from qir.type_text import type_of_text
+
+    return type_of_text(text)
