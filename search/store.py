@@ -72,6 +72,8 @@ class Store:
             self._engine = sql.create_engine(url)
         except (sql.exc.ArgumentError, ImportError) as error:
             raise SearchError(f"store {self._where!r}: {error}; expected a file or an SQLAlchemy URL") from error
+        if self._engine.dialect.name == "sqlite":
+            sql.event.listen(self._engine, "connect", _prepare_sqlite)
         self._prepare(metadata)
 
     def get(self, identity: Mapping[str, str], policy: Mapping[str, Bits]) -> Measured | None:
@@ -130,8 +132,6 @@ class Store:
 
     def _prepare(self, metadata: Any) -> None:
         with self._connection() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.execute(self._sql.text("PRAGMA busy_timeout = 30000"))
             metadata.create_all(connection, checkfirst=True)
             about = self._about
             found = connection.execute(self._sql.select(about.c.value).where(about.c.name == "version")).scalar()
@@ -155,6 +155,12 @@ class Store:
                 f"store {self._where!r}: {cause}; nothing that was stored before is lost. Check the path, the free "
                 "space and the permissions, then start again: the run resumes"
             ) from error
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Wait for other writers; a write-ahead log survives the death of a process without a sync per row."""
+    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def key(identity: Mapping[str, str], policy: Mapping[str, Bits]) -> str:

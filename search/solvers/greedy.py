@@ -7,6 +7,7 @@ import numpy as np
 from qir.errors import SearchError
 from qir.search.moves import Widths, neighbours, projected
 from qir.search.problem import Floats, Indices, Problem
+from qir.search.solvers.filling import filled
 from qir.search.solvers.run import Outcome, Row, Run
 from qir.search.tables import AdditiveCost
 
@@ -31,11 +32,7 @@ def greedy(run: Run) -> Outcome:
             if lower is None or not run.problem.feasible(np.array([lower]))[0]:
                 raise SearchError("greedy: no step meets the budgets; use milp")
         row, steps = lower, steps + 1
-    while True:
-        better = _up(run.problem, widths, sensitivity, row)
-        if better is None:
-            return Outcome(row=row, counts={"steps": steps})
-        row, steps = better, steps + 1
+    return Outcome(row=filled(run.problem, sensitivity, row), counts={"steps": steps})
 
 
 def _least_sensitive(run: Run, sensitivity: AdditiveCost) -> Row:
@@ -65,11 +62,3 @@ def _down(problem: Problem, widths: Widths, sensitivity: AdditiveCost, row: Row)
         return None
     price = (loss[1:] - loss[0])[useful] / saved[useful]
     return found[int(useful[price.argmin()])]
-
-
-def _up(problem: Problem, widths: Widths, sensitivity: AdditiveCost, row: Row) -> Row | None:
-    found = neighbours(problem, widths, row)
-    rows = np.array([row, *found])
-    loss = sensitivity.total(rows)
-    better = (loss < loss[0] - 1e-15) & problem.tables.feasible(rows)
-    return found[int(np.where(better, loss, np.inf).argmin()) - 1] if better.any() else None

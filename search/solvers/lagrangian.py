@@ -11,6 +11,7 @@ from qir.errors import SearchError
 from qir.search.completion import frontiers
 from qir.search.problem import Floats, Problem
 from qir.search.result import Evaluation
+from qir.search.solvers.filling import filled
 from qir.search.solvers.run import Outcome, Row, Run
 from qir.search.tables import AdditiveCost, Edge, Tables
 
@@ -72,7 +73,7 @@ class Relaxed:
 
 
 def lagrangian(run: Run, iterations: int = 100) -> Outcome:
-    """Subgradient ascent on the multipliers; the best feasible policy met on the way, and the best dual bound.
+    """Subgradient ascent on the multipliers; the best feasible policy met on the way, filled up, and the best bound.
 
     Args:
         run: the run.
@@ -111,12 +112,12 @@ def _outcome(run: Run, met: dict[Row, float], bound: float) -> Outcome:
     row = min(met, key=lambda r: met[r]) if met else _cheapest(run.problem)
     if row is None:
         raise SearchError("lagrangian: no multiplier led to a feasible policy; use milp")
-    value = run.problem.tables.sensitivity.total(np.array([row]))[0] if run.problem.tables.sensitivity else np.inf
+    sensitivity = run.additive_sensitivity("lagrangian")
+    row = filled(run.problem, sensitivity, row)
+    value = float(sensitivity.total(np.array([row]))[0])
     extra: list[Evaluation] = [run.ledger.evaluation(r, v) for r, v in met.items()]
     proved = value - bound <= 1e-9 * max(1.0, abs(value))
-    return Outcome(
-        row=row, status="optimal" if proved else "feasible", bound=min(float(bound), float(value)), extra=extra
-    )
+    return Outcome(row=row, status="optimal" if proved else "feasible", bound=min(float(bound), value), extra=extra)
 
 
 def weighted(
