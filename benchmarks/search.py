@@ -100,9 +100,8 @@ def overheads() -> None:
     print(f"  evaluation in process        {clock(lambda: solve(problem, 'random', evaluations=1000), 1000):.3f}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.db"
-        print(
-            f"  with an SQLite store         {clock(lambda: solve(problem, 'random', evaluations=200, store=path), 200):.3f}"
-        )
+        stored = clock(lambda: solve(problem, "random", evaluations=200, store=path), 200)
+        print(f"  with an SQLite store         {stored:.3f}")
     with LocalProcesses(2) as workers:
         solve(problem, "random", evaluations=10, executor=workers)
         shared = clock(lambda: solve(problem, "random", evaluations=1000, executor=workers), 1000)
