@@ -9,12 +9,13 @@ from typing import ClassVar
 from qir.errors import PassError
 from qir.graph import Graph
 from qir.module import Module
-from qir.passes import fuse_affine, fuse_pad, fuse_transposes, recognize_activations, recognize_layer_norm
+from qir.passes import fold_reshape, fuse_affine, fuse_pad, fuse_transposes, recognize_activations, recognize_layer_norm
 from qir.passes.eliminate_identities import EliminateIdentities
 from qir.passes.manager import Pass, PassContext
 from qir.passes.rules import Rule
 
 RULES: tuple[Rule, ...] = (
+    *fold_reshape.RULES,
     *fuse_affine.RULES,
     *fuse_pad.RULES,
     *fuse_transposes.RULES,
@@ -23,7 +24,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 SIMPLIFY = (
-    "eliminate-identities,eliminate-common-subexpressions,fold-constants,fold-batchnorm,canonicalize,"
+    "freeze-inputs,eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,fold-batchnorm,canonicalize,"
     "fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 )
 """The pipeline that brings a float network as it was exported into the form that quantization starts from."""

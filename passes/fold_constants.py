@@ -11,9 +11,10 @@ from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.constants import array_of, constant_of, erase, frozen, is_standard
+from qir.passes.fold_reshape import computed_dims
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
-from qir.types import Dim, TensorType
+from qir.types import TensorType
 
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -116,54 +117,21 @@ def _replace(node: Node, values: list[Array]) -> None:
     erase(node)
 
 
-def _dims(value: Value | None) -> tuple[Dim, ...] | None:
-    return value.type.shape if value is not None and isinstance(value.type, TensorType) else None
-
-
-def _shape_of(node: Node) -> tuple[Dim, ...] | None:
-    """The dimensions that a Shape node hands out, some of them unknown."""
-    dims = _dims(node.input(0)) if is_standard(node, "Shape") else None
-    if dims is None:
-        return None
-    start, end = node.attribute("start", 0), node.attribute("end", len(dims))
-    return dims[slice(start, end)]
-
-
 def _known_shape(node: Node) -> list[Array] | None:
-    """What Shape, Size, and Gather or Slice of a Shape give when the dimensions they ask for are known."""
-    if is_standard(node, "Shape"):
-        return _numbers(_shape_of(node))
+    """What a node that computes with shapes gives when the dimensions it asks for are known."""
     if is_standard(node, "Size"):
-        dims = _dims(node.input(0))
-        known = None if dims is None else _numbers(dims)
-        return None if known is None else [np.asarray(known[0].prod(dtype=np.int64))]
-    source = node.input(0)
-    shape = _shape_of(source.producer) if source is not None and source.producer is not None else None
-    if shape is None:
+        data = node.input(0)
+        shape = data.type.static_shape() if data is not None and isinstance(data.type, TensorType) else None
+        return None if shape is None else [np.asarray(np.prod(shape, dtype=np.int64))]
+    if not is_standard(node, "Shape", "Gather", "Slice"):
         return None
-    if is_standard(node, "Gather"):
-        return _gathered(node, shape)
-    return _sliced(node, shape) if is_standard(node, "Slice") else None
-
-
-def _numbers(dims: tuple[Dim, ...] | None) -> list[Array] | None:
-    if dims is None or not all(isinstance(d, int) for d in dims):
+    dims = computed_dims(node.result)
+    if dims is None or not all(isinstance(dim, int) for dim in dims):
         return None
-    return [np.array(dims, dtype=np.int64)]
+    scalar = is_standard(node, "Gather") and _is_scalar(node.input(1))
+    return [np.array(dims[0] if scalar else dims, dtype=np.int64)]
 
 
-def _gathered(node: Node, shape: tuple[Dim, ...]) -> list[Array] | None:
-    indices = array_of(node.input(1))
-    if indices is None or not all(-len(shape) <= i < len(shape) for i in indices.reshape(-1)):
-        return None
-    known = _numbers(tuple(shape[i] for i in indices.reshape(-1)))
-    return None if known is None else [known[0].reshape(indices.shape)]
-
-
-def _sliced(node: Node, shape: tuple[Dim, ...]) -> list[Array] | None:
-    given = [array_of(node.input(index)) for index in (1, 2, 4)]
-    starts, ends, steps = given
-    if starts is None or ends is None or (steps is None and node.input(4) is not None):
-        return None
-    step = 1 if steps is None else int(steps[0])
-    return _numbers(shape[int(starts[0]) : int(ends[0]) : step]) if step > 0 else None
+def _is_scalar(value: Value | None) -> bool:
+    constant = constant_of(value)
+    return constant is not None and constant.shape == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from qir.graph import Graph
+from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
@@ -15,6 +15,8 @@ from qir.passes.raise_operators import raise_operator
 from qir.passes.raise_qdq import raise_dequantize, raise_grid_keeper, raise_quantize
 from qir.passes.raise_qonnx import QONNX_DOMAINS, raise_qonnx
 from qir.passes.raise_state import RaiseState
+
+_DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ConvInteger", "MatMulInteger"}
 
 
 @dataclass
@@ -67,9 +69,11 @@ class RaiseQuantized(Pass):
         for node in graph.nodes:
             for inner in node.subgraphs():
                 self._raise_graph(inner, report)
-            if is_standard(node, "QuantizeLinear"):
+            if node.op in _DYNAMIC:
+                state.leave(node, "its activations are quantized at run time")
+            elif _is_linear(node, "QuantizeLinear"):
                 raise_quantize(node, state)
-            elif is_standard(node, "DequantizeLinear"):
+            elif _is_linear(node, "DequantizeLinear"):
                 raise_dequantize(node, state)
             elif node.domain in QONNX_DOMAINS:
                 raise_qonnx(node, state)
@@ -89,6 +93,11 @@ def raise_quantized(module: Module) -> Module:
     """
     RaiseQuantized().run(module, PassContext())
     return module
+
+
+def _is_linear(node: Node, op: str) -> bool:
+    """Whether the node is this quantizer of ONNX's own set, or of ONNX Runtime's (16 and 4 bits before opset 21)."""
+    return is_standard(node, op) or (node.op == op and node.domain == "com.microsoft")
 
 
 def _drop_unused_domains(module: Module) -> None:

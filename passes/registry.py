@@ -30,6 +30,8 @@ _PASSES = {
     "equalize-weights": "equalize_weights:EqualizeWeights",
     "fold-batchnorm": "fold_batchnorm:FoldBatchNorm",
     "fold-constants": "fold_constants:FoldConstants",
+    "freeze-inputs": "freeze_inputs:FreezeInputs",
+    "infer-types": "infer_types:InferTypes",
     "insert-fake-quant": "insert_fake_quant:InsertFakeQuant",
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
     "raise-quantized": "raise_quantized:RaiseQuantized",

@@ -8,6 +8,7 @@ from qir.passes.eliminate_common_subexpressions import EliminateCommonSubexpress
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.eliminate_identities import EliminateIdentities
 from qir.passes.fold_constants import FoldConstants
+from qir.passes.freeze_inputs import FreezeInputs
 from qir.passes.testing import largest_error, random_inputs, run_onnxruntime
 
 
@@ -171,6 +172,18 @@ def test_what_would_grow_too_large_is_not_folded(builder):
     assert not run(FoldConstants(), module)
     assert "larger than" in next(iter(module.meta["fold-constants"].values()))
     assert run(FoldConstants(largest=10**7), module, 1e-6)
+
+
+def test_inputs_with_defaults_are_frozen_where_no_caller_can_replace_them(builder):
+    for ir_version, frozen in ((3, True), (8, False)):
+        b = builder(opset=9, ir_version=ir_version)
+        y = b.node("MatMul", [b.input("x", [2, 3]), b.normal("w", 3, 4)])
+        b.inputs.append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [3, 4]))
+        module = b.module(y)
+        assert run(FreezeInputs(), module) is frozen
+        assert len(module.graph.inputs) == (1 if frozen else 2)
+        assert [value.name for value in module.graph.constants] == (["w"] if frozen else [])
+        assert module.ir_version == (4 if frozen else 8)
 
 
 def test_a_branch_is_swept_and_what_it_captured_is_freed(builder):

@@ -112,6 +112,36 @@ def test_networks_quantized_by_onnxruntime(tmp_path, builder, form, per_channel,
     assert {"conv1.weight", "conv2.weight", "fc.weight"} <= names
 
 
+@pytest.mark.parametrize(("activations", "weights"), [("QUInt16", "QInt8"), ("QUInt8", "QInt4")])
+def test_other_widths_by_onnxruntime(tmp_path, builder, activations, weights):
+    from onnxruntime.quantization import QuantType
+
+    types = {"activation_type": getattr(QuantType, activations), "weight_type": getattr(QuantType, weights)}
+    path, feed = quantize(tmp_path, builder, per_channel=True, **types)
+    module = qir.load(path)
+    expected = run_onnxruntime(module, feed)
+    raise_quantized(module)
+    assert not module.meta["raise-quantized"].left
+    bits = {node.attribute("bits") for node in module.graph.fake_quants() if not node.input(0).is_constant}
+    assert bits == {16 if activations == "QUInt16" else 8}
+    weights_bits = {node.attribute("bits") for node in module.graph.fake_quants() if node.input(0).is_constant}
+    assert max(weights_bits) == (8 if weights == "QInt8" else 4)
+    if activations == "QUInt8":
+        assert largest_error(expected, run_onnxruntime(lowered(module), feed)) < 1e-5
+
+
+def test_dynamic_quantization_is_left_and_listed(tmp_path, builder):
+    from onnxruntime.quantization import quantize_dynamic
+
+    b = builder()
+    module = b.module(b.node("MatMul", [b.input("x", [3, 4]), b.normal("w", 4, 5)]))
+    qir.save(module, tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx")
+    module = qir.load(tmp_path / "dynamic.onnx")
+    raise_quantized(module)
+    assert "at run time" in " ".join(module.meta["raise-quantized"].left.values())
+
+
 def test_clip_between_narrows_the_width_and_grid_keepers_stay(builder):
     b = builder(opset=13)
     x = b.input("x", [2, 3, 4, 4])
