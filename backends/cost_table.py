@@ -176,11 +176,11 @@ def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> Cos
 
 
 def _is_costed(node: Node, model: CostModel[Any]) -> bool:
-    if node.is_fake_quant or node.op in {"Constant", "Identity"}:
+    if node.is_fake_quant:
         return False
     if op_of(node).quantizable(node) is not None:
         return True
-    return node.op not in model.target.fused_ops and not op_of(node).is_free
+    return node.op not in model.target.fused_ops and not op_of(node).is_view
 
 
 def _row(node: Node, model: CostModel[Any], batch: int) -> CostRow:

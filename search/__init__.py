@@ -7,6 +7,13 @@ if __name__ != "qir.search":
     raise ImportError(f"import this package as qir.search, not as {__name__}")
 
 if TYPE_CHECKING:
+    from qir.search.preparation import prepare as prepare
+    from qir.search.metrics.output_divergence import output_divergence as output_divergence
+    from qir.search.network import network_problem as network_problem
+    from qir.search.preparation import load_network as load_network
+    from qir.search.evaluation import EvaluationProtocol as EvaluationProtocol
+    from qir.search.comparison import Comparison as Comparison
+    from qir.search.evaluation import AccuracyObjective as AccuracyObjective
     from qir.search.environment import QuantizationEnv as QuantizationEnv
     from qir.search.methods import METHODS as METHODS
     from qir.search.methods import leaderboard as leaderboard
@@ -25,6 +32,13 @@ if TYPE_CHECKING:
     from qir.search.store import Store as Store
 
 _HOME = {
+    "prepare": "preparation",
+    "output_divergence": "metrics.output_divergence",
+    "network_problem": "network",
+    "load_network": "preparation",
+    "EvaluationProtocol": "evaluation",
+    "Comparison": "comparison",
+    "AccuracyObjective": "evaluation",
     "Budget": "problem",
     "DaskCluster": "parallel",
     "Decision": "problem",

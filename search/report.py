@@ -6,11 +6,17 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qir.errors import MissingExtraError
-from qir.search.result import Evaluation, Progress, Result
+from qir.search.comparison import HEADINGS
+from qir.search.result import Evaluation, Result
+
+if TYPE_CHECKING:
+    from qir.backends.cost_table import CostTable
+    from qir.search.comparison import Comparison
 
 
 @dataclass
@@ -24,7 +30,10 @@ class Report:
         bits: per layer (input bits, weight bits) of the policy found.
         cycles: per layer (cycles of the reference, cycles of the policy found).
         bound_by: per layer what bounds it.
-        episodes: what the search told after every episode.
+        episodes: number and value of every policy measured, in order.
+        results: every evaluation of each searcher, by label.
+        budget: name of the cost and its limit as a share of the reference.
+        reference_cost: what ratios are shares of.
         rows: closing table, first row headings.
     """
 
@@ -34,7 +43,7 @@ class Report:
     bits: Sequence[tuple[int, int]] = ()
     cycles: Sequence[tuple[float, float]] = ()
     bound_by: Sequence[str] = ()
-    episodes: Sequence[Progress] = ()
+    episodes: Sequence[tuple[int, float]] = ()
     results: Mapping[str, Result] = field(default_factory=dict)
     budget: tuple[str, float] | None = None
     reference_cost: float = 1.0
@@ -74,8 +83,12 @@ class Report:
         go = _plotly()
         figure = go.Figure(
             [
-                go.Bar(name="input bits", x=list(self.layers), y=[a for a, _ in self.bits], text=[a for a, _ in self.bits]),
-                go.Bar(name="weight bits", x=list(self.layers), y=[w for _, w in self.bits], text=[w for _, w in self.bits]),
+                go.Bar(
+                    name="input bits", x=list(self.layers), y=[a for a, _ in self.bits], text=[a for a, _ in self.bits]
+                ),
+                go.Bar(
+                    name="weight bits", x=list(self.layers), y=[w for _, w in self.bits], text=[w for _, w in self.bits]
+                ),
             ]
         )
         return figure.update_layout(title="Bits per layer of the policy found", yaxis_title="bits", **_LAYOUT)
@@ -87,23 +100,37 @@ class Report:
         figure = go.Figure(
             [
                 go.Bar(name="uniform 8/8", x=list(self.layers), y=[before for before, _ in self.cycles]),
-                go.Bar(name="policy found", x=list(self.layers), y=[after for _, after in self.cycles], text=list(self.bound_by)),
+                go.Bar(
+                    name="policy found",
+                    x=list(self.layers),
+                    y=[after for _, after in self.cycles],
+                    text=list(self.bound_by),
+                ),
             ]
         )
-        return figure.update_layout(title="Latency per layer before and after (label: what bounds it)", yaxis_title="cycles", **_LAYOUT)
+        return figure.update_layout(
+            title="Latency per layer before and after (label: what bounds it)", yaxis_title="cycles", **_LAYOUT
+        )
 
     def _rewards(self) -> Any:
         if not self.episodes:
             return None
         go = _plotly()
-        x = [episode.episode for episode in self.episodes]
+        x = [episode for episode, _ in self.episodes]
+        values = [value for _, value in self.episodes]
+        best = list(accumulate(values, max))
         figure = go.Figure(
             [
-                go.Scatter(name="reward", x=x, y=[e.reward for e in self.episodes], mode="markers"),
-                go.Scatter(name="best so far", x=x, y=[e.best for e in self.episodes], mode="lines", line_shape="hv"),
+                go.Scatter(name="measured", x=x, y=values, mode="markers"),
+                go.Scatter(name="best so far", x=x, y=best, mode="lines", line_shape="hv"),
             ]
         )
-        return figure.update_layout(title="Reward over episodes", xaxis_title="episode", yaxis_title="reward", **_LAYOUT)
+        return figure.update_layout(
+            title="Accuracy on the search-validation split over episodes (reward = 10 x accuracy)",
+            xaxis_title="episode",
+            yaxis_title="accuracy",
+            **_LAYOUT,
+        )
 
     def _trade(self) -> Any:
         if not self.results:
@@ -128,6 +155,44 @@ class Report:
             yaxis_title="accuracy",
             **_LAYOUT,
         )
+
+
+def search_report(
+    comparison: Comparison, table: CostTable, results: Mapping[str, Result], *, title: str = "Mixed-precision search"
+) -> Report:
+    """The report of a search: its first result is the one whose bits and latency are shown.
+
+    Args:
+        comparison: closing table, network, constraints and budget.
+        table: cost of every node.
+        results: by label; the first is the search, the others are what it is held against.
+    """
+    constraints, problem = comparison.objective.constraints, comparison.problem
+    found = next(iter(results.values()))
+    widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
+    chosen = constraints.complete({k: v for k, v in found.policy.items() if isinstance(v, int)})
+    before = {cost.node: cost for cost in table.rows(widest)}
+    after = [cost for cost in table.rows(chosen) if cost.weight_bits is not None]
+    limit = float(problem.limit(comparison.budget)) if comparison.budget in problem.budgets else None
+    reference = problem.cost(comparison.budget, found.policy) / problem.ratio(comparison.budget, found.policy)
+    return Report(
+        title=title,
+        facts=[
+            f"target {table.target}; seed {found.seed}; {len(found.evaluations)} policies measured; certificate: {found.certificate}",
+            f"accuracy of the search: split {comparison.objective.validation.split}; of the table: split "
+            f"{comparison.test.split}, measured once",
+            f"wall time of the search {found.seconds:.0f} s",
+        ],
+        layers=[cost.node for cost in after],
+        bits=[(cost.activation_bits, cost.weight_bits or 0) for cost in after],
+        cycles=[(before[cost.node].cycles, cost.cycles) for cost in after],
+        bound_by=[cost.bound_by for cost in after],
+        episodes=[(i + 1, e.value) for i, e in enumerate(found.evaluations)],
+        results=results,
+        budget=None if limit is None else (comparison.budget, limit / reference),
+        reference_cost=reference,
+        rows=[HEADINGS, *(row.cells() for row in comparison.rows)],
+    )
 
 
 _LAYOUT: dict[str, Any] = {"template": "plotly_white", "height": 420, "barmode": "group"}

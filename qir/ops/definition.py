@@ -50,7 +50,8 @@ class OpDef:
         domain: operator domain, "" is ONNX's own.
         since_version: first version of the operator set that defines the op this way.
         operands: node → where a quantizable node's operands are, None = never quantized.
-        keeps: node → index of the operand whose grid result 0 always keeps, or None.
+        trained: indices of the operands that training changes when they are constants.
+    keeps: node → index of the operand whose grid result 0 always keeps, or None.
         flow: for ops that keep a grid under conditions; by default the grid of `keeps` passes when it has one scale.
         shape: (node, size of an unknown batch) → the multiply-accumulates, None when they are unknown.
         is_known: the registry holds an entry; an unknown op's cost is unknown, not zero.
@@ -71,6 +72,7 @@ class OpDef:
     domain: str = ""
     since_version: int = 1
     operands: Callable[[Node], Operands | None] = _never
+    trained: tuple[int, ...] = ()
     keeps: Callable[[Node], int | None] = _never
     flow: Flow | None = None
     shape: Callable[[Node, int | None], LayerShape | None] = _no_shape

@@ -7,11 +7,14 @@ from qir.ops.example import booleans, example, given, integers, normal
 from qir.ops.grid_flow import concatenated, padded, transposed
 
 OPS = (
-    OpDef("Identity", keeps=first, is_movement=True, is_view=True, is_elementwise=True, examples=(example(normal(2, 3)),)),
+    OpDef(
+        "Identity", keeps=first, is_movement=True, is_view=True, is_elementwise=True, examples=(example(normal(2, 3)),)
+    ),
     OpDef(
         "Reshape",
         keeps=first,
-        is_movement=True, is_view=True,
+        is_movement=True,
+        is_view=True,
         examples=(
             example(normal(2, 3, 4), given([0, -1])),
             example(normal(0, 3), given([3, 0]), allowzero=1, label="allowzero"),
@@ -27,7 +30,8 @@ OPS = (
     OpDef(
         "Flatten",
         keeps=first,
-        is_movement=True, is_view=True,
+        is_movement=True,
+        is_view=True,
         examples=(
             example(normal(2, 3, 4)),
             example(normal(2, 3, 4), axis=0, label="axis-0"),
@@ -37,7 +41,8 @@ OPS = (
     OpDef(
         "Squeeze",
         keeps=first,
-        is_movement=True, is_view=True,
+        is_movement=True,
+        is_view=True,
         examples=(
             example(normal(2, 1, 3, 1), given([1, -1])),
             example(normal(2, 1, 3, 1), label="all"),
@@ -47,7 +52,8 @@ OPS = (
     OpDef(
         "Unsqueeze",
         keeps=first,
-        is_movement=True, is_view=True,
+        is_movement=True,
+        is_view=True,
         examples=(
             example(normal(2, 3), given([0, -1])),
             example(normal(2, 3), axes=(0, 3), opset=11, label="opset-11"),

@@ -1,0 +1,122 @@
+"""What a search prints: latency node by node, a progress bar, the closing table."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from qir.search.comparison import HEADINGS, Comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qir.backends.cost_table import CostTable
+    from qir.module import Module
+    from qir.passes.export import ExportReport
+    from qir.passes.propagate_constraints import BitConstraints
+    from qir.search.result import Progress as Episode
+    from qir.tensor import Array
+
+CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
+_START = time.perf_counter()
+
+
+def cost_lines(table: CostTable, constraints: BitConstraints, widths: Sequence[int]) -> None:
+    """Print latency node by node at uniform widths, and what bounds it."""
+    shown = Table(title=f"Latency node by node on {table.target}, cycles (what bounds it)")
+    shown.add_column("node")
+    shown.add_column("op")
+    columns = []
+    for width in widths:
+        costs = table.rows(constraints.uniform(width))
+        weights = sorted({cost.weight_bits for cost in costs if cost.weight_bits is not None})
+        shown.add_column(f"{width}/{weights[-1] if weights else width}", justify="right")
+        columns.append(costs)
+    for row in zip(*columns, strict=True):
+        shown.add_row(row[0].node, row[0].op, *(f"{cost.cycles:,.0f} ({cost.bound_by})" for cost in row))
+    shown.add_section()
+    shown.add_row("total", "", *(f"{sum(cost.cycles for cost in costs):,.0f}" for costs in columns))
+    CONSOLE.print(shown)
+
+
+@contextmanager
+def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
+    """A progress bar of a search: episode, best reward, latency ratio."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("episode {task.fields[episode]} best {task.fields[best]:.3f} ratio {task.fields[ratio]:.3f}"),
+    )
+    with Progress(*columns, console=CONSOLE) as bar:
+        task = bar.add_task(label, total=total, episode=0, best=float("nan"), ratio=float("nan"))
+
+        def update(episode: Episode) -> None:
+            bar.update(
+                task, completed=episode.evaluations, episode=episode.episode, best=episode.best, ratio=episode.ratio
+            )
+
+        yield update
+
+
+def closing_table(comparison: Comparison) -> None:
+    """Print the comparison; rows over the budget are marked, and it is said whether the search won."""
+    shown = Table(title=f"{comparison.test.split}: {len(comparison.test.labels):,} images, measured once")
+    for heading in HEADINGS:
+        shown.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+    for row in comparison.rows:
+        shown.add_row(*row.cells())
+    CONSOLE.print(shown)
+    quantized = [row for row in comparison.rows if row.ratio is not None and row.within]
+    if quantized:
+        best, found = max(quantized, key=lambda row: row.accuracy), quantized[-1]
+        verdict = (
+            "nothing within the budget is more accurate"
+            if found.accuracy >= best.accuracy
+            else f"{best.label} is more accurate"
+        )
+        CONSOLE.print(f"{found.label}: {verdict}")
+
+
+def resources(written: ExportReport, module: Module, images: Array, report: Path) -> None:
+    """Compare the written file with the simulated network; print where everything is, time and peak memory."""
+    import torch
+
+    from qir.backends.onnxruntime_session import OrtSession
+    from qir.backends.torch_module import TorchModule
+
+    session, network, flips, largest, unequal, count = OrtSession(written.model), TorchModule(module), 0, 0.0, 0, 0
+    name = module.graph.inputs[0].name
+    for start in range(0, len(images), 500):
+        batch = images[start : start + 500]
+        output = session.run({name: batch})[session.output_names[0]]
+        with torch.no_grad():
+            simulated = network(torch.from_numpy(batch))[0].numpy()
+        flips += int((output.argmax(1) != simulated.argmax(1)).sum())
+        largest = max(largest, float(np.abs(output - simulated).max()))
+        unequal += int((output != simulated).sum())
+        count += output.size
+    CONSOLE.print(
+        f"ONNX Runtime against the simulated network: {unequal} of {count:,} outputs differ, largest difference {largest:g}, "
+        f"{flips} decisions differ; integer kernels: {', '.join(written.integer_nodes)}"
+    )
+    for label, path in (
+        ("model", written.model),
+        ("guide", written.guide),
+        ("weights", written.weights),
+        ("report", report),
+    ):
+        CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    CONSOLE.print(f"{time.perf_counter() - _START:.0f} s, peak memory {peak:,.0f} MiB")
