@@ -1,6 +1,7 @@
 """Quantizing schemes in torch, equal to the numpy definitions to the bit, with gradients for training."""
 
 from qir.backends.torch_quantizers.affine import fake_quantize
+from qir.backends.torch_quantizers.channels import fake_quantize_channels
 from qir.backends.torch_quantizers.codebook import fake_quantize_levels
 from qir.backends.torch_quantizers.parameters import TorchParameters
 from qir.backends.torch_quantizers.registry import get_torch_scheme, register_torch
@@ -10,6 +11,7 @@ __all__ = [
     "TorchParameters",
     "TorchScheme",
     "fake_quantize",
+    "fake_quantize_channels",
     "fake_quantize_levels",
     "get_torch_scheme",
     "register_torch",

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 
-from qir.backends.torch_quantizers import TorchParameters, fake_quantize, get_torch_scheme
+from qir import quantizers
+from qir.backends.torch_quantizers import TorchParameters, fake_quantize, fake_quantize_channels, get_torch_scheme
 from qir.quantizers import get_scheme, scheme_names
 
 CASES = [
@@ -234,3 +235,16 @@ def test_learned_ranges_are_written_back_mirrored():
     ranges = torch.tensor([[-3.0, 1.5]])
     assert get_torch_scheme("lsq").stored_ranges(ranges, signed=True).tolist() == [[-1.5, 1.5]]
     assert get_torch_scheme("pact").stored_ranges(ranges, signed=False).tolist() == [[0.0, 1.5]]
+
+
+def test_widths_per_channel_equal_numpy_and_pruned_channels_get_no_gradient():
+    x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
+    bits, names = (0, 1, 2, 3, 3, 8), {1: "binary", 2: "ternary", 3: "zoomq", 8: "uniform"}
+    grids = {width: get_scheme(name).fit_parameters(x, width, True, axis=1) for width, name in names.items()}
+    tensor = torch.from_numpy(x).requires_grad_()
+    twins = {width: (get_torch_scheme(names[width]), TorchParameters.of(grid)) for width, grid in grids.items()}
+    result = fake_quantize_channels(tensor, twins, bits, 1)
+    np.testing.assert_array_equal(result.detach().numpy(), quantizers.fake_quantize_channels(x, grids, bits, 1))
+    result.sum().backward()
+    assert not tensor.grad[:, 0].any()
+    assert tensor.grad[:, 1].all()
