@@ -111,6 +111,11 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         return self._trie is not None and self._trie.exhausted
 
     @property
+    def sweeps(self) -> bool:
+        """A finished policy may be changed by a sweep before it is measured."""
+        return self._enforcement != "mask"
+
+    @property
     def prefix(self) -> Row:
         """Option indices taken so far in this episode."""
         return tuple(self._prefix)
@@ -125,13 +130,17 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
 
     def action_masks(self) -> Bools:
         """Which options of the next decision are legal [most options]."""
-        if len(self._prefix) == len(self.problem.decisions):
+        return self.masks(self._prefix)
+
+    def masks(self, prefix: Sequence[int]) -> Bools:
+        """Which options are legal after these were taken [most options]."""
+        if len(prefix) == len(self.problem.decisions):
             return np.ones(self.problem.tables.legal.shape[1], dtype=bool)
         tables = self._completion if self._enforcement == "mask" else self._relations
-        mask = tables.options(self._prefix)
+        mask = tables.options(prefix)
         if self._trie is not None:
-            mask = self._trie.novel(self._prefix, mask)
-        return mask if mask.any() else self._relations.options(self._prefix)
+            mask = self._trie.novel(prefix, mask)
+        return mask if mask.any() else self._relations.options(prefix)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one option; an illegal one is projected to the nearest legal one.

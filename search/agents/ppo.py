@@ -30,7 +30,7 @@ def maskable_ppo(
     entropy: float | None = None,
     record: bool = True,
 ) -> Outcome:
-    """Proximal policy optimisation with action masks.
+    """Proximal policy optimisation with action masks; after a sweep the executed policy is what is learned from.
 
     The number of evaluations is the number of episodes that measure a policy; an episode that repeats one is free. The
     run ends when evaluations or policies are used up, or when only repeats came for long.
@@ -142,6 +142,8 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             self.counts["episodes"] += 1
             self.counts["projected"] += info["projected"]
             self.probabilities += [self._episode] if record else []
+            if env.sweeps:
+                self._rewrite(info["executed"])
             self._episode = []
             evaluated = len(run.ledger.evaluations)
             self._barren = 0 if evaluated > self._known else self._barren + 1
@@ -156,6 +158,27 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
                 self.locals["actions"].reshape(-1)[0] = option
                 with no_grad():
                     self.locals["log_probs"][:] = self.model.policy.action_dist.log_prob(tensor([option]))
+
+        def _rewrite(self, row: tuple[int, ...]) -> None:
+            """After a sweep: the rollout holds the executed policy's observations, actions, masks and probabilities."""
+            from torch import as_tensor, no_grad
+
+            seen = np.stack([env.observation(row[:t]) for t in range(len(row))])
+            masks = np.stack([env.masks(row[:t]) for t in range(len(row))])
+            with no_grad():
+                values, chances, _ = self.model.policy.evaluate_actions(as_tensor(seen), as_tensor(row), masks)
+            buffer, last = self.model.rollout_buffer, len(row) - 1
+            place = slice(buffer.pos - last, buffer.pos)
+            buffer.observations[place, 0] = seen[:last]
+            buffer.actions[place, 0, 0] = row[:last]
+            buffer.action_masks[place, 0] = masks[:last]
+            buffer.values[place, 0] = values[:last].flatten()
+            buffer.log_probs[place, 0] = chances[:last]
+            self.model._last_obs[0] = seen[last]
+            self.locals["actions"].reshape(-1)[0] = row[last]
+            self.locals["action_masks"][0] = masks[last]
+            self.locals["values"][0] = values[last]
+            self.locals["log_probs"][0] = chances[last]
 
         def _current(self) -> list[float]:
             distribution = getattr(self.model.policy, "action_dist", None)

@@ -46,6 +46,27 @@ def test_agents_are_reproducible(method):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_after_a_sweep_the_executed_policy_is_learned_from(monkeypatch):
+    from sb3_contrib import MaskablePPO
+
+    rollouts = []
+    train = MaskablePPO.train
+
+    def spy(model):
+        rollouts.append(model.rollout_buffer.actions.reshape(-1, 6).astype(int).tolist())
+        train(model)
+
+    monkeypatch.setattr(MaskablePPO, "train", spy)
+    p = problem()
+    seen = []
+    solve(p, "rl", evaluations=5, enforcement="reverse-order", episodes_per_update=2, progress=seen.append)
+    executed = [list(p.indices(progress.policy)) for progress in seen]
+    learned = [row for rollout in rollouts for row in rollout]
+    assert learned == executed[: len(learned)]
+    assert len(rollouts) >= 2
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_ddpg_learns_after_its_warm_up():
     result = solve(problem(), "haq", evaluations=7, seed=0, warm_up=3)
     assert result.counts["episodes"] > 6
