@@ -6,89 +6,91 @@ even), biases rounded to int32 at scale s_x·s_w. Gradients pass straight throug
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from qir.backends.torch_ops.lowerings import Lowering, lowering_of
+from qir.backends.torch_graph import GraphPlan
+from qir.backends.torch_ops import Lowering, Operands
 from qir.backends.torch_quantizers import TorchParameters, TorchScheme, get_torch_scheme
+from qir.backends.torch_weights import (
+    Recalibrate,
+    find_biases,
+    select_channels,
+    trained_values,
+    write_constants,
+    write_learned_ranges,
+)
 from qir.errors import QirError
-from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of, set_ranges
+from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
 from qir.graph import Node, Value
 from qir.module import Module
-from qir.ops import op_of
 from qir.policy import Bits
-from qir.tensor import Tensor
-from qir.tracing import quantizer_of
 
 Hook = Callable[[Node, torch.Tensor], torch.Tensor]
-"""Called with every node's result; what it returns is the result from then on."""
+"""Called with every node's first result; what it returns is the result from then on."""
+
+Grid = tuple[TorchScheme, TorchParameters]
 
 
 class TorchModule(nn.Module):
     """A module's main graph in torch.
 
-    Float constants are parameters under their names (dots become underscores); everything else is a buffer.
+    Float constants are parameters under their names (dots become underscores); everything else is kept as it is.
 
     Args:
         module: network, with or without fake-quant nodes.
-        device: where parameters live.
+        device: where parameters live and results are computed.
         quantize_bias: round biases to int32 at scale s_x·s_w, as the exported network has them.
+        trainable: weights, biases and affine parameters require a gradient from the start.
 
     Raises:
         QirError: a node has no torch lowering.
     """
 
-    def __init__(self, module: Module, device: str = "cpu", *, quantize_bias: bool = True) -> None:
+    def __init__(
+        self, module: Module, device: torch.device | str = "cpu", *, quantize_bias: bool = True, trainable: bool = False
+    ) -> None:
         super().__init__()
         self.graph = module.graph
         self.device = torch.device(device)
         self.quantize_bias = quantize_bias
-        self._steps: list[tuple[Node, Lowering | None]] = [
-            (node, None if node.is_fake_quant else lowering_of(node)) for node in self.graph
-        ]
+        self._plan = GraphPlan(self.graph, module.opsets)
+        self._given = tuple(value for value in self.graph.inputs if value.constant is None)
         self._tensors: dict[Value, torch.Tensor] = {}
-        for value in self.graph.constants:
-            self._add_constant(value)
-        self._quantizers = {node.name: node for node in self.graph.fake_quants()}
-        self._bits: dict[Node, int] = {}
-        self._grids: dict[tuple[Node, int], tuple[TorchScheme, TorchParameters]] = {}
-        self._cached: dict[tuple[Node, int], torch.Tensor] = {}
-        self._biases = self._find_biases() if quantize_bias else {}
+        self.constants = nn.Module()
+        self.ranges = nn.ParameterDict()
+        for graph in (self.graph, *(g for node in self.graph.walk() for g in node.subgraphs())):
+            for value in (*graph.inputs, *graph.constants):
+                self._add_constant(value)
+        self._quantizers = {node.name: node for node in self.graph.walk() if node.is_fake_quant}
+        self._bits: dict[Node, Bits] = {node: bits_of(node) for node in self._quantizers.values()}
+        self._grids: dict[tuple[Node, int], Grid] = {}
+        self._cached: dict[tuple[Node, Bits, Bits], torch.Tensor] = {}
+        self._learned: dict[tuple[Node, int], nn.Parameter] = {}
+        self._biases = find_biases(self.graph) if quantize_bias else {}
         self._off = False
-        for node in self._quantizers.values():
-            bits = bits_of(node)
-            if not isinstance(bits, int):
-                raise QirError(f"quantizer {node.name!r}: torch execution takes one width a tensor")
-            self._bits[node] = bits
+        if trainable:
+            for parameter in self.trainable_constants().values():
+                parameter.requires_grad_(True)
 
     def _add_constant(self, value: Value) -> None:
         if value.constant is None:
             return
-        tensor = torch.from_numpy(np.array(value.constant.numpy())).to(self.device)
-        if not tensor.is_floating_point():
-            self._tensors[value] = tensor
+        array = value.constant.numpy()
+        if array.dtype == np.object_ or array.dtype.kind not in "biuf":
             return
-        parameter = nn.Parameter(tensor, requires_grad=False)
-        self.register_parameter(value.name.replace(".", "_") or f"constant_{len(self._tensors)}", parameter)
-        self._tensors[value] = parameter
-
-    def _find_biases(self) -> dict[Value, tuple[Node, Node]]:
-        """Bias value → quantizers of its layer's data and weight, where both are quantized."""
-        found = {}
-        for node in self.graph:
-            operands = op_of(node).quantizable(node)
-            bias = None if operands is None or operands.bias is None else node.input(operands.bias)
-            if operands is None or bias is None or bias.constant is None:
-                continue
-            data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-            if data is not None and weight is not None:
-                found[bias] = (data, weight)
-        return found
+        tensor = torch.from_numpy(np.array(array)).to(self.device)
+        if tensor.is_floating_point():
+            tensor = nn.Parameter(tensor, requires_grad=False)
+            key = value.name.replace(".", "_") or "constant"
+            while hasattr(self.constants, key):
+                key += "_"
+            self.constants.register_parameter(key, tensor)
+        self._tensors[value] = tensor
 
     # -- bits ---------------------------------------------------------------------------------------------------
 
@@ -99,34 +101,64 @@ class TorchModule(nn.Module):
             QirError: a quantizer does not exist, or has no ranges for the width.
         """
         for name, bits in policy.items():
-            if name not in self._quantizers or not isinstance(bits, int):
-                raise QirError(f"policy: quantizer {name!r} at {bits} bits: expected one of {', '.join(self._quantizers)} and one width")
-            self._bits[self._quantizers[name]] = bits
-            self._grid(self._quantizers[name])
+            node = self._quantizers.get(name)
+            if node is None:
+                raise QirError(
+                    f"policy: quantizer {name!r} does not exist: expected one of {', '.join(self._quantizers)}"
+                )
+            for width in sorted({bits} if isinstance(bits, int) else set(bits) - {0}):
+                self._grid(node, width)
+            self._bits[node] = bits
+
+    @property
+    def policy(self) -> dict[str, Bits]:
+        """The bits that are simulated now, by name of the quantizer."""
+        return {name: self._bits[node] for name, node in self._quantizers.items()}
 
     @contextmanager
     def quantizers_off(self) -> Iterator[None]:
         """Inside, the network computes in float."""
-        self._off = True
+        before, self._off = self._off, True
         try:
             yield
         finally:
-            self._off = False
+            self._off = before
 
     def trainable_constants(self) -> dict[str, nn.Parameter]:
-        """Weights and biases by the names of their values: the float constants of layers that carry a gradient."""
-        return {
-            value.name: tensor
-            for value, tensor in self._tensors.items()
-            if isinstance(tensor, nn.Parameter) and tensor.ndim > 0
-        }
+        """Weights, biases and affine parameters by the names of their values; no running statistics, bounds, scales."""
+        wanted = trained_values(self.graph)
+        return {v.name: t for v, t in self._tensors.items() if v in wanted and isinstance(t, nn.Parameter)}
+
+    def learn_ranges(self) -> dict[str, nn.Parameter]:
+        """Make the ranges of learned schemes (LSQ, PACT) at the current bits parameters, by quantizer name.
+
+        Raises:
+            QirError: a quantizer is not calibrated.
+        """
+        found = {}
+        for name, node in self._quantizers.items():
+            bits = self._bits[node]
+            if not isinstance(bits, int) or not get_torch_scheme(scheme_of(node, bits)).learns_ranges:
+                continue
+            if (node, bits) not in self._learned:
+                ranges = ranges_at(node, bits)
+                if ranges is None:
+                    raise QirError(f"quantizer {name!r} is not calibrated: run the pass calibrate first")
+                parameter = nn.Parameter(torch.from_numpy(ranges.copy()).to(self.device))
+                self._learned[node, bits] = parameter
+                self.ranges[f"{name.replace('.', '_')}_{bits}"] = parameter
+            found[name] = self._learned[node, bits]
+        return found
 
     def forget_weights(self) -> None:
         """Drop cached quantized weights: call it after changing parameters outside of training."""
         self._cached.clear()
 
-    def _grid(self, node: Node) -> tuple[TorchScheme, TorchParameters]:
-        bits = self._bits[node]
+    def _grid(self, node: Node, bits: int) -> Grid:
+        if (node, bits) in self._learned:
+            scheme = get_torch_scheme(scheme_of(node, bits))
+            signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
+            return scheme, scheme.parameters(self._learned[node, bits], bits, signed, narrow)
         if (node, bits) not in self._grids:
             parameters = TorchParameters.of(parameters_of(node, bits), self.device)
             self._grids[node, bits] = (get_torch_scheme(scheme_of(node, bits)), parameters)
@@ -134,84 +166,119 @@ class TorchModule(nn.Module):
 
     # -- execution ----------------------------------------------------------------------------------------------
 
-    def forward(self, *inputs: torch.Tensor, hook: Hook | None = None) -> tuple[torch.Tensor, ...]:
-        """The outputs.
+    def forward(
+        self, *inputs: torch.Tensor, hook: Hook | None = None, intermediates: Sequence[str] | None = None
+    ) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+        """The outputs in order; with `intermediates` a dictionary of the outputs and of the values of these names.
 
         Args:
             inputs: one tensor per graph input without a default.
             hook: sees and may change every node's result.
+            intermediates: names of values of the main graph.
+
+        Raises:
+            QirError: the number of inputs is wrong, or there is no value of a name.
         """
-        given = [value for value in self.graph.inputs if value.constant is None]
-        if len(inputs) != len(given):
-            raise QirError(f"the network has the inputs {', '.join(v.name for v in given)}; {len(inputs)} tensors were given")
+        if len(inputs) != len(self._given):
+            names = ", ".join(v.name for v in self._given)
+            raise QirError(f"the network has the inputs {names}; {len(inputs)} tensors were given")
         values: dict[Value, torch.Tensor] = dict(self._tensors)
-        values.update(zip(given, inputs, strict=True))
-        for bias, (data, weight) in self._biases.items():
-            values[bias] = values[bias] if self._off else self._rounded_bias(values[bias], data, weight)
-        last = self._last_uses()
-        for node, lowering in self._steps:
-            operands = [None if value is None else values[value] for value in node.inputs]
-            result = self._fake_quantize(node, operands) if lowering is None else lowering(node, operands)
-            values[node.result] = result if hook is None else hook(node, result)
-            for value in last.get(node, ()):
-                del values[value]
-        return tuple(values[value] for value in self.graph.outputs if value is not None)
+        values.update(zip(self._given, inputs, strict=True))
+        named = self._named(intermediates or ())
 
-    def _last_uses(self) -> dict[Node, tuple[Value, ...]]:
-        """Values that no node behind this one reads: computed once."""
-        if not hasattr(self, "_freed"):
-            last: dict[Value, Node] = {}
-            for node, _ in self._steps:
-                for value in node.operands:
-                    last[value] = node
-            kept = set(self.graph.return_node.operands) | set(self._tensors)
-            freed: dict[Node, list[Value]] = {}
-            for value, node in last.items():
-                if value not in kept:
-                    freed.setdefault(node, []).append(value)
-            self._freed = {node: tuple(values) for node, values in freed.items()}
-        return self._freed
+        def kernel(
+            node: Node, lowering: Lowering | None, operands: Operands
+        ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+            if lowering is None:
+                made: torch.Tensor | tuple[torch.Tensor, ...] = self._fake_quantize(node, operands)
+            else:
+                if node in self._biases and not self._off:
+                    operands = self._with_rounded_bias(node, operands)
+                made = lowering(node, operands)
+            if hook is None:
+                return made
+            return (hook(node, made[0]), *made[1:]) if isinstance(made, tuple) else hook(node, made)
 
-    def _fake_quantize(self, node: Node, operands: list[torch.Tensor | None]) -> torch.Tensor:
+        outputs = self._plan.run(values, kernel, frozenset(named.values()))
+        if intermediates is None:
+            return tuple(outputs)
+        names = (n for n, v in zip(self.graph.output_names, self.graph.outputs, strict=True) if v is not None)
+        return dict(zip(names, outputs, strict=True)) | {name: values[value] for name, value in named.items()}
+
+    def _named(self, names: Sequence[str]) -> dict[str, Value]:
+        if not names:
+            return {}
+        by_name = {value.name: value for value in self.graph.values()}
+        for name in names:
+            if name not in by_name:
+                raise QirError(
+                    f"the network has no value {name!r}; its outputs are {', '.join(self.graph.output_names)}"
+                )
+        return {name: by_name[name] for name in names}
+
+    def _fake_quantize(self, node: Node, operands: Operands) -> torch.Tensor:
         x = operands[0]
-        assert x is not None  # noqa: S101 - fake_quant has one operand
+        if x is None:
+            raise QirError(f"quantizer {node.name!r} has no operand")
         if self._off:
             return x
-        constant = node.operands[0].constant is not None
-        key = (node, self._bits[node])
-        if constant and not x.requires_grad and key in self._cached:
-            return self._cached[key]
-        scheme, parameters = self._grid(node)
-        made = scheme.fake_quantize(x, parameters, node.attribute("axis"))
-        if constant and not x.requires_grad:
-            self._cached[key] = made
+        bits = self._bits[node]
+        constant = node.inputs[0] is not None and node.inputs[0].constant is not None
+        cachable = constant and not x.requires_grad and (node, bits) not in self._learned
+        if cachable and (node, bits, 0) in self._cached:
+            return self._cached[node, bits, 0]
+        axis = node.attribute("axis")
+        if isinstance(bits, int):
+            scheme, parameters = self._grid(node, bits)
+            made = scheme.fake_quantize(x, parameters, axis)
+        else:
+            made = self._per_channel(node, x, bits, axis)
+        if cachable:
+            self._cached[node, bits, 0] = made
         return made
 
-    def _rounded_bias(self, bias: torch.Tensor, data: Node, weight: Node) -> torch.Tensor:
-        scale = self._grid(data)[1].scale[0] * self._grid(weight)[1].scale
-        rounded = torch.round(bias / scale) * scale
-        return bias + (rounded - bias).detach() if bias.requires_grad else rounded
+    def _per_channel(self, node: Node, x: torch.Tensor, bits: tuple[int, ...], axis: int) -> torch.Tensor:
+        """One width per channel along `axis`, 0 = pruned to zero."""
+        made = torch.zeros_like(x)
+        for width in sorted(set(bits) - {0}):
+            chosen = torch.tensor([i for i, b in enumerate(bits) if b == width], device=x.device)
+            scheme, parameters = self._grid(node, width)
+            part = scheme.fake_quantize(x.index_select(axis, chosen), select_channels(parameters, chosen), axis)
+            made = made.index_copy(axis, chosen, part)
+        return made
+
+    def _with_rounded_bias(self, node: Node, operands: Operands) -> Operands:
+        """The bias on the grid s_x·s_w of the int32 accumulators (numerics: division in float64, as exported)."""
+        index, data, weight = self._biases[node]
+        bits, widths = self._bits[data], self._bits[weight]
+        bias = operands[index]
+        if bias is None or not isinstance(bits, int) or not isinstance(widths, int):
+            return operands
+        key = (node, bits, widths)
+        learned = (data, bits) in self._learned or (weight, widths) in self._learned
+        if bias.requires_grad or learned or key not in self._cached:
+            first, second = self._grid(data, bits)[1], self._grid(weight, widths)[1]
+            if first.levels is not None or second.levels is not None or first.scale.numel() != 1:
+                return operands
+            with torch.no_grad():
+                scale = first.scale[0] * second.scale
+                rounded = (bias.double() / scale.double()).round().to(scale.dtype) * scale
+            made = bias + (rounded - bias).detach() if bias.requires_grad else rounded
+            if not bias.requires_grad and not learned:
+                self._cached[key] = made
+        else:
+            made = self._cached[key]
+        return [*operands[:index], made, *operands[index + 1 :]]
 
     # -- writing back -------------------------------------------------------------------------------------------
 
-    def write_back(self, module: Module) -> None:
-        """Write the parameters into a module of the same names; ranges of changed weights are marked stale."""
-        by_name = {value.name: value for value in module.graph.constants}
-        for value, tensor in self._tensors.items():
-            if not isinstance(tensor, nn.Parameter):
-                continue
-            array = tensor.detach().cpu().numpy()
-            target = by_name[value.name]
-            if target.constant is None or np.array_equal(target.constant.numpy(), array):
-                continue
-            target.constant = Tensor.of(array.copy())
-            for user in target.users:
-                if user.is_fake_quant:
-                    user.set_attribute("stale", 1)
+    def write_back(self, module: Module, *, recalibrate: Recalibrate | None = None) -> None:
+        """Write the parameters into a module of the same names.
 
-
-def scale_ranges(node: Node, gain: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    """Multiply a weight quantizer's ranges of every width by a positive gain per channel: [channels]."""
-    tensor = node.attribute("ranges")
-    if tensor is not None and ranges_at(node, node.attribute("widths")[0]) is not None:
-        set_ranges(node, tensor.numpy() * gain[None, :, None])
+        Args:
+            module: the network that this was made from, or a clone of it.
+            recalibrate: (weight quantizer, weight) → its ranges, float32 [widths, channels or 1, 2]; without it the
+                ranges of changed weights are marked stale. Learned ranges are written as they were learned.
+        """
+        write_constants(module, self._tensors, recalibrate)
+        write_learned_ranges(module, self._learned)

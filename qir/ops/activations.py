@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qir.ops.definition import OpDef, ops
-from qir.ops.example import example, given, normal
+from qir.ops.example import Example, example, given, normal
 from qir.ops.grid_flow import clipped, positive_part
 
 _PLAIN = "Sigmoid Tanh HardSwish Softplus Softsign Erf Mish"
@@ -16,8 +16,17 @@ _PARAMETERS = {
     "HardSigmoid": (example(normal(3, 4)), example(normal(3, 4), alpha=0.3, beta=0.4, label="slope")),
     "Shrink": (example(normal(3, 4), lambd=0.4, bias=0.1),),
     "Gelu": (example(normal(3, 4)), example(normal(3, 4), approximate="tanh", label="tanh")),
-    "PRelu": (example(normal(2, 3, 4, 5), normal(3, 1, 1)),),
 }
+
+_NORMALIZED = "Softmax LogSoftmax Hardmax"
+
+
+def _normalized(opset: int, label: str) -> tuple[Example, ...]:
+    return (
+        example(normal(2, 3, 4), opset=opset, label=label),
+        example(normal(2, 3, 4), axis=1, opset=opset, label=f"{label} axis-1".strip()),
+    )
+
 
 OPS = (
     OpDef("Relu", flow=positive_part, is_elementwise=True, is_activation=True, examples=(example(normal(3, 4)),)),
@@ -34,15 +43,7 @@ OPS = (
     ),
     *ops(_PLAIN, is_elementwise=True, examples={name: (example(normal(3, 4)),) for name in _PLAIN.split()}),
     *ops(" ".join(_PARAMETERS), is_elementwise=True, examples=_PARAMETERS),
-    *ops(
-        "Softmax LogSoftmax Hardmax",
-        examples={
-            name: (
-                example(normal(2, 3, 4)),
-                example(normal(2, 3, 4), axis=1, label="axis-1"),
-                example(normal(2, 3, 4), axis=1, opset=11, label="opset-11"),
-            )
-            for name in ("Softmax", "LogSoftmax", "Hardmax")
-        },
-    ),
+    OpDef("PRelu", trained=(1,), is_elementwise=True, examples=(example(normal(2, 3, 4, 5), normal(3, 1, 1)),)),
+    *ops(_NORMALIZED, examples={name: _normalized(11, "opset-11") for name in _NORMALIZED.split()}),
+    *ops(_NORMALIZED, since_version=13, examples={name: _normalized(21, "") for name in _NORMALIZED.split()}),
 )

@@ -22,8 +22,13 @@ def _pair(name: str) -> tuple[Example, ...]:
 
 
 OPS = (
-    OpDef("Add", is_elementwise=True, is_join=True, examples=_pair("Add")),
-    *ops("Sub Mul Div", is_elementwise=True, examples={name: _pair(name) for name in ("Sub", "Mul", "Div")}),
+    OpDef("Add", trained=(0, 1), is_elementwise=True, is_join=True, examples=_pair("Add")),
+    *ops(
+        "Sub Mul Div",
+        trained=(0, 1),
+        is_elementwise=True,
+        examples={name: _pair(name) for name in ("Sub", "Mul", "Div")},
+    ),
     *ops(
         _VARIADIC,
         is_elementwise=True,

@@ -8,6 +8,7 @@ from qir.ops.example import booleans, example, given, integers, normal
 OPS = (
     OpDef(
         "Gather",
+        trained=(0,),
         keeps=first,
         is_movement=True,
         examples=(

@@ -130,6 +130,7 @@ OPS = (
     OpDef(
         "Conv",
         operands=_conv_operands,
+        trained=(1, 2),
         shape=_conv_shape,
         is_expensive=True,
         examples=(
@@ -146,6 +147,7 @@ OPS = (
     OpDef(
         "ConvTranspose",
         operands=_conv_transpose_operands,
+        trained=(1, 2),
         shape=_conv_transpose_shape,
         is_expensive=True,
         examples=(
@@ -167,6 +169,7 @@ OPS = (
     OpDef(
         "Gemm",
         operands=_gemm_operands,
+        trained=(1, 2),
         shape=_gemm_shape,
         is_expensive=True,
         examples=(
@@ -178,6 +181,7 @@ OPS = (
     OpDef(
         "MatMul",
         operands=_matmul_operands,
+        trained=(0, 1),
         shape=_matmul_shape,
         is_expensive=True,
         examples=(

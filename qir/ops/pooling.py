@@ -49,6 +49,12 @@ OPS = (
     OpDef("GlobalLpPool", examples=(example(normal(2, 3, 4, 5), p=2),)),
     OpDef(
         "Resize",
+        since_version=10,
+        examples=(example(normal(1, 2, 3, 4), given([1, 1, 2, 2], "float32"), mode="nearest", opset=10),),
+    ),
+    OpDef(
+        "Resize",
+        since_version=11,
         examples=(
             example(
                 normal(1, 2, 3, 4),
@@ -86,7 +92,6 @@ OPS = (
                 cubic_coeff_a=-0.75,
                 label="cubic",
             ),
-            example(normal(1, 2, 3, 4), given([1, 1, 2, 2], "float32"), mode="nearest", opset=10, label="opset-10"),
         ),
     ),
     OpDef(

@@ -62,11 +62,12 @@ def _examples(gates: int, cell: bool) -> tuple[Example, ...]:
 
 
 OPS = (
-    OpDef("LSTM", shape=_shape, is_expensive=True, examples=_examples(4, cell=True)),
+    OpDef("LSTM", shape=_shape, is_expensive=True, trained=(1, 2, 3, 7), examples=_examples(4, cell=True)),
     OpDef(
         "GRU",
         shape=_shape,
         is_expensive=True,
+        trained=(1, 2, 3, 7),
         examples=(
             *_examples(3, cell=False),
             example(
@@ -81,5 +82,5 @@ OPS = (
             ),
         ),
     ),
-    OpDef("RNN", shape=_shape, is_expensive=True, examples=_examples(1, cell=False)),
+    OpDef("RNN", shape=_shape, is_expensive=True, trained=(1, 2, 3, 7), examples=_examples(1, cell=False)),
 )

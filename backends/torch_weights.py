@@ -1,0 +1,97 @@
+"""Which constants of a graph are trained, and how trained ones go back into a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from qir.backends.torch_quantizers import TorchParameters, get_torch_scheme
+from qir.fake_quant import quantizers, scheme_of, set_ranges
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.ops import op_of
+from qir.tensor import Array, Tensor
+from qir.tracing import quantizer_of
+
+Recalibrate = Callable[[Node, Array], Array]
+"""(weight quantizer, weight) → ranges of every candidate width, float32 [widths, channels or 1, 2]."""
+
+
+def trained_values(graph: Graph) -> frozenset[Value]:
+    """Constants that training changes: weights, biases and affine parameters of every node, subgraphs included."""
+    found: set[Value] = set()
+    for node in graph.walk():
+        for index in op_of(node).trained:
+            value = node.input(index)
+            while value is not None and (producer := value.producer) is not None:
+                passes = producer.is_fake_quant or op_of(producer).is_movement
+                value = producer.input(0) if passes else None
+            if value is not None and value.is_constant and value.constant is not None and value.constant.shape:
+                found.add(value)
+    return frozenset(found)
+
+
+def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
+    """Layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer."""
+    found = {}
+    for node in graph.walk():
+        operands = op_of(node).quantizable(node)
+        bias = None if operands is None or operands.bias is None else node.input(operands.bias)
+        if operands is None or operands.bias is None or bias is None or bias.constant is None:
+            continue
+        data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
+        if data is not None and weight is not None:
+            found[node] = (operands.bias, data, weight)
+    return found
+
+
+def write_constants(module: Module, tensors: Mapping[Value, torch.Tensor], recalibrate: Recalibrate | None) -> None:
+    """Write changed parameters into the constants of the same names; their quantizers get ranges or are stale."""
+    graphs = (module.graph, *(g for node in module.graph.walk() for g in node.subgraphs()))
+    by_name = {value.name: value for graph in graphs for value in (*graph.inputs, *graph.constants)}
+    for value, tensor in tensors.items():
+        if not isinstance(tensor, nn.Parameter):
+            continue
+        array = tensor.detach().cpu().numpy()
+        target = by_name[value.name]
+        if target.constant is None or np.array_equal(target.constant.numpy(), array):
+            continue
+        target.constant = Tensor.of(array.copy())
+        for user in target.users:
+            if user.is_fake_quant and recalibrate is not None:
+                set_ranges(user, recalibrate(user, array))
+            elif user.is_fake_quant:
+                user.set_attribute("stale", 1)
+
+
+def write_learned_ranges(module: Module, learned: Mapping[tuple[Node, int], nn.Parameter]) -> None:
+    """Write learned ranges into the quantizers of the same names, at the widths they were learned for."""
+    by_name = quantizers(module.graph) if learned else {}
+    for (node, bits), parameter in learned.items():
+        target = by_name[node.name]
+        ranges = target.attribute("ranges").numpy().copy()
+        scheme = get_torch_scheme(scheme_of(node, bits))
+        ranges[list(target.attribute("widths")).index(bits)] = scheme.stored_ranges(
+            parameter, bool(node.attribute("signed", 1))
+        )
+        set_ranges(target, ranges)
+
+
+def select_channels(grid: TorchParameters, chosen: torch.Tensor) -> TorchParameters:
+    """The grids of some channels: `chosen` int64 [n]; one grid for all channels stays as it is."""
+
+    def part(table: torch.Tensor | None) -> torch.Tensor | None:
+        return table if table is None or len(table) == 1 else table[chosen]
+
+    scale = part(grid.scale)
+    return replace(
+        grid,
+        scale=grid.scale if scale is None else scale,
+        zero_point=part(grid.zero_point),
+        levels=part(grid.levels),
+        boundaries=part(grid.boundaries),
+    )
