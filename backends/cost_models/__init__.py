@@ -15,6 +15,10 @@ ENTRY_POINT_GROUP = "qir.cost_models"
 
 _SHIPPED = {
     "bit-serial": "qir.backends.cost_models.bit_serial:BitSerial",
+    "bitfusion": "qir.backends.cost_models.bitfusion:BitFusion",
+    "roofline": "qir.backends.cost_models.roofline:Roofline",
+    "serial": "qir.backends.cost_models.serial:Serial",
+    "systolic": "qir.backends.cost_models.systolic:Systolic",
 }
 
 
