@@ -9,7 +9,15 @@ from typing import ClassVar
 from qir.errors import PassError
 from qir.graph import Graph
 from qir.module import Module
-from qir.passes import fold_reshape, fuse_affine, fuse_pad, fuse_transposes, recognize_activations, recognize_layer_norm
+from qir.passes import (
+    fold_reshape,
+    fuse_affine,
+    fuse_pad,
+    fuse_transposes,
+    merge_affine,
+    recognize_activations,
+    recognize_layer_norm,
+)
 from qir.passes.eliminate_identities import EliminateIdentities
 from qir.passes.manager import Pass, PassContext
 from qir.passes.rules import Rule
@@ -17,6 +25,7 @@ from qir.passes.rules import Rule
 RULES: tuple[Rule, ...] = (
     *fold_reshape.RULES,
     *fuse_affine.RULES,
+    *merge_affine.RULES,
     *fuse_pad.RULES,
     *fuse_transposes.RULES,
     *recognize_activations.RULES,

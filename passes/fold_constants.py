@@ -67,6 +67,8 @@ class FoldConstants(Pass):
                 values = _evaluate(node, operands, module)
             except QirError as error:
                 return str(error)
+            if not all(isinstance(value, np.ndarray) for value in values):
+                return "its result is no tensor"
             if sum(value.nbytes for value in values) > max(self.largest, _bytes(node)):
                 return f"its result is larger than {self.largest} bytes"
         _replace(node, values)

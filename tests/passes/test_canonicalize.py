@@ -211,6 +211,24 @@ def test_layer_normalization_over_other_axes_stays(builder):
     assert "LayerNormalization" not in ops(module)
 
 
+def test_chains_of_constants_become_one_mul_and_one_add(builder):
+    b = builder()
+    y = b.node("Relu", [b.input("x", [2, 3, 4, 4])])
+    for index, op in enumerate(("Mul", "Add", "Mul", "Mul", "Add", "Add")):
+        y = b.node(op, [y, b.normal(f"c{index}", 3, 1, 1)])
+    module = b.module(y)
+    canonicalize(module)
+    assert ops(module) == ["Relu", "Mul", "Add"]
+
+
+def test_constants_of_other_shapes_are_not_combined(builder):
+    b = builder()
+    y = b.node("Add", [b.input("x", [2, 3]), b.normal("a", 3)])
+    module = b.module(b.node("Add", [y, b.normal("b", 2, 1)]))
+    canonicalize(module)
+    assert ops(module) == ["Add", "Add"]
+
+
 def test_rules_can_be_left_out(builder):
     b = builder()
     y = b.node("Conv", [b.input("x", [2, 4, 5, 5]), b.normal("w", 6, 4, 3, 3)])

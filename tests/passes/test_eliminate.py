@@ -155,6 +155,14 @@ def test_shapes_that_are_known_are_folded(builder):
     assert ops(module) == ["Shape", "Gather", "Concat", "Reshape", "Add"]
 
 
+def test_a_constant_sequence_is_not_folded(builder):
+    b = builder()
+    sequence = b.node("SequenceConstruct", [b.const("a", [1.0, 2.0]), b.const("c", [3.0])])
+    module = b.module(b.node("Add", [b.input("x", [2]), b.node("SequenceAt", [sequence, b.ints("i", 1)])]))
+    run(FoldConstants(), module)
+    assert ops(module) == ["SequenceConstruct", "SequenceAt", "Add"]
+
+
 def test_quantizers_random_numbers_and_outputs_are_not_folded(builder):
     b = builder(opset=13)
     b.constants.append(numpy_helper.from_array(np.ones((3, 3), np.int8), "codes"))
