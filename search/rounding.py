@@ -18,40 +18,34 @@ def round_within(
     value: Callable[[Mapping[str, int]], float],
     target: float,
 ) -> dict[str, int]:
-    """Round learned bits to legal widths; while over the target, lower one by one.
+    """Round learned bits to legal widths; over the target, lower one by one, each time the least below its bits.
 
-    A step that meets the target and stays nearest to it is taken; where none does, the one that leaves the learned
-    bits least per unit of value saved.
+    In the end, widths that were lowered more than the target needed are raised again as far as it allows.
 
     Args:
         learned: real-valued bits.
         widths: legal widths of each quantizer.
-        value: exact value of a policy.
+        value: exact value of a policy; may not fall when a width rises.
         target: largest value allowed.
 
     Raises:
         SearchError: even the smallest widths are over the target.
     """
-    chosen = {name: nearest_width(bits, widths[name]) for name, bits in learned.items()}
-    while value(chosen) > target * (1 + 1e-9):
-        steps = [
-            {**chosen, name: max(w for w in widths[name] if w < chosen[name])}
-            for name in chosen
-            if min(widths[name]) < chosen[name]
-        ]
-        if not steps:
+    rounded = {name: nearest_width(bits, widths[name]) for name, bits in learned.items()}
+    chosen, limit = dict(rounded), target * (1 + 1e-9)
+    while value(chosen) > limit:
+        lower = {name: max((w for w in widths[name] if w < own), default=0) for name, own in chosen.items()}
+        lower = {name: width for name, width in lower.items() if width}
+        if not lower:
             raise SearchError(
                 f"AutoQNN: the smallest widths give {value(chosen):g}; the target is {target:g}: raise it"
             )
-        meeting = [step for step in steps if value(step) <= target]
-        if meeting:
-            return max(meeting, key=value)
-        here = value(chosen)
-        prices = [_departure(learned, step) / max(here - value(step), 1e-12) for step in steps]
-        chosen = steps[prices.index(min(prices))]
+        departures = {name: learned[name] - width for name, width in lower.items()}
+        name = min(departures, key=departures.__getitem__)
+        chosen[name] = lower[name]
+    gaps = {name: learned[name] - width for name, width in chosen.items()}
+    for name in sorted(gaps, key=gaps.__getitem__, reverse=True):
+        for width in sorted(w for w in widths[name] if chosen[name] < w <= rounded[name]):
+            if value({**chosen, name: width}) <= limit:
+                chosen[name] = width
     return chosen
-
-
-def _departure(learned: Mapping[str, float], chosen: Mapping[str, int]) -> float:
-    """How far widths lie below the learned bits, in total."""
-    return sum(max(learned[name] - width, 0.0) for name, width in chosen.items())
