@@ -46,7 +46,7 @@ def raise_quantize(node: Node, state: RaiseState) -> None:
 
 
 def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) -> Value | Reject:
-    """`data` put on a grid: behind a new fake-quant node, or itself when it lies on the same grid already."""
+    """`data` on a grid: behind a new fake-quant node, or itself when it lies on the grid, or a part of it, already."""
     spec = spec_of(grid)
     if isinstance(spec, Reject):
         return spec
@@ -54,7 +54,8 @@ def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) 
     if known is not None:
         had = parameters_of(known)
         same = np.array_equal(had.scale, grid.scale) and np.array_equal(had.zero_point, grid.zero_point)
-        if same and grid.axis is None and (had.low_code, had.high_code) == (grid.low_code, grid.high_code):
+        inside = grid.low_code <= had.low_code and had.high_code <= grid.high_code
+        if same and inside and grid.axis is None and had.is_affine:
             return data
     made = state.quantizer(data, spec, name)
     return state.graph.insert(made, after=after).result

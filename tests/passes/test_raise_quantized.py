@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 import qir
 from qir.fake_quant import parameters_of, quantizers
 from qir.graph import Node
-from qir.passes import PassContext, raise_quantized
+from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.raise_grids import Grid, spec_of
 from qir.passes.raise_quantized import RaiseQuantized
 from qir.passes.testing import largest_error, random_inputs, run_onnxruntime
@@ -140,6 +140,25 @@ def test_dynamic_quantization_is_left_and_listed(tmp_path, builder):
     module = qir.load(tmp_path / "dynamic.onnx")
     raise_quantized(module)
     assert "at run time" in " ".join(module.meta["raise-quantized"].left.values())
+
+
+def test_an_exported_network_comes_back_with_its_names_bits_and_scales(tmp_path, builder):
+    module = network(builder)
+    data = random_inputs(module, size=8)["x"]
+    pipeline = "infer-types,fold-batchnorm,insert-fake-quant,calibrate{method=minmax}"
+    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=data))
+    for index, node in enumerate(module.graph.fake_quants()):
+        if len(node.attribute("widths")) > 1:
+            node.set_attribute("bits", 8 - index % 4)
+    export(module, tmp_path / "q.onnx", profile="qcdq", data=data)
+    raised = raise_quantized(qir.load(tmp_path / "q.onnx"))
+    before, after = quantizers(module.graph), quantizers(raised.graph)
+    assert set(before) == set(after)
+    for name, node in before.items():
+        ours, theirs = parameters_of(node), parameters_of(after[name])
+        assert (theirs.low_code, theirs.high_code) == (ours.low_code, ours.high_code)
+        np.testing.assert_array_equal(ours.scale, theirs.scale)
+        np.testing.assert_array_equal(ours.zero_point, theirs.zero_point)
 
 
 def test_clip_between_narrows_the_width_and_grid_keepers_stay(builder):
