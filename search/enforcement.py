@@ -1,8 +1,8 @@
 """What becomes of a finished policy that is over its budget: the sweeps of the papers.
 
 Both sweeps lower decisions from last to first until the budget is met. `haq_sweep` (HAQ, `_final_action_wall`) lowers
-one decision at a time. `reverse_order` (Wang et al. 2024, section 3.3.1) changes the weights of a layer together with the
-activations of the previous one: decisions that a relation joins are lowered together, so that the pair stays legal.
+one decision at a time. `reverse_order` (Wang et al. 2024, section 3.3.1) changes the weights of a layer together with
+the activations of the previous one: decisions that a relation joins are lowered together, so that the pair stays legal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def haq_sweep(problem: Problem, row: Row) -> Row | None:
 
 
 def reverse_order(problem: Problem, row: Row) -> Row | None:
-    """Lower each decision, last to first, together with the earlier decisions that a relation joins to it."""
+    """Lower each layer, last to first, its weights together with the activations that a relation joins to them.
+
+    In one sweep a decision goes down once; sweeps are repeated until the budgets are met. None if they never are.
+    """
     return _sweep(problem, row, together=True)
 
 
@@ -43,6 +46,8 @@ def _sweep(problem: Problem, row: Row, *, together: bool) -> Row | None:
     while not meets_budgets(problem, row):
         before = row
         for decision in range(len(row) - 1, -1, -1):
+            if row[decision] != before[decision]:
+                continue  # went down with a later one in this sweep
             row = lowered(problem, row, decision, together=together) or row
             if row != before and meets_budgets(problem, row):
                 return row

@@ -147,11 +147,31 @@ def _best(run: Run, outcome: Outcome) -> tuple[Evaluation, bool]:
         return run.ledger.evaluation(outcome.row, value), True
     if run.ledger.best is not None:
         return run.ledger.best, run.ledger.minimised
+    if not run.ledger.evaluations:
+        _raise_if_metrics_bar_all(run.problem)
     failed = [e.error for e in run.ledger.evaluations if e.error]
     raise SearchError(
         f"no policy has a value: {len(failed)} of {len(run.ledger.evaluations)} evaluations failed"
         + (f"; the last said: {failed[-1]}" if failed else "; no policy meets every budget, or no time was left")
     )
+
+
+def _raise_if_metrics_bar_all(problem: Problem) -> None:
+    """Name the smallest reachable value of a metric's budget, if the space is small enough to enumerate.
+
+    Raises:
+        InfeasibleError: no policy that meets the other budgets meets this one.
+    """
+    from qir.search.solvers.exhaustive import LARGEST_METRIC_SPACE, rows_of
+
+    names = [name for name in problem.budgets if name in problem.metrics]
+    if not names or float(np.prod(problem.tables.legal.sum(1), dtype=np.float64)) > LARGEST_METRIC_SPACE:
+        return
+    rows = np.concatenate([rows[problem.tables.feasible(rows)] for rows in rows_of(problem)])
+    for name in names:
+        smallest = float(np.min(problem.metrics[name]([problem.policy(row) for row in rows])))
+        if smallest > float(problem.limit(name)):
+            raise InfeasibleError(name, float(problem.limit(name)), smallest)
 
 
 def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:

@@ -12,11 +12,23 @@ from qir.search.problem import Indices, Problem
 from qir.search.solvers.run import Outcome, Run
 
 LARGEST_SPACE = 20_000_000
+LARGEST_METRIC_SPACE = 100_000
 _CHUNK = 65_536
+_BATCH = 64
 
 
 def feasible_rows(problem: Problem) -> Iterator[Indices]:
     """Chunks of option indices [policies, decisions] of every policy that meets everything.
+
+    Raises:
+        SearchError: there are too many policies to enumerate.
+    """
+    for rows in rows_of(problem):
+        yield rows[problem.feasible(rows)]
+
+
+def rows_of(problem: Problem) -> Iterator[Indices]:
+    """Chunks of option indices [policies, decisions] of every combination of legal options.
 
     Raises:
         SearchError: there are too many policies to enumerate.
@@ -28,8 +40,7 @@ def feasible_rows(problem: Problem) -> Iterator[Indices]:
         raise SearchError(f"exhaustive: {count:.3g} policies are more than {LARGEST_SPACE:.0g}; use milp or a search")
     for start in range(0, count, _CHUNK):
         places = np.unravel_index(np.arange(start, min(start + _CHUNK, count)), shape)
-        rows = np.stack([options[place] for options, place in zip(legal, places, strict=True)], axis=1)
-        yield rows[problem.feasible(rows)]
+        yield np.stack([options[place] for options, place in zip(legal, places, strict=True)], axis=1)
 
 
 def exhaustive(run: Run) -> Outcome:
@@ -45,10 +56,15 @@ def exhaustive(run: Run) -> Outcome:
         raise SearchError(
             f"exhaustive: {len(rows)} policies are feasible but only {run.ledger.remaining} evaluations are allowed"
         )
-    run.ledger.score_all(rows)
-    done = len(run.ledger.evaluations) == len(rows) and not run.ledger.counts["failed"]
+    for start in range(0, len(rows), _BATCH):
+        run.ledger.score_all(rows[start : start + _BATCH])
+        if not run.ledger.remaining:
+            break
+    complete = len(run.ledger.evaluations) == len(rows)
+    done = complete and not run.ledger.counts["failed"]
     best = run.ledger.best
-    return Outcome(status="optimal" if done else "feasible", bound=best.value if done and best else None)
+    status = "optimal" if done else "feasible" if complete else "time-limit"
+    return Outcome(status=status, bound=best.value if done and best else None)
 
 
 def _additive(run: Run) -> Outcome:

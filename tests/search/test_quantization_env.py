@@ -108,6 +108,12 @@ def test_reverse_order_lowers_weights_together_with_the_activations_before_them(
     assert dict(lowered) == {"a0": 8, "w0": 8, "a1": 8, "w1": 8, "a2": 4, "w2": 4}
 
 
+def test_reverse_order_reaches_every_layer_before_it_lowers_one_twice():
+    problem = seed_chain(layers=2, budget=0.3)
+    lowered = problem.policy(reverse_order(problem, problem.indices(dict.fromkeys(problem.names, 8))))
+    assert dict(lowered) == {"a0": 4, "w0": 4, "a1": 4, "w1": 4}
+
+
 def test_haq_sweep_lowers_one_decision_at_a_time_from_the_last():
     problem = Problem(
         [Decision(n, (2, 4, 8)) for n in "abc"],

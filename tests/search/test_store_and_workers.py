@@ -186,6 +186,19 @@ def test_objectives_that_cannot_be_sent_are_an_error():
 
 
 @pytest.mark.slow
+def test_postgresql_keeps_values_too():
+    url = os.environ.get("QIR_POSTGRESQL")
+    if not url:
+        pytest.skip(
+            "set QIR_POSTGRESQL to the URL of an empty database, for example postgresql+psycopg://localhost/qir"
+        )
+    first = solve(problem(lambda policy: float(sum(policy.values()))), "random", evaluations=5, store=url)
+    again = solve(problem(lambda policy: -1.0), "random", evaluations=5, store=url)
+    assert again.value == first.value
+    assert again.counts["stored"] == 5
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_dask_finds_the_same(objectives):
     from distributed import LocalCluster

@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -131,6 +132,30 @@ def test_milp_refuses_what_it_cannot_use():
     with pytest.raises(SearchError, match="peak"):
         solve(peak, "milp")
     assert dict(solve(peak, "exhaustive").policy) == {"a": 2}
+
+
+@pytest.mark.parametrize("method", ["exhaustive", "random"])
+def test_a_metric_that_no_policy_keeps_names_the_smallest_value(method):
+    problem = Problem(
+        [Decision("a", (2, 8)), Decision("b", (2, 8))],
+        metrics={"peak": lambda policies: np.array([max(p.values()) for p in policies])},
+        budgets={"peak": Budget(maximum=1)},
+        objective=lambda policy: 1.0,
+    )
+    with pytest.raises(InfeasibleError) as caught:
+        solve(problem, method, evaluations=10)
+    assert caught.value.smallest == 2
+
+
+def test_time_ends_an_enumeration():
+    def objective(policy):
+        time.sleep(0.002)
+        return 1.0
+
+    problem = Problem([Decision(f"l{i}", (2, 4, 8)) for i in range(7)], objective=objective)
+    result = solve(problem, "exhaustive", time_limit=0.3)
+    assert result.status == "time-limit"
+    assert result.bound is None
 
 
 @pytest.mark.parametrize(
