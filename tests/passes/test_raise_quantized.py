@@ -204,6 +204,21 @@ def test_a_weight_gets_the_smallest_width_that_holds_its_codes(builder):
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) == 0
 
 
+def test_codes_packed_into_int4_are_unpacked(builder):
+    b = builder(opset=21, ir_version=10)
+    codes = np.random.default_rng(0).integers(-7, 8, (6, 4))
+    b.constants.append(helper.make_tensor("fc.weight_quantized", onnx.TensorProto.INT4, codes.shape, codes.reshape(-1)))
+    b.const("s", np.linspace(0.01, 0.2, 4))
+    w = b.node("DequantizeLinear", [b.node("Cast", ["fc.weight_quantized"], to=onnx.TensorProto.INT8), "s"], axis=1)
+    module = b.module(b.node("MatMul", [b.input("x", [1, 6]), w]))
+    feed = random_inputs(module)
+    expected = run_onnxruntime(module, feed)
+    raise_quantized(module)
+    (node,) = module.graph.fake_quants()
+    assert (node.attribute("bits"), node.attribute("axis")) == (4, 1)
+    assert largest_error(expected, run_onnxruntime(lowered(module), feed)) < 1e-6
+
+
 def test_dequantized_integers_that_no_one_quantized_are_left_and_listed(builder):
     b = builder(opset=13)
     b.inputs.append(helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, [2, 4]))
