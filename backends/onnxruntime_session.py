@@ -11,7 +11,12 @@ from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.tensor import Array
 
-_LEVELS = {"all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC", "disable": "ORT_DISABLE_ALL"}
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disable": "ORT_DISABLE_ALL",
+}
 INTEGER_OPS = frozenset(
     {"QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool",
      "QLinearGlobalAveragePool", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "MatMulInteger", "ConvInteger",
@@ -23,7 +28,16 @@ INTEGER_OPS = frozenset(
 class OrtSession:
     """A loaded network.
 
+    Args:
+        model: the network, a path of its file, or the file's bytes.
+        optimization: `all`, `extended`, `basic` or `disable`.
+        disable_qdq_fusion: keep QuantizeLinear and DequantizeLinear as they stand; no integer kernels.
+        threads: of one operator.
+        reduced_accuracy: let products with weights of 4 bits quantize their activations to int8 (MatMulNBits).
+        save_optimized: where to write the optimized network.
+
     Attributes:
+        input_names: names of the inputs, in order.
         output_names: names of the outputs, in order.
 
     Raises:
@@ -37,6 +51,7 @@ class OrtSession:
         optimization: str = "all",
         disable_qdq_fusion: bool = False,
         threads: int = 1,
+        reduced_accuracy: bool = False,
         save_optimized: Path | None = None,
     ) -> None:
         import onnxruntime
@@ -49,11 +64,18 @@ class OrtSession:
         options.intra_op_num_threads = threads
         if disable_qdq_fusion:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if not reduced_accuracy:
+            options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         if save_optimized is not None:
             options.optimized_model_filepath = str(save_optimized)
         self._source = _source(model)
-        self._optimization = optimization
+        self._settings: dict[str, Any] = {
+            "optimization": optimization,
+            "disable_qdq_fusion": disable_qdq_fusion,
+            "threads": threads,
+        }
         self._session = _create(onnxruntime, self._source, options)
+        self.input_names = tuple(entry.name for entry in self._session.get_inputs())
         self.output_names = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -64,7 +86,7 @@ class OrtSession:
         """
         try:
             found: list[Any] = self._session.run(None, dict(feeds))
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own, without a common base
+        except Exception as error:
             raise DataError(f"ONNX Runtime cannot run the network: {_reason(error)}") from error
         return dict(zip(self.output_names, found, strict=True))
 
@@ -74,7 +96,7 @@ class OrtSession:
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimized.onnx"
-            OrtSession(self._source, optimization=self._optimization, save_optimized=path)
+            OrtSession(self._source, **self._settings, save_optimized=path)
             return tuple(node.op for node in load(path.read_bytes()).graph)
 
     def integer_nodes(self) -> tuple[str, ...]:
@@ -93,7 +115,7 @@ def _source(model: Module | str | Path | bytes) -> str | bytes:
 def _create(onnxruntime: Any, source: str | bytes, options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own, without a common base
+    except Exception as error:
         raise QirError(f"ONNX Runtime cannot load the network: {_reason(error)}") from error
 
 

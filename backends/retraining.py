@@ -1,23 +1,35 @@
-"""Short retraining of a quantized network with straight-through gradients."""
+"""Retraining of a quantized network with straight-through gradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
 from qir.backends.affine_correction import AffineCorrection
+from qir.backends.checkpoint import load_checkpoint, save_checkpoint
 from qir.backends.torch_module import TorchModule
+from qir.backends.torch_weights import Recalibrate
 from qir.errors import DataError, QirError
+from qir.module import Module
+from qir.policy import Policy
 from qir.tensor import Array
 
 Progress = Callable[[int, int, float], None]
 """Told after every step: step, number of steps, loss."""
+
+
+class Samples(Protocol):
+    """Images [N, …] float32 with labels [N] int64."""
+
+    images: Array
+    labels: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,7 @@ class RetrainProtocol:
     """How a network is retrained at a fixed policy.
 
     Attributes:
-        steps: optimizer steps (SGD).
+        steps: optimizer steps (SGD), unless `epochs` says otherwise.
         images: how many of the retraining split are used, 0 = all.
         batch: images a step.
         learning_rate: of the first step.
@@ -34,6 +46,11 @@ class RetrainProtocol:
         momentum, weight_decay: of SGD.
         distillation: weight of the cross-entropy with the float network's probabilities; the labels have the rest.
         seed: order of the images.
+        epochs: passes over the images, in place of `steps`; 0 = `steps` counts.
+        temperature: both networks' logits are divided by it for distillation, whose loss is multiplied by its square.
+        range_learning_rate: of learned ranges (LSQ, PACT); 0 = they stay fixed.
+        validate_every: steps between two calls of the validation function.
+        patience: stop after so many validations without a new best, and go back to the best; 0 = never.
     """
 
     steps: int = 100
@@ -46,27 +63,50 @@ class RetrainProtocol:
     weight_decay: float = 0.0
     distillation: float = 0.0
     seed: int = 0
+    epochs: float = 0.0
+    temperature: float = 1.0
+    range_learning_rate: float = 0.0
+    validate_every: int = 50
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or not 0 <= self.distillation <= 1 or self.learning_rate <= 0:
-            raise QirError(f"retraining protocol {self}: steps >= 0, batch >= 1, learning rate > 0, distillation 0 to 1")
+            raise QirError(f"{self}: expected steps >= 0, batch >= 1, learning rate > 0, distillation 0 to 1")
+        if self.epochs < 0 or self.temperature <= 0 or self.validate_every < 1 or self.range_learning_rate < 0:
+            raise QirError(f"{self}: expected epochs >= 0, temperature > 0, validate_every >= 1, rates >= 0")
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step."""
+    def steps_for(self, images: int) -> int:
+        """Number of steps for so many images of the split."""
+        used = min(images, self.images) if self.images else images
+        return math.ceil(self.epochs * math.ceil(used / self.batch)) if self.epochs else self.steps
+
+    def rate(self, step: int, steps: int | None = None) -> float:
+        """Learning rate of a step, of `steps` altogether."""
+        total = max(self.steps if steps is None else steps, 1)
         if self.decay == 0:
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / max(self.steps, 1)))
-        return float(self.learning_rate * self.decay ** (step * self.decay_times // max(self.steps, 1)))
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
+        return float(self.learning_rate * self.decay ** (step * self.decay_times // total))
 
 
 PRESETS = {
     "short": RetrainProtocol(steps=40),
     "final": RetrainProtocol(steps=150),
-    "wang2024": RetrainProtocol(steps=400, images=200, batch=50, decay=0.8, decay_times=20),
-    "haq": RetrainProtocol(steps=157, images=20_000, batch=128, learning_rate=1e-3, decay=0.8, weight_decay=4e-5),
-    "qat-distillation": RetrainProtocol(steps=600, distillation=0.5),
+    "wang2024": RetrainProtocol(images=200, batch=50, epochs=100, decay=0.8, decay_times=20),
+    "haq": RetrainProtocol(
+        epochs=1, images=20_000, batch=128, learning_rate=1e-3, decay=0.8, decay_times=0, weight_decay=4e-5
+    ),
+    "releq-short": RetrainProtocol(epochs=5, batch=256, learning_rate=0.01, decay=1.0),
+    "releq-long": RetrainProtocol(epochs=30, batch=256, learning_rate=0.01),
+    "qat-distillation": RetrainProtocol(epochs=10, batch=128, distillation=0.5, temperature=2.0),
+    "learned-step": RetrainProtocol(epochs=10, batch=128, range_learning_rate=0.01),
 }
-"""Protocols by name: `wang2024` has seed 000's learning rate 0.01, decay 0.8 and 200 images (100 epochs of 4 steps);
-`haq` one epoch of HAQ's search script; the others are qir's own."""
+"""Protocols by name.
+
+`wang2024` has seed 000's learning rate 0.01, decay 0.8, 200 images and 100 epochs; how often it decays is not printed
+there: 20 times is ours. `haq` is one epoch of HAQ's search script (Wang et al., 2019: 20,000 images, rate 1e-3, batch
+128, weight decay 4e-5). `releq-short` has the five epochs at 0.01 that ReLeQ's script gives LeNet (Elthakeb et al.,
+2018); its batch, and `releq-long`'s length, are ours. The others are qir's own.
+"""
 
 
 def protocol(name: str, **changes: Any) -> RetrainProtocol:
@@ -88,6 +128,8 @@ def retrain(
     *,
     correction: AffineCorrection | None = None,
     progress: Progress | None = None,
+    validate: Callable[[], float] | None = None,
+    checkpoint: Path | None = None,
 ) -> list[float]:
     """Train the network's weights and biases in place at its bits; deterministic under the protocol's seed.
 
@@ -98,61 +140,189 @@ def retrain(
         plan: the protocol.
         correction: affine correction that stays in force.
         progress: told after every step.
+        validate: measures the network, larger is better; called every `validate_every` steps when `patience` is set.
+        checkpoint: file that holds the state of the run; when it is there, the run goes on where it stopped.
 
     Returns:
         The loss of every step.
 
     Raises:
-        DataError: there are no images, or the loss is not finite.
+        DataError: there are no images, the loss is not finite, or the checkpoint belongs to another run.
     """
     if len(images) == 0 or len(images) != len(labels):
-        raise DataError(f"retraining got {len(images)} images and {len(labels)} labels: expected as many of both, at least one")
+        raise DataError(f"retraining got {len(images)} images and {len(labels)} labels: expected as many, at least one")
+    run = _Run(network, plan, correction, plan.steps_for(len(images)))
     if plan.images:
         images, labels = images[: plan.images], labels[: plan.images]
-    parameters = list(network.trainable_constants().values())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay)
-    generator = np.random.default_rng(plan.seed)
-    losses = []
     try:
-        for step, chosen in enumerate(_batches(len(images), plan, generator)):
-            for group in optimizer.param_groups:
-                group["lr"] = plan.rate(step)
-            loss = _loss(network, torch.from_numpy(images[chosen]).to(network.device), torch.from_numpy(labels[chosen]).to(network.device), plan, correction)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise DataError(f"retraining: the loss of step {step + 1} is {losses[-1]}: lower the learning rate")
+        run.resume(checkpoint)
+        for step, chosen in enumerate(_batches(len(images), plan, run.steps)):
+            if step < len(run.losses):
+                continue
+            loss = run.step(step, images[chosen], labels[chosen])
             if progress is not None:
-                progress(step + 1, plan.steps, losses[-1])
+                progress(step + 1, run.steps, loss)
+            due = (step + 1) % plan.validate_every == 0 or step + 1 == run.steps
+            if due and run.is_over(validate):
+                break
+            if due:
+                run.save(checkpoint)
     finally:
-        for parameter in parameters:
+        run.finish()
+    return run.losses
+
+
+@dataclass
+class _Run:
+    """The state of one retraining."""
+
+    network: TorchModule
+    plan: RetrainProtocol
+    correction: AffineCorrection | None
+    steps: int
+    losses: list[float] = field(default_factory=list)
+    best: float = -math.inf
+    waited: int = 0
+    best_weights: list[torch.Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.weights = list(self.network.trainable_constants().values())
+        self.ranges = list(self.network.learn_ranges().values()) if self.plan.range_learning_rate else []
+        for parameter in self.weights + self.ranges:
+            parameter.requires_grad_(True)
+        groups: list[dict[str, Any]] = [{"params": self.weights, "weight_decay": self.plan.weight_decay, "factor": 1.0}]
+        if self.ranges:
+            factor = self.plan.range_learning_rate / self.plan.learning_rate
+            groups.append({"params": self.ranges, "weight_decay": 0.0, "factor": factor})
+        self.optimizer = torch.optim.SGD(groups, lr=self.plan.learning_rate, momentum=self.plan.momentum)
+
+    def step(self, index: int, images: Array, labels: Array) -> float:
+        """One optimizer step; its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(index, self.steps) * group["factor"]
+        device = self.network.device
+        loss = _loss(
+            self.network,
+            torch.from_numpy(images).to(device),
+            torch.from_numpy(labels).to(device),
+            self.plan,
+            self.correction,
+        )
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.losses.append(loss.item())
+        if not math.isfinite(self.losses[-1]):
+            raise DataError(f"retraining: the loss of step {index + 1} is {self.losses[-1]}: lower the learning rate")
+        return self.losses[-1]
+
+    def is_over(self, validate: Callable[[], float] | None) -> bool:
+        """Validate and remember the best; whether patience is used up."""
+        if validate is None or not self.plan.patience:
+            return False
+        found = validate()
+        if found > self.best:
+            self.best, self.waited = found, 0
+            self.best_weights = [parameter.detach().clone() for parameter in self.weights + self.ranges]
+        else:
+            self.waited += 1
+        return self.waited >= self.plan.patience
+
+    def finish(self) -> None:
+        """Go back to the best weights, and stop asking for gradients."""
+        with torch.no_grad():
+            for parameter, best in zip(self.weights + self.ranges, self.best_weights, strict=False):
+                parameter.copy_(best)
+        for parameter in self.weights + self.ranges:
             parameter.requires_grad_(False)
             parameter.grad = None
-        network.forget_weights()
-    return losses
+        self.network.forget_weights()
+
+    def save(self, path: Path | None) -> None:
+        """Write the state."""
+        if path is not None:
+            best = {"best": self.best, "waited": self.waited, "best_weights": self.best_weights}
+            state = {"parameters": [p.detach() for p in self.weights + self.ranges], "losses": self.losses, **best}
+            save_checkpoint(path, self._identity(), state | {"optimizer": self.optimizer.state_dict()})
+
+    def resume(self, path: Path | None) -> None:
+        """Read the state when there is one."""
+        state = None if path is None else load_checkpoint(path, self._identity())
+        if state is None:
+            return
+        with torch.no_grad():
+            for parameter, saved in zip(self.weights + self.ranges, state["parameters"], strict=True):
+                parameter.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses, self.best, self.waited = list(state["losses"]), state["best"], state["waited"]
+        self.best_weights = state["best_weights"]
+
+    def _identity(self) -> str:
+        return f"{self.plan} {sorted(self.network.policy.items())} {sum(p.numel() for p in self.weights)}"
 
 
 def _loss(
-    network: TorchModule, images: torch.Tensor, labels: torch.Tensor, plan: RetrainProtocol, correction: AffineCorrection | None
+    network: TorchModule,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    plan: RetrainProtocol,
+    correction: AffineCorrection | None,
 ) -> torch.Tensor:
     (logits, *_) = network(images, hook=correction)
     loss = F.cross_entropy(logits, labels)
     if plan.distillation:
         with torch.no_grad(), network.quantizers_off():
             (teacher, *_) = network(images)
-        soft = F.cross_entropy(logits, teacher.softmax(1))
-        loss = (1 - plan.distillation) * loss + plan.distillation * soft
+        soft = F.cross_entropy(logits / plan.temperature, (teacher / plan.temperature).softmax(1))
+        loss = (1 - plan.distillation) * loss + plan.distillation * plan.temperature**2 * soft
     return loss
 
 
-def _batches(count: int, plan: RetrainProtocol, generator: np.random.Generator) -> Any:
+def _batches(count: int, plan: RetrainProtocol, steps: int) -> Iterator[Any]:
+    generator = np.random.default_rng(plan.seed)
     order, start = generator.permutation(count), 0
-    for _ in range(plan.steps):
-        if start + plan.batch > count:
+    for _ in range(steps):
+        if start >= count or (start + plan.batch > count and plan.batch <= count and not plan.epochs):
             order, start = generator.permutation(count), 0
         yield order[start : start + plan.batch]
         start += plan.batch
+
+
+def retrain_module(
+    module: Module,
+    policy: Policy,
+    samples: Samples,
+    plan: RetrainProtocol,
+    *,
+    recalibrate: Recalibrate | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Module:
+    """A copy of a calibrated module at a policy, with retrained weights.
+
+    Args:
+        module: network with calibrated fake-quant nodes; not changed.
+        policy: width of every quantizer to set.
+        samples: the retraining split.
+        plan: the protocol.
+        recalibrate: new ranges for changed weights; without it they keep the ranges they were trained at.
+        device: where to train.
+        progress: told after every step.
+        checkpoint: as in `retrain`.
+
+    Raises:
+        QirError: the policy names a quantizer that does not exist, or a width without ranges.
+        DataError: as in `retrain`.
+    """
+    made = module.clone()
+    network = TorchModule(made, device)
+    network.set_policy(policy)
+    for node in made.graph.fake_quants():
+        node.set_attribute("bits", network.policy[node.name])
+    retrain(network, samples.images, samples.labels, plan, progress=progress, checkpoint=checkpoint)
+    network.write_back(made, recalibrate=recalibrate)
+    if recalibrate is None:
+        for node in made.graph.fake_quants():
+            node.set_attribute("stale", None)
+    return made

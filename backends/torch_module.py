@@ -202,8 +202,8 @@ class TorchModule(nn.Module):
         outputs = self._plan.run(values, kernel, frozenset(named.values()))
         if intermediates is None:
             return tuple(outputs)
-        names = (n for n, v in zip(self.graph.output_names, self.graph.outputs, strict=True) if v is not None)
-        return dict(zip(names, outputs, strict=True)) | {name: values[value] for name, value in named.items()}
+        returned = (n for n, v in zip(self.graph.output_names, self.graph.outputs, strict=True) if v is not None)
+        return dict(zip(returned, outputs, strict=True)) | {name: values[value] for name, value in named.items()}
 
     def _named(self, names: Sequence[str]) -> dict[str, Value]:
         if not names:

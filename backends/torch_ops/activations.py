@@ -56,7 +56,8 @@ def _elu(node: Node, operands: Operands) -> torch.Tensor:
 def _selu(node: Node, operands: Operands) -> torch.Tensor:
     x = tensor(operands)
     alpha, gamma = node.attribute("alpha", 1.6732632423543772), node.attribute("gamma", 1.0507009873554805)
-    return gamma * torch.where(x > 0, x, alpha * torch.expm1(x))
+    made: torch.Tensor = gamma * torch.where(x > 0, x, alpha * torch.expm1(x))
+    return made
 
 
 @lowers("Celu")

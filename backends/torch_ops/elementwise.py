@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from qir.backends.torch_ops.activations import unary
+from qir.backends.torch_ops.activations import Unary, unary
 from qir.backends.torch_ops.base import Lowering, Operands, lowers, tensor, torch_dtype
 from qir.graph import Node
 
@@ -31,7 +31,7 @@ def _power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     return torch.pow(base, exponent).to(base.dtype)
 
 
-for _name, _one in {
+_UNARY: dict[str, Unary] = {
     "Abs": torch.abs,
     "Neg": torch.neg,
     "Exp": torch.exp,
@@ -55,11 +55,8 @@ for _name, _one in {
     "Reciprocal": torch.reciprocal,
     "Not": torch.logical_not,
     "IsNaN": torch.isnan,
-}.items():
-    lowers(_name)(unary(_one))
-lowers("BitwiseNot", since=18)(unary(torch.bitwise_not))
-
-for _name, _two in {
+}
+_BINARY: dict[str, Binary] = {
     "Add": torch.add,
     "Sub": torch.sub,
     "Mul": torch.mul,
@@ -73,15 +70,22 @@ for _name, _two in {
     "And": torch.logical_and,
     "Or": torch.logical_or,
     "Xor": torch.logical_xor,
-}.items():
-    lowers(_name)(_binary(_two))
-for _name, _two in {
+}
+_BITWISE: dict[str, Binary] = {
     "BitwiseAnd": torch.bitwise_and,
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
-}.items():
+}
+_VARIADIC: dict[str, Binary] = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}
+
+lowers("BitwiseNot", since=18)(unary(torch.bitwise_not))
+for _name, _one in _UNARY.items():
+    lowers(_name)(unary(_one))
+for _name, _two in _BINARY.items():
+    lowers(_name)(_binary(_two))
+for _name, _two in _BITWISE.items():
     lowers(_name, since=18)(_binary(_two))
-for _name, _two in {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}.items():
+for _name, _two in _VARIADIC.items():
     lowers(_name)(_variadic(_two))
 
 

@@ -70,7 +70,8 @@ def _compress(node: Node, operands: Operands) -> torch.Tensor:
     data, condition, axis = tensor(operands), tensor(operands, 1), node.attribute("axis")
     if axis is None:
         data, axis = data.reshape(-1), 0
-    return data.index_select(axis, condition.nonzero().reshape(-1))
+    places: torch.Tensor = condition.nonzero().reshape(-1)
+    return data.index_select(axis, places)
 
 
 @lowers("NonZero")
@@ -83,7 +84,8 @@ def _arg_extreme(node: Node, operands: Operands) -> torch.Tensor:
     data, axis, keep = tensor(operands), node.attribute("axis", 0), bool(node.attribute("keepdims", 1))
     find = torch.argmax if node.op == "ArgMax" else torch.argmin
     if node.attribute("select_last_index", 0):
-        return data.shape[axis] - 1 - find(data.flip(axis), axis, keepdim=keep)
+        found: torch.Tensor = data.shape[axis] - 1 - find(data.flip(axis), axis, keepdim=keep)
+        return found
     return find(data, axis, keepdim=keep)
 
 

@@ -94,7 +94,7 @@ def _split(node: Node, operands: Operands) -> Result:
         length = data.shape[axis]
         part = -(-length // count)
         sizes = [max(min(part, length - part * i), 0) for i in range(count)]
-    return tuple(data.split(sizes, axis))
+    return torch.split_with_sizes(data, sizes, axis)
 
 
 @lowers("Concat")
@@ -105,8 +105,10 @@ def _concat(node: Node, operands: Operands) -> torch.Tensor:
 @lowers("Expand")
 def _expand(node: Node, operands: Operands) -> torch.Tensor:  # noqa: ARG001
     data = tensor(operands)
-    shape = torch.broadcast_shapes(data.shape, torch.Size(integers(operands, 1) or []))
-    return data.expand(shape)
+    sizes = integers(operands, 1) or []
+    own = [1] * (len(sizes) - data.ndim) + list(data.shape)
+    wanted = [1] * (data.ndim - len(sizes)) + sizes
+    return data.expand([a if b == 1 else b for a, b in zip(own, wanted, strict=True)])
 
 
 @lowers("Tile")

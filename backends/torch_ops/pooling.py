@@ -103,7 +103,8 @@ def _sums(
 def _lp_pool(node: Node, operands: Operands) -> torch.Tensor:
     data, power = tensor(operands), node.attribute("p", 2)
     kernel, strides, dilations, pads = _window(node, data)
-    return _sums(F.pad(data.abs() ** power, pad_flat(pads)), kernel, strides, dilations) ** (1 / power)
+    powers = data.abs().pow(power)
+    return _sums(F.pad(powers, pad_flat(pads)), kernel, strides, dilations).pow(1 / power)
 
 
 def _spatial_axes(data: torch.Tensor) -> tuple[int, ...]:
@@ -125,4 +126,4 @@ def _global_max(node: Node, operands: Operands) -> torch.Tensor:  # noqa: ARG001
 @lowers("GlobalLpPool")
 def _global_lp(node: Node, operands: Operands) -> torch.Tensor:
     data, power = tensor(operands), node.attribute("p", 2)
-    return (data.abs() ** power).sum(_spatial_axes(data), keepdim=True) ** (1 / power)
+    return data.abs().pow(power).sum(_spatial_axes(data), keepdim=True).pow(1 / power)

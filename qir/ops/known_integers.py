@@ -71,12 +71,11 @@ def _gather(node: Node, operands: Operands) -> Array:
 def _slice(node: Node, operands: Operands) -> Array | None:
     data = np.asarray(operands[0])
     if len(operands) == 1:
-        starts, ends = node.attribute("starts"), node.attribute("ends")
-        axes, steps = node.attribute("axes", tuple(range(len(starts)))), (1,) * len(starts)
+        starts, ends, steps = node.attribute("starts"), node.attribute("ends"), (1,)
     else:
-        rest = [None if o is None else o.reshape(-1).tolist() for o in operands[1:]] + [None, None]
-        starts, ends, axes, steps = rest[:4]
-        axes, steps = axes or range(len(starts)), steps or (1,) * len(starts)
+        starts, ends = (np.asarray(o).reshape(-1).tolist() for o in operands[1:3])
+        given = operands[4] if len(operands) > 4 else None
+        steps = (1,) if given is None else tuple(given.reshape(-1).tolist())
     if data.ndim != 1 or len(starts) != 1:
         return None
     return data[slice(starts[0], ends[0], steps[0])] if steps[0] > 0 else None
@@ -92,7 +91,7 @@ def _unsqueeze(node: Node, operands: Operands) -> Array:
 
 def _divide(_: Node, operands: Operands) -> Array:
     dividend, divisor = np.asarray(operands[0]), np.asarray(operands[1])
-    return np.trunc(dividend / divisor)
+    return np.asarray(np.trunc(dividend / divisor))
 
 
 def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Node, Operands], Array]:

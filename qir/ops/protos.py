@@ -20,7 +20,7 @@ def tensor_proto(tensor: Tensor, name: str = "") -> Any:
 
     array = tensor.numpy()
     if tensor.dtype is DType.STRING:
-        strings = [s if isinstance(s, bytes) else str(s).encode() for s in array.reshape(-1)]
+        strings: Any = [s if isinstance(s, bytes) else str(s).encode() for s in array.reshape(-1)]
         return onnx.helper.make_tensor(name, tensor.dtype.onnx_code, tensor.shape, strings)
     proto = numpy_helper.from_array(array, name)
     proto.data_type = tensor.dtype.onnx_code
@@ -110,5 +110,5 @@ def run_reference(model: Any) -> list[Array]:
     """The outputs of a model without inputs by `onnx.reference`."""
     from onnx.reference import ReferenceEvaluator
 
-    found: list[Array] = ReferenceEvaluator(model).run(None, {})
-    return found
+    found: Any = ReferenceEvaluator(model).run(None, {})
+    return list(found)

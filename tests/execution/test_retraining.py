@@ -1,0 +1,150 @@
+"""Retraining: it learns, is deterministic, resumes, stops early, writes back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from qir.backends.retraining import PRESETS, RetrainProtocol, protocol, retrain, retrain_module
+from qir.backends.torch_module import TorchModule
+from qir.errors import DataError, QirError
+from qir.policy import Policy
+
+LOW = dict.fromkeys(("conv1.input", "conv1.weight", "conv2.input", "conv2.weight", "fc.input", "fc.weight"), 4)
+
+
+@dataclass
+class Samples:
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture
+def network_at(make_network):
+    def build(policy=LOW, scheme="uniform"):
+        made = TorchModule(make_network(scheme))
+        made.set_policy(policy)
+        return made
+
+    return build
+
+
+@pytest.fixture
+def accuracy(make_samples):
+    images, labels = make_samples(300, seed=9)
+
+    def measure(network):
+        with torch.no_grad():
+            return float((network(torch.from_numpy(images))[0].argmax(1).numpy() == labels).mean())
+
+    return measure
+
+
+def weights_of(network):
+    return {name: p.detach().clone() for name, p in network.trainable_constants().items()}
+
+
+def test_retraining_learns(samples, network_at, accuracy):
+    network = network_at()
+    before = accuracy(network)
+    losses = retrain(network, *samples, RetrainProtocol(steps=150, batch=32, learning_rate=0.05))
+    assert len(losses) == 150
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+    assert accuracy(network) > before + 0.2
+
+
+def test_the_same_seed_gives_the_same_weights(samples, network_at):
+    plan = RetrainProtocol(steps=10, batch=32, weight_decay=1e-4, distillation=0.3, temperature=2.0)
+    first, second = network_at(), network_at()
+    assert retrain(first, *samples, plan) == retrain(second, *samples, plan)
+    assert all(torch.equal(weights_of(first)[k], v) for k, v in weights_of(second).items())
+
+
+def test_a_run_that_was_interrupted_ends_as_if_it_was_not(samples, tmp_path, network_at):
+    plan = RetrainProtocol(steps=30, batch=32, validate_every=10)
+    whole, broken, resumed = network_at(), network_at(), network_at()
+    wanted = retrain(whole, *samples, plan)
+
+    def interrupt(step, steps, loss):
+        if step == 25:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        retrain(broken, *samples, plan, progress=interrupt, checkpoint=file)
+    seen = []
+    found = retrain(resumed, *samples, plan, progress=lambda step, *_: seen.append(step), checkpoint=file)
+    assert seen[0] == 21
+    assert found == wanted
+    assert all(torch.equal(weights_of(resumed)[k], v) for k, v in weights_of(whole).items())
+
+
+def test_a_checkpoint_of_another_run_is_refused(samples, tmp_path, network_at):
+    file = tmp_path / "run.pt"
+    retrain(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
+    with pytest.raises(DataError, match="another"):
+        retrain(network_at(), *samples, RetrainProtocol(steps=6), checkpoint=file)
+    file.write_bytes(b"no checkpoint")
+    with pytest.raises(DataError, match="no checkpoint"):
+        retrain(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
+
+
+def test_patience_stops_and_goes_back_to_the_best(samples, network_at):
+    network, plan = network_at(), RetrainProtocol(steps=100, batch=32, validate_every=10, patience=2)
+    values, kept = iter([0.5, 0.9, 0.4, 0.3, 0.2]), {}
+
+    def validate():
+        value = next(values)
+        if value == 0.9:
+            kept.update(weights_of(network))
+        return value
+
+    assert len(retrain(network, *samples, plan, validate=validate)) == 40
+    assert all(torch.equal(weights_of(network)[k], v) for k, v in kept.items())
+
+
+@pytest.mark.parametrize("scheme", ["lsq", "pact"])
+def test_learned_ranges_move(samples, scheme, network_at):
+    network = network_at(scheme=scheme)
+    before = {name: p.detach().clone() for name, p in network.learn_ranges().items()}
+    retrain(network, *samples, RetrainProtocol(steps=20, batch=32, range_learning_rate=0.01))
+    assert any(not torch.equal(network.learn_ranges()[name], old) for name, old in before.items())
+
+
+def test_a_module_is_retrained_without_being_changed(samples, make_network, network_at):
+    module = make_network()
+    before = {v.name: v.constant.digest() for v in module.graph.constants}
+    made = retrain_module(module, Policy(LOW), Samples(*samples), RetrainProtocol(steps=30, batch=32))
+    assert {v.name: v.constant.digest() for v in module.graph.constants} == before
+    assert all(node.attribute("bits") == 4 for node in made.graph.fake_quants())
+    network = network_at()
+    retrain(network, *samples, RetrainProtocol(steps=30, batch=32))
+    images = torch.from_numpy(samples[0][:8])
+    assert torch.equal(TorchModule(made)(images)[0], network(images)[0])
+
+
+def test_epochs_count_steps():
+    assert RetrainProtocol(epochs=3, batch=64).steps_for(130) == 9
+    assert RetrainProtocol(epochs=3, batch=64, images=64).steps_for(130) == 3
+    assert PRESETS["wang2024"].steps_for(4000) == 400
+    assert PRESETS["haq"].steps_for(30_000) == 157
+
+
+def test_learning_rates_follow_the_protocol():
+    cosine = RetrainProtocol(steps=10, learning_rate=0.1)
+    assert cosine.rate(0) == pytest.approx(0.1)
+    assert cosine.rate(5) == pytest.approx(0.05)
+    steps = RetrainProtocol(steps=10, learning_rate=0.1, decay=0.5, decay_times=2)
+    assert [steps.rate(i) for i in (0, 4, 5, 9)] == pytest.approx([0.1, 0.1, 0.05, 0.05])
+
+
+def test_nonsense_is_refused(samples, network_at):
+    with pytest.raises(QirError, match="unknown"):
+        protocol("nothing")
+    with pytest.raises(QirError, match="learning rate"):
+        RetrainProtocol(learning_rate=0)
+    with pytest.raises(DataError, match="images"):
+        retrain(network_at(), samples[0], samples[1][:3], RetrainProtocol())
+    with pytest.raises(DataError, match="lower the learning rate"):
+        retrain(network_at(), samples[0] * np.float32("nan"), samples[1], RetrainProtocol(steps=2))
