@@ -13,7 +13,7 @@ if __name__ != "qir.passes":
     raise ImportError(f"import this package as qir.passes, not as {__name__}")
 
 if TYPE_CHECKING:
-    from qir.passes.export import export as export
+    from qir.passes.exporting import export as export
     from qir.passes.instruments import ChangeCounts as ChangeCounts
     from qir.passes.instruments import DumpIR as DumpIR
     from qir.passes.instruments import Instrument as Instrument
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from qir.passes.manager import Repeat as Repeat
     from qir.passes.pipeline import parse_pipeline as parse_pipeline
     from qir.passes.pipeline import pipeline_text as pipeline_text
-    from qir.passes.raise_quantized import raise_quantized as raise_quantized
+    from qir.passes.raising import raise_quantized as raise_quantized
     from qir.passes.registry import available_passes as available_passes
     from qir.passes.registry import find_pass as find_pass
+    from qir.passes.policies import apply_policy as apply_policy
+    from qir.passes.propagate_constraints import bit_constraints as bit_constraints
     from qir.passes.reproducer import replay as replay
     from qir.passes.testing import check_pass as check_pass
 
@@ -47,11 +49,13 @@ _HOME = {
     "VerifyEach": "instruments",
     "available_passes": "registry",
     "check_pass": "testing",
-    "export": "export",
+    "apply_policy": "policies",
+    "bit_constraints": "propagate_constraints",
+    "export": "exporting",
     "find_pass": "registry",
     "parse_pipeline": "pipeline",
     "pipeline_text": "pipeline",
-    "raise_quantized": "raise_quantized",
+    "raise_quantized": "raising",
     "replay": "reproducer",
 }
 

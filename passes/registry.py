@@ -18,7 +18,7 @@ from qir.passes.manager import Pass
 
 _PASSES = {
     "absorb-bias": "absorb_bias:AbsorbBias",
-    "apply-policy": "apply_policy:ApplyPolicy",
+    "apply-policy": "policies:ApplyPolicy",
     "calibrate": "calibrate:Calibrate",
     "canonicalize": "canonicalize:Canonicalize",
     "correct-bias": "correct:CorrectBias",
@@ -34,7 +34,7 @@ _PASSES = {
     "infer-types": "infer_types:InferTypes",
     "insert-fake-quant": "insert_fake_quant:InsertFakeQuant",
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
-    "raise-quantized": "raise_quantized:RaiseQuantized",
+    "raise-quantized": "raising:RaiseQuantized",
     "repeat": "manager:Repeat",
 }
 
