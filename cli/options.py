@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from qir.errors import DataError, QirError
+from qir.errors import QirError
 
 if TYPE_CHECKING:
     from qir.search.problem import Budget
@@ -20,18 +19,6 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; g
 Budgets = Annotated[list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")]
 InputWidths = Annotated[str, typer.Option(help="Widths of the network's inputs: `8`, or `all` to decide them too.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
-
-
-def read_array(path: Path) -> Any:
-    """An array from a .npy file.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as .npy or .npz: {error}") from error
 
 
 def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:

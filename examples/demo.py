@@ -49,6 +49,7 @@ def main(
     with progress_bar(episodes, "search") as progress:
         found = solve(problem, agent, evaluations=episodes, seed=seed, progress=progress, **options)
     by_chance = solve(problem, "random", evaluations=len(found.evaluations), seed=seed)
+    objective.reset()
     proxy, _ = output_divergence(objective.network, constraints, data["calibration"].images)
     exact = solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
 

@@ -70,7 +70,9 @@ class LayerGuide(_Strict):
     output: TensorGuide | None
     packed_weight: PackedTensor | None
     bias_codes: list[int] | None
-    multiplier: list[float] | None = Field(description="float32 s_x*s_w/s_y per output channel; None without an output grid")
+    multiplier: list[float] | None = Field(
+        description="float32 s_x*s_w/s_y per output channel; None without an output grid"
+    )
     cycles: float | None = Field(description="latency on the target, cycles; None when the target does not cost it")
     bound_by: str | None
     execution: Literal["native", "emulated"]

@@ -22,7 +22,9 @@ def pack(codes: Array, bits: int, low_code: int, code_step: int = 1) -> bytes:
     """
     values = (codes.reshape(-1).astype(np.int64) - low_code) // code_step
     if values.size and (values.min() < 0 or values.max() >= 2**bits):
-        raise QirError(f"codes {codes.min()} to {codes.max()} do not fit {bits} bits from {low_code} in steps of {code_step}")
+        raise QirError(
+            f"codes {codes.min()} to {codes.max()} do not fit {bits} bits from {low_code} in steps of {code_step}"
+        )
     planes = (values[:, None] >> np.arange(bits)) & 1
     return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
 

@@ -68,6 +68,7 @@ class Comparison:
     def add_float(self) -> None:
         """The float network before quantization."""
         network = self.objective.network
+        self.objective.reset()
         with network.quantizers_off():
             accuracy = self.objective.accuracy(self.test)
         size = 4 * sum(tensor.size for tensor in _weights(self.module).values())

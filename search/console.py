@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from qir.backends.cost_table import CostTable
     from qir.module import Module
-    from qir.passes.export import ExportReport
+    from qir.passes.exporting import ExportReport
     from qir.passes.propagate_constraints import BitConstraints
     from qir.search.result import Progress as Episode
     from qir.tensor import Array
@@ -81,11 +82,11 @@ def closing_table(comparison: Comparison) -> None:
     quantized = [row for row in comparison.rows if row.ratio is not None and row.within]
     if quantized:
         best, found = max(quantized, key=lambda row: row.accuracy), quantized[-1]
-        verdict = (
-            "nothing within the budget is more accurate"
-            if found.accuracy >= best.accuracy
-            else f"{best.label} is more accurate"
-        )
+        if found.accuracy >= best.accuracy:
+            verdict = "nothing within the budget is more accurate"
+        else:
+            gap, error = best.accuracy - found.accuracy, math.hypot(best.error, found.error)
+            verdict = f"{best.label} is more accurate by {100 * gap:.2f} points ({gap / error:.1f} standard errors)"
         CONSOLE.print(f"{found.label}: {verdict}")
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from qir.errors import DataError
 from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.apply_policy import apply_policy
+from qir.passes.policies import apply_policy
 from qir.passes.correct import fold_affine
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import quantized_layers
@@ -36,6 +37,45 @@ class Samples(Protocol):
     images: Array
     labels: Array
     split: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySamples:
+    """Samples from arrays: images float32 [N, …], labels int64 [N], name of the split."""
+
+    images: Array
+    labels: Array
+    split: str
+
+
+def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> ArraySamples:
+    """Samples from a .npz file with `images` and `labels`, or, unlabelled, from a .npy file.
+
+    Raises:
+        DataError: the file cannot be read, lacks an array, or holds another number of labels than of images.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as .npy or .npz: {error}") from error
+    arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    missing = [name for name in (("images", "labels") if labelled else ("images",)) if name not in arrays]
+    if missing:
+        raise DataError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(arrays)}")
+    labels = arrays.get("labels", np.zeros(len(arrays["images"]), np.int64))
+    if len(labels) != len(arrays["images"]) or labels.ndim != 1:
+        raise DataError(f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one a image")
+    return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
+
+
+def search_identity(module: Module, validation: Samples, protocol: EvaluationProtocol) -> dict[str, str]:
+    """What a measured value depends on beside the policy: hashes of model, data and protocol."""
+    data = hashlib.sha256(np.ascontiguousarray(validation.images).tobytes() + validation.labels.tobytes())
+    return {
+        "model": str(module.meta.get("source_sha256", "")),
+        "data": data.hexdigest(),
+        "protocol": protocol.digest(),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +153,7 @@ class AccuracyObjective:
         from qir.backends.affine_correction import fit_affine_correction
         from qir.backends.retraining import retrain as run
 
-        self._reset()
+        self.reset()
         self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
         correction = fit_affine_correction(self.network, self._reference, self._images) if self.protocol.correct else None
         plan = retrain or self.protocol.retrain
@@ -138,7 +178,8 @@ class AccuracyObjective:
             fold_affine(made, {node.name: terms for node, terms in correction.terms.items()})
         return made
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Back to the float weights."""
         import torch
 
         with torch.no_grad():

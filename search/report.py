@@ -34,6 +34,7 @@ class Report:
         results: every evaluation of each searcher, by label.
         budget: name of the cost and its limit as a share of the reference.
         reference_cost: what ratios are shares of.
+        cost: name of the cost on the horizontal axis where there is no budget.
         rows: closing table, first row headings.
     """
 
@@ -47,6 +48,7 @@ class Report:
     results: Mapping[str, Result] = field(default_factory=dict)
     budget: tuple[str, float] | None = None
     reference_cost: float = 1.0
+    cost: str = "latency"
     rows: Sequence[Sequence[str]] = ()
 
     def write(self, path: str | Path) -> Path:
@@ -136,7 +138,7 @@ class Report:
         if not self.results:
             return None
         go = _plotly()
-        name = self.budget[0] if self.budget else "latency"
+        name = self.budget[0] if self.budget else self.cost
         figure = go.Figure()
         for label, result in self.results.items():
             tried = [e for e in result.evaluations if e.error is None]
@@ -151,7 +153,7 @@ class Report:
             figure.add_vline(x=self.budget[1], line_dash="dash", annotation_text="budget")
         return figure.update_layout(
             title="Accuracy (search-validation split) against latency of every policy tried",
-            xaxis_title=f"{name}, share of uniform 8/8",
+            xaxis_title=name if self.reference_cost == 1.0 else f"{name}, share of uniform 8/8",
             yaxis_title="accuracy",
             **_LAYOUT,
         )

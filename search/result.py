@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.errors import SearchError
 from qir.policy import Bits, Policy
 
 
@@ -135,6 +136,32 @@ class Result:
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         temporary.write_text(json.dumps(_finite(self.to_json()), indent=1), encoding="utf-8")
         temporary.replace(target)
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a result that `Result.save` wrote.
+
+    Raises:
+        SearchError: the file is missing or no result.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        evaluations = [_read_evaluation(e) for e in found["evaluations"]]
+        front = [_read_evaluation(e) for e in found["front"]]
+        plain = {k: v for k, v in found.items() if k not in {"policy", "evaluations", "front"}}
+        return Result(policy=_read_policy(found["policy"]), evaluations=evaluations, front=front, **plain)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SearchError(f"{path}: no search result ({error}): expected a file of `qir search --result`") from error
+
+
+def _read_policy(found: Mapping[str, Any]) -> Policy:
+    return Policy({name: tuple(bits) if isinstance(bits, list) else bits for name, bits in found.items()})
+
+
+def _read_evaluation(found: Mapping[str, Any]) -> Evaluation:
+    value = float("nan") if found["value"] is None else found["value"]
+    rest = {key: found[key] for key in ("costs", "seconds", "error", "stored")}
+    return Evaluation(_read_policy(found["policy"]), value, **rest)
 
 
 def pareto_front(evaluations: Iterable[Evaluation], names: Sequence[str], minimised: bool) -> list[Evaluation]:

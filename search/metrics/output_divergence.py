@@ -1,7 +1,7 @@
 """Divergence of the outputs (ZeroQ): how far the network's probabilities move when one layer is narrowed.
 
-Ω_i(k) = mean_j KL(M(x_j) ‖ M_i,k(x_j)) (Cai et al., 2020, equation 7), measured with every other layer at its widest and,
-if asked for, after the channel-wise affine correction. The proxy is additive over layers.
+Ω_i(k) = mean_j KL(M(x_j) ‖ M_i,k(x_j)) (Cai et al., 2020, equation 7), measured with every other layer at its
+widest and, if asked for, after the channel-wise affine correction. The proxy is additive over layers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def output_divergence(
     """KL divergence of every option of every decision, and the number of forward passes it took.
 
     Args:
-        network: calibrated network; left at the widest policy.
+        network: calibrated network with its float weights; left at the widest policy.
         constraints: decisions and options; quantizers that follow from a decision move with it.
         images: float32 [N, …] of the calibration split.
         correct: fit the affine correction before measuring.

@@ -1,0 +1,53 @@
+"""`qir quantize`: from a float ONNX file to a quantized one, without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qir.cli.options import Budgets, Data, InputWidths, Model, Output, TargetName, parse_budgets
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(quantize)
+
+
+def quantize(
+    model: Model,
+    data: Data,
+    target: TargetName = "npu-148",
+    output: Output = Path("model.quant.onnx"),
+    budget: Budgets = None,
+    input_widths: InputWidths = "8",
+    method: Annotated[str, typer.Option(help="Calibration of activations: mse, minmax, percentile, entropy, …")] = "mse",
+    profile: Annotated[str, typer.Option(help="Export profile.")] = "qcdq",
+    correct: Annotated[bool, typer.Option(help="Channel-wise affine correction, folded into the file.")] = True,
+) -> None:
+    """Quantize a network without labels: exact choice of bits under the budgets, from the divergence of the outputs.
+
+    Without a budget every quantizer gets its widest legal width.
+
+        qir quantize model.onnx --data calibration.npy --target npu-148 --budget latency=0.5x -o out/model.quant.onnx
+    """
+    from qir.search.console import CONSOLE
+    from qir.search.quantize import quantize as run
+
+    done = run(
+        model,
+        target=target,
+        data=data,
+        budgets=parse_budgets(budget),
+        output=output,
+        input_widths=input_widths,
+        method=method,
+        profile=profile,
+        correct=correct,
+    )
+    if done.result is not None:
+        CONSOLE.print(f"bits: {done.result.policy}; certificate: {done.result.certificate}")
+    CONSOLE.print(f"integer kernels in ONNX Runtime: {', '.join(done.written.integer_nodes) or 'none'}")
+    for label, path in (("model", done.written.model), ("guide", done.written.guide), ("weights", done.written.weights)):
+        CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")

@@ -1,0 +1,38 @@
+"""`qir report`: a page from a saved search result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(report)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Results that `qir search --result` wrote; several are compared.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page.")] = Path("report.html"),
+    cost: Annotated[str, typer.Option(help="Cost on the horizontal axis.")] = "latency",
+) -> None:
+    """Write one self-contained HTML page: value over episodes, and value against cost of every policy tried.
+
+        qir report rl.json random.json -o report.html
+    """
+    from qir.search.console import CONSOLE
+    from qir.search.report import Report
+    from qir.search.result import read_result
+
+    read = {path.stem: read_result(path) for path in results}
+    first = next(iter(read.values()))
+    page = Report(
+        title="Mixed-precision search",
+        facts=[f"{label}: {len(r.evaluations)} policies, best {r.value:.4f}, seed {r.seed}, {r.certificate}" for label, r in read.items()],
+        episodes=[(i + 1, e.value) for i, e in enumerate(first.evaluations)],
+        results=read,
+        cost=cost,
+    ).write(output)
+    CONSOLE.print(f"report  {page}  ({page.stat().st_size:,} bytes)")

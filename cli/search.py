@@ -1,0 +1,74 @@
+"""`qir search`: search bits by measured accuracy, retrain the winner, export it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qir.cli.options import Budgets, Data, InputWidths, Model, Output, Seed, TargetName, parse_budgets
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(search)
+
+
+def search(
+    model: Model,
+    data: Data,
+    train: Annotated[Path, typer.Option(help="Retraining split: .npz with `images` and `labels`.")],
+    validation: Annotated[Path, typer.Option(help="Search-validation split: .npz with `images` and `labels`.")],
+    budget: Budgets = None,
+    target: TargetName = "npu-148",
+    method: Annotated[str, typer.Option(help="Solver: rl, random, exhaustive, evolution, …")] = "rl",
+    evaluations: Annotated[int, typer.Option(help="Policies that may be measured.", min=1)] = 50,
+    enforcement: Annotated[str, typer.Option(help="Budget in rl: mask, reverse-order or haq-sweep.")] = "mask",
+    reward: Annotated[str, typer.Option(help="Reward in rl: accuracy, wang2024-reconstructed, haq, …")] = "accuracy",
+    seed: Seed = 0,
+    input_widths: InputWidths = "8",
+    store: Annotated[Path | None, typer.Option(help="SQLite file that keeps every evaluation; a restart resumes.")] = None,
+    result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
+    output: Output = Path("model.quant.onnx"),
+) -> None:
+    """Search bits by accuracy on the search-validation split, after correction and a short retraining.
+
+    Ctrl-C ends the search and goes on with the best policy so far.
+
+        qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
+    """
+    from qir.backends.retraining import protocol
+    from qir.backends.target import load_target
+    from qir.passes import export
+    from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
+    from qir.search.console import CONSOLE, progress_bar
+    from qir.search.evaluation import read_samples, search_identity
+
+    hardware, module = load_target(target), load_network(model)
+    calibration = read_samples(data, "calibration", labelled=False)
+    constraints = prepare(module, hardware, calibration.images, input_widths=input_widths, seed=seed)
+    plan = EvaluationProtocol(retrain=protocol("short", seed=seed))
+    retraining, judged = read_samples(train, "retraining"), read_samples(validation, "search-validation")
+    objective = AccuracyObjective(
+        module, constraints, calibration=calibration, validation=judged, retraining=retraining, protocol=plan
+    )
+    problem = network_problem(
+        module,
+        constraints,
+        hardware.cost_model().table(module, hardware),
+        budgets=parse_budgets(budget),
+        objective=objective,
+        identity=search_identity(module, judged, plan),
+    )
+    options = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
+    with progress_bar(evaluations, "search") as progress:
+        found = solve(problem, method, evaluations=evaluations, seed=seed, progress=progress, store=store, **options)
+    CONSOLE.print(f"bits: {found.policy}; accuracy {found.value:.4f} on search-validation; certificate: {found.certificate}")
+    if result is not None:
+        found.save(result)
+    winner = objective.finalize(module, found.policy, protocol("final", seed=seed))
+    splits = {"calibration": str(data.name), "retraining": str(train.name), "search-validation": str(validation.name)}
+    written = export(winner, output, target=hardware, data=judged.images, splits=splits)
+    for label, path in (("model", written.model), ("guide", written.guide), ("weights", written.weights)):
+        CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")

@@ -1,0 +1,94 @@
+"""One call from a float ONNX file to a quantized one, for users without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qir.errors import QirError
+from qir.passes.policies import apply_policy
+from qir.passes.calibration_data import batches
+from qir.passes.correct import CorrectChannels
+from qir.passes.exporting import ExportReport, export
+from qir.passes.manager import PassContext, PassManager
+from qir.search.preparation import load_network, prepare
+from qir.search.problem import Budget
+from qir.search.result import Result
+
+if TYPE_CHECKING:
+    from qir.backends.target import Target
+
+SENSITIVITY_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written, and how the bits were chosen (None without a budget)."""
+
+    written: ExportReport
+    result: Result | None
+
+
+def quantize(
+    model: str | Path,
+    *,
+    target: Target | str | Path,
+    data: Any,
+    budgets: Mapping[str, Budget | str] | None = None,
+    output: str | Path = "model.quant.onnx",
+    input_widths: str = "8",
+    method: str = "mse",
+    profile: str = "qcdq",
+    correct: bool = True,
+) -> Quantized:
+    """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
+
+    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision and width;
+    without budgets every quantizer gets its widest legal width.
+
+    Args:
+        model: float ONNX file.
+        target: hardware: a `Target`, a shipped name, or a JSON file.
+        data: calibration data of any kind that `calibrate` takes, without labels.
+        budgets: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.5x".
+        output: path of the quantized model; guide and weights lie beside it.
+        input_widths: widths of the network's inputs, `all` makes them decisions.
+        method: calibration method of activations.
+        profile: export profile.
+        correct: fold the channel-wise affine correction into the file.
+
+    Raises:
+        QirError: bad input of any kind, or no policy meets a budget (the message says the smallest reachable).
+    """
+    from qir.backends.target import load_target
+
+    hardware = load_target(target) if isinstance(target, str | Path) else target
+    module = load_network(model)
+    constraints = prepare(module, hardware, data, input_widths=input_widths, method=method)
+    result = None
+    if budgets:
+        parsed = {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budgets.items()}
+        result = _choose(module, hardware, constraints, data, parsed)
+        apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
+    if correct:
+        PassManager([CorrectChannels()]).run(module, PassContext(target=hardware, calibration_data=data))
+    written = export(module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"})
+    return Quantized(written, result)
+
+
+def _choose(module: Any, target: Target, constraints: Any, data: Any, budgets: Mapping[str, Budget]) -> Result:
+    from qir.backends.torch_module import TorchModule
+    from qir.search.methods import solve
+    from qir.search.metrics.output_divergence import output_divergence
+    from qir.search.network import network_problem
+
+    if not constraints.decisions:
+        raise QirError("the target leaves no decision open: quantize without a budget")
+    feed = next(iter(batches(module, data, batch=SENSITIVITY_IMAGES)))
+    if len(feed) != 1:
+        raise QirError(f"choosing bits takes networks with one input; this one has {', '.join(feed)}")
+    proxy, _ = output_divergence(TorchModule(module), constraints, next(iter(feed.values())))
+    table = target.cost_model().table(module, target)
+    return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
