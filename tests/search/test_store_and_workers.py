@@ -1,9 +1,12 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -185,17 +188,34 @@ def test_objectives_that_cannot_be_sent_are_an_error():
         solve(problem(lambda policy: 1.0), "random", evaluations=2, executor=workers)
 
 
+@pytest.fixture
+def postgresql():
+    """URL of a real server on a socket in a new folder."""
+    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not on the PATH")
+    pytest.importorskip("psycopg")
+    folder = Path(tempfile.mkdtemp(prefix="qir-pg-", dir="/tmp"))
+    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    if user:
+        os.chown(folder, 65534, 65534)
+    options = f"-c listen_addresses= -k {folder}"
+    run = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, **user}
+    subprocess.run(["initdb", "-D", folder / "data", "-U", "qir", "-A", "trust"], **run)
+    subprocess.run(["pg_ctl", "-D", folder / "data", "-w", "-o", options, "-l", folder / "log", "start"], **run)
+    yield f"postgresql+psycopg://qir@/postgres?host={folder}"
+    subprocess.run(["pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder)
+
+
 @pytest.mark.slow
-def test_postgresql_keeps_values_too():
-    url = os.environ.get("QIR_POSTGRESQL")
-    if not url:
-        pytest.skip(
-            "set QIR_POSTGRESQL to the URL of an empty database, for example postgresql+psycopg://localhost/qir"
-        )
-    first = solve(problem(lambda policy: float(sum(policy.values()))), "random", evaluations=5, store=url)
-    again = solve(problem(lambda policy: -1.0), "random", evaluations=5, store=url)
+def test_postgresql_keeps_values_too(postgresql):
+    first = solve(problem(lambda policy: float(sum(policy.values()))), "random", evaluations=5, store=postgresql)
+    again = solve(problem(lambda policy: -1.0), "random", evaluations=5, store=postgresql)
     assert again.value == first.value
     assert again.counts["stored"] == 5
+    store = Store(postgresql)
+    assert len(store) == 5
+    store.close()
 
 
 @pytest.mark.slow
