@@ -40,13 +40,14 @@ class Attribute:
 
     Values: FLOAT float, INT int, STRING bytes, TENSOR `Tensor`, GRAPH `Graph`, TYPE a type; the plural kinds are
     tuples of these; sparse tensors are the bytes of their protobuf message. Inside a function, `reference` names
-    the function's attribute whose value is taken instead.
+    the function's attribute whose value is taken instead. `opaque` holds protobuf fields that qir does not model.
     """
 
     kind: AttributeKind
     value: Any
     doc_string: str = ""
     reference: str = ""
+    opaque: bytes = b""
 
     @staticmethod
     def of(value: Any) -> Attribute:

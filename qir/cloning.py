@@ -18,6 +18,7 @@ def _copy_value(value: Value) -> Value:
     made.doc_string = value.doc_string
     made.metadata = dict(value.metadata)
     made.opaque = value.opaque
+    made.declared = value.declared
     made._meta = None if value._meta is None else dict(value._meta)
     return made
 

@@ -69,10 +69,24 @@ class Value:
         doc_string: ONNX documentation text.
         metadata: serialized key/value pairs (`metadata_props`).
         opaque: protobuf fields of the value's `ValueInfoProto` that qir does not model, as bytes.
+        declared: what the file says of the type when inference found out more (that is in `type`), else None; a
+            writer writes it back. Setting another type clears it.
         meta: Python objects of passes and analyses; never serialized.
     """
 
-    __slots__ = ("_constant", "_meta", "_name", "_type", "_uses", "doc_string", "index", "metadata", "opaque", "owner")
+    __slots__ = (
+        "_constant",
+        "_meta",
+        "_name",
+        "_type",
+        "_uses",
+        "declared",
+        "doc_string",
+        "index",
+        "metadata",
+        "opaque",
+        "owner",
+    )
 
     def __init__(self, name: str | None = None, type: Type | None = None) -> None:  # noqa: A002
         self._name = name
@@ -85,6 +99,7 @@ class Value:
         self.doc_string = ""
         self.metadata: dict[str, str] = {}
         self.opaque = b""
+        self.declared: Type | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -122,6 +137,7 @@ class Value:
             return
         if type != self._type:
             self._type = type
+            self.declared = None
             self._touch()
 
     @property

@@ -44,7 +44,9 @@ class DataFolder:
                 "the data file is truncated or belongs to another model"
             )
         if size is not None and length != size:
-            raise ModelFileError(f"{where}: its type and shape take {size} bytes, its entry in {location!r} has {length}")
+            raise ModelFileError(
+                f"{where}: its type and shape take {size} bytes, its entry in {location!r} has {length}"
+            )
         return memoryview(mapped)[offset : offset + length] if mapped is not None else memoryview(b"")
 
     def _map(self, location: str, where: str) -> tuple[mmap.mmap | None, int]:
@@ -67,7 +69,9 @@ class DataFolder:
     @staticmethod
     def _inside(folder: Path, location: str, where: str) -> Path:
         if not location or "\0" in location or Path(location).is_absolute() or ".." in Path(location).parts:
-            raise ModelFileError(f"{where}: external data at {location!r}: a relative path inside the model's folder is expected")
+            raise ModelFileError(
+                f"{where}: external data at {location!r}: a relative path inside the model's folder is expected"
+            )
         try:
             root = folder.resolve(strict=True)
             path = (root / location).resolve(strict=True)

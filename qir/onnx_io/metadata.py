@@ -8,7 +8,9 @@ from typing import Any
 import onnx
 
 
-def read_metadata(entries: Iterable[onnx.StringStringEntryProto]) -> tuple[dict[str, str], list[onnx.StringStringEntryProto]]:
+def read_metadata(
+    entries: Iterable[onnx.StringStringEntryProto],
+) -> tuple[dict[str, str], list[onnx.StringStringEntryProto]]:
     """The pairs, and the entries whose key a later entry repeats (the last one counts)."""
     pairs: dict[str, str] = {}
     shadowed: list[onnx.StringStringEntryProto] = []

@@ -225,7 +225,9 @@ def write_tensor(tensor: Tensor, name: str, data: DataWriter | None = None) -> l
     if tensor.dtype is DType.STRING:
         header.string_data.extend(s if isinstance(s, bytes) else str(s).encode() for s in tensor.numpy().reshape(-1))
         return [header.SerializeToString()]
-    raw: Piece = stored.raw if stored is not None and stored.raw is not None else encode_bytes(tensor.numpy(), tensor.dtype)
+    raw: Piece = (
+        stored.raw if stored is not None and stored.raw is not None else encode_bytes(tensor.numpy(), tensor.dtype)
+    )
     if data is not None and to_data:
         data.add(raw, header)
         return [header.SerializeToString()]

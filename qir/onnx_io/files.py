@@ -1,0 +1,247 @@
+"""Models to and from files: lazily read, atomically written, external data beside them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+
+from qir.errors import ModelFileError, QirError
+from qir.graph import QIR_DOMAIN
+from qir.module import Module
+from qir.onnx_io.external import DataFolder, DataWriter, write_piece
+from qir.onnx_io.graph_reader import GraphReader, read_opsets
+from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
+from qir.onnx_io.inference import infer_stored, infer_types, is_typed
+from qir.onnx_io.metadata import read_metadata, write_metadata
+from qir.onnx_io.opaque import unmodelled
+from qir.onnx_io.tensors import StoredTensor, byte_size, read_initializer, write_tensor
+from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model
+from qir.tensor import Tensor
+
+LARGEST_MESSAGE = 2**31 - 1
+"""Protobuf messages have fewer bytes than 2 GiB."""
+
+_TEXTS = ("producer_name", "producer_version", "domain", "doc_string")
+
+
+def load(source: str | os.PathLike[str] | bytes) -> Module:
+    """Read a model; weights stay in the file's bytes (external ones in their mapped file) until they are needed.
+
+    Args:
+        source: path of an ONNX file, or its bytes.
+
+    Raises:
+        ModelFileError: the file is missing, no ONNX, truncated or invalid; the message names file and place.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _load(bytes(source), None, "model")
+    path = Path(source)
+    return _load(_read(path), path.parent, str(path))
+
+
+def from_proto(proto: onnx.ModelProto) -> Module:
+    """The module of a model message.
+
+    Raises:
+        ModelFileError: the model is invalid.
+    """
+    return load(proto.SerializeToString())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise ModelFileError(f"{path}: is no file: the path of an ONNX model is expected")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelFileError(f"{path}: cannot be read: {reason}; the path of an ONNX model is expected") from None
+
+
+def _load(data: bytes, folder: Path | None, where: str) -> Module:
+    try:
+        return _decode(data, folder)
+    except QirError as error:
+        raise ModelFileError(f"{where}: {error}") from error
+    except DecodeError:
+        raise ModelFileError(f"{where}: no ONNX model, truncated, or nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{where}: a name or text in it is no UTF-8 ({error}): the file is damaged") from None
+    except RecursionError:
+        raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
+
+
+def _decode(data: bytes, folder: Path | None) -> Module:
+    skeleton, messages = split_model(memoryview(data))
+    proto = onnx.ModelProto.FromString(skeleton)
+    graph = proto.graph
+    if not proto.HasField("graph") or not (graph.node or graph.output or graph.input or messages):
+        raise ModelFileError("it holds no graph: this is no ONNX model, or an empty one; export it again")
+    places = DataFolder(folder)
+    reader = GraphReader(places)
+    tensors = [read_initializer(message, places) for message in messages]
+    module = Module(reader.read_graph(graph, tensors), ir_version=proto.ir_version)
+    module.opsets = read_opsets(proto.opset_import)
+    for name in _TEXTS:
+        setattr(module, name, getattr(proto, name))
+    module.model_version = proto.model_version
+    module.metadata, shadowed = read_metadata(proto.metadata_props)
+    module.opaque = unmodelled(proto) + onnx.ModelProto(metadata_props=shadowed).SerializeToString()
+    for entry in proto.functions:
+        function = reader.read_function(entry)
+        if function.key in module.functions:
+            raise ModelFileError(f"function {function.key} is defined twice: rename one of them")
+        module.add_function(function)
+    if not is_typed(module):
+        if reader.is_sorted and QIR_DOMAIN not in module.opsets:
+            infer_stored(module, skeleton, tensors)
+        else:
+            infer_types(module)
+    return module
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def skeleton_of(module: Module) -> tuple[onnx.ModelProto, list[NamedTensor]]:
+    """The message of a module without the main graph's constants, and these with their names in the file.
+
+    Raises:
+        ModelFileError: names clash, or a value is used outside the graph that owns it.
+    """
+    proto = onnx.ModelProto()
+    proto.MergeFromString(module.opaque)
+    proto.ir_version = module.ir_version
+    for name in _TEXTS:
+        if getattr(module, name):
+            setattr(proto, name, getattr(module, name))
+    if module.model_version:
+        proto.model_version = module.model_version
+    opsets = dict(module.opsets)
+    if QIR_DOMAIN not in opsets and any(n.domain == QIR_DOMAIN for g in module.graphs for n in g.walk()):
+        opsets[QIR_DOMAIN] = 1
+    write_opsets(opsets, proto.opset_import)
+    write_metadata(module.metadata, proto.metadata_props)
+    writer = GraphWriter()
+    proto.graph.SetInParent()
+    tensors = writer.write_graph(module.graph, proto.graph)
+    for function in module.functions.values():
+        writer.write_function(function, proto.functions.add())
+    return proto, tensors
+
+
+def _pieces(module: Module, data: DataWriter | None) -> list[Piece]:
+    """The serialized model; with `data`, large constants go there."""
+    proto, tensors = skeleton_of(module)
+    graph = onnx.GraphProto()
+    graph.CopyFrom(proto.graph)
+    proto.ClearField("graph")
+    try:
+        body: list[Piece] = [graph.SerializeToString()]
+        for name, tensor in tensors:
+            body += field(GRAPH_INITIALIZER, write_tensor(tensor, name, data))
+        return [proto.SerializeToString(), *field(MODEL_GRAPH, body)]
+    except EncodeError:
+        raise ModelFileError(
+            "nodes hold 2 GiB or more of constants, which no ONNX file can: move them into initializers (canonicalize)"
+        ) from None
+
+
+def to_bytes(module: Module) -> bytes:
+    """The serialized model, constants inside.
+
+    Raises:
+        ModelFileError: it has 2 GiB or more (use `save`), or cannot be written.
+    """
+    pieces = _pieces(module, None)
+    if sum(map(len, pieces)) > LARGEST_MESSAGE:
+        raise ModelFileError("the model has 2 GiB or more: use `save`, which puts constants beside it")
+    return b"".join(pieces)
+
+
+def to_proto(module: Module) -> onnx.ModelProto:
+    """The message of a module, constants inside.
+
+    Raises:
+        ModelFileError: as `to_bytes`.
+    """
+    return onnx.ModelProto.FromString(to_bytes(module))
+
+
+def save(module: Module, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
+    """Write a model; an older file is replaced only when the new one is complete.
+
+    Args:
+        module: what is written; it is not changed.
+        path: the ONNX file; external data go into `<path>.data`.
+        external: whether constants of 1 KiB and more go into the data file; by default those of models that have
+            2 GiB or more, or that came with external data.
+
+    Raises:
+        ModelFileError: the path cannot be written, or the module has no valid names.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path}: is a folder: the path of a file is expected")
+    if not path.parent.is_dir():
+        raise ModelFileError(f"{path}: the folder {path.parent} does not exist: make it first")
+    beside = path.with_name(path.name + ".data")
+    data = DataWriter(beside.name) if _goes_external(module, external) else None
+    pieces = _pieces(module, data)
+    if sum(map(len, pieces)) > LARGEST_MESSAGE:
+        raise ModelFileError(f"{path}: the model has 2 GiB or more: save it with external data")
+    try:
+        with _temporary(path) as model_file, _temporary(beside) as data_file:
+            if data is not None and len(data):
+                data.write(data_file)
+            with model_file.open("xb") as file:
+                for piece in pieces:
+                    write_piece(file.write, piece)
+            if data is not None and len(data):
+                data_file.replace(beside)
+            model_file.replace(path)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A free name in the same folder; what is left there is removed."""
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _goes_external(module: Module, external: bool | None) -> bool:
+    if external is not None:
+        return external
+    tensors = _initializers(module)
+    if any(isinstance(t.source, StoredTensor) and t.source.is_external for t in tensors):
+        return True
+    return sum(byte_size(t.dtype, t.shape) for t in tensors) > LARGEST_MESSAGE - (1 << 26)
+
+
+def _initializers(module: Module) -> list[Tensor]:
+    graph = module.graph
+    return [v.constant for v in (*graph.inputs, *graph.constants) if v.constant is not None]
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Run ONNX's full checker, shape inference included.
+
+    Raises:
+        ModelFileError: the checker refuses the file; the message holds its reason.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # noqa: BLE001 - the checker raises classes of its own, without a common base
+        raise ModelFileError(f"{path}: ONNX's checker refuses it: {error}") from error
