@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from qir.errors import PassError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.affine import Affine, Reject, Vector
-from qir.passes.constants import array_of, is_standard, uniform_value
+from qir.passes.constants import array_of, erase, is_standard, uniform_value
 from qir.passes.layers import layer_at
 from qir.passes.linear_layer import PREACTIVATION, LinearLayer
 from qir.passes.manager import Pass, PassContext
@@ -25,29 +25,37 @@ class EqualizeWeights(Pass):
     and input channel i of W2 multiplied by s_i = sqrt(r1_i * r2_i) / r2_i, r being the largest magnitudes, for all
     pairs in turn until the scales settle (Nagel et al., 2019, "Data-Free Quantization", equation 11). A value that
     several layers take is one pair with r2 their largest. ReLU6 and other clips are not homogeneous: pairs with one
-    are left alone, and listed in `module.meta["equalize-weights"]` like every layer without a partner.
+    are left alone, and listed in `module.meta["equalize-weights"]` like every layer without a partner. With
+    `relu6="relu"` the clips between the layers of a pair become Relu first, as the paper does for MobileNet; then the
+    network computes the same only where no clip cut anything off.
 
     Attributes:
         rounds: largest number of sweeps over the pairs.
         tolerance: sweeps end when no scale changes by more than this fraction.
         power_of_two: round the scales to powers of two, which makes the rescaling exact in floating point.
+        relu6: what becomes of Clip(0, c) between two layers: `keep`, or `relu`.
     """
 
     name: ClassVar[str] = "equalize-weights"
     rounds: int = 20
     tolerance: float = 1e-3
     power_of_two: bool = False
+    relu6: Literal["keep", "relu"] = "keep"
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Equalize; True when a weight was written. Raises `PassError` when a weight is not finite."""
         del context
         left: dict[str, str] = {}
-        pairs = [pair for graph in module.graphs for pair in find_pairs(graph, left)]
+        relaxed = self.relu6 == "relu"
+        pairs = [pair for graph in module.graphs for pair in find_pairs(graph, left, relaxed=relaxed)]
+        changed = False
+        for clip in [clip for pair in pairs for clip in pair.clips]:
+            _to_relu(clip)
+            changed = True
         module.meta[self.name] = left
         scales = self._scales(pairs)
         if self.power_of_two:
             scales = [np.exp2(np.rint(np.log2(scale))) for scale in scales]
-        changed = False
         for pair, scale in zip(pairs, scales, strict=True):
             changed |= bool((scale != 1).any()) and rescale(pair, scale)
         return changed
@@ -69,10 +77,17 @@ class EqualizeWeights(Pass):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A layer and the layers that take its output through positively homogeneous functions only."""
+    """A layer and the layers that take its output through positively homogeneous functions only.
+
+    Attributes:
+        first: the layer.
+        seconds: the layers that take its output.
+        clips: nodes Clip(0, c) in between, which are homogeneous only as Relu.
+    """
 
     first: LinearLayer
     seconds: tuple[LinearLayer, ...]
+    clips: tuple[Node, ...] = ()
 
 
 class _Ranges:
@@ -129,23 +144,39 @@ def rescale(pair: Pair, scale: Vector) -> bool:
     return True
 
 
-def find_pairs(graph: Graph, left: dict[str, str] | None = None) -> list[Pair]:
-    """All pairs of a graph (not of its subgraphs); `left` receives the layers without one and the reason."""
+def _to_relu(clip: Node) -> None:
+    graph = clip.graph
+    assert graph is not None  # noqa: S101 - found in a graph
+    relu = Node("Relu", (clip.input(0),), name=clip.name)
+    relu.result.type = clip.result.type
+    graph.insert(relu, after=clip)
+    clip.result.replace_all_uses_with(relu.result)
+    erase(clip)
+
+
+def find_pairs(graph: Graph, left: dict[str, str] | None = None, *, relaxed: bool = False) -> list[Pair]:
+    """All pairs of a graph (not of its subgraphs).
+
+    Args:
+        graph: the graph.
+        left: receives the layers without partner and the reason.
+        relaxed: take Clip(0, c) for homogeneous, too.
+    """
     found = []
     for node in graph:
         first = layer_at(node)
         if isinstance(first, Reject):
             continue
-        seconds = _takers(first.result, first)
-        if isinstance(seconds, Reject):
-            if left is not None:
-                left[first.name] = seconds.reason
-        else:
-            found.append(Pair(first, tuple(seconds)))
+        clips: list[Node] | None = [] if relaxed else None
+        seconds = _takers(first.result, first, clips)
+        if not isinstance(seconds, Reject):
+            found.append(Pair(first, tuple(seconds), tuple(clips or ())))
+        elif left is not None:
+            left[first.name] = seconds.reason
     return found
 
 
-def _takers(value: Value, first: LinearLayer) -> list[LinearLayer] | Reject:
+def _takers(value: Value, first: LinearLayer, clips: list[Node] | None) -> list[LinearLayer] | Reject:
     """The layers that take a value through homogeneous functions; a reason when something else does."""
     if not value.uses:
         return Reject("nothing uses its output")
@@ -156,11 +187,14 @@ def _takers(value: Value, first: LinearLayer) -> list[LinearLayer] | Reject:
             return Reject("its output is a graph output")
         if node.graph is not first.node.graph:
             return Reject("its output is used in a subgraph")
-        if use.index == 0 and is_homogeneous(node):
-            more = _takers(node.result, first)
+        clip = clips is not None and _clips_at_zero(node)
+        if use.index == 0 and (clip or is_homogeneous(node)):
+            more = _takers(node.result, first, clips)
             if isinstance(more, Reject):
                 return more
             found += more
+            if clips is not None and clip:
+                clips.append(node)
             continue
         layer = layer_at(node)
         if isinstance(layer, Reject) or use.index != 0:
@@ -185,7 +219,11 @@ def is_homogeneous(node: Node) -> bool:
         return True
     if is_standard(node, "PRelu"):
         return array_of(node.input(1)) is not None
-    if is_standard(node, "Clip"):
-        low = node.attribute("min") if "min" in node.attributes else uniform_value(array_of(node.input(1)))
-        return low == 0 and node.input(2) is None and "max" not in node.attributes
-    return False
+    return _clips_at_zero(node) and node.input(2) is None and "max" not in node.attributes
+
+
+def _clips_at_zero(node: Node) -> bool:
+    if not is_standard(node, "Clip"):
+        return False
+    low = node.attribute("min") if "min" in node.attributes else uniform_value(array_of(node.input(1)))
+    return low == 0

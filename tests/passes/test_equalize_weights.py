@@ -52,6 +52,21 @@ def test_relu6_is_left_alone_and_listed(builder):
     assert "HardSigmoid" in module.meta["equalize-weights"]["n_conv0"]
 
 
+def test_relu6_becomes_relu_where_it_is_asked_for(builder):
+    b = builder()
+    b.const("zero", 0.0), b.const("big", 1e6)
+    y = b.node("Conv", [b.input("x", [2, 3, 8, 8]), spread(b, "w0", 8, 3, 3, 3)])
+    y = b.node("Clip", [y, "zero", "big"])
+    y = b.node("Clip", [b.node("Conv", [y, spread(b, "w1", 8, 8, 1, 1)]), "zero", "big"])
+    module = b.module(b.node("Sigmoid", [y]))
+    inputs = random_inputs(module)
+    before = run_onnxruntime(module, inputs)
+    assert not EqualizeWeights().run(module, PassContext())
+    assert EqualizeWeights(relu6="relu").run(module, PassContext())
+    assert [node.op for node in module.graph] == ["Conv", "Relu", "Conv", "Clip", "Sigmoid"]
+    assert largest_error(before, run_onnxruntime(module, inputs)) < 2e-6
+
+
 def test_several_takers_share_one_scale(builder):
     b = builder()
     y = b.node("Conv", [b.input("x", [2, 3, 8, 8]), spread(b, "w0", 8, 3, 3, 3)])

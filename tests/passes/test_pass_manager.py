@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,7 +9,7 @@ from qir.errors import PassError
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager, Repeat, available_passes, find_pass
-from qir.passes.instruments import ChangeCounts, Instrument, Timing
+from qir.passes.instruments import ChangeCounts, DumpIR, Instrument, PrintAfter, Timing
 from qir.passes.manager import Analysis
 from qir.types import DType, tensor_type
 
@@ -109,6 +110,15 @@ def test_instruments_see_every_pass(module):
     assert counts.changes[0] == ("append-relu", {"Relu": 1})
     assert counts.changes[-1] == ("append-relu{most=3}", {})
     assert "append-relu" in timing.report()
+
+
+def test_text_is_printed_and_dumped(module, tmp_path):
+    stream = io.StringIO()
+    PassManager([AppendRelu(), AppendRelu(most=1)], (PrintAfter(stream), DumpIR(tmp_path / "ir"))).run(module)
+    assert stream.getvalue().count("// after append-relu") == 1
+    files = sorted(path.name for path in (tmp_path / "ir").iterdir())
+    assert files == ["00-input.qir", "01-append-relu.qir", "02-append-relu.qir"]
+    assert (tmp_path / "ir" / files[0]).read_text() != (tmp_path / "ir" / files[1]).read_text()
 
 
 def test_an_instrument_that_refuses_blames_the_pass(module):
