@@ -10,7 +10,8 @@
     }
 
 `none` is an operand that is left out; a type that is missing is unknown; the type of a fake-quant node's result
-follows from its attributes and is not written. Strings are JSON; bytes that are no UTF-8 are `x"hexadecimal"`.
+follows from its attributes and is not written. `%y: declared ~ type` is a type that inference found where the file
+declares less (nothing before `~`: no type at all). Strings are JSON; bytes that are no UTF-8 are `x"hexadecimal"`.
 """
 
 from __future__ import annotations
@@ -144,7 +145,10 @@ class _Printer:
     def typed(self, value: Value) -> str:
         derived = isinstance(value.owner, Node) and value.owner.is_fake_quant
         text = name_text(value.name)
-        if not derived and not isinstance(value._type, UnknownType):
+        if value.declared is not None:
+            text += ": ~ " if isinstance(value.declared, UnknownType) else f": {value.declared} ~ "
+            text += str(value._type)
+        elif not derived and not isinstance(value._type, UnknownType):
             text += f": {value._type}"
         return text + annotations_text(value)
 

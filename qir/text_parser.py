@@ -15,6 +15,7 @@ from qir.text import PLURAL
 from qir.text_cursor import Cursor
 from qir.text_values import NUMBER, number_of, read_annotations, read_bytes, read_name, read_tensor
 from qir.type_text import read_type
+from qir.types import UnknownType
 
 _OP = re.compile(r"(?:[A-Za-z_][\w\-]*\.)*[A-Za-z_]\w*", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -157,7 +158,12 @@ class _Parser:
         """A value that is defined: its name, type and annotations."""
         cursor = self.cursor
         name = read_name(cursor)
-        value = Value(name, read_type(cursor) if cursor.accept(":") else None)
+        value = Value(name)
+        if cursor.accept(":"):
+            declared = UnknownType() if cursor.peek() == "~" else read_type(cursor)
+            inferred = cursor.accept("~")
+            value.type = read_type(cursor) if inferred else declared
+            value.declared = declared if inferred else None
         read_annotations(cursor, value)
         self.define(scope, value)
         return value
