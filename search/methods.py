@@ -30,6 +30,7 @@ METHODS = {
     "lagrangian": "qir.search.solvers.lagrangian:lagrangian",
     "evolution": "qir.search.solvers.evolution:evolution",
     "nsga2": "qir.search.solvers.nsga2:nsga2",
+    "apq": "qir.search.solvers.predictor:predictor_evolution",
     "surrogate": "qir.search.solvers.surrogate:surrogate",
     "rl": "qir.search.agents.ppo:maskable_ppo",
     "haq": "qir.search.agents.papers:haq",

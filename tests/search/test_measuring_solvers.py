@@ -7,7 +7,7 @@ from qir.errors import SearchError
 from qir.search import Budget, Decision, PairCost, Problem, Relation, solve
 
 WIDTHS = (2, 4, 8)
-METHODS = ["random", "evolution", "nsga2", "surrogate", "rl"]
+METHODS = ["random", "evolution", "nsga2", "apq", "surrogate", "rl"]
 
 
 def problem(seed=0, length=6, guided=False):
