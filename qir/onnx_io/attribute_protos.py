@@ -11,6 +11,7 @@ from qir.attributes import Attribute, AttributeKind
 from qir.errors import ModelFileError
 from qir.graph import Graph
 from qir.onnx_io.external import DataFolder
+from qir.onnx_io.metadata import text
 from qir.onnx_io.opaque import unmodelled
 from qir.onnx_io.tensors import read_tensor, write_tensor
 from qir.onnx_io.type_protos import TypeReader, write_type
@@ -68,7 +69,7 @@ class AttributeReader:
             ModelFileError: its kind is unknown, or its value invalid.
         """
         kind = _KINDS.get(proto.type) or _kind_of(proto)
-        reference = proto.ref_attr_name
+        reference = text(proto.ref_attr_name)
         if reference:
             value = None
         elif kind in _PLAIN:
@@ -77,7 +78,7 @@ class AttributeReader:
             value = tuple(getattr(proto, _FIELD[kind]))
         else:
             value = self._convert[kind](getattr(proto, _FIELD[kind]))
-        return Attribute(kind, value, proto.doc_string, reference, unmodelled(proto))
+        return Attribute(kind, value, text(proto.doc_string), reference, unmodelled(proto))
 
 
 def _each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from qir.errors import ModelFileError
+from qir.onnx_io.metadata import text
 from qir.onnx_io.wire import Piece
 
 ALIGNMENT = 4096
@@ -32,7 +33,7 @@ class DataFolder:
         Raises:
             ModelFileError: the file is missing, outside the folder or too short, or the entry is malformed.
         """
-        entries = {entry.key: entry.value for entry in proto.external_data}
+        entries = {text(entry.key): text(entry.value) for entry in proto.external_data}
         where = f"tensor {proto.name!r}"
         location = entries.get("location", "")
         offset = _number(entries.get("offset", "0"), where)
@@ -82,17 +83,17 @@ class DataFolder:
             ) from None
         if not path.is_relative_to(root):
             raise ModelFileError(
-                f"{where}: external data at {location!r} leads to {path}, outside the model's folder: copy the file there"
+                f"{where}: external data at {location!r} leads to {path}, outside the model's folder: copy it there"
             )
         if not stat.S_ISREG(mode):
             raise ModelFileError(f"{where}: external data at {location!r} is no regular file")
         return path
 
 
-def _number(text: str, where: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise ModelFileError(f"{where}: external data entry {text!r} is no byte count")
-    return int(text)
+def _number(count: str, where: str) -> int:
+    if not count.isascii() or not count.isdigit() or len(count) > 18:
+        raise ModelFileError(f"{where}: external data entry {count!r} is no byte count")
+    return int(count)
 
 
 class DataWriter:

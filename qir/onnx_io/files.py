@@ -19,7 +19,7 @@ from qir.onnx_io.external import DataFolder, DataWriter, write_piece
 from qir.onnx_io.graph_reader import GraphReader, read_opsets
 from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
-from qir.onnx_io.metadata import read_metadata, write_metadata
+from qir.onnx_io.metadata import read_metadata, text, write_metadata
 from qir.onnx_io.opaque import unmodelled
 from qir.onnx_io.tensors import StoredTensor, byte_size, read_initializer, write_tensor
 from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model
@@ -72,8 +72,6 @@ def _load(data: bytes, folder: Path | None, where: str) -> Module:
         raise ModelFileError(f"{where}: {error}") from error
     except DecodeError:
         raise ModelFileError(f"{where}: no ONNX model, truncated, or nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise ModelFileError(f"{where}: a name or text in it is no UTF-8 ({error}): the file is damaged") from None
     except RecursionError:
         raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
 
@@ -90,7 +88,7 @@ def _decode(data: bytes, folder: Path | None) -> Module:
     module = Module(reader.read_graph(graph, tensors), ir_version=proto.ir_version)
     module.opsets = read_opsets(proto.opset_import)
     for name in _TEXTS:
-        setattr(module, name, getattr(proto, name))
+        setattr(module, name, text(getattr(proto, name)))
     module.model_version = proto.model_version
     module.metadata, shadowed = read_metadata(proto.metadata_props)
     module.opaque = unmodelled(proto) + onnx.ModelProto(metadata_props=shadowed).SerializeToString()
@@ -172,7 +170,8 @@ def to_proto(module: Module) -> onnx.ModelProto:
     Raises:
         ModelFileError: as `to_bytes`.
     """
-    return onnx.ModelProto.FromString(to_bytes(module))
+    proto: onnx.ModelProto = onnx.ModelProto.FromString(to_bytes(module))
+    return proto
 
 
 def save(module: Module, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
@@ -243,5 +242,5 @@ def check_file(path: str | os.PathLike[str]) -> None:
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
-    except Exception as error:  # noqa: BLE001 - the checker raises classes of its own, without a common base
+    except Exception as error:
         raise ModelFileError(f"{path}: ONNX's checker refuses it: {error}") from error

@@ -14,7 +14,7 @@ from qir.module import Function
 from qir.node import Node, Value
 from qir.onnx_io.attribute_protos import AttributeReader
 from qir.onnx_io.external import DataFolder
-from qir.onnx_io.metadata import read_metadata
+from qir.onnx_io.metadata import read_metadata, text
 from qir.onnx_io.opaque import unmodelled
 from qir.onnx_io.sorting import sorted_nodes
 from qir.onnx_io.tensors import read_sparse, read_tensor
@@ -55,7 +55,7 @@ class _Scope:
         self.where = where
         self.outer = outer
         self.infos = infos
-        self.depth = 0 if outer is None else outer.depth + 1
+        self.depth: int = 0 if outer is None else outer.depth + 1
         self.values: dict[str, Value] = {}
 
     def find(self, name: str) -> Value:
@@ -88,8 +88,8 @@ class GraphReader:
         where = f"graph {proto.name!r}"
         graph, scope = self._build(where, infos, proto.node, lambda made: self._fill_head(made, proto, tensors))
         self._set_outputs(graph, scope, [info.name for info in proto.output])
-        graph.name = proto.name
-        graph.doc_string = proto.doc_string
+        graph.name = text(proto.name)
+        graph.doc_string = text(proto.doc_string)
         graph.metadata, shadowed = read_metadata(proto.metadata_props)
         rest = onnx.GraphProto(
             metadata_props=shadowed,
@@ -117,14 +117,14 @@ class GraphReader:
 
         graph, scope = self._build(where, infos, proto.node, fill)
         self._set_outputs(graph, scope, list(proto.output))
-        graph.name = proto.name
+        graph.name = text(proto.name)
         if proto.value_info:
             graph.meta[DECLARED] = tuple(infos)
-        made = Function(proto.domain, proto.name, graph, overload=proto.overload)
-        made.attribute_names = tuple(proto.attribute)
-        made.attributes = {a.name: self._attributes.read(a) for a in proto.attribute_proto}
+        made = Function(text(proto.domain), graph.name, graph, overload=text(proto.overload))
+        made.attribute_names = tuple(map(text, proto.attribute))
+        made.attributes = {text(a.name): self._attributes.read(a) for a in proto.attribute_proto}
         made.opsets = read_opsets(proto.opset_import)
-        made.doc_string = proto.doc_string
+        made.doc_string = text(proto.doc_string)
         made.metadata, shadowed = read_metadata(proto.metadata_props)
         rest = onnx.FunctionProto(
             metadata_props=shadowed, value_info=[i for i in proto.value_info if i.name not in scope.values]
@@ -163,7 +163,7 @@ class GraphReader:
         ordered = sorted_nodes(nodes, where)
         if not first or all(a is b for a, b in zip(ordered, nodes, strict=True)):
             raise ModelFileError(
-                f"{where}: a node reads {str(error)!r}, which nothing defines: the file is damaged or part of a larger model"
+                f"{where}: a node reads {str(error)!r}, which nothing defines: the file is damaged or a part of another"
             )
         self.is_sorted = False
         return ordered
@@ -192,7 +192,7 @@ class GraphReader:
             raise ModelFileError(
                 f"{scope.where}: value {name!r} is {found}: names are unique and not empty; rename one"
             )
-        value = scope.values[name] = self._make_value(name, scope)
+        value = scope.values[name] = self._make_value(text(name), scope)
         return value
 
     def _make_value(self, name: str, scope: _Scope) -> Value:
@@ -202,7 +202,7 @@ class GraphReader:
         declared, exact = self._types.read(info.type)
         value = Value(name, declared)
         if info.doc_string:
-            value.doc_string = info.doc_string
+            value.doc_string = text(info.doc_string)
         rest = unmodelled(info)
         if info.metadata_props:
             value.metadata, shadowed = read_metadata(info.metadata_props)
@@ -224,19 +224,19 @@ class GraphReader:
                     raise ModelFileError(
                         f"{scope.where}: value {name!r} is defined twice: names are unique; rename one of them"
                     )
-                results.append(self._make_value(name, scope) if name else Value(""))
-            domain = proto.domain
+                results.append(self._make_value(text(name), scope) if name else Value(""))
+            domain = text(proto.domain)
             node = Node(
-                proto.op_type,
+                text(proto.op_type),
                 operands,
                 results,
                 domain="" if domain == "ai.onnx" else domain,
-                name=proto.name,
+                name=text(proto.name),
                 attributes=attributes,
-                overload=proto.overload,
+                overload=text(proto.overload),
             )
             if proto.doc_string:
-                node.doc_string = proto.doc_string
+                node.doc_string = text(proto.doc_string)
             rest = unmodelled(proto)
             if proto.metadata_props:
                 node.metadata, shadowed = read_metadata(proto.metadata_props)
@@ -257,7 +257,7 @@ class GraphReader:
     def _read_attributes(self, proto: onnx.NodeProto, scope: _Scope) -> dict[str, Attribute]:
         attributes: dict[str, Attribute] = {}
         for attribute in proto.attribute:
-            name = attribute.name
+            name = text(attribute.name)
             if name in attributes:
                 raise ModelFileError(
                     f"{scope.where}: node {proto.op_type} {proto.name!r} has the attribute {name!r} twice: remove one"
@@ -282,7 +282,7 @@ def read_opsets(entries: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """
     opsets: dict[str, int] = {}
     for entry in entries:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        domain = "" if entry.domain == "ai.onnx" else text(entry.domain)
         if opsets.setdefault(domain, entry.version) != entry.version:
             raise ModelFileError(
                 f"operator set {domain!r} is imported in versions {opsets[domain]} and {entry.version}"

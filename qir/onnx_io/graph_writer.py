@@ -77,13 +77,10 @@ class _Names:
 
 def _output_names(graph: Graph) -> dict[Value, str]:
     """Results that are written under the name of an output: no Identity is needed for them."""
-    names: dict[Value, str] = {}
-    pairs = [pair for pair in zip(graph.outputs, graph.output_names, strict=False) if pair[0] is not None and pair[1]]
+    pairs = [(v, name) for v, name in zip(graph.outputs, graph.output_names, strict=False) if v is not None and name]
+    names = {value: name for value, name in pairs if value.name == name}
     for value, name in pairs:
-        if value is not None and value.name == name:
-            names[value] = name
-    for value, name in pairs:
-        if value is not None and value not in names and value.producer is not None and value.producer.graph is graph:
+        if value not in names and value.producer is not None and value.producer.graph is graph:
             names[value] = name
     return names
 
@@ -113,14 +110,14 @@ class GraphWriter:
             tensors = _constants(graph, names, proto)
             for node in graph:
                 self._write_node(node, proto.node.add(), names)
-            for value, name in self._outputs(graph, proto.node, names):
+            for output, name in self._outputs(graph, proto.node, names):
                 info = proto.output.add()
                 if name in kept:
                     info.CopyFrom(kept[name])
-                elif value is None:
+                elif output is None:
                     info.name = name
                 else:
-                    _write_info(value, name, info)
+                    _write_info(output, name, info)
             outputs = {value for value in graph.outputs if value is not None}
             _write_infos(_described(graph, names, outputs), names, proto.value_info)
         finally:

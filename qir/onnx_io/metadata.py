@@ -7,6 +7,19 @@ from typing import Any
 
 import onnx
 
+from qir.errors import ModelFileError
+
+
+def text(value: str) -> str:
+    """A text field of a message.
+
+    Raises:
+        ModelFileError: it is no UTF-8 (protobuf then hands out bytes).
+    """
+    if isinstance(value, str):
+        return value
+    raise ModelFileError(f"the name or text {value!r} in it is no UTF-8: the file is damaged")
+
 
 def read_metadata(
     entries: Iterable[onnx.StringStringEntryProto],
@@ -15,9 +28,10 @@ def read_metadata(
     pairs: dict[str, str] = {}
     shadowed: list[onnx.StringStringEntryProto] = []
     for entry in entries:
-        if entry.key in pairs:
-            shadowed.append(onnx.StringStringEntryProto(key=entry.key, value=pairs.pop(entry.key)))
-        pairs[entry.key] = entry.value
+        key = text(entry.key)
+        if key in pairs:
+            shadowed.append(onnx.StringStringEntryProto(key=key, value=pairs.pop(key)))
+        pairs[key] = text(entry.value)
     return pairs, shadowed
 
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from qir.errors import ModelFileError, TypeVerifyError
 from qir.onnx_io.external import DataFolder, DataWriter
-from qir.onnx_io.metadata import read_metadata, write_metadata
+from qir.onnx_io.metadata import read_metadata, text, write_metadata
 from qir.onnx_io.opaque import unmodelled
 from qir.onnx_io.wire import TENSOR_RAW_DATA, Piece, field, split_tensor
 from qir.tensor import Array, Tensor, numpy_dtype
@@ -89,7 +89,7 @@ def read_tensor(proto: onnx.TensorProto, folder: DataFolder) -> Tensor:
 
 def _make(stored: StoredTensor, folder: DataFolder) -> Tensor:
     header = stored.header
-    name = header.name
+    name = text(header.name)
     shape = tuple(header.dims)
     try:
         dtype = DType.from_onnx(header.data_type)
@@ -106,7 +106,7 @@ def _make(stored: StoredTensor, folder: DataFolder) -> Tensor:
             f"{len(stored.raw)}: it is damaged"
         )
     tensor = Tensor(dtype, shape, lambda: _read_elements(stored, dtype, shape), name=name, source=stored)
-    tensor.doc_string = header.doc_string
+    tensor.doc_string = text(header.doc_string)
     tensor.metadata, _ = read_metadata(header.metadata_props)
     tensor.opaque = unmodelled(header)
     return tensor

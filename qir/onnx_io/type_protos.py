@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from qir.errors import ModelFileError, TypeVerifyError
+from qir.onnx_io.metadata import text
 from qir.types import (
     Dim,
     DType,
@@ -24,7 +25,7 @@ def _read_dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     """A negative size is how some exporters (Paddle) write an unknown one."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return text(dim.dim_param) or None
 
 
 def read_type(proto: onnx.TypeProto) -> Type:

@@ -1,0 +1,158 @@
+"""Round trips against an independent reader (onnx_ir): `python benchmarks/oracle.py [FILE.onnx ...] [--every N]`.
+
+Without files: every model inside the installed `onnx` wheel, its node tests included. Each goes through
+import, verification, text, parsing and export; the written model must equal the original as onnx_ir reads both, and
+give the same outputs in ONNX Runtime wherever that loads the original. Prints the counts and names every exception.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+from google.protobuf.message import Message
+
+import qir
+from qir.errors import QirError
+from qir.onnx_io import to_bytes
+
+LARGEST_TEXT = 3_000_000
+"""Files of more bytes are not printed as text."""
+
+
+def bundled_models() -> list[Path]:
+    """Every model file inside the installed onnx wheel."""
+    return sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
+
+
+def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for each in value if not isinstance(value, Message) else [value]:
+            if isinstance(each, onnx.TensorProto):
+                yield each
+            elif isinstance(each, Message):
+                yield from _tensors(each)
+
+
+def as_onnx_ir_reads(proto: onnx.ModelProto, *, same_storage: bool = False) -> onnx.ModelProto:
+    """The model after a trip through onnx_ir; with `same_storage` every tensor's elements are raw bytes."""
+    read: onnx.ModelProto = onnx_ir.serde.serialize_model(onnx_ir.serde.deserialize_model(proto))
+    if same_storage:
+        for tensor in _tensors(read):
+            if tensor.data_type != onnx.TensorProto.STRING:
+                raw = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data
+                for name in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+                    tensor.ClearField(name)
+                tensor.ClearField("data_location")
+                if not tensor.name:
+                    tensor.ClearField("name")
+                tensor.raw_data = raw
+        # The order of initializers has no meaning.
+        ordered = sorted(read.graph.initializer, key=lambda tensor: tensor.name)
+        del read.graph.initializer[:]
+        read.graph.initializer.extend(ordered)
+    return read
+
+
+def difference(path: Path) -> str:
+    """What a trip through import, verification, text and export changes; empty when nothing."""
+    original = onnx.load(path)
+    module = qir.load(path)
+    written = onnx.ModelProto.FromString(to_bytes(module))
+    if as_onnx_ir_reads(written) != as_onnx_ir_reads(original):
+        return "export differs"
+    if path.stat().st_size > LARGEST_TEXT:
+        return ""
+    text = qir.print_module(module)
+    parsed = qir.parse(text)
+    if qir.print_module(parsed) != text:
+        return "text differs after parsing"
+    again = onnx.ModelProto.FromString(to_bytes(parsed))
+    same = as_onnx_ir_reads(again, same_storage=True) == as_onnx_ir_reads(original, same_storage=True)
+    return "" if same else "export after text differs"
+
+
+def _feeds(session: Any, folder: Path) -> dict[str, Any] | None:
+    feeds = {}
+    for index, entry in enumerate(session.get_inputs()):
+        stored = folder / "test_data_set_0" / f"input_{index}.pb"
+        if not stored.exists():
+            return None
+        if not entry.type.startswith("tensor("):
+            return None
+        feeds[entry.name] = onnx.numpy_helper.to_array(onnx.TensorProto.FromString(stored.read_bytes()))
+    return feeds
+
+
+def outputs_agree(path: Path) -> str:
+    """`equal`, `differ`, or why ONNX Runtime cannot tell."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        original = onnxruntime.InferenceSession(path, options)
+    except Exception:  # the original is not loaded: nothing to compare
+        return "original not loaded"
+    written = onnxruntime.InferenceSession(to_bytes(qir.load(path)), options)
+    feeds = _feeds(original, path.parent)
+    if feeds is None:
+        return "loaded, no stored inputs"
+    try:
+        expected = original.run(None, feeds)
+    except Exception:  # the original does not run on its stored inputs
+        return "original not run"
+    found = written.run(None, feeds)
+    random_ops = {"RandomNormal", "RandomUniform", "Bernoulli", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
+    if any(node.op in random_ops for node in qir.load(path).graph.walk()):
+        return "random op"
+    same = all(_equal(a, b) for a, b in zip(expected, found, strict=True))
+    return "equal" if same else "differ"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, np.ndarray) and a.dtype.kind not in "OUS":
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return bool(np.all(a == b)) if isinstance(a, np.ndarray) else a == b
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="take every N-th model only")
+    parser.add_argument("--no-run", action="store_true", help="no ONNX Runtime")
+    arguments = parser.parse_args()
+    paths = (arguments.files or bundled_models())[:: arguments.every]
+    trips: collections.Counter[str] = collections.Counter()
+    runs: collections.Counter[str] = collections.Counter()
+    for path in paths:
+        try:
+            result = difference(path) or "equal"
+            qir.verify(qir.load(path))
+        except QirError as error:
+            result = f"error: {error}"
+        trips[result.split(":")[0]] += 1
+        if result != "equal":
+            print(f"{path.parent.name}/{path.name}: {result[:300]}")
+        if not arguments.no_run and not result.startswith("error"):
+            outcome = outputs_agree(path)
+            runs[outcome] += 1
+            if outcome == "differ":
+                print(f"{path.parent.name}/{path.name}: outputs differ")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnx", "onnx_ir", "onnxruntime"))
+    print(f"{versions}\n{len(paths)} models, round trip: {dict(trips)}\nONNX Runtime: {dict(runs)}")
+
+
+if __name__ == "__main__":
+    main()
