@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qir.backends.cost_models.cost import Cost
-from qir.backends.layer_shapes import layer_shape, shape_of
+from qir.backends.cost_models.cost import Cost, combined
+from qir.backends.cost_models.validation import nearest
 from qir.errors import TargetError
-from qir.fake_quant import bits_of, quantizers
-from qir.graph import Node
-from qir.module import Module
-from qir.ops import op_of
 from qir.policy import Bits
-from qir.tracing import quantizer_of
-
-if TYPE_CHECKING:
-    from qir.backends.cost_models.base import CostModel
 
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.integer[Any]]
 METRICS = ("cycles", "energy_pj", "total_bytes", "bit_operations")
 """Additive columns of a table: attributes of `Cost`."""
+
+_BLOCK = 4096
+"""Policies looked up at once: their indices stay in the cache."""
 
 
 @dataclass(frozen=True)
 class CostRow:
-    """One costed node.
+    """One term of a node's cost: its layer, or the traffic of one of its tensors.
 
     Attributes:
         name: layer name: the weight quantizer's name without `.weight`, else the node's name.
@@ -41,6 +36,8 @@ class CostRow:
         activation_widths, weight_widths: widths of the axes of `costs`.
         costs: [activation widths][weight widths]; None = illegal pair.
         known: False when the op or its shape is unknown: its cost is NaN.
+        part: `layer`, or the traffic of `result`, `operand`.
+        step: position of the node among the costed nodes.
     """
 
     name: str
@@ -52,6 +49,8 @@ class CostRow:
     weight_widths: tuple[int, ...]
     costs: tuple[tuple[Cost | None, ...], ...]
     known: bool = True
+    part: str = "layer"
+    step: int = 0
 
     def matrix(self, metric: str) -> Floats:
         """[activation widths, weight widths] of a metric; +inf = illegal, NaN = unknown."""
@@ -71,59 +70,125 @@ class NodeCost:
     cycles: float
     bound_by: str
     cost: Cost
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """An activation in memory: from the step that writes it to the last step that reads it.
+
+    Attributes:
+        elements: of the tensor.
+        quantizer: whose width it is stored at; None = float, `width` bits.
+        width: stored bits of an element where there is no quantizer.
+        first, last: steps.
+    """
+
+    elements: int
+    quantizer: str | None
+    width: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """A constant of the network.
+
+    Attributes:
+        elements: of the constant.
+        quantizer: whose width it is packed at; None = float, 32 bits.
+        scales: float32 scales that are stored with it.
+    """
+
+    elements: int
+    quantizer: str | None
+    scales: int
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What reports need beside costs.
+
+    Attributes:
+        predecessors: step → steps whose results it reads.
+        tensors: activations and when they live, in the file's order of nodes.
+        weights: constants.
+        notes: what was assumed.
+    """
+
+    predecessors: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    tensors: tuple[StoredTensor, ...] = ()
+    weights: tuple[StoredWeight, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class CostTable:
     """Costs of a network on a target.
 
     Attributes:
-        rows: costed nodes in graph order; nodes that fuse into their producer are not among them.
+        terms: cost terms in graph order; nodes that fuse into their producer, and views, have none.
+        widths: candidate widths of every quantizer, in the order of the columns of codes.
+        target: name of the target.
+        facts: liveness, predecessors and constants, for reports.
         unknown: names of nodes whose cost is unknown.
-        widths: candidate widths of every quantizer.
     """
 
-    def __init__(self, rows: Sequence[CostRow], widths: Mapping[str, tuple[int, ...]], target: str) -> None:
-        self.rows_ = tuple(rows)
+    def __init__(
+        self,
+        rows: Sequence[CostRow],
+        widths: Mapping[str, tuple[int, ...]],
+        target: str,
+        facts: NetworkFacts | None = None,
+    ) -> None:
+        self.terms = tuple(rows)
         self.widths = dict(widths)
         self.target = target
-        self.unknown = tuple(row.name for row in rows if not row.known)
+        self.facts = facts or NetworkFacts()
+        self.unknown = tuple(dict.fromkeys(row.name for row in rows if not row.known))
+        self._compiled: dict[str, _Lookup] = {}
 
-    def __iter__(self) -> Any:
-        return iter(self.rows_)
+    def __iter__(self) -> Iterator[CostRow]:
+        return iter(self.terms)
 
     def __len__(self) -> int:
-        return len(self.rows_)
+        return len(self.terms)
 
     @cached_property
-    def _names(self) -> dict[str, int]:
+    def columns(self) -> dict[str, int]:
+        """Column of each quantizer in codes."""
         return {name: column for column, name in enumerate(self.widths)}
 
     def rows(self, policy: Mapping[str, Bits]) -> list[NodeCost]:
         """The cost of every known node at a policy.
 
         Raises:
-            TargetError: a pair of widths is illegal on the target.
+            TargetError: a pair of widths is illegal on the target, or a quantizer has no int width.
         """
-        found = []
-        for row in self.rows_:
-            if not row.known:
-                continue
-            first, second = self._position(row, policy)
-            cost = row.costs[first][second]
-            if cost is None:
-                raise TargetError(
-                    f"node {row.name!r}: target {self.target!r} cannot multiply {row.activation_widths[first]}-bit "
-                    f"activations by {row.weight_widths[second]}-bit weights"
-                )
-            weight_bits = row.weight_widths[second] if row.weight is not None else None
-            found.append(NodeCost(row.name, row.op, row.activation_widths[first], weight_bits, cost.cycles, cost.bound_by, cost))
-        return found
+        by_step: dict[int, list[tuple[CostRow, Cost, int, int]]] = {}
+        for row in self.terms:
+            if row.known:
+                first, second = self._positions(row, policy)
+                by_step.setdefault(row.step, []).append((row, self._legal(row, first, second), first, second))
+        return [_merged(parts) for parts in by_step.values()]
 
-    def _position(self, row: CostRow, policy: Mapping[str, Bits]) -> tuple[int, int]:
-        return _index(row.activation, row.activation_widths, policy), _index(row.weight, row.weight_widths, policy)
+    def _legal(self, row: CostRow, first: int, second: int) -> Cost:
+        cost = row.costs[first][second]
+        if cost is None:
+            raise TargetError(
+                f"node {row.name!r}: target {self.target!r} cannot multiply {row.activation_widths[first]}-bit "
+                f"activations by {row.weight_widths[second]}-bit weights"
+            )
+        return cost
+
+    def _positions(self, row: CostRow, policy: Mapping[str, Bits]) -> tuple[int, int]:
+        first, second = ((0 if name is None else self._code(name, policy)) for name in (row.activation, row.weight))
+        return first, second
 
     def cost(self, policies: Sequence[Mapping[str, Bits]], metric: str = "cycles", *, unknown: str = "raise") -> Floats:
         """The metric's total of every policy: float64 [policies]; +inf where a pair is illegal.
+
+        Widths along channels cost in proportion to the number of channels that have each width.
 
         Args:
             policies: bits by name of quantizer.
@@ -133,95 +198,130 @@ class CostTable:
         Raises:
             TargetError: a node's cost is unknown, a quantizer is missing, or a width is no candidate.
         """
-        codes = np.array([[self._code(name, policy) for name in self.widths] for policy in policies], np.intp)
-        return self.cost_codes(codes, metric, unknown=unknown)
+        if any(isinstance(bits, tuple) for policy in policies for bits in policy.values()):
+            self._refuse_unknown(unknown)
+            return np.array([sum(self._shared(row, policy, metric) for row in self.terms) for policy in policies])
+        return self.cost_codes(self.codes(policies), metric, unknown=unknown)
 
-    def cost_codes(self, codes: npt.NDArray[np.intp], metric: str = "cycles", *, unknown: str = "raise") -> Floats:
+    def codes(self, policies: Sequence[Mapping[str, Bits]]) -> Codes:
+        """Indices into the quantizers' widths: int8 [policies, quantizers].
+
+        Raises:
+            TargetError: a quantizer is missing or unknown, or a width is no candidate.
+        """
+        for policy in policies:
+            for name in policy:
+                if name not in self.columns:
+                    raise TargetError(f"policy: the table has no quantizer {name!r}: {nearest(name, self.widths)}")
+        rows = [[self._code(name, policy) for name in self.widths] for policy in policies]
+        return np.array(rows, np.int8).reshape(len(policies), len(self.widths))
+
+    def cost_codes(self, codes: Codes, metric: str = "cycles", *, unknown: str = "raise") -> Floats:
         """As `cost`, for indices into the quantizers' widths: [policies, quantizers in the order of `widths`]."""
+        self._refuse_unknown(unknown)
+        if metric not in METRICS:
+            raise TargetError(f"cost table: metric {metric!r}: {nearest(metric, METRICS)}")
+        lookup = self._compiled.get(metric)
+        if lookup is None:
+            lookup = self._compiled[metric] = _Lookup(self, metric)
+        return lookup(codes)
+
+    def _refuse_unknown(self, unknown: str) -> None:
         if self.unknown and unknown != "ignore":
-            raise TargetError(f"the cost of {', '.join(self.unknown[:5])} is unknown: give shapes, or unknown='ignore'")
-        total = np.zeros(len(codes))
-        for row in self.rows_:
-            if row.known:
-                matrix = row.matrix(metric)
-                first = 0 if row.activation is None else codes[:, self._names[row.activation]]
-                second = 0 if row.weight is None else codes[:, self._names[row.weight]]
-                total += matrix[first, second]
+            raise TargetError(
+                f"the cost of {', '.join(self.unknown[:5])} is unknown: give the shapes of the inputs (--shape), "
+                "register the op, or leave it out with unknown='ignore'"
+            )
+
+    def _shared(self, row: CostRow, policy: Mapping[str, Bits], metric: str) -> float:
+        """A term's cost where channels have widths of their own."""
+        if not row.known:
+            return 0.0
+        matrix = row.matrix(metric)
+        total = 0.0
+        for first, left in self._shares(row.activation, policy).items():
+            for second, right in self._shares(row.weight, policy).items():
+                total += left * right * float(matrix[first, second])
         return total
 
+    def _shares(self, name: str | None, policy: Mapping[str, Bits]) -> dict[int, float]:
+        """Index of a width → share of the channels that have it; pruned channels cost nothing."""
+        bits = None if name is None else policy.get(name)
+        if name is None or not isinstance(bits, tuple):
+            return {0 if name is None else self._code(name, policy): 1.0}
+        shares: dict[int, float] = {}
+        for width in bits:
+            if width:
+                index = self._index(name, width)
+                shares[index] = shares.get(index, 0.0) + 1 / len(bits)
+        return shares
+
     def _code(self, name: str, policy: Mapping[str, Bits]) -> int:
-        return _index(name, self.widths[name], policy)
+        return self._index(name, policy.get(name))
+
+    def _index(self, name: str, bits: Bits | None) -> int:
+        widths = self.widths[name]
+        if not isinstance(bits, int) or bits not in widths:
+            raise TargetError(f"quantizer {name!r} has {bits} bits; the table holds {list(widths)}")
+        return widths.index(bits)
+
+    def uniform(self, activation_bits: int, weight_bits: int) -> dict[str, Bits]:
+        """Every weight at one width and every activation at another; what has no such width takes its widest."""
+        weights = {row.weight for row in self.terms if row.op and row.part == "layer"} - {None}
+        wanted = {name: weight_bits if name in weights else activation_bits for name in self.widths}
+        return {name: bits if bits in self.widths[name] else self.widths[name][-1] for name, bits in wanted.items()}
 
 
-def _index(name: str | None, widths: tuple[int, ...], policy: Mapping[str, Bits]) -> int:
-    if name is None:
-        return 0
-    bits = policy.get(name)
-    if bits not in widths:
-        raise TargetError(f"quantizer {name!r} has {bits} bits; the table holds {list(widths)}")
-    return widths.index(bits)  # type: ignore[arg-type]
-
-
-def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> CostTable:
-    """The table of a module's main graph.
-
-    Args:
-        module: network with fake-quant nodes; without them every layer is costed at every legal pair.
-        model: the cost model.
-        batch: size of an unknown first dimension.
-    """
-    widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(module.graph).items()}
-    rows = [_row(node, model, batch) for node in module.graph if _is_costed(node, model)]
-    return CostTable(rows, widths, model.target.name)
-
-
-def _is_costed(node: Node, model: CostModel[Any]) -> bool:
-    if node.is_fake_quant:
-        return False
-    if op_of(node).quantizable(node) is not None:
-        return True
-    return node.op not in model.target.fused_ops and not op_of(node).is_view
-
-
-def _row(node: Node, model: CostModel[Any], batch: int) -> CostRow:
-    operands = op_of(node).quantizable(node)
-    if operands is None:
-        return _stream_row(node, model, batch)
-    data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-    activation_widths = tuple(data.attribute("widths")) if data is not None else (model.target.activation_widths[-1],)
-    weight_widths = tuple(weight.attribute("widths")) if weight is not None else (model.target.weight_widths[-1],)
-    name = weight.name.removesuffix(".weight") if weight is not None else node.name
-    shape = layer_shape(node, batch)
-    if shape is None:
-        nothing = tuple(tuple(None for _ in weight_widths) for _ in activation_widths)
-        return CostRow(name, node.op, node.name, _name(data), _name(weight), activation_widths, weight_widths, nothing, known=False)
-    rules = model.target.operand_rules()
-    costs = tuple(
-        tuple(
-            model.matrix_cost(shape, w, a) if rules.allows(a, w, node.op) else None for w in weight_widths
-        )
-        for a in activation_widths
+def _merged(parts: Sequence[tuple[CostRow, Cost, int, int]]) -> NodeCost:
+    row, _, first, second = parts[0]
+    cost = combined(part[1] for part in parts)
+    weight_bits = row.weight_widths[second] if row.weight is not None else None
+    return NodeCost(
+        row.name, row.op, row.activation_widths[first], weight_bits, cost.cycles, cost.bound_by, cost, row.step
     )
-    return CostRow(name, node.op, node.name, _name(data), _name(weight), activation_widths, weight_widths, costs)
 
 
-def _stream_row(node: Node, model: CostModel[Any], batch: int) -> CostRow:
-    """Element-wise and pooling ops: what they read and write passes through the outermost memory."""
-    source = quantizer_of(node.input(0))
-    widths = tuple(source.attribute("widths")) if source is not None else (32,)
-    sizes = [shape_of(value, batch) for value in (node.input(0), node.results[0])]
-    label = node.name or node.op
-    if any(size is None for size in sizes):
-        return CostRow(label, node.op, node.name, _name(source), None, widths, (0,), tuple((None,) for _ in widths), known=False)
-    elements = sum(prod(size) for size in sizes if size is not None)
-    costs = tuple((model.stream_cost(elements, bits),) for bits in widths)
-    return CostRow(label, node.op, node.name, _name(source), None, widths, (0,), costs)
+class _Lookup:
+    """A metric's terms with the same quantizers added up: one look-up a policy and pair of quantizers."""
 
+    def __init__(self, table: CostTable, metric: str) -> None:
+        self.fixed = 0.0
+        pairs: dict[tuple[int, int], Floats] = {}
+        single: dict[int, Floats] = {}
+        for row in table.terms:
+            if not row.known:
+                continue
+            matrix = row.matrix(metric)
+            used = [table.columns[name] for name in (row.activation, row.weight) if name is not None]
+            if len(used) == 2 and used[0] != used[1]:
+                key = (used[0], used[1])
+                pairs[key] = pairs[key] + matrix if key in pairs else matrix
+            elif used:
+                line = matrix.diagonal() if len(used) == 2 else matrix.reshape(-1)
+                single[used[0]] = single[used[0]] + line if used[0] in single else line
+            else:
+                self.fixed += float(matrix[0, 0])
+        self.pairs = self._with_singles(pairs, single)
+        self.single = single
 
-def _name(node: Node | None) -> str | None:
-    return None if node is None else node.name
+    @staticmethod
+    def _with_singles(
+        pairs: dict[tuple[int, int], Floats], single: dict[int, Floats]
+    ) -> list[tuple[int, int, int, Floats]]:
+        """Fold terms of one quantizer into a pair that it is part of: (first, second, row length, flat table)."""
+        folded = []
+        for (first, second), matrix in pairs.items():
+            whole = matrix + single.pop(first, np.zeros(1))[:, None] + single.pop(second, np.zeros(1))[None, :]
+            folded.append((first, second, matrix.shape[1], np.ascontiguousarray(whole).reshape(-1)))
+        return folded
 
-
-def widest(module: Module) -> dict[str, Bits]:
-    """The bits that the graph holds now."""
-    return {name: bits_of(node) for name, node in quantizers(module.graph).items()}
+    def __call__(self, codes: Codes) -> Floats:
+        total = np.full(len(codes), self.fixed)
+        for start in range(0, len(codes), _BLOCK):
+            block = np.ascontiguousarray(codes[start : start + _BLOCK].T)
+            part = total[start : start + _BLOCK]
+            for first, second, length, flat in self.pairs:
+                part += flat.take(block[first] * np.intp(length) + block[second])
+            for column, line in self.single.items():
+                part += line.take(block[column])
+        return total

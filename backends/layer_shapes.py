@@ -6,48 +6,61 @@ from math import prod
 
 from qir.backends.cost_models.shape import ConvShape
 from qir.graph import Node, Value
+from qir.ops import LayerShape, op_of
 from qir.types import TensorType
 
 
-def shape_of(value: Value | None, batch: int = 1) -> tuple[int, ...] | None:
-    """A value's shape with an unknown first dimension taken as `batch`; None when another one is unknown."""
+def elements_of(value: Value | None, batch: int = 1) -> int | None:
+    """Number of elements, an unknown first dimension taken as `batch`; None when another one is unknown."""
     if value is None or not isinstance(value.type, TensorType) or value.type.shape is None:
         return None
-    sizes = []
-    for axis, dim in enumerate(value.type.shape):
-        if isinstance(dim, int):
-            sizes.append(dim)
-        elif axis == 0:
-            sizes.append(batch)
-        else:
-            return None
-    return tuple(sizes)
+    shape = value.type.shape
+    sizes = [dim if isinstance(dim, int) else batch if axis == 0 else None for axis, dim in enumerate(shape)]
+    known = [size for size in sizes if size is not None]
+    return prod(known) if len(known) == len(sizes) else None
 
 
-def layer_shape(node: Node, batch: int = 1) -> ConvShape | None:
-    """The shape of a convolution or matrix product, None when it is unknown or of another kind."""
-    data, weight, result = (shape_of(v, batch) for v in (node.input(0), node.input(1), node.result))
-    if data is None or weight is None or result is None:
+def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
+    """The layer that a node computes and how many copies of it; None when it is unknown or has over two dimensions."""
+    found = op_of(node).layer_shape(node, batch=batch)
+    if found is None:
         return None
-    if node.op == "Conv" and len(weight) in {3, 4}:
-        return _conv(node, data, weight)
-    if node.op in {"Gemm", "MatMul"} and len(weight) >= 2 and len(result) >= 1:
-        inputs = data[-1] if node.op == "MatMul" or not node.attribute("transA", 0) else data[0]
-        outputs = result[-1]
-        return ConvShape(inputs, outputs, 1, 1, batch=max(prod(result) // outputs, 1), fully_connected=True)
-    return None
-
-
-def _conv(node: Node, data: tuple[int, ...], weight: tuple[int, ...]) -> ConvShape:
-    flat = len(weight) == 3
-    pads = node.attribute("pads", (0,) * (2 * (len(weight) - 2)))
-    strides = node.attribute("strides", (1,) * (len(weight) - 2))
-    dilations = node.attribute("dilations", (1,) * (len(weight) - 2))
-    groups = node.attribute("group", 1)
-    if flat:
-        return ConvShape(
-            data[1], weight[0], 1, data[2], (1, weight[2]), (1, strides[0]), (0, pads[0], 0, pads[1]), groups, data[0], False, (1, dilations[0])
+    if found.is_matrix_product:
+        shape = ConvShape(
+            found.in_channels, found.out_channels, 1, 1, batch=found.batch, groups=found.groups, fully_connected=True
         )
+        return shape, found.copies
+    if len(found.spatial) > 2:
+        return None
+    return (_transposed(found) if found.transposed else _conv(found)), found.copies
+
+
+def _conv(found: LayerShape) -> ConvShape:
+    """A convolution over one dimension is one over rows of height 1."""
+    flat = len(found.spatial) == 1
+    half = len(found.pads) // 2
+    begins, ends = found.pads[:half], found.pads[half:]
+    height, width = _plane(found.spatial, 1)
     return ConvShape(
-        data[1], weight[0], data[2], data[3], (weight[2], weight[3]), tuple(strides), tuple(pads), groups, data[0], False, tuple(dilations)
+        found.in_channels,
+        found.out_channels,
+        height,
+        width,
+        _plane(found.kernel, 1),
+        _plane(found.stride, 1),
+        (0, begins[0], 0, ends[0]) if flat else (begins[0], begins[1], ends[0], ends[1]),
+        found.groups,
+        found.batch,
+        dilation=_plane(found.dilation, 1),
     )
+
+
+def _transposed(found: LayerShape) -> ConvShape:
+    """Every input pixel is multiplied by all taps: a pointwise layer with as many outputs as filters x taps."""
+    height, width = _plane(found.spatial, 1)
+    outputs = found.out_channels * prod(found.kernel)
+    return ConvShape(found.in_channels, outputs, height, width, groups=found.groups, batch=found.batch)
+
+
+def _plane(sizes: tuple[int, ...], filler: int) -> tuple[int, int]:
+    return (filler, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])

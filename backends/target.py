@@ -199,7 +199,7 @@ def load_target(name_or_path: str | Path) -> Target:
     """
     text = str(name_or_path)
     if text.endswith(".json") or os.sep in text:
-        return _parse(_read(Path(name_or_path)), text)
+        return _parse(_read(Path(name_or_path)), text, Path(name_or_path).parent)
     shipped = resources.files("qir.backends.targets") / f"{text}.json"
     if shipped.is_file():
         return _parse(shipped.read_text(encoding="utf-8"), text)
@@ -216,11 +216,16 @@ def _read(path: Path) -> str:
         raise TargetError(f"target file {path}: cannot be read ({error}); expected a JSON file") from error
 
 
-def _parse(text: str, where: str) -> Target:
+def _parse(text: str, where: str, folder: Path | None = None) -> Target:
+    """Read a target; a file that its cost model names lies beside it."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise TargetError(f"target {where}: no valid JSON: {error}") from error
     target = validated(Target, data, f"target {where}")
+    file = target.cost.parameters.get("file")
+    if folder is not None and isinstance(file, str):
+        parameters = target.cost.parameters | {"file": str(folder / file)}
+        target = target.model_copy(update={"cost": target.cost.model_copy(update={"parameters": parameters})})
     target.cost_model()
     return target

@@ -16,6 +16,7 @@ ENTRY_POINT_GROUP = "qir.cost_models"
 _SHIPPED = {
     "bit-serial": "qir.backends.cost_models.bit_serial:BitSerial",
     "bitfusion": "qir.backends.cost_models.bitfusion:BitFusion",
+    "delay-table": "qir.backends.cost_models.delay_table:DelayTableModel",
     "roofline": "qir.backends.cost_models.roofline:Roofline",
     "serial": "qir.backends.cost_models.serial:Serial",
     "systolic": "qir.backends.cost_models.systolic:Systolic",

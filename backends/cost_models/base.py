@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from qir.backends.cost_models.cost import Cost, slowest
@@ -101,13 +102,30 @@ class CostModel(ABC, Generic[P]):
                 f"legal pairs (activation, weight) are {sorted(rules.legal_pairs())}"
             )
 
-    def table(self, module: Module, target: Target | None = None) -> CostTable:
+    def named_cost(self, name: str, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:  # noqa: ARG002
+        """The cost of a layer of a network; models that know layers by name look `name` up."""
+        return self.matrix_cost(shape, weight_bits, activation_bits)
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Learn the layers of the network that is costed next; refuse one that the model does not cover.
+
+        Args:
+            names: layers of multiply-accumulates, in order.
+
+        Raises:
+            TargetError: names the layer that is missing and the nearest that is there.
+        """
+
+    def table(self, module: Module, target: Target | None = None, *, batch: int = 1) -> CostTable:
         """The cost of every node of a network at every width.
 
         Args:
+            batch: size of an unknown first dimension.
             module: a network, with or without fake-quant nodes.
             target: the hardware whose widths are tabled; the model's own by default.
         """
-        from qir.backends.cost_table import build_table
+        from qir.backends.table_builder import build_table
 
-        return build_table(module, self if target is None or target is self.target else target.cost_model())
+        return build_table(
+            module, self if target is None or target is self.target else target.cost_model(), batch=batch
+        )

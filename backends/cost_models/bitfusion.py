@@ -44,6 +44,8 @@ class BitFusionParameters(Strict):
         depthwise_channels: channels that one pass of a depthwise layer takes at the maximum width; as many times more
             as the array is faster at narrower widths. Such a pass costs what a dense convolution of as many input as
             output channels costs.
+        image_channels: layers with at most so many input channels (the first) spread the taps of their kernels over the
+            rows, as im2col does.
         core_pj_per_cycle: energy of the array for each cycle of the whole run, busy or not.
         active_pj_per_cycle: energy of array and on-chip memories for each cycle of arithmetic.
     """
@@ -54,6 +56,7 @@ class BitFusionParameters(Strict):
     minimum_bits: int = Field(default=2, gt=0)
     output_bits: int = Field(default=32, gt=0)
     depthwise_channels: int = Field(default=8, gt=0)
+    image_channels: int = Field(default=4, ge=0)
     core_pj_per_cycle: float = Field(ge=0)
     active_pj_per_cycle: float = Field(ge=0)
 
@@ -62,6 +65,7 @@ class BitFusionParameters(Strict):
 class _Pass:
     """One dense convolution on the array: sizes, widths, and the machine's limits (bits).
 
+    With `flattened`, kernel taps share the rows with the input channels.
     Channels are tiled in whole rows and columns of the array, and occupy them on chip.
     """
 
@@ -78,6 +82,7 @@ class _Pass:
     stored_weight_bits: int
     stored_activation_bits: int
     rate: int
+    flattened: bool
     rows: int
     columns: int
     weight_capacity: float
@@ -170,6 +175,7 @@ class BitFusion(CostModel[BitFusionParameters]):
             stored_weight_bits=self._brick_bits(weight_bits),
             stored_activation_bits=self._brick_bits(activation_bits),
             rate=rate,
+            flattened=not shape.depthwise and in_channels <= array.image_channels,
             rows=array.rows,
             columns=array.columns,
             weight_capacity=capacity[0] * 4,
@@ -188,7 +194,10 @@ class BitFusion(CostModel[BitFusionParameters]):
 
 @lru_cache(maxsize=_CACHE)
 def _best_schedule(task: _Pass) -> _Schedule:
-    """Try every tiling with every loop order; the fewest cycles win, then the least traffic."""
+    """Try every tiling with every loop order; the fewest cycles win, then the least traffic.
+
+    Where not even one tile of whole rows and columns fits, tiles occupy only what they hold.
+    """
     tiles, counts = _tilings(task)
     base = {
         "weights": tiles["i"] * tiles["c"] * task.kernel[0] * task.kernel[1] * task.weight_bits,
@@ -204,9 +213,17 @@ def _best_schedule(task: _Pass) -> _Schedule:
         "outputs": outer / task.output_capacity,
     }
     steps = np.prod(list(counts.values()), axis=0)
-    products = tiles["b"] * tiles["y"] * tiles["x"] * task.kernel[0] * task.kernel[1]
-    compute = products * np.ceil(tiles["c"] / task.columns) * np.ceil(tiles["i"] / depth) * steps
-    fits = np.logical_and.reduce([base[name] * stored[name] <= FULL for name in base])
+    taps = task.kernel[0] * task.kernel[1]
+    sums = np.ceil(tiles["i"] * taps / depth) if task.flattened else np.ceil(tiles["i"] / depth) * taps
+    compute = tiles["b"] * tiles["y"] * tiles["x"] * np.ceil(tiles["c"] / task.columns) * sums * steps
+    fits = _fits(base, stored)
+    if not fits.any():
+        stored = {
+            "weights": stored["weights"] / (inner * outer),
+            "inputs": stored["inputs"] / inner,
+            "outputs": stored["outputs"] / outer,
+        }
+        fits = _fits(base, stored)
     if not fits.any():
         raise TargetError("bitfusion: no tile of this layer fits into the on-chip memories; expected larger memories")
     loops = "".join(loop for loop in counts if counts[loop].max() > 1)
@@ -218,6 +235,11 @@ def _best_schedule(task: _Pass) -> _Schedule:
     if best is None:
         raise TargetError("bitfusion: the layer has no schedule")
     return best[2]
+
+
+def _fits(base: dict[str, Floats], stored: dict[str, Floats]) -> Any:
+    """Whether one tile of each tensor fits into its memory: bool [tilings]."""
+    return np.logical_and.reduce([base[name] * stored[name] <= FULL for name in base])
 
 
 def _tilings(task: _Pass) -> tuple[dict[str, Floats], dict[str, Floats]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -43,3 +43,26 @@ def slowest(compute_cycles: float, memory_cycles: Mapping[str, float]) -> str:
     """Name of the part with the most cycles; compute where it ties."""
     parts = {"compute": compute_cycles, **memory_cycles}
     return max(parts, key=lambda name: parts[name])
+
+
+def combined(costs: Iterable[Cost], copies: float = 1.0) -> Cost:
+    """The sum of costs that follow each other, `copies` times; bound by what bounds the longest of them."""
+    parts = list(costs)
+    longest = max(parts, key=lambda cost: cost.cycles)
+    return Cost(
+        cycles=copies * sum(cost.cycles for cost in parts),
+        compute_cycles=copies * sum(cost.compute_cycles for cost in parts),
+        memory_cycles=_sum((cost.memory_cycles for cost in parts), copies),
+        bytes_moved=_sum((cost.bytes_moved for cost in parts), copies),
+        energy=_sum((cost.energy for cost in parts), copies),
+        bit_operations=copies * sum(cost.bit_operations for cost in parts),
+        bound_by=longest.bound_by,
+    )
+
+
+def _sum(parts: Iterable[Mapping[str, float]], copies: float) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + copies * value
+    return total

@@ -1,0 +1,107 @@
+"""Delay tables: the latency of each layer at each pair of widths, measured by whoever owns the hardware.
+
+Three layouts are read and written: CSV (`layer,weight_bits,activation_bits,delay`), JSON (`qir.delay-table`), and
+HAQ's `.npy` (int64 [layers, 8, 8], indexed [layer, weight bits - 1, activation bits - 1], layers in order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from qir.backends.cost_models.base import CostModel
+from qir.backends.cost_models.cost import Cost
+from qir.backends.cost_models.shape import ConvShape
+from qir.backends.cost_models.validation import Strict, nearest
+from qir.backends.delay_table import DelayTable, read_delay_table
+from qir.errors import TargetError
+
+if TYPE_CHECKING:
+    from qir.backends.target import Target
+
+
+class DelayTableParameters(Strict):
+    """Parameters of a delay table.
+
+    Attributes:
+        file: CSV, JSON or .npy, relative to the target's file.
+        cycles_per_unit: cycles in one unit of the file; 1 when the file holds cycles.
+        others: what layers without multiply-accumulates cost, where the table does not list them: `zero` (their time
+            is part of the listed layers) or `stream` (their tensors pass through the outermost memory).
+    """
+
+    file: str = Field(min_length=1)
+    cycles_per_unit: float = Field(default=1.0, gt=0)
+    others: Literal["zero", "stream"] = "zero"
+
+
+class DelayTableModel(CostModel[DelayTableParameters]):
+    """Looks layers up by name; a table without names holds the layers of multiply-accumulates in order."""
+
+    kind: ClassVar[str] = "delay-table"
+    parameters_type: ClassVar[type[Strict]] = DelayTableParameters
+    notes: ClassVar[tuple[str, ...]] = ("delay table: energy and traffic are not known",)
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._table: DelayTable | None = None
+        self._order: list[str] = []
+
+    @property
+    def delays(self) -> DelayTable:
+        """The table, read on first use."""
+        if self._table is None:
+            self._table = read_delay_table(self.parameters.file)
+        return self._table
+
+    def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:  # noqa: ARG002
+        """A bare layer has no name.
+
+        Raises:
+            TargetError: always; a delay table answers for the layers of its network only.
+        """
+        raise TargetError(
+            f"target {self.target.name!r}: a delay table knows layers by name, not by shape ({shape}): "
+            "cost a network, or choose a target with a model"
+        )
+
+    def named_cost(self, name: str, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
+        """The delay that the table holds for a layer, in cycles."""
+        key = name
+        if not self.delays.named:
+            if name not in self._order:
+                self._order.append(name)
+            key = str(self._order.index(name))
+        delay = self.delays.at(key, weight_bits, activation_bits) * self.parameters.cycles_per_unit
+        bit_operations = float(shape.macs * weight_bits * activation_bits)
+        return Cost(cycles=delay, compute_cycles=delay, bit_operations=bit_operations, bound_by="measured")
+
+    def stream_cost(self, elements: int, bits: int) -> Cost:
+        """Nothing, or the time on the outermost memory, as the parameter `others` says."""
+        if self.parameters.others == "stream":
+            return super().stream_cost(elements, bits)
+        return Cost(cycles=0.0, compute_cycles=0.0, bound_by="not in the table")
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Refuse a table that misses a layer of the network, or holds layers that the network does not have.
+
+        Raises:
+            TargetError: names the layers and the nearest that are there.
+        """
+        self._order = list(names)
+        held = self.delays
+        where = f"delay table {self.parameters.file}"
+        if not held.named:
+            if len(held.layers) != len(names):
+                raise TargetError(
+                    f"{where}: {len(held.layers)} layers; the network has {len(names)}: {', '.join(names[:4])}, ..."
+                )
+            return
+        for name in names:
+            if name not in held.layers:
+                raise TargetError(f"{where}: layer {name!r} is missing: {nearest(name, held.layers)}")
+        for name in held.layers:
+            if name not in names:
+                raise TargetError(f"{where}: the network has no layer {name!r}: {nearest(name, names)}")

@@ -1,0 +1,284 @@
+"""Builds the cost table of a network: which nodes cost, at which quantizers' widths, and what lives when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from qir.backends.cost_models.base import CostModel
+from qir.backends.cost_models.cost import Cost, combined
+from qir.backends.cost_table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
+from qir.backends.layer_shapes import elements_of, layer_shape
+from qir.errors import TargetError
+from qir.fake_quant import quantizers
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.ops import op_of
+from qir.tracing import grid_origin
+from qir.types import DType, TensorType
+
+FLOAT_BITS = 32
+_INTEGERS = {DType.INT64, DType.INT32, DType.BOOL}
+
+
+def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> CostTable:
+    """The table of a module's main graph.
+
+    Without fake-quant nodes every layer's data and weight count as quantizers of their own, named after the value and
+    `<node>.weight`, with the target's widths.
+
+    Args:
+        module: the network.
+        model: the cost model.
+        batch: size of an unknown first dimension.
+
+    Raises:
+        TargetError: a delay table misses a layer.
+    """
+    if batch < 1:
+        raise TargetError(f"cost table: batch {batch}; expected at least 1")
+    builder = _Builder(module, model, batch)
+    model.prepare(builder.layer_names())
+    rows = builder.rows()
+    facts = NetworkFacts(builder.predecessors, builder.tensors(), builder.weights(), tuple(builder.notes))
+    return CostTable(rows, builder.quantizers.widths, model.target.name, facts)
+
+
+class _Quantizers:
+    """Which quantizer's width a value has: fake-quant nodes, or stand-ins in a network without any."""
+
+    def __init__(self, module: Module, model: CostModel[Any]) -> None:
+        graph = module.graph
+        self.free: Callable[[Node], bool] = lambda node: is_free(node, model)
+        self.widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(graph).items()}
+        self.stand_ins: dict[Value, str] = {}
+        if self.widths:
+            return
+        for node in graph:
+            operands = op_of(node).quantizable(node)
+            if operands is None:
+                continue
+            for index, own, suffix in (
+                (operands.data, model.target.activation_widths, ""),
+                (operands.weight, model.target.weight_widths, ".weight"),
+            ):
+                value = node.input(index)
+                if value is None:
+                    continue
+                origin = grid_origin(value)
+                constant = origin.is_constant
+                name = f"{label(node)}{suffix}" if constant else origin.name
+                self.stand_ins.setdefault(origin, name)
+                self.widths.setdefault(name, own if constant else model.target.activation_widths)
+
+    def of(self, value: Value | None) -> str | None:
+        """The quantizer on whose grid a value lies."""
+        if value is None:
+            return None
+        origin = grid_origin(value)
+        if origin.producer is not None and origin.producer.is_fake_quant:
+            return origin.producer.name
+        return self.stand_ins.get(origin)
+
+    def of_result(self, value: Value) -> str | None:
+        """The quantizer on whose grid a result lies, or that puts it there behind ops that run for free."""
+        found = self.of(value)
+        if found is not None:
+            return found
+        for user in value.users:
+            if user.is_fake_quant:
+                return user.name
+            if not user.is_return and user.results and self.free(user):
+                found = self.of_result(user.result)
+                if found is not None:
+                    return found
+        return None
+
+
+def label(node: Node) -> str:
+    """A node's name, or its result's."""
+    return node.name or node.result.name
+
+
+def is_free(node: Node, model: CostModel[Any]) -> bool:
+    """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer."""
+    if node.is_fake_quant or op_of(node).is_view:
+        return True
+    source = node.input(0)
+    return node.op in model.target.fused_ops and source is not None and source.producer is not None
+
+
+@dataclass
+class _Builder:
+    module: Module
+    model: CostModel[Any]
+    batch: int
+    notes: list[str] = field(default_factory=list)
+    predecessors: dict[int, frozenset[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.quantizers = _Quantizers(self.module, self.model)
+        self.stored: dict[Value, Value] = {}
+        self.steps: dict[Value, int] = {}
+        self.last_use: dict[Value, int] = {}
+        self.count = 0
+
+    def rows(self) -> list[CostRow]:
+        """Cost terms of all nodes in order; fills `predecessors` and liveness on the way."""
+        rows: list[CostRow] = []
+        for value in self.module.graph.inputs:
+            self.steps[value] = 0
+        for node in self.module.graph:
+            sources = [value for value in node.operands if not self._is_constant(value)]
+            if not sources:
+                continue
+            if is_free(node, self.model):
+                for result in node.results:
+                    self.stored[result] = self._root(sources[0])
+                continue
+            self._record(node, sources)
+            rows += self._terms(node)
+            self.count += 1
+        for output in self.module.graph.outputs:
+            if output is not None:
+                self.last_use[self._root(output)] = self.count
+        return rows
+
+    def layer_names(self) -> list[str]:
+        """Names of the layers of multiply-accumulates, in order."""
+        return [self._layer_name(node) for node in self.module.graph if self._is_layer(node)]
+
+    def _is_layer(self, node: Node) -> bool:
+        return op_of(node).quantizable(node) is not None and not all(map(self._is_constant, node.operands))
+
+    def _layer_name(self, node: Node) -> str:
+        """The weight quantizer's name without `.weight`, else the node's name."""
+        operands = op_of(node).quantizable(node)
+        weight = None if operands is None else self.quantizers.of(node.input(operands.weight))
+        return weight.removesuffix(".weight") if weight is not None and weight.endswith(".weight") else label(node)
+
+    def _is_constant(self, value: Value) -> bool:
+        """Whether a value is a constant or computed from constants only."""
+        if value.producer is None:
+            return value.is_constant
+        return bool(value.producer.operands) and all(map(self._is_constant, value.producer.operands))
+
+    def _root(self, value: Value) -> Value:
+        return self.stored.get(value, value)
+
+    def _record(self, node: Node, sources: list[Value]) -> None:
+        roots = {self._root(value) for value in sources}
+        self.predecessors[self.count] = frozenset(
+            self.steps[root] for root in roots if root in self.steps and root.producer is not None
+        )
+        for root in roots:
+            self.last_use[root] = self.count
+        for result in node.results:
+            self.steps[result] = self.count
+
+    def _terms(self, node: Node) -> list[CostRow]:
+        facts = op_of(node)
+        if facts.quantizable(node) is not None:
+            return self._layer(node)
+        if not facts.is_known or facts.is_expensive or facts.has_subgraphs:
+            return [self._unknown(node)]
+        return self._streams(node)
+
+    def _unknown(self, node: Node) -> CostRow:
+        return CostRow(
+            label(node), node.op, node.name, None, None, (FLOAT_BITS,), (0,), ((None,),), known=False, step=self.count
+        )
+
+    def _layer(self, node: Node) -> list[CostRow]:
+        operands = op_of(node).quantizable(node)
+        found = layer_shape(node, self.batch)
+        if operands is None or found is None:
+            return [self._unknown(node)]
+        data, weight = (self.quantizers.of(node.input(index)) for index in (operands.data, operands.weight))
+        name = self._layer_name(node)
+        target, rules = self.model.target, self.model.target.operand_rules()
+        widest = max(rules.legal_pairs(node.op))
+        if data is None or weight is None:
+            self.notes.append(f"{name}: a float operand, costed at the target's widest, {widest[0]}/{widest[1]} bits")
+        a_widths = (widest[0],) if data is None else self.quantizers.widths[data]
+        w_widths = (widest[1],) if weight is None else self.quantizers.widths[weight]
+        shape, copies = found
+
+        def cost(a: int, w: int) -> Cost | None:
+            if not rules.allows(a, w, node.op):
+                return None
+            return combined([self.model.named_cost(name, shape, w, a)], copies)
+
+        costs = tuple(tuple(cost(a, w) for w in w_widths) for a in a_widths)
+        row = CostRow(name, node.op, node.name, data, weight, a_widths, w_widths, costs, step=self.count)
+        written = self._traffic(
+            node, node.result, name, self.quantizers.of_result(node.result), target.accumulator_bits
+        )
+        return [row, *written]
+
+    def _traffic(self, node: Node, value: Value, name: str, quantizer: str | None, width: int) -> list[CostRow]:
+        """The term of writing a layer's result, where the model charges it."""
+        elements = elements_of(value, self.batch)
+        if elements is None or not self.model.output_cost(1, 8).cycles:
+            return []
+        widths = (width,) if quantizer is None else self.quantizers.widths[quantizer]
+        costs = tuple((self.model.output_cost(elements, bits),) for bits in widths)
+        return [CostRow(name, node.op, node.name, quantizer, None, widths, (0,), costs, part="result", step=self.count)]
+
+    def _streams(self, node: Node) -> list[CostRow]:
+        """Element-wise, pooling and copying ops: what they read and write passes through the outermost memory."""
+        read = [(value, self.quantizers.of(value), "operand") for value in dict.fromkeys(node.operands)]
+        written = [(value, self.quantizers.of_result(value), "result") for value in node.results if value.name]
+        if all(_is_integer(value) for value in node.results):
+            read = []
+        rows = []
+        for value, quantizer, part in (*read, *written):
+            elements = elements_of(value, self.batch)
+            if elements is None:
+                return [self._unknown(node)]
+            widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
+            costs = tuple((self.model.stream_cost(elements, bits),) for bits in widths)
+            rows.append(
+                CostRow(
+                    label(node), node.op, node.name, quantizer, None, widths, (0,), costs, part=part, step=self.count
+                )
+            )
+        return rows
+
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """Activations and when they live."""
+        found = []
+        for value, first in self.steps.items():
+            elements = elements_of(value, self.batch)
+            if elements is not None:
+                quantizer = self.quantizers.of_result(value)
+                last = self.last_use.get(value, first)
+                found.append(StoredTensor(elements, quantizer, FLOAT_BITS, first, last))
+        return tuple(found)
+
+    def weights(self) -> tuple[StoredWeight, ...]:
+        """Constants of the graph that are real numbers; integers are shapes and indices."""
+        found = []
+        for value in self.module.graph.constants:
+            elements = elements_of(value)
+            if elements is None or _is_integer(value) or not value.users:
+                continue
+            user = value.users[0]
+            quantizer = user.name if user.is_fake_quant else self.quantizers.stand_ins.get(value)
+            scales = 0 if quantizer is None else _scales(user, value)
+            found.append(StoredWeight(elements, quantizer, scales))
+        return tuple(found)
+
+
+def _scales(user: Node, value: Value) -> int:
+    """Scales of a weight: one a channel along the quantizer's axis (the layer's, where there is no quantizer yet)."""
+    operands = op_of(user).quantizable(user)
+    axis = user.attribute("axis") if user.is_fake_quant else None if operands is None else operands.weight_axis
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    size = shape[axis] if shape is not None and axis is not None else 1
+    return size if isinstance(size, int) else 1
+
+
+def _is_integer(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.element in _INTEGERS

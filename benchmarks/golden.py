@@ -1,0 +1,160 @@
+"""Golden checks: cost models against published tables; one line a check, exit code 1 if one fails.
+
+python benchmarks/golden.py
+
+Each check is a function that yields (holds, line). Others append theirs to `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.stats import spearmanr
+
+from qir.backends import ConvShape, load_target
+
+Line = tuple[bool, str]
+Floats = npt.NDArray[np.float64]
+
+APQ_CLOCK_HZ = 5e8
+ENERGY_SPLIT = 7
+"""Every seventh entry fits the energy constants; the others test them."""
+
+
+def golden(name: str) -> Any:
+    """A published table, or None where it is absent."""
+    folder = Path(os.environ.get("QIR_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
+    path = folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def mobilenet_v2(batch: int) -> list[ConvShape]:
+    """The 53 layers of MobileNetV2 at 224x224 (Sandler et al. 2018, table 2)."""
+    layers = [ConvShape(3, 32, 224, 224, (3, 3), (2, 2), (1, 1), batch=batch)]
+    channels, size = 32, 112
+    stages = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    for expansion, outputs, repeats, first_stride in stages:
+        for repeat in range(repeats):
+            stride = first_stride if repeat == 0 else 1
+            hidden = channels * expansion
+            if expansion > 1:
+                layers.append(ConvShape(channels, hidden, size, size, batch=batch))
+            layers.append(
+                ConvShape(hidden, hidden, size, size, (3, 3), (stride, stride), (1, 1), groups=hidden, batch=batch)
+            )
+            size //= stride
+            layers.append(ConvShape(hidden, outputs, size, size, batch=batch))
+            channels = outputs
+    layers.append(ConvShape(320, 1280, size, size, batch=batch))
+    layers.append(ConvShape(1280, 1000, 1, 1, batch=batch, fully_connected=True))
+    return layers
+
+
+def haq_bit_serial() -> Iterator[Line]:
+    """The bit-serial model against HAQ's latency table of MobileNetV2 (batch 16)."""
+    data = golden("haq_mobilenetv2_latency_lut.json")
+    if data is None:
+        yield True, "HAQ MobileNetV2: skipped, the published table is absent"
+        return
+    published = np.array(data["table"], np.float64)
+    model = load_target("bismo-16x16x256").cost_model()
+    ours = np.array(
+        [
+            [[model.layer_cost(shape, w, a).cycles for a in range(1, 9)] for w in range(1, 9)]
+            for shape in mobilenet_v2(batch=16)
+        ]
+    )
+    totals = ours.sum(0) / published.sum(0)
+    rank = float(spearmanr(ours.ravel(), published.ravel()).statistic)
+    error = float(np.median(np.abs(ours / published - 1)))
+    yield (
+        bool((np.abs(totals - 1) <= 0.05).all()),
+        f"HAQ MobileNetV2, totals of 64 uniform (w, a): {totals.min():.4f} to {totals.max():.4f} of the published (within 5 %)",
+    )
+    yield rank > 0.99, f"HAQ MobileNetV2, Spearman over {ours.size} entries: {rank:.4f} (> 0.99)"
+    yield error <= 0.025, f"HAQ MobileNetV2, median error of an entry: {error:.2%} (<= 2.5 %)"
+
+
+def apq_entries() -> Iterator[tuple[ConvShape, int, int, float, float]]:
+    """APQ's table: shape, weight bits, activation bits, cycles, energy in pJ."""
+    for key, entry in golden("apq_bitfusion_latency_lut.json")["entries"].items():
+        shape, _, widths = key.rpartition("-W")
+        c_in, c_out, size, kernel, stride, _, groups = ast.literal_eval(shape)
+        weight_bits, _, activation_bits = widths.partition("A")
+        side, step, pad = (kernel, kernel), (stride, stride), (kernel // 2, kernel // 2)
+        layer = ConvShape(c_in, c_out, size, size, side, step, pad, groups=groups)
+        yield (
+            layer,
+            int(weight_bits),
+            int(activation_bits),
+            entry["latency"] / 1e3 * APQ_CLOCK_HZ,
+            entry["energy"] * 1e9,
+        )
+
+
+def apq_bitfusion() -> Iterator[Line]:
+    """The BitFusion model against APQ's table: latency by bit pair, energy with the open constants fitted."""
+    if golden("apq_bitfusion_latency_lut.json") is None:
+        yield True, "APQ BitFusion: skipped, the published table is absent"
+        return
+    model = load_target("bitfusion-e").cost_model()
+    keys, cycles, terms, energy = [], [], [], []
+    for shape, w, a, published, picojoules in apq_entries():
+        cost = model.layer_cost(shape, w, a)
+        keys.append(("depthwise" if shape.depthwise else "pointwise", f"W{w}A{a}"))
+        cycles.append(cost.cycles / published - 1)
+        terms.append([cost.cycles, cost.compute_cycles, cost.energy["dram"]])
+        energy.append(picojoules)
+    errors = np.abs(cycles)
+    for kind, widths in sorted(set(keys)):
+        chosen = errors[[key == (kind, widths) for key in keys]]
+        median, ninety = float(np.median(chosen)), float(np.percentile(chosen, 90))
+        holds = median <= 0.01 and ninety <= 0.02 if kind == "pointwise" else median <= 0.05
+        limits = "<= 1 %, 90th percentile <= 2 %" if kind == "pointwise" else "<= 5 %"
+        yield (
+            holds,
+            f"APQ BitFusion, {len(chosen)} {kind} entries {widths}: median error {median:.2%}, 90th percentile "
+            f"{ninety:.2%}, maximum {chosen.max():.2%} (median {limits})",
+        )
+    yield from _energy(np.array(terms), np.array(energy))
+
+
+def _energy(terms: Floats, published: Floats) -> Iterator[Line]:
+    """Two constants (pJ per cycle of the run and of arithmetic) fitted on a part; DRAM stays at its source's 15 pJ/bit."""
+    fitted = np.arange(len(published)) % ENERGY_SPLIT == 0
+    known, wanted = terms[:, :2] / published[:, None], 1 - terms[:, 2] / published
+    start = np.linalg.lstsq(known[fitted], wanted[fitted], rcond=None)[0]
+    found = minimize(lambda c: np.abs(known[fitted] @ c - wanted[fitted]).sum(), start, method="Nelder-Mead").x
+    errors = np.abs(known @ found - wanted)[~fitted]
+    yield (
+        bool(np.median(errors) <= 0.05),
+        f"APQ BitFusion, energy of {errors.size} entries, constants {found[0]:.0f} and {found[1]:.0f} pJ/cycle fitted on "
+        f"the other {fitted.sum()}: median error {np.median(errors):.2%}, 90th percentile {np.percentile(errors, 90):.2%} "
+        "(median <= 5 %)",
+    )
+
+
+CHECKS: list[Callable[[], Iterable[Line]]] = [haq_bit_serial, apq_bitfusion]
+
+
+def main() -> int:
+    """Print every check; 1 when one falls short."""
+    failed = 0
+    for check in CHECKS:
+        for holds, line in check():
+            failed += not holds
+            print(f"{'ok  ' if holds else 'FAIL'} {line}", flush=True)  # noqa: T201
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
