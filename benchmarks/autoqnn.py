@@ -22,7 +22,8 @@ from qir.models.data.samples import Samples
 from qir.models.shipped import path
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.search.autoqnn import AutoQnn, AutoQnnProtocol
+from qir.search.autoqnn import AutoQnn
+from qir.search.autoqnn_protocol import AutoQnnProtocol
 
 SINGLE = ("fixedq", "zoomq", "clipq", "clipq-paper", "potq", "potq-paper", "uniform")
 CANDIDATES = ("fixedq", "zoomq", "clipq", "potq")

@@ -23,6 +23,7 @@ from qir.module import Module
 from qir.passes.weight_ranges import weight_ranges
 from qir.policy import Policy
 from qir.quantizers import get_scheme
+from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch, SchemeSearch
 from qir.search.differentiable_cost import ExpectedCost, average_bits, precision_loss
 from qir.search.relaxed import LearnedBits, Relaxation, RunningGrid, SoftChoice, temperature
 from qir.search.rounding import round_within
@@ -32,71 +33,6 @@ CANDIDATES = ("fixedq", "zoomq", "clipq", "potq", "resq")
 
 Progress = Callable[[int, int, float], None]
 """Told after every epoch: epoch, number of epochs, mean loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class AutoQnnProtocol:
-    """How AutoQNN trains. The paper gives epochs and width; rates, temperature and exponent are choices of qir.
-
-    Attributes:
-        scheme_epochs: epochs of the scheme search (paper: 10 on ImageNet).
-        precision_epochs: epochs of precision learning (paper: 60).
-        batch: images a step.
-        learning_rate: of the weights (SGD, cosine to zero in each stage).
-        momentum: of the weights.
-        scheme_rate: of the state parameters theta (Adam).
-        bits_rate: of the bits (Adam).
-        precision_weight: factor of the precision loss (paper: 1) or of the cost loss.
-        start_temperature: tau_0 of equation 3.
-        exponent: p of equation 3.
-        seed: order of the images and Gumbel noise.
-    """
-
-    scheme_epochs: int = 10
-    precision_epochs: int = 60
-    batch: int = 64
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    scheme_rate: float = 0.02
-    bits_rate: float = 0.02
-    precision_weight: float = 1.0
-    start_temperature: float = 5.0
-    exponent: float = 2.0
-    seed: int = 0
-
-
-@dataclass(slots=True)
-class SchemeSearch:
-    """What the scheme search found.
-
-    Attributes:
-        schemes: the most probable scheme of each quantizer.
-        probabilities: one entry per epoch: quantizer to scheme to probability (figure 6 of the paper).
-        losses: mean loss of each epoch.
-    """
-
-    schemes: dict[str, str]
-    probabilities: list[dict[str, dict[str, float]]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class PrecisionSearch:
-    """What precision learning found.
-
-    Attributes:
-        policy: legal widths; rounded, then lowered where rounding went over the target.
-        learned: the real-valued bits.
-        average: average bits of the policy, or its cost where a cost was the target.
-        target: what was asked for.
-        losses: mean loss of each epoch.
-    """
-
-    policy: Policy
-    learned: dict[str, float]
-    average: float
-    target: float
-    losses: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -186,7 +122,13 @@ class AutoQnn:
             )
 
         optimizer = torch.optim.Adam(list(logits.values()), lr=self.protocol.scheme_rate)
-        self._train(Relaxation(choices, self.nodes), optimizer, self.protocol.scheme_epochs, before, after)
+        self._train(
+            Relaxation(choices, self.nodes),
+            self.protocol.scheme_epochs,
+            optimizer=optimizer,
+            before=before,
+            after=after,
+        )
         for name, choice in choices.items():
             best = int(np.argmax(choice.probabilities))
             result.schemes[name] = names[name][best]
@@ -236,22 +178,34 @@ class AutoQnn:
             for quantizer in learned.values():
                 quantizer.clamp()
 
-        optimizer = torch.optim.Adam([quantizer.bits for quantizer in learned.values()], lr=self.protocol.bits_rate)
-        self._train(
-            relaxation, optimizer, self.protocol.precision_epochs, lambda _: None, result.losses.append, measure, clamp
-        )
-        result.learned = {name: float(quantizer.bits.detach()) for name, quantizer in learned.items()}
-        widths_of = {name: quantizer.widths for name, quantizer in learned.items()}
         fixed = {name: _width(node) for name, node in self.nodes.items() if name not in learned}
 
-        def value(widths: Mapping[str, int]) -> float:
+        def value(chosen: Mapping[str, int]) -> float:
             if cost is not None:
-                return cost.at({**fixed, **widths})
-            counts = {name: relaxation.elements[name] for name in widths}
-            return sum(width * counts[name] for name, width in widths.items()) / sum(counts.values())
+                return cost.at({**fixed, **chosen})
+            counts = {name: relaxation.elements[name] for name in chosen}
+            return sum(width * counts[name] for name, width in chosen.items()) / sum(counts.values())
 
-        rounded = round_within(result.learned, widths_of, value, target)
+        with torch.no_grad():
+            self._loss(relaxation, np.arange(min(len(self.images), self.protocol.batch)))
+        settling = round(self.protocol.precision_epochs * self.protocol.settling)
+        optimizer = torch.optim.Adam([quantizer.bits for quantizer in learned.values()], lr=self.protocol.bits_rate)
+        self._train(
+            relaxation,
+            self.protocol.precision_epochs - settling,
+            optimizer=optimizer,
+            after=result.losses.append,
+            extra=measure,
+            clamp=clamp,
+        )
+        result.learned = {name: float(quantizer.bits.detach()) for name, quantizer in learned.items()}
+        rounded = round_within(
+            result.learned, {name: quantizer.widths for name, quantizer in learned.items()}, value, target
+        )
         result.policy, result.average = Policy({**fixed, **rounded}), value(rounded)
+        for name, width in rounded.items():
+            learned[name].fix(width)
+        self._train(relaxation, settling, after=result.losses.append)
         return result
 
     def finish(self, schemes: Mapping[str, str], policy: Policy) -> Module:
@@ -282,10 +236,11 @@ class AutoQnn:
     def _train(
         self,
         relaxation: Relaxation,
-        optimizer: torch.optim.Optimizer,
         epochs: int,
-        before: Callable[[int], None],
+        *,
         after: Callable[[float], None],
+        optimizer: torch.optim.Optimizer | None = None,
+        before: Callable[[int], None] | None = None,
         extra: Callable[[], Tensor] | None = None,
         clamp: Callable[[], None] | None = None,
     ) -> None:
@@ -295,27 +250,18 @@ class AutoQnn:
             parameter.requires_grad_(True)
         weights = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(weights, max(epochs, 1))
+        optimizers = [weights] if optimizer is None else [weights, optimizer]
         order = np.random.default_rng(plan.seed)
         try:
             for epoch in range(epochs):
-                before(epoch)
+                if before is not None:
+                    before(epoch)
                 losses = []
                 for chosen in _batches(order.permutation(len(self.images)), plan.batch):
                     loss = self._loss(relaxation, chosen)
-                    if extra is not None:
-                        loss = loss + plan.precision_weight * extra()
-                    weights.zero_grad()
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    weights.step()
-                    optimizer.step()
+                    losses.append(_step(loss if extra is None else loss + plan.precision_weight * extra(), optimizers))
                     if clamp is not None:
                         clamp()
-                    losses.append(float(loss.detach()))
-                    if not np.isfinite(losses[-1]):
-                        raise DataError(
-                            f"AutoQNN: the loss is {losses[-1]} in epoch {epoch + 1}: lower the learning rate"
-                        )
                 schedule.step()
                 after(float(np.mean(losses)))
                 if self.progress is not None:
@@ -356,6 +302,19 @@ def autoqnn(
     found = run.search_schemes(candidates, granularity=granularity)
     learned = run.learn_precision(found.schemes, target, cost=cost)
     return run.finish(found.schemes, learned.policy), found, learned
+
+
+def _step(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> float:
+    """One step down a loss; gives the loss."""
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise DataError(f"AutoQNN: the loss is {value}: lower the learning rate")
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        optimizer.step()
+    return value
 
 
 def _refit(node: Node) -> None:

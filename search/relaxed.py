@@ -161,6 +161,12 @@ class LearnedBits(nn.Module):
         result: Tensor = _BitGradient.apply(quantized, x, self.bits)  # type: ignore[no-untyped-call]
         return result
 
+    def fix(self, width: int) -> None:
+        """Stop learning, at a legal width."""
+        self.widths = (width,)
+        self.bits.requires_grad_(False)
+        self.clamp()
+
     def clamp(self) -> None:
         """Keep the parameter between the smallest and the largest width; call it after an optimizer's step."""
         with torch.no_grad():

