@@ -39,8 +39,8 @@ class GraphPlan:
             (node, None if node.is_fake_quant or node in self.subplans else lowering_of(node, opsets)) for node in graph
         ]
         for node in self.subplans:
-            if node.op not in _CONTROL:
-                raise QirError(f"node {node}: torch execution knows the control flow {', '.join(_CONTROL)}")
+            if node.op not in _CONTROL or (node.op == "Scan" and opsets.get("", 9) < 9):
+                raise QirError(f"node {node}: torch execution knows If, Loop and Scan (from opset 9 on)")
         self.freed = self._freed()
 
     def _freed(self) -> dict[Node, tuple[Value, ...]]:
@@ -66,16 +66,21 @@ class GraphPlan:
         """
         for node, lowering in self.steps:
             operands = [None if value is None else values[value] for value in node.inputs]
-            if node in self.subplans:
-                made: torch.Tensor | tuple[torch.Tensor, ...] = _CONTROL[node.op](
-                    node, self.subplans[node], operands, values, kernel
+            try:
+                if node in self.subplans:
+                    made: torch.Tensor | tuple[torch.Tensor, ...] = _CONTROL[node.op](
+                        node, self.subplans[node], operands, values, kernel
+                    )
+                else:
+                    made = kernel(node, lowering, operands)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                raise QirError(f"node {node}: torch cannot compute it: {str(error).splitlines()[0]}") from error
+            results = made if isinstance(made, tuple) else (made,)
+            if any(result.uses for result in node.results[len(results) :]):
+                raise QirError(
+                    f"node {node}: torch execution computes its first {len(results)} results only; use OrtSession"
                 )
-            else:
-                made = kernel(node, lowering, operands)
-            if isinstance(made, tuple):
-                values.update(zip(node.results, made, strict=False))
-            else:
-                values[node.results[0]] = made
+            values.update(zip(node.results, results, strict=False))
             for value in self.freed.get(node, ()):
                 if value not in keep:
                     del values[value]

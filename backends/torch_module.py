@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,6 +19,7 @@ from qir.backends.torch_weights import (
     Recalibrate,
     find_biases,
     select_channels,
+    tensor_of,
     trained_values,
     write_constants,
     write_learned_ranges,
@@ -80,17 +80,26 @@ class TorchModule(nn.Module):
     def _add_constant(self, value: Value) -> None:
         if value.constant is None:
             return
-        array = value.constant.numpy()
-        if array.dtype == np.object_ or array.dtype.kind not in "biuf":
+        tensor = tensor_of(value.constant)
+        if tensor is None:
+            if value.uses:
+                raise QirError(f"constant {value.name!r}: torch holds no {value.constant.dtype}; use OrtSession")
             return
-        tensor = torch.from_numpy(np.array(array)).to(self.device)
+        tensor = tensor.to(self.device)
         if tensor.is_floating_point():
+            tensor = self._arranged(tensor)
             tensor = nn.Parameter(tensor, requires_grad=False)
             key = value.name.replace(".", "_") or "constant"
             while hasattr(self.constants, key):
                 key += "_"
             self.constants.register_parameter(key, tensor)
         self._tensors[value] = tensor
+
+    def _arranged(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Images and kernels with their channels last in memory, which convolutions on the CPU like best."""
+        if self.device.type != "cpu" or tensor.ndim != 4 or not tensor.is_floating_point():
+            return tensor
+        return tensor.contiguous(memory_format=torch.channels_last)
 
     # -- bits ---------------------------------------------------------------------------------------------------
 
@@ -183,7 +192,7 @@ class TorchModule(nn.Module):
             names = ", ".join(v.name for v in self._given)
             raise QirError(f"the network has the inputs {names}; {len(inputs)} tensors were given")
         values: dict[Value, torch.Tensor] = dict(self._tensors)
-        values.update(zip(self._given, inputs, strict=True))
+        values.update(zip(self._given, map(self._arranged, inputs), strict=True))
         named = self._named(intermediates or ())
 
         def kernel(

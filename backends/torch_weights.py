@@ -16,6 +16,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
+from qir.types import DType
 
 Recalibrate = Callable[[Node, Array], Array]
 """(weight quantizer, weight) → ranges of every candidate width, float32 [widths, channels or 1, 2]."""
@@ -56,6 +57,8 @@ def write_constants(module: Module, tensors: Mapping[Value, torch.Tensor], recal
     for value, tensor in tensors.items():
         if not isinstance(tensor, nn.Parameter):
             continue
+        if tensor.dtype is torch.bfloat16:
+            continue
         array = tensor.detach().cpu().numpy()
         target = by_name[value.name]
         if target.constant is None or np.array_equal(target.constant.numpy(), array):
@@ -95,3 +98,23 @@ def select_channels(grid: TorchParameters, chosen: torch.Tensor) -> TorchParamet
         levels=part(grid.levels),
         boundaries=part(grid.boundaries),
     )
+
+
+_SMALL = {DType.INT4: np.int8, DType.INT2: np.int8, DType.UINT4: np.uint8, DType.UINT2: np.uint8}
+_NATIVE = frozenset(
+    {"bool", "float16", "float32", "float64"} | {f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)}
+)
+_VIEWS = {DType.BFLOAT16: (np.int16, torch.bfloat16)}
+
+
+def tensor_of(constant: Tensor) -> torch.Tensor | None:
+    """A copy of a constant as a torch tensor; codes of 2 and 4 bits in 8; None for element types that torch lacks."""
+    array = constant.numpy()
+    if constant.dtype in _SMALL:
+        return torch.from_numpy(array.astype(_SMALL[constant.dtype]))
+    if constant.dtype in _VIEWS:
+        kept, dtype = _VIEWS[constant.dtype]
+        return torch.from_numpy(np.array(array).view(kept)).view(dtype)
+    if array.dtype.name not in _NATIVE:
+        return None
+    return torch.from_numpy(np.array(array))

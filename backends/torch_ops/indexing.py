@@ -20,7 +20,7 @@ def _gather(node: Node, operands: Operands) -> torch.Tensor:
     data, index = tensor(operands), tensor(operands, 1)
     axis = node.attribute("axis", 0) % data.ndim
     chosen = data.index_select(axis, _wrapped(index, data.shape[axis]).reshape(-1))
-    return chosen.reshape(*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
+    return chosen.reshape((*data.shape[:axis], *index.shape, *data.shape[axis + 1 :]))
 
 
 @lowers("GatherElements")
@@ -104,6 +104,6 @@ def _cum_sum(node: Node, operands: Operands) -> torch.Tensor:
     data, axis = tensor(operands), (integers(operands, 1) or [0])[0]
     reverse = bool(node.attribute("reverse", 0))
     data = data.flip(axis) if reverse else data
-    made = data.cumsum(axis)
+    made = data.cumsum(axis, dtype=data.dtype)
     made = made - data if node.attribute("exclusive", 0) else made
     return made.flip(axis) if reverse else made

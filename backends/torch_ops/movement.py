@@ -17,7 +17,9 @@ lowers("Identity")(unary(lambda x: x))
 
 @lowers("Dropout")
 def _dropout(node: Node, operands: Operands) -> Result:
-    x = tensor(operands)
+    x, training = tensor(operands), optional(operands, 2)
+    if training is not None and bool(training):
+        raise QirError(f"node {node}: torch execution drops nothing; export the network for inference")
     return x if len(node.results) == 1 else (x, torch.ones_like(x, dtype=torch.bool))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
-from qir.backends.torch_ops.base import Operands, lowers, optional, tensor
+from qir.backends.torch_ops.base import Operands, Result, lowers, optional, tensor
 from qir.errors import QirError
 from qir.graph import Node
 
@@ -27,10 +27,15 @@ def _instance_normalization(node: Node, operands: Operands) -> torch.Tensor:
 
 
 @lowers("LayerNormalization")
-def _layer_normalization(node: Node, operands: Operands) -> torch.Tensor:
-    x = tensor(operands)
-    shape = list(x.shape[node.attribute("axis", -1) :])
-    return F.layer_norm(x, shape, tensor(operands, 1), optional(operands, 2), node.attribute("epsilon", 1e-5))
+def _layer_normalization(node: Node, operands: Operands) -> Result:
+    x, epsilon = tensor(operands), node.attribute("epsilon", 1e-5)
+    axis = node.attribute("axis", -1) % x.ndim
+    made = F.layer_norm(x, list(x.shape[axis:]), tensor(operands, 1), optional(operands, 2), epsilon)
+    if len(node.results) == 1:
+        return made
+    axes = list(range(axis, x.ndim))
+    variance = x.var(axes, correction=0, keepdim=True)
+    return made, x.mean(axes, keepdim=True), (variance + epsilon).rsqrt()
 
 
 @lowers("RMSNormalization", since=23)

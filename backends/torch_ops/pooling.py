@@ -53,18 +53,19 @@ def _max_pool(node: Node, operands: Operands) -> Result:
     values, places = function(
         F.pad(data, pad_flat(pads), value=float("-inf")), kernel, strides, 0, dilations, False, True
     )
-    return values, _flat_indices(places, data.shape, pads)
+    return values, _flat_indices(places, data.shape, pads, columns=bool(node.attribute("storage_order", 0)))
 
 
-def _flat_indices(places: torch.Tensor, shape: Sequence[int], pads: tuple[int, ...]) -> torch.Tensor:
-    """Places in the padded image → places in the whole unpadded tensor (ONNX MaxPool, storage order 0)."""
+def _flat_indices(places: torch.Tensor, shape: Sequence[int], pads: tuple[int, ...], *, columns: bool) -> torch.Tensor:
+    """Places in the padded image → places in the whole unpadded tensor, by rows or by columns (ONNX MaxPool)."""
     spatial = len(shape) - 2
     padded = [shape[2 + i] + pads[i] + pads[i + spatial] for i in range(spatial)]
-    flat = torch.zeros_like(places)
-    rest, factor = places, 1
+    at, rest = [places] * spatial, places
     for axis in reversed(range(spatial)):
-        flat = flat + (rest % padded[axis] - pads[axis]) * factor
-        rest = rest // padded[axis]
+        at[axis], rest = rest % padded[axis] - pads[axis], rest // padded[axis]
+    flat, factor = torch.zeros_like(places), 1
+    for axis in range(spatial) if columns else reversed(range(spatial)):
+        flat = flat + at[axis] * factor
         factor *= shape[2 + axis]
     images = torch.arange(shape[0] * shape[1], device=places.device).reshape(shape[0], shape[1], *(1,) * spatial)
     return flat + images * factor

@@ -7,6 +7,7 @@ import torch
 from qir.backends.torch_ops.base import Operands, Result, lowers, optional, tensor, torch_dtype
 from qir.errors import QirError
 from qir.graph import Node
+from qir.types import DType, TensorType, code_range
 
 
 def _along(x: torch.Tensor, parameter: torch.Tensor, axis: int) -> torch.Tensor:
@@ -27,11 +28,21 @@ def _quantize(node: Node, operands: Operands) -> torch.Tensor:
     dtype = zero.dtype if zero is not None else torch_dtype(node.attribute("output_dtype", 0) or 2)
     if dtype.is_floating_point:
         raise QirError(f"node {node}: torch execution quantizes to integers only; use OrtSession")
+    low, high = _code_range(node, dtype)
     codes = torch.round(x / _along(x, tensor(operands, 1), axis))
     if zero is not None:
         codes = codes + _along(x, zero, axis).to(codes.dtype)
+    return codes.clamp(low, high).to(dtype)
+
+
+def _code_range(node: Node, dtype: torch.dtype) -> tuple[int, int]:
+    """Smallest and largest code; codes of 2 and 4 bits live in tensors of 8."""
+    value = node.input(2)
+    stored = value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
+    if stored in {DType.INT4, DType.UINT4, DType.INT2, DType.UINT2}:
+        return code_range(stored.bits, signed=stored in {DType.INT4, DType.INT2})
     bounds = torch.iinfo(dtype)
-    return codes.clamp(bounds.min, bounds.max).to(dtype)
+    return bounds.min, bounds.max
 
 
 @lowers("DequantizeLinear", since=10)

@@ -14,6 +14,7 @@ OPS = (
         examples=(
             example(normal(4, 5), integers(-4, 4, 2, 3)),
             example(normal(4, 5), given(1), axis=1, label="scalar"),
+            example(normal(4), given(1), label="element"),
         ),
     ),
     OpDef("GatherElements", keeps=first, is_movement=True, examples=(example(normal(3, 4), integers(-3, 3, 2, 4)),)),

@@ -21,6 +21,7 @@ OPS = (
         examples=(
             example(normal(2, 3, 4), normal(4), normal(4)),
             example(normal(2, 3, 4), normal(3, 4), axis=1, label="two-axes"),
+            example(normal(2, 3, 4), normal(4), results=3, label="statistics"),
         ),
     ),
     OpDef(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qir.graph import FAKE_QUANT, QIR_DOMAIN
 from qir.ops.definition import OpDef
-from qir.ops.example import example, given, integers, normal
+from qir.ops.example import example, given, integers, normal, uniform
 
 OPS = (
     OpDef(FAKE_QUANT, QIR_DOMAIN, is_elementwise=True),
@@ -19,6 +19,7 @@ OPS = (
                 normal(3, 4), given([0.02, 0.1, 0.5], "float32"), given([0, 1, -2], "int8"), axis=0, label="per-axis"
             ),
             example(normal(3, 4), given(0.0001, "float32"), given(7, "int16"), label="int16"),
+            example(normal(4, 6), uniform(0.01, 0.1, 2, 6), axis=0, block_size=2, label="blocked"),
         ),
     ),
     OpDef(
@@ -36,6 +37,9 @@ OPS = (
                 label="per-axis",
             ),
             example(integers(-9999, 9999, 3, 4, dtype="int32"), given(0.001, "float32"), label="int32"),
+            example(
+                integers(0, 256, 4, 6, dtype="uint8"), uniform(0.1, 1, 2, 6), axis=0, block_size=2, label="blocked"
+            ),
         ),
     ),
     OpDef(
