@@ -95,18 +95,32 @@ def _raise_bias(node: Node, state: RaiseState) -> None:
 
 
 def raise_grid_keeper(node: Node, state: RaiseState) -> None:
-    """An operator that keeps its operand's grid, run on codes: the same operator on the float twin."""
-    index = op_of(node).grid_operand(node)
+    """An operator that keeps its operand's grid, or Pad, run on codes: the same operator on the float twin."""
+    index = 0 if is_standard(node, "Pad") else op_of(node).grid_operand(node)
     source = None if index is None else node.input(index)
     if index is None or source is None or source not in state.twins or node.result in state.twins:
         return
     twin, grid = state.twins[source]
     inputs = list(node.inputs)
     inputs[index] = twin
+    if is_standard(node, "Pad"):
+        value = _pad_value(node, grid, state)
+        if value is None:
+            state.leave(node, "the value it pads with is not constant or not of one grid")
+            return
+        inputs = [twin, inputs[1], value, *inputs[3:]]
     made = Node(node.op, inputs, domain=node.domain, name=node.name, attributes=dict(node.attributes))
     made.result.type = float_type(node.result)
     state.graph.insert(made, after=node)
     state.twins[node.result] = (made.result, grid)
+
+
+def _pad_value(node: Node, grid: Grid, state: RaiseState) -> Value | None:
+    """What the code stands for that a Pad of opset 11 or later fills in, 0 when it is left out."""
+    code = np.zeros((), np.int64) if node.input(2) is None else array_of(node.input(2))
+    if code is None or grid.axis is not None or len(node.inputs) < 2:
+        return None
+    return state.graph.add_constant(f"{node.result.name}.value", frozen(grid.values(code).reshape(())))
 
 
 def float_type(value: Value) -> TensorType | UnknownType:

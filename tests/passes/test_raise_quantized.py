@@ -187,6 +187,19 @@ def test_clip_between_narrows_the_width_and_grid_keepers_stay(builder):
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) == 0
 
 
+def test_pad_on_codes(builder):
+    b = builder(opset=13)
+    b.constants += [numpy_helper.from_array(np.array(v, np.uint8), n) for n, v in (("z", 7), ("fill", 9))]
+    y = b.node("QuantizeLinear", [b.input("x", [1, 1, 3, 3]), b.const("s", np.float32(0.05)), "z"])
+    y = b.node("Pad", [y, b.ints("pads", [0, 0, 1, 1, 0, 0, 1, 1]), "fill"])
+    module = b.module(b.node("DequantizeLinear", [y, "s", "z"]))
+    feed = random_inputs(module)
+    expected = run_onnxruntime(module, feed)
+    raise_quantized(module)
+    assert [node.op for node in module.graph] == ["fake_quant", "Pad"]
+    assert largest_error(expected, run_onnxruntime(lowered(module), feed)) == 0
+
+
 def test_a_weight_gets_the_smallest_width_that_holds_its_codes(builder):
     b = builder(opset=13)
     weight = np.random.default_rng(0).integers(-7, 8, (6, 4, 1, 1))
