@@ -88,7 +88,7 @@ def fit_affine_correction(
 
 
 def _least_squares(found: torch.Tensor, wanted: torch.Tensor, *, gain: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """gain, offset that minimise ‖gain · found + offset − wanted‖² per channel (axis 1)."""
+    """gain, offset that minimise ‖gain · found + offset - wanted‖² per channel (axis 1)."""
     axes = [axis for axis in range(found.ndim) if axis != 1]
     mean, aim = found.mean(axes, keepdim=True), wanted.mean(axes, keepdim=True)
     centred = found - mean

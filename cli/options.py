@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from qir.search.problem import Budget
 
 Model = Annotated[Path, typer.Argument(help="ONNX file of the float network.", show_default=False)]
-TargetName = Annotated[str, typer.Option("--target", "-t", help="Shipped target or JSON file (`qir cost --list` shows them).")]
-Data = Annotated[Path, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz by input name.", show_default=False)]
+TargetName = Annotated[
+    str, typer.Option("--target", "-t", help="Shipped target or JSON file (`qir cost --list` shows them).")
+]
+Data = Annotated[
+    Path, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz by input name.", show_default=False)
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; guide and weights lie beside it.")]
-Budgets = Annotated[list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")]
+Budgets = Annotated[
+    list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")
+]
 InputWidths = Annotated[str, typer.Option(help="Widths of the network's inputs: `8`, or `all` to decide them too.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 

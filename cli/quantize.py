@@ -22,7 +22,9 @@ def quantize(
     output: Output = Path("model.quant.onnx"),
     budget: Budgets = None,
     input_widths: InputWidths = "8",
-    method: Annotated[str, typer.Option(help="Calibration of activations: mse, minmax, percentile, entropy, …")] = "mse",
+    method: Annotated[
+        str, typer.Option(help="Calibration of activations: mse, minmax, percentile, entropy, …")
+    ] = "mse",
     profile: Annotated[str, typer.Option(help="Export profile.")] = "qcdq",
     correct: Annotated[bool, typer.Option(help="Channel-wise affine correction, folded into the file.")] = True,
 ) -> None:
@@ -49,5 +51,9 @@ def quantize(
     if done.result is not None:
         CONSOLE.print(f"bits: {done.result.policy}; certificate: {done.result.certificate}")
     CONSOLE.print(f"integer kernels in ONNX Runtime: {', '.join(done.written.integer_nodes) or 'none'}")
-    for label, path in (("model", done.written.model), ("guide", done.written.guide), ("weights", done.written.weights)):
+    for label, path in (
+        ("model", done.written.model),
+        ("guide", done.written.guide),
+        ("weights", done.written.weights),
+    ):
         CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")

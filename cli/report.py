@@ -14,13 +14,15 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Results that `qir search --result` wrote; several are compared.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="Results that `qir search --result` wrote; several are compared.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML page.")] = Path("report.html"),
     cost: Annotated[str, typer.Option(help="Cost on the horizontal axis.")] = "latency",
 ) -> None:
     """Write one self-contained HTML page: value over episodes, and value against cost of every policy tried.
 
-        qir report rl.json random.json -o report.html
+    qir report rl.json random.json -o report.html
     """
     from qir.search.console import CONSOLE
     from qir.search.report import Report
@@ -30,7 +32,10 @@ def report(
     first = next(iter(read.values()))
     page = Report(
         title="Mixed-precision search",
-        facts=[f"{label}: {len(r.evaluations)} policies, best {r.value:.4f}, seed {r.seed}, {r.certificate}" for label, r in read.items()],
+        facts=[
+            f"{label}: {len(r.evaluations)} policies, best {r.value:.4f}, seed {r.seed}, {r.certificate}"
+            for label, r in read.items()
+        ],
         episodes=[(i + 1, e.value) for i, e in enumerate(first.evaluations)],
         results=read,
         cost=cost,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,9 @@ def search(
     reward: Annotated[str, typer.Option(help="Reward in rl: accuracy, wang2024-reconstructed, haq, …")] = "accuracy",
     seed: Seed = 0,
     input_widths: InputWidths = "8",
-    store: Annotated[Path | None, typer.Option(help="SQLite file that keeps every evaluation; a restart resumes.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="SQLite file that keeps every evaluation; a restart resumes.")
+    ] = None,
     result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
     output: Output = Path("model.quant.onnx"),
 ) -> None:
@@ -61,10 +63,12 @@ def search(
         objective=objective,
         identity=search_identity(module, judged, plan),
     )
-    options = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
+    options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with progress_bar(evaluations, "search") as progress:
         found = solve(problem, method, evaluations=evaluations, seed=seed, progress=progress, store=store, **options)
-    CONSOLE.print(f"bits: {found.policy}; accuracy {found.value:.4f} on search-validation; certificate: {found.certificate}")
+    CONSOLE.print(
+        f"bits: {found.policy}; accuracy {found.value:.4f} on search-validation; certificate: {found.certificate}"
+    )
     if result is not None:
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))

@@ -1,20 +1,16 @@
-"""The main job on real data: a LeNet with BatchNorm becomes a mixed-precision network that ONNX Runtime runs.
-
-Fashion-MNIST; the NPU is illustrative (see its target file). `python examples/demo.py --help` shows the options.
-"""
+"""The main job on Fashion-MNIST: a LeNet becomes a mixed-precision network for an illustrative NPU."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-import qir.models
+from qir import models
 from qir.backends import load_target
 from qir.backends.retraining import protocol
 from qir.passes import export
-from qir.search import (
-    AccuracyObjective, Budget, Comparison, EvaluationProtocol, load_network, network_problem, output_divergence, prepare, solve,
-)  # fmt: skip
+from qir.search import AccuracyObjective, Budget, Comparison, EvaluationProtocol, load_network, prepare, solve
+from qir.search import network_problem as problem_of
 from qir.search.console import closing_table, cost_lines, progress_bar, resources
 from qir.search.report import search_report
 
@@ -23,51 +19,40 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for model, guide and report.")] = Path("out/demo"),
     episodes: Annotated[int, typer.Option(help="Policies that the search may measure.")] = 12,
     budget: Annotated[str, typer.Option(help="Latency, as a share of uniform 8/8.")] = "0.35x",
-    agent: Annotated[str, typer.Option(help="Searcher: rl (discrete PPO), or any name of `qir search --help`.")] = "rl",
-    enforcement: Annotated[str, typer.Option(help="mask (forward) or reverse-order (seed paper).")] = "mask",
+    agent: Annotated[str, typer.Option(help="Searcher: rl (discrete PPO) or another method of `qir search`.")] = "rl",
+    enforcement: Annotated[str, typer.Option(help="mask (forward) or reverse-order (the paper's).")] = "mask",
     reward: Annotated[str, typer.Option(help="accuracy, or wang2024-reconstructed.")] = "accuracy",
     seed: Annotated[int, typer.Option(help="Seed of search and retraining.")] = 0,
 ) -> None:
     """Search, retrain, export, compare."""
-    target = load_target("npu-148")
-    data = {
-        split: qir.models.fashion_mnist(split) for split in ("calibration", "retraining", "search-validation", "test")
-    }
-    module = load_network(qir.models.path("lenet"))
-    constraints = prepare(module, target, data["calibration"].images, input_widths="all")
+    target, module = load_target("npu-148"), load_network(models.path("lenet"))
+    calibration, retraining, validation, test = map(models.fashion_mnist, models.FASHION_MNIST_SPLITS)
+    constraints = prepare(module, target, calibration.images, input_widths="all")
     table = target.cost_model().table(module, target)
     cost_lines(table, constraints, widths=(8, 4, 2))
 
-    short, final = protocol("short", seed=seed), protocol("final", seed=seed)
-    objective = AccuracyObjective(
-        module, constraints, calibration=data["calibration"], validation=data["search-validation"], retraining=data["retraining"],
-        protocol=EvaluationProtocol(retrain=short),
-    )  # fmt: skip
+    plan = EvaluationProtocol(retrain=protocol("short", seed=seed))
+    data: dict[str, Any] = {"calibration": calibration, "validation": validation, "retraining": retraining}
+    objective = AccuracyObjective(module, constraints, **data, protocol=plan)
     budgets = {"latency": Budget.parse(budget)}
-    problem = network_problem(module, constraints, table, budgets=budgets, objective=objective)
-    options = {"enforcement": enforcement, "reward": reward} if agent == "rl" else {}
-    with progress_bar(episodes, "search") as progress:
-        found = solve(problem, agent, evaluations=episodes, seed=seed, progress=progress, **options)
-    by_chance = solve(problem, "random", evaluations=len(found.evaluations), seed=seed)
-    objective.reset()
-    proxy, _ = output_divergence(objective.network, constraints, data["calibration"].images)
-    exact = solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
+    problem = problem_of(module, constraints, table, budgets=budgets, objective=objective)
+    options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if agent == "rl" else {}
+    with progress_bar(episodes, "search") as bar:
+        found = solve(problem, agent, evaluations=episodes, seed=seed, progress=bar, **options)
+    chance = solve(problem, "random", evaluations=len(found.evaluations), seed=seed)
+    proxy = objective.sensitivity(calibration.images)
+    exact = solve(problem_of(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
 
-    comparison = Comparison(module, objective, problem, "latency", data["test"], final)
-    comparison.add_float()
-    for label, bits in (("uniform 8/8", 8), ("uniform 4/4", 4), ("uniform 2/1", 2)):
-        comparison.add(label, {name: bits for name in constraints.decisions})
-    comparison.add(f"random, {len(by_chance.evaluations)} evaluations", by_chance.policy)
+    comparison = Comparison(module, objective, problem, "latency", test, protocol("final", seed=seed))
+    comparison.add_uniform({"uniform 8/8": 8, "uniform 4/4": 4, "uniform 2/1": 2})
+    comparison.add(f"random, {len(chance.evaluations)} evaluations", chance.policy)
     comparison.add("exact, additive sensitivities", exact.policy)
     winner = comparison.add(f"{agent}, {len(found.evaluations)} evaluations", found.policy)
     closing_table(comparison)
-
-    splits = {name: samples.split for name, samples in data.items()}
-    written = export(
-        winner, output / "model.quant.onnx", profile="qcdq", target=target, data=data["test"].images, splits=splits
-    )
-    report = search_report(comparison, table, {agent: found, "random": by_chance}).write(output / "report.html")
-    resources(written, winner, data["test"].images, report)
+    splits = {name: samples.split for name, samples in {**data, "test": test}.items()}
+    written = export(winner, output / "model.quant.onnx", target=target, data=test.images, splits=splits)
+    report = search_report(comparison, table, {agent: found, "random": chance}).write(output / "report.html")
+    resources(written, winner, test.images, report)
 
 
 if __name__ == "__main__":

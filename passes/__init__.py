@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from qir.passes.manager import Repeat as Repeat
     from qir.passes.pipeline import parse_pipeline as parse_pipeline
     from qir.passes.pipeline import pipeline_text as pipeline_text
+    from qir.passes.policies import apply_policy as apply_policy
+    from qir.passes.propagate_constraints import bit_constraints as bit_constraints
     from qir.passes.raising import raise_quantized as raise_quantized
     from qir.passes.registry import available_passes as available_passes
     from qir.passes.registry import find_pass as find_pass
-    from qir.passes.policies import apply_policy as apply_policy
-    from qir.passes.propagate_constraints import bit_constraints as bit_constraints
     from qir.passes.reproducer import replay as replay
     from qir.passes.testing import check_pass as check_pass
 

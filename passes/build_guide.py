@@ -21,7 +21,9 @@ from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.tensor import Tensor
 
 
-def build_guide(module: Module, *, weights_file: str, target: Any = None, data: dict[str, str] | None = None) -> tuple[Guide, bytes]:
+def build_guide(
+    module: Module, *, weights_file: str, target: Any = None, data: dict[str, str] | None = None
+) -> tuple[Guide, bytes]:
     """The guide of a calibrated module and the bytes of its weights file.
 
     Args:

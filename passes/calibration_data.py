@@ -47,7 +47,9 @@ def _items(data: Any) -> Iterator[Any]:
     elif isinstance(data, Iterable):
         yield from data
     else:
-        raise DataError(f"calibration data of type {type(data).__name__}: expected arrays, a .npy or .npz file, or an iterable of feeds")
+        raise DataError(
+            f"calibration data of type {type(data).__name__}: expected arrays, a .npy or .npz file, or feeds"
+        )
 
 
 def _file(path: Path) -> Any:
@@ -70,7 +72,9 @@ def _named(item: Any, names: list[str]) -> Feed:
             raise DataError(f"calibration data give {len(item)} arrays; the network has the inputs {', '.join(names)}")
         return dict(zip(names, map(_array, item), strict=True))
     if len(names) != 1:
-        raise DataError(f"calibration data give one array; the network has the inputs {', '.join(names)}: give a map by name")
+        raise DataError(
+            f"calibration data give one array; the network has the inputs {', '.join(names)}: give a map by name"
+        )
     return {names[0]: _array(item)}
 
 
@@ -96,7 +100,8 @@ def _checked(module: Module, feed: Feed) -> Feed:
         if array.dtype != wanted:
             feed[value.name] = array = array.astype(wanted)
         if shape is not None and (
-            len(shape) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(shape[1:], array.shape[1:], strict=True))
+            len(shape) != array.ndim
+            or any(isinstance(d, int) and d != n for d, n in zip(shape[1:], array.shape[1:], strict=True))
         ):
             raise DataError(f"input {value.name!r}: data of shape {array.shape} do not fit {value.type}")
     return feed

@@ -22,8 +22,8 @@ class CorrectChannels(Pass):
     """Channel-wise affine correction at the module's bits, folded into weights, ranges and biases.
 
     Gain and offset per output channel are fitted to the float pre-activations, layer after layer
-    (`qir.backends.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last, after the
-    bits are chosen.
+    (`qir.backends.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last, after
+    the bits are chosen.
 
     Options:
         images: samples that the correction is fitted to.
@@ -77,7 +77,7 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
 
 
 def fold_affine(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
-    """gain · (W x + b) + offset: W and the ranges of its quantizer times gain, so that codes stay; b · gain + offset.
+    """Fold gain · (W x + b) + offset: W and the ranges of its quantizer times gain (codes stay), bias.
 
     Args:
         module: network with quantized layers.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def export(
         (Path(folder) / guide_path.name).write_text(text, encoding="utf-8")
         (Path(folder) / weights_path.name).write_bytes(packed)
         for made, final in ((weights_path.name, weights_path), (guide_path.name, guide_path), (path.name, path)):
-            os.replace(Path(folder) / made, final)
+            (Path(folder) / made).replace(final)
     return ExportReport(path, guide_path, weights_path, *report)
 
 
@@ -117,11 +116,17 @@ def _check(module: Module) -> None:
             raise ExportError(f"quantizer {name!r}: its weight changed after calibration: calibrate again")
     for value in module.graph.constants:
         constant = value.constant
-        if constant is not None and constant.dtype.is_float and not np.isfinite(constant.numpy().astype(np.float64)).all():
+        if (
+            constant is not None
+            and constant.dtype.is_float
+            and not np.isfinite(constant.numpy().astype(np.float64)).all()
+        ):
             raise ExportError(f"constant {value.name!r} holds NaN or infinities: repair the model first")
 
 
-def _write_and_compare(module: Module, lowered: Module, path: Path, data: Any) -> tuple[int, float, int | None, tuple[str, ...]]:
+def _write_and_compare(
+    module: Module, lowered: Module, path: Path, data: Any
+) -> tuple[int, float, int | None, tuple[str, ...]]:
     from qir.backends.onnxruntime_session import OrtSession
     from qir.onnx_io import check_file, save
 

@@ -4,7 +4,8 @@
 computes the value so that kernels fuse; on both operands and the result of Add and Concat; on operands of average
 pooling; and on the output of the last expensive node at 8 bits (no decision). Every quantizer of the exported file is
 there before calibration.
-`qag`: AutoQNN's quantizing-vertex insertion (Gong et al., 2022, Algorithm 1): one on every edge into an expensive vertex.
+`qag`: AutoQNN's quantizing-vertex insertion (Gong et al., 2022, Algorithm 1): one on every edge into an expensive
+vertex.
 `outputs`: on the weight and the output of each layer, and on the network's inputs (Wang et al., 2024, section 3.3.2).
 """
 
@@ -23,6 +24,7 @@ from qir.ops import op_of
 from qir.passes.manager import Pass, PassContext
 from qir.passes.propagate_constraints import FIXED
 from qir.tracing import grid_origin
+from qir.types import TensorType
 
 PLACEMENTS = ("deployable", "qag", "outputs")
 
@@ -125,13 +127,11 @@ class _Inserter:
         if not (op.is_join or op.is_average):
             return
         data = [i for i, v in enumerate(node.inputs) if v is not None and not _is_weight(v)]
-        if op.is_join and (
-            len(data) < 2 or not any(grid_origin(node.inputs[i]) in self.quantized for i in data if node.inputs[i])
-        ):
-            data = data if len(data) >= 2 else []
+        if not _is_float(node.result) or (op.is_join and len(data) < 2):
+            return
         for index in data[: 1 if op.is_average else None]:
             self._activation(node, index, f"{label(node)}.input{index}" if op.is_join else f"{label(node)}.input")
-        if data and op.is_join:
+        if op.is_join:
             self._result(node)
 
     def _weight(self, node: Node) -> None:
@@ -219,6 +219,10 @@ def label(node: Node) -> str:
         if weight.is_constant and weight.name.endswith(".weight"):
             return weight.name.removesuffix(".weight")
     return node.name or node.result.name
+
+
+def _is_float(value: Value) -> bool:
+    return not isinstance(value.type, TensorType) or value.type.dtype.is_float
 
 
 def _is_weight(value: Value) -> bool:

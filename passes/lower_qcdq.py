@@ -38,7 +38,9 @@ class LowerQcdq(Pass):
         """Lower the main graph; raises `ExportError` for what 8-bit containers cannot hold."""
         graph = module.graph
         if module.opsets.get("", 0) < 13:
-            raise ExportError(f"opset {module.opsets.get('', 0)}: per-channel DequantizeLinear needs opset 13; convert the model first")
+            raise ExportError(
+                f"opset {module.opsets.get('', 0)}: per-channel DequantizeLinear needs 13; convert the model first"
+            )
         layers = list(quantized_layers(graph))
         for layer in layers:
             _lower_bias(graph, layer)
@@ -58,20 +60,30 @@ def container(node: Node) -> QuantParameters:
         raise ExportError(f"quantizer {node.name!r} has one width per channel: QCDQ holds one width a tensor")
     parameters = parameters_of(node)
     if not parameters.has_integer_codes or not -128 <= parameters.low_code <= parameters.high_code <= 255:
-        raise ExportError(f"quantizer {node.name!r}: {bits} bits {node.attribute('scheme')} do not fit 8-bit codes with a scale")
+        raise ExportError(
+            f"quantizer {node.name!r}: {bits} bits {node.attribute('scheme')} do not fit 8-bit codes with a scale"
+        )
     return parameters
 
 
 def _lower_bias(graph: Graph, layer: QuantizedLayer) -> None:
-    """bias ≈ codes · s_x·s_w in int32 (ONNX Runtime's fused kernels take no other bias)."""
+    """Replace bias ≈ codes · s_x·s_w in int32 (ONNX Runtime's fused kernels take no other bias)."""
     bias = layer.bias
     if bias is None or bias.constant is None:
         return
     codes, scale = bias_codes(layer)
     quantized = graph.add_constant(f"{bias.name}.codes", Tensor.of(codes))
     scales = graph.add_constant(f"{bias.name}.scale", Tensor.of(scale if scale.size > 1 else scale.reshape(())))
-    zero = graph.add_constant(f"{bias.name}.zero_point", Tensor.of(np.zeros(scales.constant.shape if scales.constant else (), np.int32)))
-    made = Node("DequantizeLinear", (quantized, scales, zero), (f"{bias.name}.dequantized",), name=f"{bias.name}.dequantize", attributes={"axis": 0})
+    zero = graph.add_constant(
+        f"{bias.name}.zero_point", Tensor.of(np.zeros(scales.constant.shape if scales.constant else (), np.int32))
+    )
+    made = Node(
+        "DequantizeLinear",
+        (quantized, scales, zero),
+        (f"{bias.name}.dequantized",),
+        name=f"{bias.name}.dequantize",
+        attributes={"axis": 0},
+    )
     graph.insert(made, before=layer.node)
     made.result.type = source_type(bias, DType.FLOAT32)
     layer.node.set_input(layer.node.inputs.index(bias), made.result)
@@ -91,7 +103,7 @@ def bias_codes(layer: QuantizedLayer) -> tuple[Array, Array]:
     codes = np.rint(values / scale)
     if not np.isfinite(codes).all() or np.abs(codes).max(initial=0) >= 2**31:
         raise ExportError(
-            f"layer {layer.name!r}: its bias (largest {np.abs(values).max():g}) does not fit int32 at scale {scale.min():g}: "
+            f"layer {layer.name!r}: bias (largest {np.abs(values).max():g}) exceeds int32 at scale {scale.min():g}; "
             "calibrate with a wider range, or equalize the weights"
         )
     return codes.astype(np.int32), scale
@@ -123,7 +135,13 @@ def _dequantize_constant(graph: Graph, node: Node, parameters: QuantParameters) 
     codes = graph.add_constant(f"{node.name}.codes", Tensor.of(weight_codes(node), dtype=dtype))
     scale, zero = _parameters(graph, node.name, parameters, dtype)
     attributes = {} if node.attribute("axis") is None else {"axis": node.attribute("axis")}
-    made = Node("DequantizeLinear", (codes, scale, zero), (f"{node.name}.dequantized",), name=f"{node.name}.dequantize", attributes=attributes)
+    made = Node(
+        "DequantizeLinear",
+        (codes, scale, zero),
+        (f"{node.name}.dequantized",),
+        name=f"{node.name}.dequantize",
+        attributes=attributes,
+    )
     graph.insert(made, before=node)
     made.result.type = source_type(node.operands[0], DType.FLOAT32)
     return made.result
@@ -134,18 +152,31 @@ def source_type(value: Value, element: DType) -> Type:
     return value.type.with_element(element) if isinstance(value.type, TensorType) else value.type
 
 
-def _quantize(graph: Graph, node: Node, source: Value, parameters: QuantParameters, *, after: Node, name: str = "", clip: bool = True) -> Value:
+def _quantize(
+    graph: Graph,
+    node: Node,
+    source: Value,
+    parameters: QuantParameters,
+    *,
+    after: Node,
+    name: str = "",
+    clip: bool = True,
+) -> Value:
     name = name or node.name
     dtype = DType.INT8 if parameters.low_code < 0 else DType.UINT8
     scale, zero = _parameters(graph, name, parameters, dtype)
-    quantize = graph.insert(Node("QuantizeLinear", (source, scale, zero), (f"{name}.codes",), name=f"{name}.quantize"), after=after)
+    quantize = graph.insert(
+        Node("QuantizeLinear", (source, scale, zero), (f"{name}.codes",), name=f"{name}.quantize"), after=after
+    )
     last = quantize
     if clip and (parameters.low_code, parameters.high_code) != code_range(8, signed=dtype is DType.INT8):
         bounds = [
             graph.add_constant(f"{name}.{label}", Tensor.of(np.asarray(code), dtype=dtype))
             for label, code in (("low", parameters.low_code), ("high", parameters.high_code))
         ]
-        last = graph.insert(Node("Clip", (quantize.result, *bounds), (f"{name}.clipped",), name=f"{name}.clip"), after=last)
+        last = graph.insert(
+            Node("Clip", (quantize.result, *bounds), (f"{name}.clipped",), name=f"{name}.clip"), after=last
+        )
     made = Node("DequantizeLinear", (last.result, scale, zero), (f"{name}.dequantized",), name=f"{name}.dequantize")
     quantize.result.type = last.result.type = source_type(source, dtype)
     made.result.type = source_type(source, DType.FLOAT32)

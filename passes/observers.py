@@ -28,8 +28,8 @@ class Histogram:
         self.counts = np.zeros(BINS, np.float64)
         self.start = 0.0
         self.width = 0.0
-        self.low = np.inf
-        self.high = -np.inf
+        self.low = float("inf")
+        self.high = -float("inf")
         self.total = 0
         self.average_low = 0.0
         self.average_high = 0.0
@@ -47,7 +47,7 @@ class Histogram:
         low, high = float(flat.min()), float(flat.max())
         if not np.isfinite(low) or not np.isfinite(high):
             raise DataError(
-                f"values range from {low} to {high}: NaN and infinities cannot be calibrated; check the data and weights"
+                f"values range from {low} to {high}: NaN and infinities cannot be calibrated; check data and weights"
             )
         self._average(low, high, momentum)
         self.low, self.high = min(self.low, low), max(self.high, high)

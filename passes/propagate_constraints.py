@@ -69,7 +69,8 @@ class BitConstraints:
         for name, options in self.options.items():
             if name in decided and decided[name] not in options:
                 raise QirError(
-                    f"quantizer {name!r}: {decided[name]} bits are no option; options are {list(options)}: {self.explain(name)}"
+                    f"quantizer {name!r}: {decided[name]} bits are no option; options are {list(options)}: "
+                    f"{self.explain(name)}"
                 )
             if name in self.implied:
                 continue

@@ -49,7 +49,8 @@ def lp(histogram: Histogram, bits: int, signed: bool, *, power: float = 2.4) -> 
     values, counts = _filled(histogram)
 
     def error(low: Array, high: Array) -> Array:
-        return (np.abs(_quantized(values, low, high, bits, signed) - values) ** power) @ counts
+        errors: Array = (np.abs(_quantized(values, low, high, bits, signed) - values) ** power) @ counts
+        return errors
 
     return _search(histogram, signed, error)
 
@@ -70,8 +71,8 @@ def entropy(histogram: Histogram, bits: int, signed: bool) -> Range:
     return _search(histogram, signed, divergence)
 
 
-def aciq(histogram: Histogram, bits: int, signed: bool) -> Range:
-    """The analytic range for Gaussian or Laplacian values, whichever fits better (Banner et al., 2019, equations 5 and 6).
+def aciq(histogram: Histogram, bits: int, signed: bool) -> Range:  # noqa: ARG001
+    """The analytic range for Gaussian or Laplacian values, whichever fits better (Banner et al., 2019, eqs. 5 and 6).
 
     Half-wave distributions (after ReLU) are clipped at the threshold of the symmetric distribution with one more bit.
     """
@@ -124,11 +125,11 @@ def _quantized(values: Array, low: Array, high: Array, bits: int, signed: bool) 
     if signed:
         top = max(2 ** (bits - 1) - 1, 1)
         step = np.maximum(np.maximum(-low, high), 1e-30) / top
-        return np.clip(np.rint(values / step), -top - (bits > 1), top) * step
+        return np.asarray(np.clip(np.rint(values / step), -top - (bits > 1), top) * step)
     levels = 2**bits - 1
     step = np.maximum(high - low, 1e-30) / levels
     zero = np.rint(-low / step)
-    return (np.clip(np.rint(values / step) + zero, 0, levels) - zero) * step
+    return np.asarray((np.clip(np.rint(values / step) + zero, 0, levels) - zero) * step)
 
 
 def _search(histogram: Histogram, signed: bool, error: Callable[[Array, Array], Array]) -> Range:

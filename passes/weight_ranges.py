@@ -41,7 +41,9 @@ def weight_ranges(node: Node, weight: Array, method: str, gram: Array | None = N
                 error = np.full(len(rows), error.sum())
             better = error < least
             least = np.where(better, error, least)
-            best[better if axis is not None else slice(None)] = ranges[better] if axis is not None else (ranges if better.any() else best)
+            best[better if axis is not None else slice(None)] = (
+                ranges[better] if axis is not None else (ranges if better.any() else best)
+            )
         found.append(best)
     return np.stack(found)
 

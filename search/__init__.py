@@ -7,19 +7,19 @@ if __name__ != "qir.search":
     raise ImportError(f"import this package as qir.search, not as {__name__}")
 
 if TYPE_CHECKING:
-    from qir.search.preparation import prepare as prepare
-    from qir.search.metrics.output_divergence import output_divergence as output_divergence
-    from qir.search.network import network_problem as network_problem
-    from qir.search.preparation import load_network as load_network
-    from qir.search.evaluation import EvaluationProtocol as EvaluationProtocol
     from qir.search.comparison import Comparison as Comparison
-    from qir.search.evaluation import AccuracyObjective as AccuracyObjective
     from qir.search.environment import QuantizationEnv as QuantizationEnv
+    from qir.search.evaluation import AccuracyObjective as AccuracyObjective
+    from qir.search.evaluation import EvaluationProtocol as EvaluationProtocol
     from qir.search.methods import METHODS as METHODS
     from qir.search.methods import leaderboard as leaderboard
     from qir.search.methods import solve as solve
+    from qir.search.metrics.output_divergence import output_divergence as output_divergence
+    from qir.search.network import network_problem as network_problem
     from qir.search.parallel import DaskCluster as DaskCluster
     from qir.search.parallel import LocalProcesses as LocalProcesses
+    from qir.search.preparation import load_network as load_network
+    from qir.search.preparation import prepare as prepare
     from qir.search.problem import Budget as Budget
     from qir.search.problem import Decision as Decision
     from qir.search.problem import PairCost as PairCost

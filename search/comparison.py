@@ -39,7 +39,13 @@ class ComparisonRow:
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
         ratio = "" if self.ratio is None else f"{self.ratio:.3f}" + ("" if self.within else " over budget")
-        return self.label, self.policy, f"{100 * self.accuracy:.2f} ± {100 * self.error:.2f}", ratio, f"{self.weight_bytes:,}"
+        return (
+            self.label,
+            self.policy,
+            f"{100 * self.accuracy:.2f} ± {100 * self.error:.2f}",
+            ratio,
+            f"{self.weight_bytes:,}",
+        )
 
 
 HEADINGS = ("network", "input bits per layer", "test accuracy %", "latency ratio", "weight bytes")
@@ -58,7 +64,13 @@ class Comparison:
     """
 
     def __init__(
-        self, module: Module, objective: AccuracyObjective, problem: Problem, budget: str, test: Samples, final: RetrainProtocol
+        self,
+        module: Module,
+        objective: AccuracyObjective,
+        problem: Problem,
+        budget: str,
+        test: Samples,
+        final: RetrainProtocol,
     ) -> None:
         self.module, self.objective, self.problem = module, objective, problem
         self.budget, self.test, self.final = budget, test, final
@@ -74,6 +86,12 @@ class Comparison:
         size = 4 * sum(tensor.size for tensor in _weights(self.module).values())
         self._append("fp32", "", accuracy, None, size)
 
+    def add_uniform(self, rows: Mapping[str, int]) -> None:
+        """The float network, then a row for every width: label → bits of every decision."""
+        self.add_float()
+        for label, bits in rows.items():
+            self.add(label, dict.fromkeys(self.objective.constraints.decisions, bits))
+
     def add(self, label: str, decided: Mapping[str, Bits]) -> Module:
         """A policy: retrained, folded, tested; equal policies are finished once. Returns the finished module."""
         from qir.backends.torch_module import TorchModule
@@ -83,7 +101,13 @@ class Comparison:
             made = self.objective.finalize(self.module, decided, self.final)
             self._finished[key] = (made, accuracy_of(TorchModule(made), self.test))
         made, accuracy = self._finished[key]
-        self._append(label, "/".join(str(decided[name]) for name in self.objective.constraints.decisions), accuracy, decided, weight_bytes(made))
+        self._append(
+            label,
+            "/".join(str(decided[name]) for name in self.objective.constraints.decisions),
+            accuracy,
+            decided,
+            weight_bytes(made),
+        )
         return made
 
     def _append(self, label: str, policy: str, accuracy: float, decided: Mapping[str, Bits] | None, size: int) -> None:
@@ -94,7 +118,11 @@ class Comparison:
 
 
 def _weights(module: Module) -> dict[str, Tensor]:
-    return {layer.weight.name: layer.weight_tensor for layer in quantized_layers(module.graph) if layer.weight_tensor is not None}
+    return {
+        layer.weight.name: layer.weight_tensor
+        for layer in quantized_layers(module.graph)
+        if layer.weight_tensor is not None
+    }
 
 
 def weight_bytes(module: Module) -> int:

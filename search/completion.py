@@ -52,6 +52,7 @@ class Completion:
         self._frontiers = frontiers(len(tables.sizes), tables.edges() - relaxed)
         self._labels = self._eliminate(steps)
         self._start = np.array([cost.fixed for cost in self._costs])
+        self._spans = self._rest_spans()
 
     @property
     def feasible(self) -> bool:
@@ -93,17 +94,21 @@ class Completion:
         """Scaled costs [budgets] after one more decision."""
         return np.asarray(spent + self._step_cost(len(prefix), prefix)[:, option])
 
-    def slack(self, prefix: Sequence[int], spent: Floats | None = None) -> float:
-        """Share of the tightest budget that is left when the prefix is completed as cheaply as possible, 0 to 1."""
+    def slack(self, prefix: Sequence[int]) -> tuple[float, float]:
+        """What is left of the tightest budget when the prefix is completed as cheaply as possible.
+
+        Returns:
+            As a share of the budget, and as a share of what the rest could spend at most; both 0 to 1.
+        """
         if not self._costs:
-            return 1.0
-        frontier = self._frontiers[len(prefix)]
-        labels = self._labels[len(prefix)][tuple(prefix[i] for i in frontier)]
+            return 1.0, 1.0
+        labels = self._labels[len(prefix)][tuple(prefix[i] for i in self._frontiers[len(prefix)])]
         if not len(labels):
-            return 0.0
-        low = (self.spent(prefix) if spent is None else spent) + labels.min(0)
-        share = (self._limits - low) / np.maximum(np.abs(self._limits), 1e-12)
-        return float(np.clip(share.min(), 0.0, 1.0))
+            return 0.0, 0.0
+        left = self._limits - self.spent(prefix) - labels.min(0)
+        of_budget = left / np.maximum(np.abs(self._limits), 1e-12)
+        of_rest = left / np.maximum(self._spans[len(prefix)], 1e-12)
+        return float(np.clip(of_budget.min(), 0.0, 1.0)), float(np.clip(of_rest.min(), 0.0, 1.0))
 
     def _step_cost(self, t: int, prefix: Sequence[int]) -> Floats:
         step = self._real[t]
@@ -123,6 +128,16 @@ class Completion:
                 return frozenset(relaxed)
             self.exact = False
             relaxed.add(max((e for e in kept if e[0] in widest), key=lambda e: (e[1] - e[0], e)))
+
+    def _rest_spans(self) -> Floats:
+        """At most what the decisions from t on can add beyond the least: [decisions + 1, budgets]."""
+        spans = np.zeros((len(self._real) + 1, len(self._costs)))
+        for t in range(len(self._real) - 1, -1, -1):
+            step = self._real[t]
+            spans[t] = spans[t + 1] + np.ptp(step.unary[:, step.legal], axis=1)
+            for _, matrix, _ in step.edges:
+                spans[t] += np.ptp(matrix[:, step.legal], axis=(1, 2))
+        return spans
 
     def _step(self, t: int, relaxed: frozenset[Edge]) -> _Step:
         tables = self._tables

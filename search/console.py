@@ -109,8 +109,8 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
         unequal += int((output != simulated).sum())
         count += output.size
     CONSOLE.print(
-        f"ONNX Runtime against the simulated network: {unequal} of {count:,} outputs differ, largest difference {largest:g}, "
-        f"{flips} decisions differ; integer kernels: {', '.join(written.integer_nodes)}"
+        f"ONNX Runtime against the simulated network: {unequal} of {count:,} outputs differ, largest difference "
+        f"{largest:g}, {flips} decisions differ; integer kernels: {', '.join(written.integer_nodes)}"
     )
     for label, path in (
         ("model", written.model),

@@ -32,9 +32,9 @@ _FAILED = -1.0
 class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  # gymnasium may be absent
     """One episode decides every decision of a problem in order; its last step measures the policy.
 
-    An observation is the features of the decision at hand, then two dynamic columns: the last executed action (0 to 1
-    over the options from narrow to wide; 1 at the start) and the share of the tightest budget that is left if the rest
-    is as cheap as possible.
+    An observation is the features of the decision at hand, then three dynamic columns: the last executed action (0 to 1
+    over the options from narrow to wide; 1 at the start), and what is left of the tightest budget if the rest is as
+    cheap as possible: as a share of the budget, and as a share of what the rest could spend at most.
 
     `step`'s `info` holds at the end of an episode: "policy", "executed" (option indices after enforcement: what is to
     be learned from), "value", "raw_reward" and "projected" (how many actions were illegal and replaced by the nearest
@@ -101,7 +101,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
         width = problem.tables.legal.shape[1]
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(width)
-        self.observation_space = spaces.Box(-np.inf, np.inf, (self._features.shape[1] + 2,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (self._features.shape[1] + 3,), np.float32)
         self._prefix: list[int] = []
         self._projected = 0
 
@@ -186,7 +186,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         """What is seen after these options were taken."""
         decision = min(len(prefix), len(self._features) - 1)
         last = self.as_share(len(prefix) - 1, prefix[-1]) if prefix else 1.0
-        dynamic = [last, self._completion.slack(prefix)]
+        dynamic = [last, *self._completion.slack(prefix)]
         return np.concatenate([self._features[decision], dynamic]).astype(np.float32)
 
     def _observe(self) -> Observation:

@@ -11,15 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from qir.errors import DataError
 from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.policies import apply_policy
 from qir.passes.correct import fold_affine
+from qir.passes.policies import apply_policy
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import quantized_layers
 from qir.policy import Bits
@@ -34,9 +34,17 @@ if TYPE_CHECKING:
 class Samples(Protocol):
     """Images of a named split with labels (`qir.models` returns such)."""
 
-    images: Array
-    labels: Array
-    split: str
+    @property
+    def images(self) -> Array:
+        """Images float32 [N, …]."""
+
+    @property
+    def labels(self) -> Array:
+        """Labels int64 [N]."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,9 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
         raise DataError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(arrays)}")
     labels = arrays.get("labels", np.zeros(len(arrays["images"]), np.int64))
     if len(labels) != len(arrays["images"]) or labels.ndim != 1:
-        raise DataError(f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one a image")
+        raise DataError(
+            f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one a image"
+        )
     return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
 
 
@@ -132,7 +142,9 @@ class AccuracyObjective:
         self.protocol = protocol or EvaluationProtocol()
         names = [s.split for s in (calibration, validation, retraining) if s is not None]
         if len(set(names)) != len(names):
-            raise DataError(f"splits {names}: calibration, retraining and validation are disjoint splits with names of their own")
+            raise DataError(
+                f"splits {names}: calibration, retraining and validation are disjoint splits with names of their own"
+            )
         if self.protocol.retrain is not None and retraining is None:
             raise DataError("the protocol retrains: give the samples of the retraining split")
         self.constraints = constraints
@@ -149,17 +161,26 @@ class AccuracyObjective:
         return self.accuracy(self.validation, correction)
 
     def prepare(self, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> AffineCorrection | None:
-        """Bring the network to a policy: float weights, correction, retraining (`retrain` in place of the protocol's)."""
+        """Bring the network to a policy: float weights, correction, retraining (`retrain` replaces the protocol's)."""
         from qir.backends.affine_correction import fit_affine_correction
         from qir.backends.retraining import retrain as run
 
         self.reset()
         self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
-        correction = fit_affine_correction(self.network, self._reference, self._images) if self.protocol.correct else None
+        correction = (
+            fit_affine_correction(self.network, self._reference, self._images) if self.protocol.correct else None
+        )
         plan = retrain or self.protocol.retrain
         if plan is not None and self.retraining is not None:
             run(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
         return correction
+
+    def sensitivity(self, images: Array) -> list[list[float]]:
+        """Divergence of the outputs per decision and option, from the float weights (`output_divergence`)."""
+        from qir.search.metrics.output_divergence import output_divergence
+
+        self.reset()
+        return output_divergence(self.network, self.constraints, images, correct=self.protocol.correct)[0]
 
     def accuracy(self, samples: Samples, correction: AffineCorrection | None = None) -> float:
         """Share of samples that the network classifies right, as it stands."""
@@ -188,7 +209,9 @@ class AccuracyObjective:
         self.network.forget_weights()
 
 
-def accuracy_of(network: TorchModule, samples: Samples, *, batch: int = 500, hook: AffineCorrection | None = None) -> float:
+def accuracy_of(
+    network: TorchModule, samples: Samples, *, batch: int = 500, hook: AffineCorrection | None = None
+) -> float:
     """Share of samples whose largest output is their label, 0 to 1."""
     import torch
 

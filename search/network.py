@@ -86,9 +86,15 @@ class _Builder:
         for row in table:
             if row.known:
                 fixed += self._add_row(row, row.matrix(metric), unary, pairs)
-        return [unary[name].tolist() for name in self.decisions], [PairCost(a, b, m) for (a, b), m in pairs.items()], fixed
+        return (
+            [unary[name].tolist() for name in self.decisions],
+            [PairCost(a, b, m) for (a, b), m in pairs.items()],
+            fixed,
+        )
 
-    def _add_row(self, row: CostRow, matrix: Floats, unary: dict[str, Floats], pairs: dict[tuple[str, str], Floats]) -> float:
+    def _add_row(
+        self, row: CostRow, matrix: Floats, unary: dict[str, Floats], pairs: dict[tuple[str, str], Floats]
+    ) -> float:
         first, columns_a = self._axis(row.activation, row.activation_widths)
         second, columns_w = self._axis(row.weight, row.weight_widths)
         if first is None and second is None:
@@ -126,7 +132,9 @@ class _Builder:
             if decision is None:
                 fixed += elements * next(iter(mapping.values()))
             else:
-                unary[decision] += np.array([elements * mapping[o] for o in self.constraints.options[decision]], np.float64)
+                unary[decision] += np.array(
+                    [elements * mapping[o] for o in self.constraints.options[decision]], np.float64
+                )
         return [unary[name].tolist() for name in self.decisions], [], fixed
 
     def relations(self) -> list[Relation]:
@@ -137,7 +145,10 @@ class _Builder:
             if first is None or second is None or first == second:
                 continue
             allowed: set[tuple[Bits, Bits]] = {
-                (a, b) for a, wide in widths_a.items() for b, narrow in widths_b.items() if (wide, narrow) in relation.allowed
+                (a, b)
+                for a, wide in widths_a.items()
+                for b, narrow in widths_b.items()
+                if (wide, narrow) in relation.allowed
             }
             found.append(Relation(first, second, frozenset(allowed)))
         return found
@@ -161,7 +172,11 @@ def layer_features(module: Module, constraints: BitConstraints, table: CostTable
             if decision is not None and layer not in layers[decision]:
                 layers[decision].append(layer)
     return np.array(
-        [_features(layers[name], costs, total, index / len(layers)) for index, name in enumerate(constraints.decisions)], np.float64
+        [
+            _features(layers[name], costs, total, index / len(layers))
+            for index, name in enumerate(constraints.decisions)
+        ],
+        np.float64,
     )
 
 

@@ -13,7 +13,9 @@ from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 if TYPE_CHECKING:
     from qir.backends.target import Target
 
-PIPELINE = "fold-batchnorm,insert-fake-quant{{input_widths={inputs}}},propagate-constraints,calibrate{{method={method}}}"
+PIPELINE = (
+    "fold-batchnorm,insert-fake-quant{{input_widths={inputs}}},propagate-constraints,calibrate{{method={method}}}"
+)
 
 
 def load_network(path: str | Path) -> Module:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
-from qir.passes.policies import apply_policy
 from qir.passes.calibration_data import batches
 from qir.passes.correct import CorrectChannels
 from qir.passes.exporting import ExportReport, export
 from qir.passes.manager import PassContext, PassManager
+from qir.passes.policies import apply_policy
 from qir.search.preparation import load_network, prepare
 from qir.search.problem import Budget
 from qir.search.result import Result
@@ -74,7 +74,9 @@ def quantize(
         apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
     if correct:
         PassManager([CorrectChannels()]).run(module, PassContext(target=hardware, calibration_data=data))
-    written = export(module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"})
+    written = export(
+        module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"}
+    )
     return Quantized(written, result)
 
 

@@ -68,10 +68,7 @@ class Report:
         """The page as text; pictures are inline, nothing is fetched."""
         pictures = [self._bits(), self._cycles(), self._rewards(), self._trade()]
         parts = [picture for picture in pictures if picture is not None]
-        figures = "".join(
-            f"<section>{figure.to_html(full_html=False, include_plotlyjs=index == 0, config={'displaylogo': False}, div_id=f'figure-{index}')}</section>"
-            for index, figure in enumerate(parts)
-        )
+        figures = "".join(f"<section>{_inline(figure, index)}</section>" for index, figure in enumerate(parts))
         facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in self.facts)
         return (
             "<!doctype html><html lang='en'><meta charset='utf-8'>"
@@ -159,6 +156,12 @@ class Report:
         )
 
 
+def _inline(figure: Any, index: int) -> str:
+    """A picture as HTML; the first one brings the library."""
+    options = {"full_html": False, "include_plotlyjs": index == 0, "config": {"displaylogo": False}}
+    return str(figure.to_html(div_id=f"figure-{index}", **options))
+
+
 def search_report(
     comparison: Comparison, table: CostTable, results: Mapping[str, Result], *, title: str = "Mixed-precision search"
 ) -> Report:
@@ -168,6 +171,7 @@ def search_report(
         comparison: closing table, network, constraints and budget.
         table: cost of every node.
         results: by label; the first is the search, the others are what it is held against.
+        title: heading.
     """
     constraints, problem = comparison.objective.constraints, comparison.problem
     found = next(iter(results.values()))
@@ -180,9 +184,10 @@ def search_report(
     return Report(
         title=title,
         facts=[
-            f"target {table.target}; seed {found.seed}; {len(found.evaluations)} policies measured; certificate: {found.certificate}",
-            f"accuracy of the search: split {comparison.objective.validation.split}; of the table: split "
-            f"{comparison.test.split}, measured once",
+            f"target {table.target}; seed {found.seed}; {len(found.evaluations)} policies measured",
+            f"certificate: {found.certificate}",
+            f"accuracy of the search: split {comparison.objective.validation.split}",
+            f"accuracy of the table: split {comparison.test.split}, measured once",
             f"wall time of the search {found.seconds:.0f} s",
         ],
         layers=[cost.node for cost in after],
@@ -200,7 +205,8 @@ def search_report(
 _LAYOUT: dict[str, Any] = {"template": "plotly_white", "height": 420, "barmode": "group"}
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0}th,td{border-bottom:1px solid #ccc;padding:.3rem .8rem;text-align:right}"
+    "table{border-collapse:collapse;margin:1rem 0}"
+    "th,td{border-bottom:1px solid #ccc;padding:.3rem .8rem;text-align:right}"
     "th:first-child,td:first-child{text-align:left}"
 )
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Split = Literal["calibration", "retraining", "search-validation", "test"]
 FullSplit = Literal["train", "test"]
 
+FASHION_MNIST_SPLITS: tuple[Split, ...] = get_args(Split)
+"""The splits of the shipped slice, disjoint."""
+
 TRAIN_RANGES: dict[str, tuple[int, int]] = {
     "calibration": (0, 512),
     "retraining": (512, 4512),

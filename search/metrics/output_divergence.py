@@ -48,12 +48,13 @@ def output_divergence(
     layers = [layer.node for layer in quantized_layers(network.graph)]
     reference = pre_activations(network, layers, batch) if correct else {}
     widest = {name: constraints.options[name][-1] for name in constraints.decisions}
-    passes, total, found = 2, sum(len(constraints.options[name]) for name in constraints.decisions), []
+    passes, total = 2, sum(len(constraints.options[name]) for name in constraints.decisions)
+    found: list[list[float]] = []
     with torch.no_grad():
         with network.quantizers_off():
             aim = F.log_softmax(network(batch)[0], dim=1)
         for name in constraints.decisions:
-            row = []
+            row: list[float] = []
             for bits in constraints.options[name]:
                 network.set_policy(constraints.complete({**widest, name: bits}))
                 correction = fit_affine_correction(network, reference, batch) if correct else None
@@ -61,7 +62,7 @@ def output_divergence(
                 row.append(float(F.kl_div(logits, aim, log_target=True, reduction="batchmean")))
                 passes += 2 if correct else 1
                 if progress is not None:
-                    progress(sum(map(len, found)) + len(row), total)
+                    progress(sum(len(done) for done in found) + len(row), total)
             found.append(row)
         network.set_policy(constraints.complete(widest))
     return found, passes

@@ -34,7 +34,9 @@ def test_one_wide_batch_and_many_narrow_ones_give_the_same_threshold() -> None:
     whole.update(values)
     for part in np.array_split(values, 50):
         parts.update(part)
-    assert threshold(parts, "mse", 4, signed=True)[1] == pytest.approx(threshold(whole, "mse", 4, signed=True)[1], rel=0.03)
+    assert threshold(parts, "mse", 4, signed=True)[1] == pytest.approx(
+        threshold(whole, "mse", 4, signed=True)[1], rel=0.03
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -49,7 +51,7 @@ def test_every_method_stays_inside_the_range_seen(method: str, bits: int) -> Non
 
 @pytest.mark.parametrize(("bits", "step"), [(3, 0.5860), (4, 0.3352), (5, 0.1881)])
 def test_the_mse_threshold_of_a_gaussian_is_near_the_analytic_optimum(bits: int, step: float) -> None:
-    """The step of the symmetric grid with 2^b - 1 levels lies between the mid-rise optima of b bits (Lloyd-Max uniform)."""
+    """The step of the symmetric grid with 2^b - 1 levels is near that of the mid-rise grid with 2^b."""
     histogram = Histogram()
     histogram.update(np.random.default_rng(2).normal(size=400_000).astype(np.float32))
     high = threshold(histogram, "mse", bits, signed=True)[1]

@@ -62,7 +62,9 @@ def test_the_same_input_gives_the_same_bytes(lenet, splits, tmp_path) -> None:
     data = splits["calibration"].images[:64]
     first = export(lenet[0], tmp_path / "a" / "model.quant.onnx", data=data)
     second = export(lenet[0], tmp_path / "b" / "model.quant.onnx", data=data)
-    for one, other in zip((first.model, first.guide, first.weights), (second.model, second.guide, second.weights), strict=True):
+    for one, other in zip(
+        (first.model, first.guide, first.weights), (second.model, second.guide, second.weights), strict=True
+    ):
         assert one.read_bytes() == other.read_bytes()
 
 
