@@ -98,7 +98,8 @@ def test_the_face_loads_nothing_heavy():
     code = (
         "import sys; from qir.search import Problem, Decision, solve; "
         "p = Problem([Decision('a', (2, 8))], sensitivity=[[1, 0]]); solve(p, 'milp'); "
-        "print([m for m in ('torch', 'gymnasium', 'stable_baselines3', 'pymoo', 'sqlalchemy', 'sklearn') if m in sys.modules])"
+        "heavy = ('torch', 'gymnasium', 'stable_baselines3', 'pymoo', 'sqlalchemy', 'sklearn'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
