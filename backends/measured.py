@@ -1,0 +1,225 @@
+"""Timing single layers in ONNX Runtime, and predicting a whole network's latency from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.backends.delay_table import DelayTable
+from qir.backends.onnxruntime_session import OrtSession
+from qir.backends.table_builder import label
+from qir.errors import TargetError
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.ops import op_of
+from qir.tensor import Array, Tensor
+from qir.types import DType, TensorType
+
+FLOAT = (32, 32)
+INTEGER = (8, 8)
+_KINDS = {FLOAT: "float32", INTEGER: "int8"}
+FUSED = ("Relu", "Clip", "BatchNormalization")
+"""Ops that ONNX Runtime folds into the layer before them."""
+REPEATS = 15
+WINDOW_SECONDS = 2e-3
+"""Runs of one layer are repeated until a window this long is filled; a window's mean is one sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Latency of one session.
+
+    Attributes:
+        microseconds: median over interleaved repeats.
+        spread: distance of the quartiles as a share of the median.
+    """
+
+    microseconds: float
+    spread: float
+
+
+def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[DelayTable, list[str]]:
+    """Time every layer of a float network on this machine's CPU, one thread, in float and as int8.
+
+    Args:
+        module: network without fake-quant nodes.
+        batch: size of an unknown first dimension.
+        repeats: windows a layer, interleaved with those of all others.
+
+    Returns:
+        Microseconds of the layers of multiply-accumulates at 32/32 and 8/8 bits, and one line per node.
+
+    Raises:
+        TargetError: a shape is not known; asks for it.
+    """
+    sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {}
+    layers: list[str] = []
+    for node in _computing(module):
+        sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+        if op_of(node).quantizable(node) is not None:
+            layers.append(label(node))
+            sessions[label(node), INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
+    timings = interleaved(sessions, repeats)
+    lines = [
+        f"{name} {_KINDS[widths]}: {timing.microseconds:.1f} us (quartiles {timing.spread:.0%})"
+        for (name, widths), timing in timings.items()
+    ]
+    cells = {name: {widths: timings[name, widths].microseconds for widths in (INTEGER, FLOAT)} for name in layers}
+    return DelayTable(cells), lines
+
+
+def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:
+    """The whole float network timed, beside the sum of its single layers, in microseconds.
+
+    A session's own overhead (that of an Identity) is taken off every layer and added once.
+    """
+    values = module.graph.inputs
+    feeds = {value.name: _sample(value, batch) for value in values}
+    whole = OrtSession(module)
+    sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {("", FLOAT): lambda: whole.run(feeds)}
+    empty = OrtSession(_empty())
+    sessions["", INTEGER] = lambda: empty.run({"x": np.zeros((1, 1), np.float32)})
+    for node in _computing(module):
+        if node.op not in FUSED:
+            sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+    timings = interleaved(sessions, repeats)
+    overhead = timings.pop(("", INTEGER)).microseconds
+    total = timings.pop(("", FLOAT))
+    return total, overhead + sum(max(timing.microseconds - overhead, 0.0) for timing in timings.values())
+
+
+def interleaved(
+    sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]], repeats: int
+) -> dict[tuple[str, tuple[int, int]], Timing]:
+    """Median and spread of each call, with rounds over all calls, so that a slow moment hits all of them alike."""
+    counts = {}
+    for key, call in sessions.items():
+        call()
+        start = time.perf_counter()
+        call()
+        counts[key] = max(int(WINDOW_SECONDS / max(time.perf_counter() - start, 1e-7)), 1)
+    samples: dict[tuple[str, tuple[int, int]], list[float]] = {key: [] for key in sessions}
+    for _ in range(repeats):
+        for key, call in sessions.items():
+            start = time.perf_counter()
+            for _ in range(counts[key]):
+                call()
+            samples[key].append((time.perf_counter() - start) / counts[key] * 1e6)
+    found = {}
+    for key, values in samples.items():
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+        found[key] = Timing(float(median), float((high - low) / median))
+    return found
+
+
+def _computing(module: Module) -> Sequence[Node]:
+    """Nodes that compute something from the network's inputs; views are free."""
+    return [
+        node
+        for node in module.graph
+        if not node.is_fake_quant and not op_of(node).is_view and not all(value.is_constant for value in node.operands)
+    ]
+
+
+def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = False) -> Module:
+    """A network of one node; as int8 its data, weight and result pass through QuantizeLinear and DequantizeLinear.
+
+    Raises:
+        TargetError: the shape of an operand is not known.
+    """
+    graph = Graph("layer")
+    operands = op_of(node).quantizable(node) if integer else None
+    inputs: list[Value | None] = []
+    known: dict[Value, Value] = {}
+    for index, value in enumerate(node.inputs):
+        if value is None:
+            inputs.append(None)
+            continue
+        if value not in known:
+            known[value] = _operand(
+                graph, value, batch, quantized=operands is not None and index in {operands.data, operands.weight}
+            )
+        inputs.append(known[value])
+    attributes = {name: attribute.python() for name, attribute in node.attributes.items()}
+    made = Node(
+        node.op,
+        tuple(inputs),
+        tuple("y" if i == 0 else "" for i, _ in enumerate(node.results)),
+        domain=node.domain,
+        name="layer",
+        attributes=attributes,
+    )
+    graph.insert(made)
+    result = made.result
+    if operands is not None:
+        scale, zero = (
+            graph.add_constant("ys", Tensor.of(np.array(0.1, np.float32))),
+            graph.add_constant("yz", Tensor.of(np.array(128, np.uint8))),
+        )
+        result = graph.insert(Node("QuantizeLinear", (result, scale, zero), ("yq",))).result
+    result.type = TensorType(DType.UINT8 if operands is not None else _element(node.result), None)
+    graph.set_outputs([result])
+    return Module(graph, opsets=dict(module.opsets), ir_version=module.ir_version)
+
+
+def _operand(graph: Graph, value: Value, batch: int, *, quantized: bool) -> Value:
+    if value.is_constant and value.constant is not None:
+        array = value.constant.numpy()
+        if not quantized:
+            return graph.add_constant(graph.clock.unique_name("c"), Tensor.of(array))
+        step = max(float(np.abs(array).max()) / 127, 1e-8)
+        codes = Tensor.of(np.clip(np.round(array / step), -127, 127).astype(np.int8))
+        stored, zero = graph.add_constant("w", codes), graph.add_constant("wz", Tensor.of(np.array(0, np.int8)))
+        scale = graph.add_constant("ws", Tensor.of(np.array(step, np.float32)))
+        return graph.insert(Node("DequantizeLinear", (stored, scale, zero), ("wd",))).result
+    shape = _shape(value, batch)
+    if not quantized:
+        return graph.add_input(graph.clock.unique_name("x"), TensorType(_element(value), shape))
+    stored = graph.add_input(graph.clock.unique_name("x"), TensorType(DType.UINT8, shape))
+    suffix = str(len(graph.inputs))
+    scale = graph.add_constant("xs" + suffix, Tensor.of(np.array(0.05, np.float32)))
+    zero = graph.add_constant("xz" + suffix, Tensor.of(np.array(128, np.uint8)))
+    return graph.insert(Node("DequantizeLinear", (stored, scale, zero), ("xd" + suffix,))).result
+
+
+def _element(value: Value) -> DType:
+    return value.type.dtype if isinstance(value.type, TensorType) else DType.FLOAT32
+
+
+def _shape(value: Value, batch: int) -> tuple[int, ...]:
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    if shape is None or any(not isinstance(dim, int) for dim in shape[1:]):
+        raise TargetError(f"value {value.name!r}: its shape is not known: give the shapes of the inputs (--shape)")
+    return tuple(dim if isinstance(dim, int) else batch for dim in shape)
+
+
+def _sample(value: Value, batch: int) -> Array:
+    generator = np.random.default_rng(0)
+    shape = _shape(value, batch)
+    if isinstance(value.type, TensorType) and value.type.element is DType.UINT8:
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    if isinstance(value.type, TensorType) and value.type.element is DType.INT64:
+        return np.zeros(shape, np.int64)
+    return generator.normal(size=shape).astype(np.float32)
+
+
+def _runner(layer: Module, node: Node) -> Callable[[], object]:
+    try:
+        session = OrtSession(layer)
+        feeds = {value.name: _sample(value, 1) for value in layer.graph.inputs}
+        session.run(feeds)
+    except Exception as error:
+        raise TargetError(f"node {label(node)!r}: cannot be timed alone in ONNX Runtime: {error}") from error
+    return lambda: session.run(feeds)
+
+
+def _empty() -> Module:
+    graph = Graph("empty")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (1, 1)))
+    node = graph.insert(Node("Identity", (value,), ("y",)))
+    node.result.type = TensorType(DType.FLOAT32, (1, 1))
+    graph.set_outputs([node.result])
+    return Module(graph)

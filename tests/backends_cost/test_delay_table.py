@@ -1,0 +1,104 @@
+"""Delay tables survive every layout, and refuse networks that they do not cover."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qir
+from qir.backends import load_target
+from qir.backends.delay_table import DelayTable, delays_of, read_delay_table, read_hawq_latencies
+from qir.backends.fitting import fit
+from qir.errors import TargetError
+
+LENET = Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.onnx"
+
+
+def _target(tmp_path: Path, table: DelayTable, name: str = "mine.csv", widths: tuple[int, ...] = (1, 4, 8)):
+    table.write(tmp_path / name)
+    template = load_target("delay-table-template")
+    cost = template.cost.model_copy(update={"parameters": {"file": name}})
+    changes = {"name": "mine", "cost": cost}
+    if name.endswith(".npy"):
+        changes |= {"weight_widths": widths, "activation_widths": widths, "pairs": None}
+    template.model_copy(update=changes).save(tmp_path / "mine.json")
+    return load_target(tmp_path / "mine.json")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_table_of_a_network_survives_a_round_trip(tmp_path: Path, suffix: str) -> None:
+    table = load_target("npu-148").cost_model().table(qir.load(LENET))
+    delays = delays_of(table)
+    delays.write(tmp_path / f"table{suffix}")
+    assert read_delay_table(tmp_path / f"table{suffix}").delays == delays.delays
+
+
+def test_haq_layout_survives_a_round_trip(tmp_path: Path) -> None:
+    module = qir.load(LENET)
+    model = load_target("bismo-16x16x256").cost_model()
+    delays_of(model.table(module)).write(tmp_path / "haq.npy")
+    array = np.load(tmp_path / "haq.npy")
+    assert array.shape == (4, 8, 8)
+    target = _target(tmp_path, read_delay_table(tmp_path / "haq.npy"), "again.npy", tuple(range(1, 9)))
+    again = target.cost_model().table(module)
+    rows = [row for row in again.rows(again.uniform(3, 5)) if row.weight_bits]
+    assert [row.cycles for row in rows] == array[:, 4, 2].tolist()
+
+
+def test_table_costs_what_it_holds(tmp_path: Path) -> None:
+    module = qir.load(LENET)
+    source = load_target("npu-148").cost_model().table(module)
+    table = _target(tmp_path, delays_of(source)).cost_model().table(module)
+    wanted = sum(row.cycles for row in source.rows(source.uniform(4, 4)) if row.weight_bits)
+    assert table.cost([table.uniform(4, 4)])[0] == pytest.approx(wanted)
+
+
+def test_missing_and_wrong_layers_are_named(tmp_path: Path) -> None:
+    module = qir.load(LENET)
+    delays = dict(delays_of(load_target("npu-148").cost_model().table(module)).delays)
+    first = next(iter(delays))
+    short = {name: cells for name, cells in delays.items() if name != first}
+    with pytest.raises(TargetError, match="is missing"):
+        _target(tmp_path, DelayTable(short)).cost_model().table(module)
+    with pytest.raises(TargetError, match="has no layer 'stranger'"):
+        _target(tmp_path, DelayTable(delays | {"stranger": delays[first]})).cost_model().table(module)
+
+
+def test_damaged_tables_are_refused(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.csv", "layer,weight_bit\nx,1\n"),
+        ("b.csv", "layer,weight_bits,activation_bits,delay\nx,8,8,fast\n"),
+        ("c.csv", "layer,weight_bits,activation_bits,delay\nx,8,8,-1\n"),
+        ("d.csv", "layer,weight_bits,activation_bits,delay\nx,8,8,1\nx,8,8,2\n"),
+        ("e.json", "{}"),
+        ("f.npy", "no array"),
+        ("g.txt", ""),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(TargetError, match="delay table"):
+            read_delay_table(tmp_path / name)
+    with pytest.raises(TargetError, match="cannot be read"):
+        read_delay_table(tmp_path / "absent.csv")
+
+
+def test_published_gpu_latencies_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "t4.json").write_text('{"latency_int4": [0.2, 0.1], "latency_int8": [0.3, 0.2]}', encoding="utf-8")
+    table = read_hawq_latencies(tmp_path / "t4.json", ["first", "second"])
+    assert table.at("second", 8, 8) == 0.2
+    with pytest.raises(TargetError, match="expected latency_int4"):
+        read_hawq_latencies(tmp_path / "absent.json")
+
+
+def test_fit_explains_measurements_of_a_slower_memory() -> None:
+    module = qir.load(LENET)
+    target = load_target("npu-148")
+    memory = target.outermost_memory.model_copy(update={"bits_per_cycle": 64.0})
+    slow = target.model_copy(update={"memories": (memory,)})
+    result = fit(target, delays_of(slow.cost_model().table(module)), module)
+    assert result.parameters["bits_per_cycle"] < 0.5 * target.outermost_memory.bits_per_cycle
+    assert all(worst < 0.05 for _, _, worst in result.residuals.values())
+
+
+def test_fit_names_an_unknown_parameter() -> None:
+    with pytest.raises(TargetError, match="depth"):
+        fit(load_target("npu-148"), DelayTable({}), qir.load(LENET), parameters=["dept"])
