@@ -50,9 +50,10 @@ class GraphPlan:
             for value in (*node.operands, *(v for graph in node.subgraphs() for v in _captured(graph))):
                 if value.producer is not None and value.producer.graph is self.graph:
                     last[value] = node
+        returned = set(self.graph.return_node.operands)
         freed: dict[Node, list[Value]] = {}
         for value, node in last.items():
-            if value not in set(self.graph.return_node.operands):
+            if value not in returned:
                 freed.setdefault(node, []).append(value)
         return {node: tuple(values) for node, values in freed.items()}
 

@@ -286,7 +286,8 @@ class TorchModule(nn.Module):
 
         Args:
             module: the network that this was made from, or a clone of it.
-            recalibrate: (weight quantizer, weight) → its ranges, float32 [widths, channels or 1, 2]; without it the
+            recalibrate: (weight quantizer, weight) → its ranges, float32 [widths, channels or 1, 2], for example
+                `qir.backends.torch_weights.fitted_ranges`; without it the
                 ranges of changed weights are marked stale. Learned ranges are written as they were learned.
         """
         write_constants(module, self._tensors, recalibrate)

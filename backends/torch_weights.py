@@ -14,6 +14,7 @@ from qir.fake_quant import quantizers, scheme_of, set_ranges
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.quantizers import get_scheme
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
 from qir.types import DType
@@ -82,6 +83,27 @@ def write_learned_ranges(module: Module, learned: Mapping[tuple[Node, int], nn.P
             parameter, bool(node.attribute("signed", 1))
         )
         set_ranges(target, ranges)
+
+
+def fitted_ranges(node: Node, weight: Array) -> Array:
+    """The ranges that each width's scheme chooses from a weight: a rule for `recalibrate`.
+
+    Args:
+        node: the weight's quantizer.
+        weight: float values.
+
+    Returns:
+        float32 [widths, channels or 1, 2].
+
+    Raises:
+        QirError: a scheme refuses a width.
+    """
+    signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
+    axis = node.attribute("axis")
+    fits = (
+        get_scheme(scheme_of(node, bits)).fit(weight, bits, signed, narrow, axis) for bits in node.attribute("widths")
+    )
+    return np.stack(list(fits))
 
 
 def select_channels(grid: TorchParameters, chosen: torch.Tensor) -> TorchParameters:

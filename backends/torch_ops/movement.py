@@ -78,12 +78,20 @@ def _slice(node: Node, operands: Operands) -> torch.Tensor:
         )
     axes = list(range(len(starts))) if axes is None else axes
     for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
-        chosen = range(data.shape[axis])[slice(start, end, step)]
+        chosen = _chosen(data.shape[axis], start, end, step)
         if step > 0:
             data = data[(slice(None),) * (axis % data.ndim) + (slice(chosen.start, chosen.stop, step),)]
         else:
             data = data.index_select(axis, torch.tensor(list(chosen), dtype=torch.int64, device=data.device))
     return data
+
+
+def _chosen(length: int, start: int, end: int, step: int) -> range:
+    """The places of a slice (ONNX Slice): ends outside are clamped, for steps below 0 otherwise than in Python."""
+    start, end = (place + length if place < 0 else place for place in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), length), min(max(end, 0), length), step)
+    return range(max(min(start, length - 1), 0), max(min(end, length - 1), -1), step) if length else range(0)
 
 
 @lowers("Split")
