@@ -1,0 +1,192 @@
+"""The integer reference: what an exported QCDQ network computes, defined in numpy on integers.
+
+Every quantized layer is an exact integer sum; its requantization is the float32 arithmetic of ONNX Runtime's fused
+kernels, so that their codes are equal. Nodes without a grid on their operands (Softmax at the border, unquantized
+layers) are computed on floats and named in the result. The sums of products run in float64, which holds every integer
+below 2^53; a sum that leaves int32 is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qir.backends.evaluate import evaluate_constant
+from qir.backends.integer_reference_kernels import KERNELS, MOVES, Operand
+from qir.backends.integer_reference_values import Grid, Pending, quantized
+from qir.errors import DataError, QirError
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.tensor import Array
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+@dataclass(frozen=True)
+class IntegerRun:
+    """One run of the integer reference.
+
+    Attributes:
+        outputs: the network's outputs by name.
+        codes: every intermediate integer tensor that depends on the inputs, by value name, in the element type that
+            the file gives it.
+        integer_nodes: names of the nodes computed on codes.
+        float_nodes: names of the nodes computed on floats.
+    """
+
+    outputs: dict[str, Array]
+    codes: dict[str, Array]
+    integer_nodes: tuple[str, ...]
+    float_nodes: tuple[str, ...]
+
+
+class IntegerReference:
+    """Executes an exported QCDQ network, as `qir.load` reads it.
+
+    Args:
+        module: network of QuantizeLinear, Clip, DequantizeLinear and ordinary ONNX operators.
+
+    Raises:
+        QirError: the network still has fake-quant nodes, or no QuantizeLinear.
+    """
+
+    def __init__(self, module: Module) -> None:
+        graph = module.graph
+        if graph.fake_quants():
+            raise QirError(
+                "the network still has fake-quant nodes: export it first, the integer reference runs the file"
+            )
+        if not any(node.op == QUANTIZE for node in graph):
+            raise QirError("the network has no QuantizeLinear node: it is no QCDQ export; quantize and export it first")
+        self._module = module
+
+    def run(self, feeds: Mapping[str, Array]) -> IntegerRun:
+        """Run one batch.
+
+        Raises:
+            DataError: an input is missing or holds NaN, or an accumulator leaves int32.
+        """
+        state = _State(self._module, dict(feeds))
+        for node in self._module.graph:
+            if not node.is_return:
+                state.step(node)
+        outputs = {
+            name: _plain(state.values[value])
+            for name, value in zip(self._module.graph.output_names, self._module.graph.outputs, strict=True)
+            if value is not None
+        }
+        return IntegerRun(outputs, state.codes, tuple(state.integer_nodes), tuple(state.float_nodes))
+
+
+@dataclass
+class _State:
+    module: Module
+    feeds: dict[str, Array]
+    values: dict[Value, Array | Grid | Pending] = field(default_factory=dict)
+    codes: dict[str, Array] = field(default_factory=dict)
+    variable: set[Value] = field(default_factory=set)
+    integer_nodes: list[str] = field(default_factory=list)
+    float_nodes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for value in self.module.graph.constants:
+            if value.constant is not None:
+                self.values[value] = value.constant.numpy()
+        for value in self.module.graph.inputs:
+            if value.name in self.feeds:
+                array = np.asarray(self.feeds[value.name])
+                if array.dtype.kind == "f" and np.isnan(array).any():
+                    raise DataError(f"input {value.name!r} holds NaN: NaN has no code; clean the data first")
+                self.values[value] = array
+                self.variable.add(value)
+            elif value not in self.values:
+                raise DataError(f"input {value.name!r} is missing; given are {', '.join(self.feeds) or 'none'}")
+
+    def step(self, node: Node) -> None:
+        """Compute one node."""
+        operands = [None if value is None else self.values[value] for value in node.inputs]
+        variable = any(value in self.variable for value in node.operands)
+        if node.op == QUANTIZE:
+            results: Sequence[Array | Grid | Pending] = [_quantize(node, operands)]
+        elif node.op == DEQUANTIZE:
+            results = [_dequantize(node, operands)]
+        else:
+            results = self._compute(node, operands, variable)
+        for value, result in zip(node.results, results, strict=True):
+            self.values[value] = result
+            if variable:
+                self.variable.add(value)
+                if isinstance(result, np.ndarray) and result.dtype.kind in "iu":
+                    self.codes[value.name] = result
+
+    def _compute(self, node: Node, operands: list[Operand], variable: bool) -> Sequence[Array | Grid | Pending]:
+        found: Operand = None
+        if node.domain == "" and node.op in MOVES:
+            found = self._move(node, operands)
+        elif node.domain == "" and node.op in KERNELS:
+            found = KERNELS[node.op](node, operands)
+        if found is not None:
+            if variable:
+                self.integer_nodes.append(node.name)
+            return [found]
+        if variable:
+            self.float_nodes.append(node.name)
+        return evaluate_constant(
+            node, [None if operand is None else _plain(operand) for operand in operands], opsets=self.module.opsets
+        )
+
+    def _move(self, node: Node, operands: list[Operand]) -> Grid | None:
+        grid, rest = operands[0], operands[1:]
+        if not isinstance(grid, Grid) or grid.per_tensor() is None or len(node.results) > 1:
+            return None
+        moved = evaluate_constant(node, [grid.codes, *map(_optional, rest)], opsets=self.module.opsets)[0]
+        return Grid(moved, grid.scale, grid.zero_point)
+
+
+def _optional(operand: Operand) -> Array | None:
+    return None if operand is None else _plain(operand)
+
+
+def _plain(value: Array | Grid | Pending) -> Array:
+    return value if isinstance(value, np.ndarray) else value.real()
+
+
+def _parameters(node: Node, operands: Sequence[Operand], rank: int, length: int | None) -> tuple[Array, Array]:
+    """Scale and zero point, shaped to broadcast against a tensor of `rank` dimensions."""
+    scale = np.asarray(operands[1], np.float32)
+    zero = np.zeros((), np.int32) if len(operands) < 3 or operands[2] is None else np.asarray(operands[2])
+    zero = zero.astype(np.int32)
+    if scale.ndim > 1 or node.attribute("block_size", 0):
+        raise QirError(f"node {node.name!r}: blocks of scales are not covered by the integer reference")
+    if scale.ndim == 1 and scale.size > 1:
+        axis = node.attribute("axis", 1) % rank
+        shape = [1] * rank
+        shape[axis] = -1
+        if length is not None and scale.size != length:
+            raise QirError(f"node {node.name!r}: {scale.size} scales for {length} channels")
+        return scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero.reshape(())
+    return scale.reshape(()), zero.reshape(())
+
+
+def _quantize(node: Node, operands: Sequence[Operand]) -> Array:
+    value = operands[0]
+    dtype = np.asarray(operands[2]).dtype if len(operands) > 2 and operands[2] is not None else np.dtype(np.uint8)
+    rank = value.codes.ndim if isinstance(value, Grid) else value.ndim if isinstance(value, np.ndarray) else 0
+    scale, zero = _parameters(node, operands, max(rank, 1), None)
+    if isinstance(value, Pending):
+        return value.quantize(np.float32(scale), int(zero), dtype).astype(dtype)
+    if isinstance(value, Grid) and value.per_tensor() == (np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])):
+        limits = np.iinfo(dtype)
+        return np.clip(value.codes, limits.min, limits.max).astype(dtype)
+    assert value is not None  # noqa: S101 - QuantizeLinear's first operand is required
+    return quantized(_plain(value), scale, zero, dtype).astype(dtype)
+
+
+def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid:
+    codes = np.asarray(operands[0])
+    axis = node.attribute("axis", 1)
+    length = codes.shape[axis] if codes.ndim and -codes.ndim <= axis < codes.ndim else None
+    scale, zero = _parameters(node, operands, max(codes.ndim, 1), length)
+    return Grid(codes.astype(np.int32), scale, zero)

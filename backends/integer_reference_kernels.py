@@ -1,0 +1,249 @@
+"""Kernels of the integer reference: one function per ONNX operator, on codes.
+
+A kernel takes the node and its operands and returns the result, or None when these operands have no integer
+arithmetic; the executor then computes the node on floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from qir.backends.integer_reference_resize import nearest_indices
+from qir.backends.integer_reference_values import (
+    Grid,
+    Pending,
+    accumulated,
+    added,
+    averaged,
+    global_average,
+    multiplied,
+    rescaled,
+)
+from qir.backends.integer_reference_windows import Window
+from qir.graph import Node
+from qir.tensor import Array
+
+Operand: TypeAlias = "Array | Grid | Pending | None"
+Kernel: TypeAlias = Callable[[Node, Sequence[Operand]], "Array | Grid | Pending | None"]
+
+
+def conv(node: Node, operands: Sequence[Operand]) -> Pending | None:
+    """Conv (grouped, depthwise, dilated; any rank): exact sum of (q - zp)·w plus the int32 bias."""
+    data, weight, bias = _three(operands)
+    scales = _product_scale(data, weight, axis=0)
+    if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
+        return None
+    codes, kernel = data.centred(), weight.centred()
+    window = Window.of(node, codes.shape[2:], kernel.shape[2:])
+    columns = window.elements(window.padded(codes, 0))
+    groups, (batch, _), spatial = node.attribute("group", 1), codes.shape[:2], columns[0].shape[2:]
+    stacked = np.stack(columns, axis=2).reshape(batch, groups, -1, int(np.prod(spatial))).astype(np.float64)
+    total = kernel.reshape(groups, kernel.shape[0] // groups, -1).astype(np.float64) @ stacked
+    total = total.reshape(batch, kernel.shape[0], *spatial)
+    return _with_bias(total, scales.reshape(-1, *(1,) * len(spatial)), bias, node)
+
+
+def conv_transpose(node: Node, operands: Sequence[Operand]) -> Pending | None:
+    """ConvTranspose without output_shape: every product is added where it lands."""
+    data, weight, bias = _three(operands)
+    scales = _product_scale(data, weight, axis=1)
+    if scales is None or node.attribute("output_shape") or node.attribute("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    if not isinstance(data, Grid) or not isinstance(weight, Grid):
+        return None
+    codes, kernel = data.centred().astype(np.float64), weight.centred().astype(np.float64)
+    groups, rank = node.attribute("group", 1), codes.ndim - 2
+    if scales.size > 1 and groups > 1:
+        return None
+    window = Window.of(node, codes.shape[2:], kernel.shape[2:])
+    extra = tuple(node.attribute("output_padding") or (0,) * rank)
+    reach = [d * (k - 1) + 1 for d, k in zip(window.dilations, window.kernel, strict=True)]
+    full = [(n - 1) * s + r + e for n, s, r, e in zip(codes.shape[2:], window.strides, reach, extra, strict=True)]
+    total = np.zeros((codes.shape[0], kernel.shape[1] * groups, *full))
+    places = Window(window.kernel, window.strides, window.dilations, (0,) * rank, (0,) * rank)
+    images = codes.reshape(codes.shape[0], groups, -1, *codes.shape[2:])
+    taps = kernel.reshape(groups, -1, kernel.shape[1], int(np.prod(window.kernel)))
+    for tap, place in enumerate(places.elements(total)):
+        part = np.einsum("ngi...,gio->ngo...", images, taps[..., tap])
+        place[tuple(map(slice, (None, None, *codes.shape[2:])))] += part.reshape(codes.shape[0], -1, *codes.shape[2:])
+    inner = tuple(slice(b, n - e) for b, e, n in zip(window.begin, window.end, full, strict=True))
+    return _with_bias(total[(slice(None), slice(None), *inner)], scales.reshape(-1, *(1,) * rank), bias, node)
+
+
+def gemm(node: Node, operands: Sequence[Operand]) -> Pending | None:
+    """Gemm with alpha = beta = 1: exact sums plus the int32 bias."""
+    data, weight, bias = _three(operands)
+    transposed = bool(node.attribute("transB", 0))
+    scales = _product_scale(data, weight, axis=0 if transposed else 1)
+    if scales is None or node.attribute("alpha", 1.0) != 1.0 or node.attribute("beta", 1.0) != 1.0:
+        return None
+    if not isinstance(data, Grid) or not isinstance(weight, Grid):
+        return None
+    left, right = data.centred().astype(np.float64), weight.centred().astype(np.float64)
+    total = (left.T if node.attribute("transA", 0) else left) @ (right.T if transposed else right)
+    return _with_bias(total, scales, bias, node)
+
+
+def matmul(node: Node, operands: Sequence[Operand]) -> Pending | None:
+    """MatMul of two grids, the second a weight or an activation."""
+    data, weight, _ = _three(operands)
+    axis = -1 if isinstance(weight, Grid) and weight.codes.ndim > 1 else 0
+    scales = _product_scale(data, weight, axis=axis)
+    if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
+        return None
+    total = data.centred().astype(np.float64) @ weight.centred().astype(np.float64)
+    return accumulated(np.asarray(total), scales, node.name)
+
+
+def add(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
+    """Add of two grids."""
+    first, second, _ = _three(operands)
+    return added(first, second) if isinstance(first, Grid) and isinstance(second, Grid) else None
+
+
+def multiply(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
+    """Mul of two grids."""
+    first, second, _ = _three(operands)
+    return multiplied(first, second) if isinstance(first, Grid) and isinstance(second, Grid) else None
+
+
+def concat(node: Node, operands: Sequence[Operand]) -> Grid | Pending | None:
+    """Concat of equal grids moves codes; codes of different grids are rescaled to the output's grid."""
+    grids = [operand for operand in operands if isinstance(operand, Grid)]
+    axis = node.attribute("axis")
+    if len(grids) != len(operands) or any(grid.per_tensor() is None for grid in grids):
+        return None
+    if any(grid.per_tensor() != grids[0].per_tensor() for grid in grids):
+        return rescaled(np.concatenate([grid.real() for grid in grids], axis))
+    return Grid(np.concatenate([grid.codes for grid in grids], axis), grids[0].scale, grids[0].zero_point)
+
+
+def relu(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
+    """Relu of a pending result: a lower bound of its codes at the zero point."""
+    return operands[0].clipped(0.0, np.inf) if isinstance(operands[0], Pending) else None
+
+
+def clip(node: Node, operands: Sequence[Operand]) -> Array | Pending | None:
+    """Clip of codes, or of a pending result: bounds of its codes."""
+    value, low, high = _three(operands)
+    if isinstance(value, Pending):
+        bounds = [
+            float(bound.reshape(-1)[0]) if isinstance(bound, np.ndarray) and bound.size else default
+            for bound, default in ((low, node.attribute("min", -np.inf)), (high, node.attribute("max", np.inf)))
+        ]
+        return value.clipped(*bounds)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        limits = np.iinfo(value.dtype)
+        lowest = low if isinstance(low, np.ndarray) else limits.min
+        return np.asarray(np.clip(value, lowest, high if isinstance(high, np.ndarray) else limits.max))
+    return None
+
+
+def max_pool(node: Node, operands: Sequence[Operand]) -> Array | Grid | None:
+    """MaxPool of codes or of a grid (quantization is monotone: the largest code is the largest value)."""
+    value = operands[0]
+    if len(node.results) > 1:
+        return None
+    if isinstance(value, Grid) and value.per_tensor() is not None:
+        return Grid(_largest(node, value.codes), value.scale, value.zero_point)
+    return _largest(node, value) if isinstance(value, np.ndarray) and value.dtype.kind in "iu" else None
+
+
+def _largest(node: Node, codes: Array) -> Array:
+    window = Window.of(node, codes.shape[2:], node.attribute("kernel_shape"))
+    return np.asarray(np.maximum.reduce(window.elements(window.padded(codes, np.iinfo(codes.dtype).min))))
+
+
+def average_pool(node: Node, operands: Sequence[Operand]) -> Pending | None:
+    """AveragePool of a grid: float32 sum of the window's values in order, divided by their count."""
+    value = operands[0]
+    if not isinstance(value, Grid):
+        return None
+    window = Window.of(node, value.codes.shape[2:], node.attribute("kernel_shape"))
+    total = np.add.reduce(window.elements(window.padded(value.real(), np.float32(0))), dtype=np.float32)
+    inside = np.ones((1, 1, *value.codes.shape[2:]), np.float32)
+    count = sum(window.elements(window.padded(inside, np.float32(node.attribute("count_include_pad", 0)))))
+    return averaged(np.asarray(total / count, np.float32))
+
+
+def global_average_pool(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
+    """GlobalAveragePool of a grid."""
+    value = operands[0]
+    if not isinstance(value, Grid) or (grid := value.per_tensor()) is None:
+        return None
+    axes = tuple(range(2, value.codes.ndim))
+    total = value.centred().sum(axis=axes, keepdims=True, dtype=np.int64)
+    return global_average(total, grid[0], int(np.prod(value.codes.shape[2:])))
+
+
+def resize(node: Node, operands: Sequence[Operand]) -> Grid | None:
+    """Resize with mode nearest: codes are copied."""
+    value = operands[0]
+    if not isinstance(value, Grid) or value.per_tensor() is None or node.attribute("mode", "nearest") != "nearest":
+        return None
+    constants = [operand if isinstance(operand, np.ndarray) else None for operand in (*operands, None, None, None)[2:4]]
+    indices = nearest_indices(node, value.codes.shape, *constants)
+    return None if indices is None else Grid(value.codes[np.ix_(*indices)], value.scale, value.zero_point)
+
+
+def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
+    first, second, third = (*operands, None, None, None)[:3]
+    return first, second, third
+
+
+def _product_scale(data: Operand, weight: Operand, axis: int) -> Array | None:
+    """float32 s_x·s_w, [1] or [output channels]; None when the operands are no such grids."""
+    if not isinstance(data, Grid) or not isinstance(weight, Grid) or data.per_tensor() is None:
+        return None
+    scale = data.scale.reshape(-1)[0]
+    if weight.scale.size == 1:
+        return np.asarray(scale * weight.scale.reshape(1), np.float32)
+    full = np.moveaxis(np.broadcast_to(weight.scale, weight.codes.shape), axis, 0)
+    channels = full.reshape(full.shape[0], -1)
+    return np.asarray(scale * channels[:, 0], np.float32) if (channels == channels[:, :1]).all() else None
+
+
+def _with_bias(total: Array, scales: Array, bias: Operand, node: Node) -> Pending | None:
+    if isinstance(bias, Grid):
+        codes = bias.centred().astype(np.float64)
+        total = total + (codes if total.ndim == 2 else codes.reshape(-1, *(1,) * (total.ndim - 2)))
+    elif bias is not None:
+        return None
+    return accumulated(total, scales, node.name)
+
+
+KERNELS: dict[str, Kernel] = {
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "Add": add,
+    "Mul": multiply,
+    "Concat": concat,
+    "Relu": relu,
+    "Clip": clip,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average_pool,
+    "Resize": resize,
+}
+"""Kernel of each ONNX operator with integer arithmetic."""
+
+MOVES = frozenset(
+    {
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+        "Dropout",
+        "Slice",
+        "DepthToSpace",
+        "SpaceToDepth",
+    }
+)
+"""Operators that only move elements: they are applied to codes as they stand."""

@@ -1,0 +1,56 @@
+"""Nearest-neighbour resizing: which source index every output index copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from qir.graph import Node
+from qir.tensor import Array
+
+_ROUND: dict[str, Callable[[Array], Array]] = {
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def nearest_indices(node: Node, shape: Sequence[int], scales: Array | None, sizes: Array | None) -> list[Array] | None:
+    """Source indices of each axis, or None for a coordinate mode that is not covered.
+
+    Args:
+        node: an ONNX Resize node with mode nearest.
+        shape: shape of its input.
+        scales: its third operand, float32 [rank], or None.
+        sizes: its fourth operand, int64 [rank], or None.
+    """
+    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
+    rounding = node.attribute("nearest_mode", "round_prefer_floor")
+    if node.attribute("axes") or mode not in _COORDINATES:
+        return None
+    if scales is None or not scales.size:
+        if sizes is None:
+            return None
+        outputs = [int(size) for size in sizes]
+        factors = [output / size for output, size in zip(outputs, shape, strict=True)]
+    else:
+        factors = [float(scale) for scale in scales]
+        outputs = [int(np.floor(size * factor)) for size, factor in zip(shape, factors, strict=True)]
+    found = []
+    for size, output, factor in zip(shape, outputs, factors, strict=True):
+        if size == output:
+            found.append(np.arange(size))
+            continue
+        place = _COORDINATES[mode](np.arange(output, dtype=np.float64), factor, size, output)
+        found.append(np.clip(_ROUND[rounding](place), 0, size - 1).astype(np.int64))
+    return found
+
+
+_COORDINATES: dict[str, Callable[[Array, float, int, int], Array]] = {
+    "half_pixel": lambda x, factor, size, output: (x + 0.5) / factor - 0.5,  # noqa: ARG005
+    "pytorch_half_pixel": lambda x, factor, size, output: (x + 0.5) / factor - 0.5 if output > 1 else x * 0,  # noqa: ARG005
+    "asymmetric": lambda x, factor, size, output: x / factor,  # noqa: ARG005
+    "align_corners": lambda x, factor, size, output: x * (size - 1) / (output - 1) if output > 1 else x * 0,  # noqa: ARG005
+}

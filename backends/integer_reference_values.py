@@ -1,0 +1,178 @@
+"""Values of the integer reference: codes on a grid, results that wait for their output grid, and requantization.
+
+A result of integer arithmetic has no codes before its QuantizeLinear names scale and zero point. Until then it is
+`Pending`: it knows its exact integers and how they become codes, in the float32 steps of ONNX Runtime's fused kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from qir.errors import DataError
+from qir.tensor import Array
+
+INT32_LIMIT = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Integer codes with their grid: value = (codes - zero_point) * scale.
+
+    Attributes:
+        codes: int32, any shape.
+        scale: float32, broadcastable to `codes`.
+        zero_point: int32, broadcastable to `codes`.
+    """
+
+    codes: Array
+    scale: Array
+    zero_point: Array
+
+    def centred(self) -> Array:
+        """Codes minus zero point: int32."""
+        return np.asarray(self.codes - self.zero_point, np.int32)
+
+    def real(self) -> Array:
+        """The float32 values, as DequantizeLinear gives them."""
+        return np.asarray(self.centred().astype(np.float32) * self.scale, np.float32)
+
+    def per_tensor(self) -> tuple[np.float32, int] | None:
+        """Scale and zero point when there is one of each, else None."""
+        if self.scale.size != 1 or self.zero_point.size != 1:
+            return None
+        return np.float32(self.scale.reshape(-1)[0]), int(self.zero_point.reshape(-1)[0])
+
+
+Round: TypeAlias = Callable[[np.float32, int], Array]
+"""From output scale and zero point to rounded codes before saturation, float32 or float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """The result of integer arithmetic before its output grid is known.
+
+    Attributes:
+        round_to: codes before saturation for an output grid.
+        real: the float32 values, for a float consumer.
+        low, high: bounds of the values (Relu, Clip); they become bounds of the codes.
+    """
+
+    round_to: Round
+    real: Callable[[], Array]
+    low: float = -np.inf
+    high: float = np.inf
+
+    def clipped(self, low: float, high: float) -> Pending:
+        """The result of a Relu or Clip."""
+        bounded = partial(_clip, self.real, low, high)
+        return replace(self, real=bounded, low=max(self.low, low), high=min(self.high, high))
+
+    def quantize(self, scale: np.float32, zero_point: int, dtype: np.dtype[Any]) -> Array:
+        """Codes of an output grid with saturation to `dtype`: int32."""
+        codes = self.round_to(scale, zero_point)
+        limits = np.iinfo(dtype)
+        low = max(float(limits.min), float(np.rint(np.float32(self.low) / scale)) + zero_point)
+        high = min(float(limits.max), float(np.rint(np.float32(self.high) / scale)) + zero_point)
+        return np.clip(codes, low, high).astype(np.int32)
+
+
+def _clip(real: Callable[[], Array], low: float, high: float) -> Array:
+    return np.clip(real(), np.float32(low), np.float32(high))
+
+
+def accumulated(total: Array, scale: Array, where: str) -> Pending:
+    """The result of a sum of products: q = rint(float32(acc) · float32(s_x·s_w / s_y)) + zp, half to even.
+
+    Args:
+        total: exact integers, any integer or float64 array.
+        scale: float32 s_x·s_w, broadcastable to `total`.
+        where: the node, for the message.
+
+    Raises:
+        DataError: a sum leaves int32, so integer kernels would wrap around.
+    """
+    if total.size and max(-float(total.min()), float(total.max()) + 1) > INT32_LIMIT:
+        raise DataError(
+            f"node {where!r}: an accumulator reaches {np.abs(total).max():.0f} and leaves int32; "
+            "use fewer bits or reduce_range for this layer"
+        )
+    values = total.astype(np.float32)
+
+    def round_to(output_scale: np.float32, zero_point: int) -> Array:
+        return np.asarray(np.rint(values * (scale / output_scale).astype(np.float32)) + zero_point)
+
+    return Pending(round_to, lambda: np.asarray(values * scale, np.float32))
+
+
+def added(first: Grid, second: Grid) -> Pending | None:
+    """The sum of two tensors: ratios of scales in float32, one fused multiply-add each; None for grids per channel.
+
+    q = rint(fma(a, s_a/s_y, fma(b, s_b/s_y, zp_y - (s_a/s_y·zp_a + s_b/s_y·zp_b)))).
+    """
+    left, right = first.per_tensor(), second.per_tensor()
+    if left is None or right is None:
+        return None
+    (scale_a, zero_a), (scale_b, zero_b) = left, right
+
+    def round_to(scale: np.float32, zero_point: int) -> Array:
+        ratio_a, ratio_b = np.float32(scale_a / scale), np.float32(scale_b / scale)
+        fixed = np.float32(zero_point) - (ratio_a * np.float32(zero_a) + ratio_b * np.float32(zero_b))
+        return np.rint(_fma(first.codes, ratio_a, _fma(second.codes, ratio_b, np.asarray(fixed))))
+
+    return Pending(round_to, lambda: first.real() + second.real())
+
+
+def multiplied(first: Grid, second: Grid) -> Pending | None:
+    """The product of two tensors: q = rint(float32(a·b) · (s_a·s_b/s_y) + zp); None for grids per channel."""
+    left, right = first.per_tensor(), second.per_tensor()
+    if left is None or right is None:
+        return None
+    product = (first.centred() * second.centred()).astype(np.float32)
+
+    def round_to(scale: np.float32, zero_point: int) -> Array:
+        ratio = np.float32(np.float32(left[0] * right[0]) / scale)
+        return np.asarray(np.rint(product * ratio + np.float32(zero_point)))
+
+    return Pending(round_to, lambda: first.real() * second.real())
+
+
+def averaged(values: Array) -> Pending:
+    """A float32 mean of window values: q = rint(mean / s_y + zp)."""
+
+    def round_to(scale: np.float32, zero_point: int) -> Array:
+        return np.asarray(np.rint(values / scale + np.float32(zero_point)))
+
+    return Pending(round_to, lambda: values)
+
+
+def rescaled(values: Array) -> Pending:
+    """Dequantized float32 values of several grids: q = rint(value / s_y) + zp."""
+    return Pending(lambda scale, zero_point: np.asarray(np.rint(values / scale) + zero_point), lambda: values)
+
+
+def global_average(total: Array, scale: np.float32, count: int) -> Pending:
+    """A mean over the whole image: exact integer sum, then q = rint(float32(sum) · (s_x / (s_y·count))) + zp."""
+    values = total.astype(np.float32)
+
+    def round_to(output_scale: np.float32, zero_point: int) -> Array:
+        multiplier = np.float32(scale / np.float32(output_scale * np.float32(count)))
+        return np.asarray(np.rint(values * multiplier) + zero_point)
+
+    return Pending(round_to, lambda: np.asarray(values * np.float32(scale / np.float32(count)), np.float32))
+
+
+def quantized(real: Array, scale: Array, zero_point: Array, dtype: np.dtype[Any]) -> Array:
+    """QuantizeLinear of float32 values: clip(rint(x / s) + zp), true division, int32 codes."""
+    limits = np.iinfo(dtype)
+    codes = np.rint(real.astype(np.float32) / scale) + zero_point
+    return np.asarray(np.clip(codes, limits.min, limits.max), np.int32)
+
+
+def _fma(factor: Array, ratio: np.float32, addend: Array) -> Array:
+    """float32 fused multiply-add: the product of two float32 is exact in float64."""
+    return (factor.astype(np.float64) * np.float64(ratio) + addend.astype(np.float64)).astype(np.float32)

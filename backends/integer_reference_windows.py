@@ -1,0 +1,89 @@
+"""Sliding windows of convolution and pooling for any number of spatial dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from qir.graph import Node
+from qir.tensor import Array
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution or pooling node.
+
+    Attributes:
+        kernel, strides, dilations: one entry per spatial dimension.
+        begin, end: padding before and after, one entry per spatial dimension.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+
+    @staticmethod
+    def of(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Window:
+        """The geometry of a node with the attributes of ONNX's Conv and pooling operators.
+
+        Args:
+            node: the node.
+            spatial: spatial dimensions of its input.
+            kernel: spatial dimensions of its kernel.
+        """
+        rank = len(spatial)
+        strides = tuple(node.attribute("strides") or (1,) * rank)
+        dilations = tuple(node.attribute("dilations") or (1,) * rank)
+        auto = node.attribute("auto_pad", "NOTSET")
+        pads = tuple(node.attribute("pads") or (0,) * (2 * rank))
+        begin, end = pads[:rank], pads[rank:]
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            extents = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+            total = [
+                max((-(-size // s) - 1) * s + extent - size, 0)
+                for size, s, extent in zip(spatial, strides, extents, strict=True)
+            ]
+            small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+            begin, end = (small, large) if auto == "SAME_UPPER" else (large, small)
+        window = Window(tuple(kernel), strides, dilations, begin, end)
+        return window._ceiled(spatial) if node.attribute("ceil_mode", 0) else window
+
+    def _ceiled(self, spatial: Sequence[int]) -> Window:
+        """More padding at the end, so that the last partial window is taken when it starts inside the image."""
+        end = []
+        for axis, size in enumerate(spatial):
+            padded = size + self.begin[axis] + self.end[axis]
+            extent, stride = self._extent(axis), self.strides[axis]
+            count = -(-(padded - extent) // stride) + 1
+            if (count - 1) * stride >= size + self.begin[axis]:
+                count -= 1
+            end.append(self.end[axis] + max((count - 1) * stride + extent - padded, 0))
+        return Window(self.kernel, self.strides, self.dilations, self.begin, tuple(end))
+
+    def _extent(self, axis: int) -> int:
+        return self.dilations[axis] * (self.kernel[axis] - 1) + 1
+
+    def padded(self, array: Array, value: Any) -> Array:
+        """[N, C, spatial...] with the padding filled with `value`."""
+        widths = [(0, 0), (0, 0), *zip(self.begin, self.end, strict=True)]
+        return np.pad(array, widths, constant_values=value) if any(map(any, widths)) else array
+
+    def elements(self, padded: Array) -> list[Array]:
+        """One strided view [N, C, out...] per kernel element, in C order of the kernel."""
+        counts = [
+            (padded.shape[2 + axis] - self._extent(axis)) // stride + 1 for axis, stride in enumerate(self.strides)
+        ]
+        views = []
+        for offsets in product(*map(range, self.kernel)):
+            places = [
+                slice(offset * dilation, offset * dilation + (count - 1) * stride + 1, stride)
+                for offset, dilation, count, stride in zip(offsets, self.dilations, counts, self.strides, strict=True)
+            ]
+            views.append(padded[(slice(None), slice(None), *places)])
+        return views
