@@ -9,19 +9,11 @@ from typing import ClassVar
 from qir.attributes import Attribute
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.passes.constants import erase
+from qir.ops import op_of
+from qir.passes.constants import erase, is_standard
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Tensor
 
-_RANDOM = {
-    "Bernoulli",
-    "Dropout",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-}
 _SMALL = 64
 
 
@@ -64,7 +56,7 @@ def _merge(graph: Graph) -> bool:
 
 
 def _key(node: Node) -> Hashable | None:
-    if node.domain not in {"", "ai.onnx"} or node.op in _RANDOM or node.subgraphs():
+    if node.domain not in {"", "ai.onnx"} or is_standard(node, "Dropout") or op_of(node).is_random or node.subgraphs():
         return None
     attributes = tuple((name, _attribute_key(value)) for name, value in sorted(node.attributes.items()))
     names = tuple(bool(value.name) for value in node.results)

@@ -10,14 +10,13 @@ import numpy as np
 from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.module import Module
+from qir.ops import op_of
 from qir.passes.constants import array_of, constant_of, erase, frozen, is_standard
 from qir.passes.fold_reshape import computed_dims
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
-_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
-_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 _ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "EyeLike", "OneHot"}
 
 
@@ -86,7 +85,8 @@ class FoldConstants(Pass):
 
 
 def _may_fold(node: Node) -> bool:
-    if node.domain not in {"", "ai.onnx"} or node.op in _QUANTIZERS | _RANDOM or is_standard(node, "Constant"):
+    op = op_of(node)
+    if node.domain not in {"", "ai.onnx"} or op.is_quantize or op.is_dequantize or op.is_random:
         return False
     if node.subgraphs() or any(attribute.reference for attribute in node.attributes.values()):
         return False
