@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import stat
@@ -67,13 +68,26 @@ def _read(path: Path) -> bytes:
 
 def _load(data: bytes, folder: Path | None, where: str) -> Module:
     try:
-        return _decode(data, folder)
+        with _no_collection():
+            return _decode(data, folder)
     except QirError as error:
         raise ModelFileError(f"{where}: {error}") from error
     except DecodeError:
         raise ModelFileError(f"{where}: no ONNX model, truncated, or nested too deeply") from None
     except RecursionError:
         raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection: reading makes many objects and no garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _decode(data: bytes, folder: Path | None) -> Module:

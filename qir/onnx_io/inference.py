@@ -11,7 +11,7 @@ from google.protobuf.message import Error as ProtobufError
 from qir.errors import QirError
 from qir.graph import QIR_DOMAIN, Graph
 from qir.module import Module
-from qir.node import FAKE_QUANT, Value
+from qir.node import FAKE_QUANT, Node, Value
 from qir.onnx_io.tensors import write_tensor
 from qir.onnx_io.type_protos import TypeReader, write_type
 from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
@@ -86,16 +86,31 @@ def _infer(module: Module, pieces: list[Piece], tensors: Iterable[tuple[str, Ten
     _apply(module.graph, found.graph, TypeReader())
 
 
+_DIVISORS = ("strides", "group", "blocksize", "num_outputs", "dilations", "num_heads", "block_size")
+
+
 def _is_hazardous(graph: Graph) -> bool:
-    """Whether inference would divide by an attribute that is zero."""
-    for node in graph.walk():
-        for name in ("strides", "group", "blocksize", "num_outputs", "dilations", "num_heads", "block_size"):
-            attribute = node.attributes.get(name)
-            if attribute is not None and (
-                attribute.value == 0 or (isinstance(attribute.value, tuple) and 0 in attribute.value)
-            ):
-                return True
-    return False
+    """Whether ONNX's inference would end the process: it divides by attributes and trusts the rank of some weights."""
+    return any(_divides_by_zero(node) or _trusts_rank(node) for node in graph.walk())
+
+
+def _divides_by_zero(node: Node) -> bool:
+    attributes = node._attributes
+    if not attributes:
+        return False
+    values = [attributes[name].value for name in _DIVISORS if name in attributes]
+    return any(value == 0 or (isinstance(value, tuple) and 0 in value) for value in values)
+
+
+def _trusts_rank(node: Node) -> bool:
+    """Whether a convolution takes its kernel from a weight that is no constant of the same rank as the data."""
+    if "Conv" not in node.op or "kernel_shape" in node._attributes:
+        return False
+    data, weight = node.input(0), node.input(1)
+    if data is None or weight is None:
+        return True
+    ranks = [v._type.rank if isinstance(v._type, TensorType) else None for v in (data, weight)]
+    return ranks[1] is None or ranks[1] < 3 or ranks[0] not in (None, ranks[1])
 
 
 def _apply(graph: Graph, proto: onnx.GraphProto, types: TypeReader) -> None:

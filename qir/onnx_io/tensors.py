@@ -29,6 +29,7 @@ _TYPED_FIELD = {
     DType.UINT64: "uint64_data",
     DType.UINT32: "uint64_data",
 }
+_COMPLEX = (DType.COMPLEX64, DType.COMPLEX128)
 _FIELD_DTYPE = {
     "float_data": np.float32,
     "double_data": np.float64,
@@ -100,16 +101,31 @@ def _make(stored: StoredTensor, folder: DataFolder) -> Tensor:
     if header.data_location == onnx.TensorProto.EXTERNAL:
         stored.raw = folder.view(header, None if dtype.bits == 0 else byte_size(dtype, shape))
         stored.is_external = True
-    if stored.raw is not None and len(stored.raw) != byte_size(dtype, shape) and not header.HasField("segment"):
-        raise ModelFileError(
-            f"tensor {name!r}: {dtype} of shape {shape} takes {byte_size(dtype, shape)} bytes, the file has "
-            f"{len(stored.raw)}: it is damaged"
-        )
+    if not header.HasField("segment"):
+        _check_length(stored, dtype, shape)
     tensor = Tensor(dtype, shape, lambda: _read_elements(stored, dtype, shape), name=name, source=stored)
     tensor.doc_string = text(header.doc_string)
     tensor.metadata, _ = read_metadata(header.metadata_props)
     tensor.opaque = unmodelled(header)
     return tensor
+
+
+def _check_length(stored: StoredTensor, dtype: DType, shape: tuple[int, ...]) -> None:
+    header = stored.header
+    if dtype is DType.STRING:
+        unit, expected, found = "strings", math.prod(shape), len(header.string_data)
+    elif stored.raw is not None or header.HasField("raw_data"):
+        unit, expected = "bytes", byte_size(dtype, shape)
+        found = len(header.raw_data if stored.raw is None else stored.raw)
+    else:
+        name = _TYPED_FIELD.get(dtype, "int32_data")
+        count = math.prod(shape) * (2 if dtype in _COMPLEX else 1)
+        unit, found = f"entries of {name}", len(getattr(header, name))
+        expected = byte_size(dtype, shape) if dtype.bits < 8 else count
+    if found != expected:
+        raise ModelFileError(
+            f"tensor {header.name!r}: {dtype} of shape {shape} takes {expected} {unit}, the file has {found}: it is damaged"
+        )
 
 
 def read_sparse(proto: onnx.SparseTensorProto, folder: DataFolder) -> Tensor:
@@ -159,7 +175,7 @@ def _decode(stored: StoredTensor, dtype: DType, shape: tuple[int, ...]) -> Array
     name = _TYPED_FIELD.get(dtype, "int32_data")
     values = np.array(getattr(header, name), _FIELD_DTYPE[name])
     target = numpy_dtype(dtype)
-    if dtype in (DType.COMPLEX64, DType.COMPLEX128):
+    if dtype in _COMPLEX:
         return values.view(target).reshape(shape)
     if dtype.bits < 8:
         return decode_bytes(values.astype(np.uint8).tobytes(), dtype, shape)
