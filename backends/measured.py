@@ -1,4 +1,7 @@
-"""Timing single layers in ONNX Runtime, and predicting a whole network's latency from them."""
+"""Timing single layers in ONNX Runtime, and predicting a whole network's latency from them.
+
+Sessions run on the calling thread, and its processor time is read: other programs on a busy machine do not add to it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ FLOAT = (32, 32)
 INTEGER = (8, 8)
 _KINDS = {FLOAT: "float32", INTEGER: "int8"}
 FUSED = ("Relu", "Clip", "BatchNormalization")
-"""Ops that ONNX Runtime folds into the layer before them."""
+"""Ops that ONNX Runtime folds into the convolution before them."""
 REPEATS = 15
 WINDOW_SECONDS = 2e-3
 """Runs of one layer are repeated until a window this long is filled; a window's mean is one sample."""
@@ -83,7 +86,7 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     empty = OrtSession(_empty())
     sessions["", INTEGER] = lambda: empty.run({"x": np.zeros((1, 1), np.float32)})
     for node in _computing(module):
-        if node.op not in FUSED:
+        if not _is_fused(node):
             sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
     timings = interleaved(sessions, repeats)
     overhead = timings.pop(("", INTEGER)).microseconds
@@ -98,21 +101,30 @@ def interleaved(
     counts = {}
     for key, call in sessions.items():
         call()
-        start = time.perf_counter()
+        start = time.thread_time()
         call()
-        counts[key] = max(int(WINDOW_SECONDS / max(time.perf_counter() - start, 1e-7)), 1)
+        counts[key] = max(int(WINDOW_SECONDS / max(time.thread_time() - start, 1e-7)), 1)
     samples: dict[tuple[str, tuple[int, int]], list[float]] = {key: [] for key in sessions}
     for _ in range(repeats):
         for key, call in sessions.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             for _ in range(counts[key]):
                 call()
-            samples[key].append((time.perf_counter() - start) / counts[key] * 1e6)
+            samples[key].append((time.thread_time() - start) / counts[key] * 1e6)
     found = {}
     for key, values in samples.items():
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
         found[key] = Timing(float(median), float((high - low) / median))
     return found
+
+
+def _is_fused(node: Node) -> bool:
+    """Whether only ops that fold lie between a convolution and this node."""
+    source = node.input(0)
+    producer = None if source is None else source.producer
+    if node.op not in FUSED or producer is None:
+        return False
+    return producer.op == "Conv" or _is_fused(producer)
 
 
 def _computing(module: Module) -> Sequence[Node]:
