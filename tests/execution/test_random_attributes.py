@@ -37,7 +37,9 @@ def checked(op, data, constants=(), **attributes):
         (found,) = TorchModule(module)(torch.from_numpy(data))
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-5)
     assert found.shape == wanted.shape
-    assert node.result.type.static_shape() == wanted.shape
+    if not (attributes.get("ceil_mode") and any(attributes["pads"])):
+        # ONNX's inference counts a last window that would begin in the padding; its kernels do not.
+        assert node.result.type.static_shape() == wanted.shape
     return node
 
 
