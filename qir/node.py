@@ -29,7 +29,7 @@ class Clock:
 
     `version` advances with every write except writes of `bits` on fake-quant nodes, which advance `policy_version`.
     An analysis is valid as long as the counters it depends on have not moved. `verified` is what the verifier
-    remembers of its last success: the version it saw and the settings it checked against.
+    remembers of its last success: both versions it saw and the settings it checked against.
     """
 
     __slots__ = ("_counts", "names", "policy_version", "verified", "version")
@@ -37,7 +37,7 @@ class Clock:
     def __init__(self) -> None:
         self.version = 0
         self.policy_version = 0
-        self.verified: tuple[int, object] | None = None
+        self.verified: tuple[int, int, object] | None = None
         self.names: set[str] = set()
         self._counts: dict[str, int] = {}
 
@@ -203,6 +203,8 @@ class Value:
             self.owner.stamp = clock.version
         for node, _ in self._uses:
             node.stamp = clock.version
+            if node.is_fake_quant:
+                node.results[0]._type = None
 
     def __repr__(self) -> str:
         return f"%{self.name}: {self.type}"

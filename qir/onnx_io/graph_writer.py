@@ -118,6 +118,8 @@ class GraphWriter:
                     info.name = name
                 else:
                     _write_info(output, name, info)
+                    if outer is None and not info.HasField("type") and not isinstance(output.type, UnknownType):
+                        write_type(output.type, info.type)  # a network's outputs have types
             outputs = {value for value in graph.outputs if value is not None}
             _write_infos(_described(graph, names, outputs), names, proto.value_info)
         finally:
