@@ -5,7 +5,7 @@
 | `opset` | the module (or function) imports a version of the node's operator set, in which the op is not deprecated |
 | `arity` | as many operands and results as the schema allows; only optional operands are left out |
 | `attributes` | attributes are known to the schema and of its kind; required ones are there |
-| `operand-type`, `result-type` | types satisfy the schema's constraints; equal type variables are equal types |
+| `operand-type`, `result-type` | types satisfy the schema's constraints and agree with what ONNX infers |
 | `call` | a call of a model-local function passes no more than the function takes and returns |
 | `subgraph-results` | the branches of If return as many values, of the same element types, as the node has results |
 | `fake-quant` | bits are among the candidate widths, or one a channel; a valid quantized type follows |
@@ -119,6 +119,7 @@ def check_node(node: Node, scope: Scope) -> None:
     _check_attributes(node, schema)
     _check_types(node, schema)
     _check_branches(node)
+    _check_inferred(node, scope)
     _check_bias(node)
 
 
@@ -187,6 +188,38 @@ def _check_types(node: Node, schema: _Schema) -> None:
                 _fail(rule, node, f"{parameter.name} of type {found}", f"{parameter.type}{sorted(allowed or ())}")
             if allowed is not None and parameter.homogeneous and bound.setdefault(parameter.type, found) != found:
                 _fail(rule, node, f"{parameter.name} of type {found}", f"{bound[parameter.type]} as {parameter.type}")
+
+
+def _check_inferred(node: Node, scope: Scope) -> None:
+    """Result types agree with what ONNX infers from the operands, wherever both say something."""
+    from qir.ops import infer
+
+    if not node._inputs or node.subgraphs() or any(a.reference for a in node._attributes.values()):
+        return
+    try:
+        inferred = infer(node, scope.opsets)
+    except QirError as error:
+        raise VerifyError("result-type", f"node {node.name!r} ({node})", str(error), "operands that fit") from error
+    for value, expected in zip(node.results, inferred, strict=True):
+        if not _agree(value.type, expected):
+            _fail(
+                "result-type",
+                node,
+                f"%{value.name} of type {value.type}",
+                f"{expected}, which follows from the operands",
+            )
+
+
+def _agree(declared: Type, inferred: Type) -> bool:
+    if not isinstance(declared, TensorType) or not isinstance(inferred, TensorType):
+        return True
+    if declared.dtype is not inferred.dtype and DType.UNDEFINED not in {declared.dtype, inferred.dtype}:
+        return False
+    if declared.shape is None or inferred.shape is None:
+        return True
+    return len(declared.shape) == len(inferred.shape) and all(
+        a == b for a, b in zip(declared.shape, inferred.shape, strict=True) if isinstance(a, int) and isinstance(b, int)
+    )
 
 
 def _check_call(node: Node, function: Function) -> None:

@@ -46,29 +46,34 @@ def verify(module: Module, rules: OperandRules | None = None) -> None:
     """
     clock = module.clock
     settings = (module.ir_version, tuple(module.opsets.items()), tuple(module.functions))
-    since = clock.verified[0] if clock.verified is not None and clock.verified[1] == settings else -1
+    since, policy = -1, -1
+    if clock.verified is not None and clock.verified[2] == settings:
+        since, policy, _ = clock.verified
     for key, function in module.functions.items():
         _check_function(module, key, function)
     for graph in module.graphs:
         _Structure(module).check(graph)
     for graph, function in ((module.graph, None), *((f.graph, f) for f in module.functions.values())):
         scope = Scope(module, function)
-        for node in _changed(graph, since):
+        for node in _changed(graph, since, bits_too=policy != clock.policy_version):
             check_node(node, scope)
-    clock.verified = (clock.version, settings)
+    clock.verified = (clock.version, clock.policy_version, settings)
     if rules is not None:
         for node in module.graph.walk():
             check_operand_pairs(node, rules)
 
 
-def _changed(graph: Graph, since: int) -> Iterator[Node]:
-    """Nodes of a graph and its subgraphs, `return` nodes included, that changed after version `since`."""
+def _changed(graph: Graph, since: int, *, bits_too: bool) -> Iterator[Node]:
+    """Nodes of a graph and its subgraphs, `return` nodes included, that changed after version `since`.
+
+    With `bits_too` fake-quant nodes are among them: writes of bits leave no stamp.
+    """
     for node in graph:
-        if node.stamp > since:
+        if node.stamp > since or (bits_too and node.is_fake_quant):
             yield node
         if node._attributes:
             for inner in node.subgraphs():
-                yield from _changed(inner, since)
+                yield from _changed(inner, since, bits_too=bits_too)
     if graph.return_node.stamp > since:
         yield graph.return_node
 
@@ -137,7 +142,7 @@ class _Structure:
         if constant is None:
             if not value.is_input:
                 _fail("constant", value, "no tensor", "every constant of a graph holds a tensor")
-        elif value._type != constant.type and not _describes(value._type, constant.type):
+        elif value._type is not constant.type and not _describes(value._type, constant.type):
             _fail("constant", value, f"a tensor of type {constant.type}", f"{value._type}, the type of the value")
         self.listed += len(value._uses)
 
@@ -158,7 +163,7 @@ class _Structure:
                 )
             if not value._name:
                 _fail("unique-name", node, f"operand {index} has no name", "only values that nothing uses are nameless")
-            if value._name not in self.names[-1]:
+            if self.names[-1].get(value._name) is not value:
                 self._check_capture(node, value)
             self.operands += 1
         if node._attributes:
