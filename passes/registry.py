@@ -28,6 +28,7 @@ _PASSES = {
     "eliminate-identities": "eliminate_identities:EliminateIdentities",
     "equalize-activations": "equalize_activations:EqualizeActivations",
     "equalize-weights": "equalize_weights:EqualizeWeights",
+    "fit-bias": "fit_bias:FitBias",
     "fold-batchnorm": "fold_batchnorm:FoldBatchNorm",
     "fold-constants": "fold_constants:FoldConstants",
     "freeze-inputs": "freeze_inputs:FreezeInputs",
