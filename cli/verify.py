@@ -1,0 +1,79 @@
+"""`qir verify`: does an exported file compute what the integer reference computes?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from qir.passes.parity import ParityReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(verify)
+
+
+def verify(
+    model: Annotated[Path, typer.Argument(help="Exported network (QCDQ).")],
+    against: Annotated[Path | None, typer.Option(help="Float network: prints the noise of each layer.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Samples, .npy or .npz; normal noise without them.")] = None,
+) -> None:
+    """Run the integer reference and ONNX Runtime (fused, unfused, plain) and compare every code.
+
+    Exit code 0: the file keeps its promise; 1: it does not; 2: the input is wrong.
+
+    qir verify model.quant.onnx --against model.onnx --data x.npy
+    """
+    import qir
+    from qir.passes.parity import parity
+
+    float_network = None if against is None else qir.load(against)
+    report = parity(qir.load(model), data, against=float_network)
+    _print(report)
+    if not report.keeps_promise:
+        raise typer.Exit(1)
+
+
+def _print(report: ParityReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False)
+    engines = [name for name in report.first if name not in report.refused]
+    for column in ("layer", "kernel", "codes", *engines, "SQNR dB"):
+        table.add_column(column, justify="left" if column in ("layer", "kernel") else "right", overflow="fold")
+    for layer in report.layers:
+        wrong = [
+            f"{layer.mismatches[name]:,}" + (f" (±{layer.largest[name]})" if layer.mismatches[name] else "")
+            for name in engines
+        ]
+        noise = "" if layer.sqnr is None else f"{layer.sqnr:.1f}"
+        table.add_row(layer.node, layer.kernel, f"{layer.codes:,}", *wrong, noise)
+    console.print(table)
+    for name in engines:
+        console.print(_summary(report, name), soft_wrap=True)
+    for name, reason in report.refused.items():
+        console.print(f"{name}: refused: {reason}", soft_wrap=True)
+    for layer in report.layers:
+        if layer.reason:
+            console.print(f"on floats: {layer.node}: {layer.reason}", soft_wrap=True)
+    if report.float_nodes:
+        console.print(f"on floats in the integer reference: {', '.join(report.float_nodes)}", soft_wrap=True)
+    console.print("promise kept" if report.keeps_promise else "promise broken", style="bold")
+
+
+def _summary(report: ParityReport, engine: str) -> str:
+    wrong = sum(layer.mismatches[engine] for layer in report.layers)
+    total = sum(layer.codes for layer in report.layers)
+    flips = report.argmax_flips.get(engine)
+    line = f"{engine}: {wrong:,} of {total:,} codes differ ({wrong / total:.1e})"
+    line += "" if flips is None else f", argmax flips {flips} of {report.samples}"
+    first = report.first[engine]
+    if first is not None:
+        place = ",".join(map(str, first.index))
+        line += f"; first: {first.node} ({place}): {first.found}, reference {first.expected}"
+    return line

@@ -1,0 +1,86 @@
+"""`parity` and `qir verify`: what is compared, what is found, and the exit code."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import qir
+import qir.models
+from qir.cli.main import make_app
+from qir.errors import QirError
+from qir.passes.parity import parity
+from qir.tensor import Tensor
+
+parity_module = importlib.import_module("qir.passes.parity")
+
+
+def test_a_faithful_file_keeps_its_promise(exported) -> None:
+    network, module, _ = exported(0, 4, 5)
+    report = parity(module, network.images(8), against=network.module())
+    assert report.keeps_promise
+    assert report.samples == 8
+    assert not report.refused
+    assert all(layer.mismatches["fused"] == 0 for layer in report.layers if layer.promised)
+    assert all(layer.reason == "" for layer in report.layers if layer.kernel != "float")
+    assert {"border", "integer"} <= {layer.kernel for layer in report.layers}
+    noise = [layer.sqnr for layer in report.layers if layer.sqnr is not None]
+    assert len(noise) == len(report.layers)
+    assert min(noise) > 3
+
+
+def test_more_bits_give_less_noise(exported) -> None:
+    few, many = exported(1, 3, 3), exported(1, 8, 8)
+    noise = [
+        parity(module, network.images(8), against=network.module()).layers[-1].sqnr
+        for network, module, _ in (few, many)
+    ]
+    assert noise[1] > noise[0] + 10
+
+
+def test_a_layer_on_floats_is_named_with_its_reason(exported) -> None:
+    network, module, _ = exported(1, 8, 8)
+    report = parity(module, network.images(8))
+    floats = [layer for layer in report.layers if layer.kernel == "float"]
+    assert all(layer.reason and not layer.promised for layer in floats)
+
+
+def broken(module: qir.Module) -> qir.Module:
+    """The same network with one scale that is wrong by one percent."""
+    other = module.clone()
+    node = next(n for n in other.graph if n.op == "QuantizeLinear" and n.operands[0].producer is not None)
+    scale = other.graph.add_constant("wrong.scale", Tensor.of(node.input(1).constant.numpy() * np.float32(1.01)))
+    node.set_input(1, scale)
+    return other
+
+
+def test_a_file_that_computes_something_else_breaks_its_promise(exported, monkeypatch, tmp_path) -> None:
+    network, module, written = exported(0, 8, 8)
+    faithful = parity_module.expose_codes
+    monkeypatch.setattr(parity_module, "expose_codes", lambda m: faithful(broken(m)))
+    report = parity(module, network.images(4))
+    assert not report.keeps_promise
+    first = report.first["fused"]
+    assert first.node in {layer.node for layer in report.layers}
+    assert abs(first.found - first.expected) >= 1
+    assert len(first.index) == 4
+    result = CliRunner().invoke(make_app(), ["verify", str(written.model)])
+    assert result.exit_code == 1
+    assert f"first: {first.node} (" in result.output
+
+
+def test_the_command_prints_every_layer_and_exits_with_zero(exported, tmp_path) -> None:
+    network, _, written = exported(2, 4, 4)
+    np.save(tmp_path / "x.npy", network.images(6))
+    result = CliRunner().invoke(make_app(), ["verify", str(written.model), "--data", str(tmp_path / "x.npy")])
+    assert result.exit_code == 0, result.output
+    assert "promise kept" in result.output
+    assert "fused: 0 of" in result.output
+
+
+def test_a_float_network_is_bad_input() -> None:
+    with pytest.raises(QirError, match="no QCDQ export"):
+        parity(qir.load(qir.models.path("lenet")))
