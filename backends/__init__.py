@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from qir.backends.cost_models.base import CostModel as CostModel
     from qir.backends.cost_models.cost import Cost as Cost
     from qir.backends.cost_models.shape import ConvShape as ConvShape
+    from qir.backends.cost_table import CostTable as CostTable
+    from qir.backends.delay_table import DelayTable as DelayTable
+    from qir.backends.delay_table import read_delay_table as read_delay_table
+    from qir.backends.fitting import fit as fit
     from qir.backends.target import Target as Target
     from qir.backends.target import load_target as load_target
     from qir.backends.target import target_names as target_names
@@ -23,8 +27,12 @@ _HOME = {
     "ConvShape": "qir.backends.cost_models.shape",
     "Cost": "qir.backends.cost_models.cost",
     "CostModel": "qir.backends.cost_models.base",
+    "CostTable": "qir.backends.cost_table",
+    "DelayTable": "qir.backends.delay_table",
     "Target": "qir.backends.target",
+    "fit": "qir.backends.fitting",
     "load_target": "qir.backends.target",
+    "read_delay_table": "qir.backends.delay_table",
     "target_names": "qir.backends.target",
 }
 

@@ -1,16 +1,18 @@
 """Golden checks: cost models against published tables; one line a check, exit code 1 if one fails.
 
-python benchmarks/golden.py
+python benchmarks/golden.py [--measured]
 
 Each check is a function that yields (holds, line). Others append theirs to `CHECKS`.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,13 +140,31 @@ def _energy(terms: Floats, published: Floats) -> Iterator[Line]:
     yield bool(median <= 0.05), f"APQ BitFusion, {line} (median <= 5 %)"
 
 
+def measured_latency() -> Iterator[Line]:
+    """Whole networks timed in ONNX Runtime against the sum of their single layers, float32, one thread."""
+    import qir
+    from qir.backends.measured import predict_latency
+    from qir.models.builders import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        for network in ("lenet", "resnet-20", "mobilenet-v2"):
+            module = qir.load(export_onnx(network, Path(folder) / f"{network}.onnx"))
+            whole, predicted = predict_latency(module)
+            error = predicted / whole.microseconds - 1
+            line = f"{whole.microseconds:.0f} us measured, {predicted:.0f} us from single layers: {error:+.0%}"
+            yield abs(error) <= 0.25, f"ONNX Runtime, {network}: {line} (within 25 %)"
+
+
 CHECKS: list[Callable[[], Iterable[Line]]] = [haq_bit_serial, apq_bitfusion]
 
 
 def main() -> int:
     """Print every check; 1 when one falls short."""
     failed = 0
-    for check in CHECKS:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measured", action="store_true", help="also time networks on this machine (about a minute)")
+    checks = CHECKS + [measured_latency] * parser.parse_args().measured
+    for check in checks:
         for holds, line in check():
             failed += not holds
             print(f"{'ok  ' if holds else 'FAIL'} {line}", flush=True)
