@@ -16,14 +16,16 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.search.moves import Widths, neighbours, projected
-from qir.search.problem import Floats
+from qir.search.problem import Floats, Indices
 from qir.search.solvers.exhaustive import feasible_rows
+from qir.search.solvers.milp import Program
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
 
 _ENUMERABLE = 200_000
-_POOL = 4000
+_POOL = 3000
 _PARENTS = 6
+_SECONDS = 5.0
 _REFIT_GROWTH = 1.15
 _LARGEST_FIT = 400
 
@@ -70,12 +72,12 @@ class Candidates:
                 self._all = [tuple(int(i) for i in row) for row in rows]
 
     def first(self, count: int) -> list[Row]:
-        """Uniform widths as far as they are feasible, then random policies."""
+        """The least sensitive policy, uniform widths as far as they are feasible, then random policies."""
         problem = self._run.problem
         wishes = [
             [min(i, size - 1) for size in problem.tables.sizes] for i in range(max(problem.tables.sizes) - 1, -1, -1)
         ]
-        rows = [projected(self._run.completion, self._widths, wish) for wish in wishes]
+        rows = [_least_sensitive(self._run), *(projected(self._run.completion, self._widths, w) for w in wishes)]
         found = list(dict.fromkeys(r for r in rows if r is not None and problem.feasible(np.array([r]))[0]))[
             : count // 2
         ]
@@ -99,12 +101,22 @@ class Candidates:
         further = self._second_steps(steps, 3 * len(parents)) if steps else set()
         drawn = [row for row, _ in zip(self._sampler, range(64), strict=False)]
         rows = sorted(near | further | set(drawn))
+        if len(rows) > _POOL:
+            rows = [rows[i] for i in np.sort(self._run.generator.choice(len(rows), size=_POOL, replace=False))]
         good = self._run.problem.feasible(np.array(rows)) if rows else np.zeros(0, dtype=bool)
         return [row for row, fine in zip(rows, good, strict=True) if fine and not known(row)]
 
     def _second_steps(self, steps: list[Row], count: int) -> set[Row]:
         chosen = self._run.generator.choice(len(steps), size=min(count, len(steps)), replace=False)
         return {row for i in chosen for row in neighbours(self._run.problem, self._widths, steps[i])}
+
+
+def _least_sensitive(run: Run) -> Row | None:
+    """The exact optimum of the sensitivity, where there is one and it is found within seconds."""
+    tables = run.problem.tables
+    if tables.sensitivity is None:
+        return None
+    return Program(tables, tables.additive_budgets).minimise(tables.sensitivity, _SECONDS).row
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +141,8 @@ class Model:
 
     def __init__(self, run: Run) -> None:
         self._problem = run.problem
-        self._widths = Widths(run.problem)
+        table = np.nan_to_num(Widths(run.problem).table)
+        self._apart = np.abs(table[:, :, None] - table[:, None, :])
         self._shape = _SHAPES[0]
         self._chosen_at = 0.0
         self.fits = 0
@@ -167,8 +180,8 @@ class Model:
         density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
         return np.asarray(excess * ndtr(z) + deviation * density)
 
-    def _encode(self, rows: list[Row]) -> tuple[Floats, Floats]:
-        points = self._widths.of(rows)
+    def _encode(self, rows: list[Row]) -> tuple[Indices, Floats]:
+        points = np.array(rows, dtype=np.intp)
         sensitivity = self._problem.tables.sensitivity
         if sensitivity is None:
             return points, np.zeros(len(rows))
@@ -178,16 +191,18 @@ class Model:
         low, high = np.log(max(least / sensitivity.scale, 1e-30)), np.log(max(most / sensitivity.scale, 1e-29))
         return points, np.asarray(4.0 * (total - 0.5 * (low + high)) / max(high - low, 1e-9))
 
-    def _covariance(self, a: Floats, b: Floats, linear_a: Floats, linear_b: Floats, shape: _Shape) -> Floats:
-        count = a.shape[1]
-        additive = np.zeros((len(a), len(b)))
-        distance = np.zeros((len(a), len(b)))
-        for d in range(count):
-            apart = np.abs(a[:, d][:, None] - b[:, d][None, :])
-            additive += np.exp(-apart / shape.additive_length)
-            distance += apart
-        joint = np.exp(-distance / (shape.joint_length * count**0.5))
-        mixed = (1.0 - shape.interacting) * additive / count + shape.interacting * joint
+    def _covariance(self, a: Indices, b: Indices, linear_a: Floats, linear_b: Floats, shape: _Shape) -> Floats:
+        count, width, _ = self._apart.shape
+        chosen = np.eye(width)[a].reshape(len(a), count * width)
+        decisions = np.arange(count)
+
+        def summed(table: Floats) -> Floats:
+            """Sum over the decisions of table[decision, option of a, option of b]: [policies a, policies b]."""
+            return np.asarray(chosen @ table[decisions, :, b].reshape(len(b), count * width).T)
+
+        additive = summed(np.exp(-self._apart / shape.additive_length)) / count
+        joint = np.exp(-summed(self._apart) / (shape.joint_length * count**0.5))
+        mixed = (1.0 - shape.interacting) * additive + shape.interacting * joint
         return np.asarray(mixed + linear_a[:, None] * linear_b[None, :])
 
     def _factor(self, shape: _Shape) -> Floats:
