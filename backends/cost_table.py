@@ -266,10 +266,24 @@ class CostTable:
         return widths.index(bits)
 
     def uniform(self, activation_bits: int, weight_bits: int) -> dict[str, Bits]:
-        """Every weight at one width and every activation at another; what has no such width takes its widest."""
-        weights = {row.weight for row in self.terms if row.op and row.part == "layer"} - {None}
+        """Every weight at one width and every activation at another.
+
+        What has no such width takes its widest (an input pinned to 8 bits), and a weight whose activation cannot meet
+        it takes the legal width nearest to the one that was asked for.
+        """
+        weights = {row.weight for row in self.terms if row.part == "layer"} - {None}
         wanted = {name: weight_bits if name in weights else activation_bits for name in self.widths}
-        return {name: bits if bits in self.widths[name] else self.widths[name][-1] for name, bits in wanted.items()}
+        policy: dict[str, Bits] = {
+            name: bits if bits in self.widths[name] else self.widths[name][-1] for name, bits in wanted.items()
+        }
+        pinned = {name for name, bits in wanted.items() if name not in weights and policy[name] != bits}
+        for row in self.terms:
+            if row.weight is not None and row.activation in pinned:
+                line = row.costs[self._code(row.activation or "", policy)]
+                legal = [width for width, cost in zip(row.weight_widths, line, strict=True) if cost is not None]
+                if legal and policy[row.weight] not in legal:
+                    policy[row.weight] = min(legal, key=lambda width: abs(width - weight_bits))
+        return policy
 
 
 def _merged(parts: Sequence[tuple[CostRow, Cost, int, int]]) -> NodeCost:
