@@ -36,7 +36,7 @@ def evaluate_constant(
         first = error
     try:
         return run_reference(model)
-    except Exception as error:  # noqa: BLE001 - kernels of the reference raise whatever numpy raises
+    except Exception as error:  # kernels of the reference raise whatever numpy raises
         raise QirError(f"node {node} cannot be evaluated: {first}; the reference says {error}") from error
 
 

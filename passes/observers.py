@@ -71,7 +71,8 @@ class Histogram:
     def _cover(self, low: float, high: float) -> None:
         if self.width == 0.0:
             self.start = low
-            self.width = max((high - low) / BINS * (1 + 1e-6), np.finfo(np.float32).tiny * BINS, abs(low) * 1e-7)
+            smallest = max(float(np.finfo(np.float32).tiny) * BINS, abs(low) * 1e-7)
+            self.width = max((high - low) / BINS * (1 + 1e-6), smallest)
         while high > self.start + self.width * BINS:
             self._merge(0)
         while low < self.start:

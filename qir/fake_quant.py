@@ -67,7 +67,7 @@ def scheme_of(node: Node, bits: int) -> str:
     scheme = node.attribute("scheme", "uniform")
     if isinstance(scheme, str):
         return scheme
-    by_width = dict(entry.split("=", 1) for entry in scheme)
+    by_width: dict[str, str] = dict(entry.split("=", 1) for entry in scheme)
     return by_width.get(str(bits)) or by_width.get("default", "uniform")
 
 

@@ -37,7 +37,8 @@ def to_networkx(graph: Graph) -> nx.MultiDiGraph[Node | Value]:
         for inner, index, value in captured(node):
             if (value.producer or value) in view:
                 view.add_edge(value.producer or value, node, key=(inner, index), value=value)
-    return nx.freeze(view)
+    nx.freeze(view)
+    return view
 
 
 def captured(node: Node) -> list[tuple[Node, int, Value]]:

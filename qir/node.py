@@ -55,7 +55,7 @@ class Use(NamedTuple):
     """One use of a value: operand `index` of `node`."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a use
 
 
 class Value:

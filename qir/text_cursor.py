@@ -84,7 +84,7 @@ class Cursor:
         if not self.text.startswith('"', self.at):
             self.fail("a quoted string")
         try:
-            found, self.at = json.decoder.scanstring(self.text, self.at + 1, True)
+            found, self.at = json.decoder.scanstring(self.text, self.at + 1, True)  # type: ignore[attr-defined]
         except json.JSONDecodeError:
             self.fail("a closed string with JSON escapes")
         self.skip()

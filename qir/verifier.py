@@ -49,8 +49,8 @@ def verify(module: Module, rules: OperandRules | None = None) -> None:
     since, policy = -1, -1
     if clock.verified is not None and clock.verified[2] == settings:
         since, policy, _ = clock.verified
-    for key, function in module.functions.items():
-        _check_function(module, key, function)
+    for key, local in module.functions.items():
+        _check_function(module, key, local)
     for graph in module.graphs:
         _Structure(module).check(graph)
     for graph, function in ((module.graph, None), *((f.graph, f) for f in module.functions.values())):

@@ -30,7 +30,7 @@ MODELLED: dict[str, frozenset[str]] = {
 
 
 @cache
-def _unmodelled_fields(kind: type[Message]) -> tuple[str, ...]:
+def _unmodelled_fields(kind: Any) -> tuple[str, ...]:
     modelled = MODELLED[kind.DESCRIPTOR.name]
     return tuple(f.name for f in kind.DESCRIPTOR.fields if f.name not in modelled)
 
@@ -40,7 +40,7 @@ def _is_set(message: Any, name: str) -> bool:
     return message.HasField(name) if isinstance(value, Message) else bool(value)
 
 
-def unmodelled(message: Message) -> bytes:
+def unmodelled(message: Any) -> bytes:
     """The fields of a message that qir does not model, as a serialized message of the same kind; usually empty."""
     names = _unmodelled_fields(type(message))
     present = [name for name in names if _is_set(message, name)]
@@ -50,4 +50,5 @@ def unmodelled(message: Message) -> bytes:
     rest.CopyFrom(message)
     for name in MODELLED[message.DESCRIPTOR.name]:
         rest.ClearField(name)
-    return rest.SerializeToString()
+    raw: bytes = rest.SerializeToString()
+    return raw

@@ -124,7 +124,8 @@ def _check_length(stored: StoredTensor, dtype: DType, shape: tuple[int, ...]) ->
         expected = byte_size(dtype, shape) if dtype.bits < 8 else count
     if found != expected:
         raise ModelFileError(
-            f"tensor {header.name!r}: {dtype} of shape {shape} takes {expected} {unit}, the file has {found}: it is damaged"
+            f"tensor {header.name!r}: {dtype} of shape {shape} takes {expected} {unit}, the file has {found}: "
+            "it is damaged"
         )
 
 
@@ -189,30 +190,33 @@ def decode_bytes(data: Piece, dtype: DType, shape: tuple[int, ...]) -> Array:
     target = numpy_dtype(dtype)
     if dtype.bits >= 8:
         if dtype is DType.BOOL:
-            return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
+            flags: Array = (np.frombuffer(data, np.uint8) != 0).reshape(shape)
+            return flags
         return np.frombuffer(data, target.newbyteorder("<") if target.isbuiltin == 1 else target).reshape(shape)
     packed = np.frombuffer(data, np.uint8)
     shifts = np.arange(0, 8, dtype.bits, dtype=np.uint8)
     codes = (packed[:, None] >> shifts & (1 << dtype.bits) - 1).reshape(-1)[: math.prod(shape)].reshape(shape)
     if dtype in (DType.INT4, DType.INT2):
         unused = 8 - dtype.bits
-        return ((codes << unused).view(np.int8) >> unused).astype(target)
+        signed: Array = ((codes << unused).view(np.int8) >> unused).astype(target)
+        return signed
     return codes.astype(target) if dtype in (DType.UINT4, DType.UINT2) else codes.view(target)
 
 
 def encode_bytes(array: Array, dtype: DType) -> memoryview:
     """ONNX's raw bytes of an array: the inverse of `decode_bytes`; not copied when they lie in memory like that."""
     array = np.ascontiguousarray(array)
+    codes: Array
     if dtype.bits >= 8:
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("<"))
-        return memoryview(array.reshape(-1).view(np.uint8))
+        return array.reshape(-1).view(np.uint8).data
     codes = (array.view(np.uint8) if dtype is DType.FLOAT4E2M1 else array.astype(np.int8).view(np.uint8)).reshape(-1)
     codes = codes & np.uint8((1 << dtype.bits) - 1)
     per_byte = 8 // dtype.bits
     codes = np.pad(codes, (0, -len(codes) % per_byte)).reshape(-1, per_byte)
-    packed = np.bitwise_or.reduce(codes << np.arange(0, 8, dtype.bits, dtype=np.uint8), axis=1).astype(np.uint8)
-    return memoryview(packed)
+    packed: Array = np.bitwise_or.reduce(codes << np.arange(0, 8, dtype.bits, dtype=np.uint8), axis=1).astype(np.uint8)
+    return packed.data
 
 
 def write_tensor(tensor: Tensor, name: str, data: DataWriter | None = None) -> list[Piece]:
