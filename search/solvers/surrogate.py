@@ -25,6 +25,7 @@ from qir.search.solvers.run import Outcome, Row, Run
 _ENUMERABLE = 200_000
 _POOL = 3000
 _PARENTS = 6
+_DRAWN = 16
 _SECONDS = 5.0
 _REFIT_GROWTH = 1.15
 _LARGEST_FIT = 400
@@ -99,7 +100,7 @@ class Candidates:
         near = {row for parent in parents for row in neighbours(self._run.problem, self._widths, parent)}
         steps = sorted(near)
         further = self._second_steps(steps, 3 * len(parents)) if steps else set()
-        drawn = [row for row, _ in zip(self._sampler, range(64), strict=False)]
+        drawn = [row for row, _ in zip(self._sampler, range(_DRAWN), strict=False)]
         rows = sorted(near | further | set(drawn))
         if len(rows) > _POOL:
             rows = [rows[i] for i in np.sort(self._run.generator.choice(len(rows), size=_POOL, replace=False))]
