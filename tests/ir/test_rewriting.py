@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+
 import qir
 from qir.graph import Graph, Node
 from qir.rewriting import RULE_KEY, Reject, Rule, any_value, constant, explain, op, rewrite
@@ -49,7 +50,9 @@ def test_check_rejects_with_a_reason():
 
 
 def test_rules_that_never_end_are_stopped():
-    rule = Rule("again", op("Relu"), lambda match, rewriter: rewriter.replace(match.root, [Node("Relu", match.root.inputs)]))
+    rule = Rule(
+        "again", op("Relu"), lambda match, rewriter: rewriter.replace(match.root, [Node("Relu", match.root.inputs)])
+    )
     with pytest.raises(qir.QirError, match="undo one another"):
         rewrite(chain(2).graph, [rule])
 

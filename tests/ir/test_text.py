@@ -4,9 +4,10 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
-import qir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import qir
 from qir.attributes import Attribute, AttributeKind
 from qir.errors import ParseError
 from qir.fake_quant import make_fake_quant
@@ -31,7 +32,9 @@ def same(module):
 
 
 def attributes():
-    tensors = st.sampled_from([np.float32([np.nan, -0.0]), np.arange(40), np.zeros((0, 3)), np.array([b"\xff", "é"], object)])
+    tensors = st.sampled_from(
+        [np.float32([np.nan, -0.0]), np.arange(40), np.zeros((0, 3)), np.array([b"\xff", "é"], object)]
+    )
     return st.one_of(
         st.integers(-(2**63), 2**63 - 1),
         st.floats(allow_nan=False),
@@ -64,7 +67,11 @@ def modules(draw):
             graph.insert(node)
             known.append(node.results[0])
     graph.set_outputs([known[-1], None], [draw(TEXT), ""])
-    module = Module(graph, ir_version=draw(st.integers(0, 20)), opsets=draw(st.dictionaries(TEXT, st.integers(1, 30), max_size=2)) or None)
+    module = Module(
+        graph,
+        ir_version=draw(st.integers(0, 20)),
+        opsets=draw(st.dictionaries(TEXT, st.integers(1, 30), max_size=2)) or None,
+    )
     module.producer_name, module.doc_string, module.opaque = draw(TEXT), draw(TEXT), draw(BYTES)
     return module
 
@@ -88,7 +95,8 @@ def test_special_numbers_come_back(number):
 
 
 @pytest.mark.parametrize(
-    "dtype", [ml_dtypes.bfloat16, ml_dtypes.int4, ml_dtypes.float8_e4m3fn, np.bool_, np.complex64, np.uint64, np.float16]
+    "dtype",
+    [ml_dtypes.bfloat16, ml_dtypes.int4, ml_dtypes.float8_e4m3fn, np.bool_, np.complex64, np.uint64, np.float16],
 )
 @pytest.mark.parametrize("size", [0, 3, 40])
 def test_tensors_of_every_kind_come_back(dtype, size):
@@ -108,7 +116,17 @@ def test_subgraphs_functions_and_captured_values_come_back():
     graph.set_outputs([node.result], ["out"])
     module = Module(graph)
     body = Graph("body")
-    body.set_outputs([body.insert(Node("Elu", [body.add_input("a")], attributes={"alpha": Attribute(AttributeKind.FLOAT, None, "", "alpha")})).result])
+    body.set_outputs(
+        [
+            body.insert(
+                Node(
+                    "Elu",
+                    [body.add_input("a")],
+                    attributes={"alpha": Attribute(AttributeKind.FLOAT, None, "", "alpha")},
+                )
+            ).result
+        ]
+    )
     function = Function("mine", "f", body, overload="o")
     function.attribute_names, function.attributes = ("alpha",), {"beta": Attribute.of(1.0)}
     function.opsets = {"": 21}
@@ -122,7 +140,9 @@ def test_subgraphs_functions_and_captured_values_come_back():
 def test_fake_quant_types_follow_from_the_attributes():
     graph = Graph("main")
     x = graph.add_input(Value("x", TensorType(DType.FLOAT32, (2,))))
-    graph.set_outputs([graph.insert(make_fake_quant(x, name="q", bits=(2, 0), widths=(2, 4), signed=True, axis=0)).result])
+    graph.set_outputs(
+        [graph.insert(make_fake_quant(x, name="q", bits=(2, 0), widths=(2, 4), signed=True, axis=0)).result]
+    )
     assert same(Module(graph)).graph.outputs[0].type == graph.outputs[0].type
 
 
@@ -155,7 +175,9 @@ def test_a_missing_hash_is_refused():
         OpaqueType(b"\x00\xff"),
         SequenceType(OptionalType(TensorType(DType.STRING, ()))),
         TensorType(DType.FLOAT8E8M0, ('a"\n', None, 0)),
-        TensorType(QuantType((0, 3), axis=0, narrow=True, scheme="of mine", low=(-1e-7, -1.0), high=(1.0, 1.5)), (2, 4)),
+        TensorType(
+            QuantType((0, 3), axis=0, narrow=True, scheme="of mine", low=(-1e-7, -1.0), high=(1.0, 1.5)), (2, 4)
+        ),
         TensorType(QuantType(8, signed=False, scale=(0.1,), zero_point=(255,)), None),
         TensorType(QuantType(2, axis=1, block=2, levels=((-1.0, 0.5), (0.0, 1.0))), (2, 4)),
     ],

@@ -1,6 +1,7 @@
 """Every numbered constraint of the types is broken once."""
 
 import pytest
+
 from qir.errors import TypeVerifyError
 from qir.types import DType, QuantType, TensorType
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import qir
 from qir.attributes import Attribute
 from qir.constraints import OperandRules
@@ -155,7 +156,9 @@ def bias_of_other_type(module):
 def branches_differ(module):
     graph = module.graph
     c = graph.add_input(Value("c", TensorType(DType.BOOL, ())))
-    made = graph.insert(Node("If", [c], attributes={"then_branch": branch("a"), "else_branch": branch("b", DType.INT64)}))
+    made = graph.insert(
+        Node("If", [c], attributes={"then_branch": branch("a"), "else_branch": branch("b", DType.INT64)})
+    )
     made.result.type = TensorType(DType.FLOAT32, (1,))
 
 
@@ -278,7 +281,9 @@ def test_only_legal_pairs_pass_with_rules():
 
 def test_a_policy_write_is_verified_although_the_version_stands_still():
     module = small()
-    quantizer = module.graph.insert(make_fake_quant(module.graph.inputs[0], name="q", bits=4, widths=(2, 4), signed=True))
+    quantizer = module.graph.insert(
+        make_fake_quant(module.graph.inputs[0], name="q", bits=4, widths=(2, 4), signed=True)
+    )
     qir.verify(module)
     quantizer.set_attribute("bits", 7)
     with pytest.raises(VerifyError, match="candidate widths"):

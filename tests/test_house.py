@@ -1,0 +1,97 @@
+"""The house: floors, packages, what `import qir` loads, and where protobuf and op names may occur."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("qir", "passes", "backends", "search", "models", "cli")
+FLOORS = {"qir": 1, "backends": 2, "passes": 3, "search": 4, "cli": 5}
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in SOURCES:
+        folder = path.relative_to(ROOT).parts[0]
+        if path == ROOT / "qir" / "__init__.py":
+            continue
+        for name, line in imports(path):
+            parts = name.split(".")
+            floor = parts[1] if len(parts) > 1 and parts[0] == "qir" and parts[1] in FOLDERS[1:] else "qir"
+            if parts[0] != "qir" or floor == folder:
+                continue
+            if folder == "models" and floor != "qir":
+                wrong.append(f"{path}:{line}: models imports {name}")
+            elif folder != "models" and (
+                (floor == "models" and folder != "cli") or FLOORS.get(floor, 0) > FLOORS[folder]
+            ):
+                wrong.append(f"{path}:{line}: {folder} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_importing_qir_is_light():
+    code = (
+        "import qir, sys; print(*[m for m in ('torch','onnx','onnxruntime','networkx','pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_packages_are_the_folders():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = set()
+    for folder in FOLDERS:
+        for init in (ROOT / folder).rglob("__init__.py"):
+            parts = init.parent.relative_to(ROOT).parts
+            found.add(".".join(parts if parts[0] == "qir" else ("qir", *parts)))
+    assert found == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_protobuf_stays_in_its_place():
+    allowed = (ROOT / "qir" / "onnx_io", ROOT / "qir" / "ops")
+    wrong = [
+        f"{path}:{line}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "qir") and not any(path.is_relative_to(place) for place in allowed)
+        for name, line in imports(path)
+        if name == "onnx" or name.startswith("onnx.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", FOLDERS[1:])
+def test_a_second_import_name_is_refused(folder):
+    spec = importlib.util.spec_from_file_location(folder, ROOT / folder / "__init__.py")
+    with pytest.raises(ImportError, match=f"qir.{folder}"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.slow
+def test_a_built_wheel_imports_every_module(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    place = tmp_path / "installed"
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, place], check=True)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import importlib, pkgutil, qir\n"
+        "assert qir.__file__.startswith(sys.argv[1]), qir.__file__\n"
+        "for module in pkgutil.walk_packages(qir.__path__, 'qir.'): importlib.import_module(module.name)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(place)], check=True, cwd=tmp_path)
