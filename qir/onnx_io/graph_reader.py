@@ -278,11 +278,13 @@ def read_opsets(entries: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """Versions of operator sets; ONNX's own has the domain "" (`ai.onnx` is its other name).
 
     Raises:
-        ModelFileError: a domain is imported in two versions.
+        ModelFileError: a version is absurd, or a domain is imported in two versions.
     """
     opsets: dict[str, int] = {}
     for entry in entries:
         domain = "" if entry.domain == "ai.onnx" else text(entry.domain)
+        if not 0 <= entry.version < 2**31:
+            raise ModelFileError(f"operator set {domain!r} has the version {entry.version}: the file is damaged")
         if opsets.setdefault(domain, entry.version) != entry.version:
             raise ModelFileError(
                 f"operator set {domain!r} is imported in versions {opsets[domain]} and {entry.version}"
