@@ -259,7 +259,7 @@ def test_a_broken_graph_names_its_invariant(rule, damage):
 def test_a_bias_of_another_type_is_refused():
     module = small()
     bias_of_other_type(module)
-    with pytest.raises(VerifyError, match="bias-type|operand-type"):
+    with pytest.raises(VerifyError, match=r"bias-type|operand-type"):
         qir.verify(module)
 
 
