@@ -30,9 +30,9 @@ MODELLED: dict[str, frozenset[str]] = {
 
 
 @cache
-def _unmodelled_fields(kind: Any) -> tuple[str, ...]:
-    modelled = MODELLED[kind.DESCRIPTOR.name]
-    return tuple(f.name for f in kind.DESCRIPTOR.fields if f.name not in modelled)
+def _unmodelled_fields(descriptor: Any) -> tuple[str, ...]:
+    modelled = MODELLED[descriptor.name]
+    return tuple(f.name for f in descriptor.fields if f.name not in modelled)
 
 
 def _is_set(message: Any, name: str) -> bool:
@@ -42,7 +42,7 @@ def _is_set(message: Any, name: str) -> bool:
 
 def unmodelled(message: Any) -> bytes:
     """The fields of a message that qir does not model, as a serialized message of the same kind; usually empty."""
-    names = _unmodelled_fields(type(message))
+    names: tuple[str, ...] = _unmodelled_fields(message.DESCRIPTOR)
     present = [name for name in names if _is_set(message, name)]
     if not present and not len(UnknownFieldSet(message)):
         return b""

@@ -257,7 +257,7 @@ def test_outputs_keep_their_names_whatever_the_values_are_called():
 
 def test_an_outputs_name_that_another_value_has_is_freed():
     module = _load(_chain())
-    add, relu = module.graph.nodes
+    add, _ = module.graph.nodes
     module.graph.set_outputs([add.result], ["y"])
     proto = to_proto(module)
     onnx.checker.check_model(proto)
