@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes.canonicalize import SIMPLIFY
 from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 
 if TYPE_CHECKING:
     from qir.backends.target import Target
 
-PIPELINE = (
-    "fold-batchnorm,insert-fake-quant{{input_widths={inputs}}},propagate-constraints,calibrate{{method={method}}}"
-)
+QUANTIZE = "insert-fake-quant{{input_widths={inputs}}},propagate-constraints,calibrate{{method={method}}},fit-bias"
+"""Behind `SIMPLIFY`, the pipeline of float networks."""
 
 
 def load_network(path: str | Path) -> Module:
@@ -47,5 +47,6 @@ def prepare(
         QirError: nothing can be quantized, no width remains, or the data do not fit.
     """
     context = PassContext(target=target, calibration_data=calibration, seed=seed)
-    PassManager(parse_pipeline(PIPELINE.format(inputs=input_widths, method=method))).run(module, context)
+    steps = f"{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method)}"
+    PassManager(parse_pipeline(steps)).run(module, context)
     return bit_constraints(module, target.operand_rules())
