@@ -180,7 +180,7 @@ class Value:
     @property
     def users(self) -> tuple[Node, ...]:
         """The nodes that use the value, each once, `return` nodes included."""
-        return tuple(dict.fromkeys(node for node, _ in self._uses))
+        return tuple({node: None for node, _ in self._uses})
 
     def replace_all_uses_with(self, other: Value) -> None:
         """Make every user (and every graph that returns it) use `other`; a graph's output names stay."""
@@ -275,7 +275,12 @@ class Node:
         self.opaque = b""
         for key, value in (attributes or {}).items():
             self.set_attribute(key, value)
-        self.set_inputs(inputs)
+        self._inputs = tuple(inputs)
+        for index, operand in enumerate(self._inputs):
+            if operand is not None:
+                operand._uses[self, index] = None
+        if self.is_fake_quant:
+            self.results[0]._type = None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -347,6 +352,8 @@ class Node:
 
     def subgraphs(self) -> tuple[Graph, ...]:
         """Graphs among the attributes (the branches of If, the bodies of Loop and Scan)."""
+        if not self._attributes:
+            return ()
         return tuple(graph for attribute in self._attributes.values() for graph in attribute.graphs())
 
     def set_input(self, index: int, value: Value | None) -> None:
