@@ -18,6 +18,7 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.quantizers import QuantParameters, get_scheme
@@ -43,6 +44,7 @@ class LowerQcdq(Pass):
             )
         layers = list(quantized_layers(graph))
         for layer in layers:
+            _refuse_overflow(layer)
             _lower_bias(graph, layer)
         for node in graph.fake_quants():
             _lower_quantizer(graph, node)
@@ -89,6 +91,23 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer) -> None:
     layer.node.set_input(layer.node.inputs.index(bias), made.result)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)
+
+
+def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
+    """The bounds that no accumulator of a layer can leave; None for products of two activations."""
+    if layer.weight_tensor is None or not isinstance(bits_of(layer.weight), int):
+        return None
+    bias = None if layer.bias is None or layer.bias.constant is None else bias_codes(layer)[0]
+    return accumulator_bounds(layer, weight_codes(layer.weight), bias)
+
+
+def _refuse_overflow(layer: QuantizedLayer) -> None:
+    bounds = proven_bounds(layer)
+    if bounds is not None and bounds.bits > 32:
+        raise ExportError(
+            f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and leave "
+            "int32: use fewer bits for its weights or input, or split the layer"
+        )
 
 
 def bias_codes(layer: QuantizedLayer) -> tuple[Array, Array]:

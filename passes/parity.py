@@ -9,7 +9,7 @@ differs, layers aside that ONNX Runtime computes on floats.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,20 +99,23 @@ class ParityReport:
         return kept and "fused" not in self.refused
 
 
-def parity(module: Module, data: Any = None, *, against: Module | None = None) -> ParityReport:
+def parity(
+    module: Module, data: Any = None, *, against: Module | None = None, engines: Iterable[str] = tuple(ENGINES)
+) -> ParityReport:
     """Run the integer reference and ONNX Runtime on the same samples and compare every code.
 
     Args:
         module: an exported network as `qir.load` reads it.
         data: samples, as for calibration; by default 16 samples of normal noise.
         against: the float network that it was made from, for the noise of each layer.
+        engines: names of the settings of ONNX Runtime to compare.
 
     Raises:
         QirError: the network is no QCDQ export, the data do not fit, or the float network has other inputs.
     """
     reference = IntegerReference(module)
     exposed = expose_codes(module)
-    sessions, refused = _sessions(exposed)
+    sessions, refused = _sessions(exposed, engines)
     comparison = _Comparison(module, _layers(module, exposed, refused), tuple(sessions))
     floats = (
         None if against is None else _FloatNetwork(against, {layer.value: layer for layer in comparison.layers}, module)
@@ -160,11 +163,11 @@ def random_feed(module: Module, samples: int = 16) -> dict[str, Array]:
     return feeds
 
 
-def _sessions(exposed: Module) -> tuple[dict[str, OrtSession], dict[str, str]]:
+def _sessions(exposed: Module, engines: Iterable[str]) -> tuple[dict[str, OrtSession], dict[str, str]]:
     sessions, refused = {}, {}
-    for name, options in ENGINES.items():
+    for name in engines:
         try:
-            sessions[name] = OrtSession(exposed, **options)
+            sessions[name] = OrtSession(exposed, **ENGINES[name])
         except QirError as error:
             refused[name] = str(error)
     return sessions, refused

@@ -73,6 +73,13 @@ class LayerGuide(_Strict):
     multiplier: list[float] | None = Field(
         description="float32 s_x*s_w/s_y per output channel; None without an output grid"
     )
+    clamp: tuple[int, int] | None = Field(
+        description="lowest and highest output code, the fused activation (Relu, Clip) included"
+    )
+    accumulator: tuple[int, int] | None = Field(
+        description="smallest and largest sum, bias included, that any input can produce: proven, not observed"
+    )
+    accumulator_bits: int | None = Field(description="two's complement bits that hold every such sum")
     cycles: float | None = Field(description="latency on the target, cycles; None when the target does not cost it")
     bound_by: str | None
     execution: Literal["native", "emulated"]
@@ -126,3 +133,12 @@ def read_guide(path: str | Path) -> Guide:
 def guide_schema() -> dict[str, Any]:
     """The JSON Schema of the guide."""
     return Guide.model_json_schema()
+
+
+def main() -> None:
+    """Print the JSON Schema: `python -m qir.guide > docs/guide.schema.json`."""
+    print(json.dumps(guide_schema(), indent=1, sort_keys=True))
+
+
+if __name__ == "__main__":
+    main()
