@@ -8,9 +8,13 @@ give the same outputs in ONNX Runtime wherever that loads the original. Prints t
 from __future__ import annotations
 
 import argparse
+import atexit
 import collections
 import importlib.metadata
+import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,28 @@ LARGEST_TEXT = 3_000_000
 
 def bundled_models() -> list[Path]:
     """Every model file inside the installed onnx wheel."""
-    return sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
+    paths = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
+    return paths if any(path.parts[-3] == "node" for path in paths) else paths + _generated_node_tests()
+
+
+@cache
+def _generated_node_tests() -> list[Path]:
+    """The node tests of wheels that bring them as code (onnx 1.23), written to a temporary folder."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    root = Path(tempfile.mkdtemp(prefix="qir-node-tests-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    paths = []
+    for case in collect_testcases(None):
+        folder = root / "node" / case.name / "test_data_set_0"
+        folder.mkdir(parents=True)
+        paths.append(folder.parent / "model.onnx")
+        onnx.save(case.model, paths[-1])
+        for index, value in enumerate(case.data_sets[0][0] if case.data_sets else ()):
+            stored = onnx.numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+            if isinstance(stored, onnx.TensorProto):
+                (folder / f"input_{index}.pb").write_bytes(stored.SerializeToString())
+    return paths
 
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
