@@ -28,7 +28,8 @@ INSIDE = {
 }
 # Carried whole, as bytes or as the message itself.
 WHOLE = {
-    "IntIntListEntryProto", "NodeDeviceConfigurationProto", "ShardingSpecProto", "ShardedDimProto", "SimpleShardedDimProto",
+    "IntIntListEntryProto", "NodeDeviceConfigurationProto", "ShardingSpecProto", "ShardedDimProto",
+    "SimpleShardedDimProto",
     "TrainingInfoProto", "DeviceConfigurationProto", "TensorAnnotation", "TensorProto.Segment", "SparseTensorProto",
     "TypeProto.Map", "TypeProto.SparseTensor", "TypeProto.Opaque",
 }  # fmt: skip
