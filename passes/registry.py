@@ -34,6 +34,7 @@ _PASSES = {
     "freeze-inputs": "freeze_inputs:FreezeInputs",
     "infer-types": "infer_types:InferTypes",
     "insert-fake-quant": "insert_fake_quant:InsertFakeQuant",
+    "power-of-two-scales": "power_of_two_scales:PowerOfTwoScales",
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
     "raise-quantized": "raising:RaiseQuantized",
     "repeat": "manager:Repeat",

@@ -138,13 +138,24 @@ def set_widths(module: qir.Module, weight: int, activation: int) -> None:
 
 
 @pytest.fixture
-def exported(tmp_path):
-    """Factory: (seed, weight bits, activation bits, …) → (network, exported module, report)."""
+def random_network():
+    """Factory: (seed, weight bits, activation bits, …) → (network, calibrated module)."""
 
     def make(seed: int, weight: int, activation: int, **options):
         network = Network(seed, **options)
         module = quantized_module(network)
         set_widths(module, weight, activation)
+        return network, module
+
+    return make
+
+
+@pytest.fixture
+def exported(random_network, tmp_path):
+    """Factory: (seed, weight bits, activation bits, …) → (network, exported module, report)."""
+
+    def make(seed: int, weight: int, activation: int, **options):
+        network, module = random_network(seed, weight, activation, **options)
         report = export(module, tmp_path / f"s{seed}w{weight}a{activation}.quant.onnx", data=network.images(4))
         return network, qir.load(report.model), report
 

@@ -1,0 +1,52 @@
+"""With power-of-two scales every executor computes the same codes, on integers and on floats."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import qir
+from qir.errors import QirError
+from qir.fake_quant import parameters_of, quantizers
+from qir.passes import PassContext, PassManager, export
+from qir.passes.parity import parity
+from qir.passes.power_of_two_scales import PowerOfTwoScales
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (4, 6), (1, 3), (7, 5)])
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_no_code_differs_between_any_two_executors(random_network, tmp_path, seed, widths) -> None:
+    network, module = random_network(seed, *widths)
+    PassManager([PowerOfTwoScales()]).run(module, PassContext())
+    written = export(module, tmp_path / "model.quant.onnx", data=network.images(4))
+    for layer in json.loads(written.guide.read_text())["layers"]:
+        assert max(map(abs, layer["accumulator"])) < 2**24
+        assert all(np.log2(value) % 1 == 0 for value in layer["multiplier"] or ())
+    report = parity(qir.load(written.model), network.images(8))
+    assert {name: sum(layer.mismatches[name] for layer in report.layers) for name in report.first} == {
+        "fused": 0,
+        "unfused": 0,
+        "plain": 0,
+    }
+
+
+def test_every_candidate_width_gets_a_power_of_two_near_its_scale(random_network) -> None:
+    _, module = random_network(2, 8, 8)
+    before = {
+        name: [parameters_of(n, b).scale for b in n.attribute("widths")] for name, n in quantizers(module.graph).items()
+    }
+    PassManager([PowerOfTwoScales()]).run(module, PassContext())
+    for name, node in quantizers(module.graph).items():
+        for bits, old in zip(node.attribute("widths"), before[name], strict=True):
+            scale = parameters_of(node, bits).scale
+            assert (np.log2(scale) % 1 == 0).all()
+            assert (np.abs(np.log2(scale / old)) <= 0.51).all()
+
+
+def test_a_stale_quantizer_is_refused(random_network) -> None:
+    _, module = random_network(2, 8, 8)
+    next(iter(quantizers(module.graph).values())).set_attribute("stale", 1)
+    with pytest.raises(QirError, match="run calibrate first"):
+        PassManager([PowerOfTwoScales()]).run(module, PassContext())
