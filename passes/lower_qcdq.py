@@ -61,7 +61,9 @@ def container(node: Node) -> QuantParameters:
     if not isinstance(bits, int):
         raise ExportError(f"quantizer {node.name!r} has one width per channel: QCDQ holds one width a tensor")
     parameters = parameters_of(node)
-    if not parameters.has_integer_codes or not -128 <= parameters.low_code <= parameters.high_code <= 255:
+    lowest, highest = code_range(8, signed=parameters.low_code < 0)
+    fits = lowest <= parameters.low_code and parameters.high_code <= highest
+    if not parameters.has_integer_codes or not fits or not (parameters.is_affine or node.operands[0].is_constant):
         raise ExportError(
             f"quantizer {node.name!r}: {bits} bits {node.attribute('scheme')} do not fit 8-bit codes with a scale"
         )
