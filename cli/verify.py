@@ -63,6 +63,8 @@ def _print(report: ParityReport) -> None:
             console.print(f"on floats: {layer.node}: {layer.reason}", soft_wrap=True)
     if report.float_nodes:
         console.print(f"on floats in the integer reference: {', '.join(report.float_nodes)}", soft_wrap=True)
+    if report.exact:
+        console.print("power-of-two scales: equal codes are promised of every setting", soft_wrap=True)
     console.print("promise kept" if report.keeps_promise else "promise broken", style="bold")
 
 

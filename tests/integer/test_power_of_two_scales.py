@@ -25,6 +25,8 @@ def test_no_code_differs_between_any_two_executors(random_network, tmp_path, see
         assert max(map(abs, layer["accumulator"])) < 2**24
         assert all(np.log2(value) % 1 == 0 for value in layer["multiplier"] or ())
     report = parity(qir.load(written.model), network.images(8))
+    assert report.exact
+    assert report.keeps_promise
     assert {name: sum(layer.mismatches[name] for layer in report.layers) for name in report.first} == {
         "fused": 0,
         "unfused": 0,
