@@ -23,9 +23,13 @@ from qir.passes.build_guide import build_guide
 from qir.passes.calibration_data import batches
 from qir.passes.lower_qcdq import LowerQcdq
 from qir.passes.manager import PassContext, PassManager
+from qir.passes.pack_weights import PackWeights
 from qir.tensor import Array
 
-PROFILES: dict[str, Callable[[], list[Any]]] = {"qcdq": lambda: [LowerQcdq()]}
+PROFILES: dict[str, Callable[[], list[Any]]] = {
+    "qcdq": lambda: [LowerQcdq()],
+    "qcdq-packed": lambda: [LowerQcdq(), PackWeights()],
+}
 """Lowering passes of each profile."""
 
 

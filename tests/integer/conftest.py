@@ -14,13 +14,13 @@ from qir.passes.propagate_constraints import FIXED
 class Network:
     """A random network, grown node by node: convolutions, depthwise, residual, concatenation, pooling, Gemm."""
 
-    def __init__(self, seed: int, *, size: int = 12, blocks: int = 4, channels: int = 6) -> None:
+    def __init__(self, seed: int, *, size: int = 12, blocks: int = 4, channels: int = 6, first: int = 0) -> None:
         self.random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.channels, self.size = 3, size
         self.input_shape = (3, size, size)
-        value = self.conv("input", int(self.random.integers(3, channels + 1)), kernel=3)
+        value = self.conv("input", first or int(self.random.integers(3, channels + 1)), kernel=3)
         kinds = self.random.permutation(
             ["conv", "depthwise", "residual", "concat", "max", "average", "grouped", "upsample"]
         )
