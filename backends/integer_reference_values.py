@@ -112,7 +112,7 @@ def accumulated(total: Array, scale: Array, where: str) -> Pending:
 def added(first: Grid, second: Grid) -> Pending | None:
     """The sum of two tensors: ratios of scales in float32, one fused multiply-add each; None for grids per channel.
 
-    q = rint(fma(a, s_a/s_y, fma(b, s_b/s_y, zp_y - (s_a/s_y·zp_a + s_b/s_y·zp_b)))).
+    q = rint(fma(a, s_a/s_y, fma(b, s_b/s_y, zp_y - fma(s_a/s_y, zp_a, s_b/s_y·zp_b)))).
     """
     left, right = first.per_tensor(), second.per_tensor()
     if left is None or right is None:
@@ -121,8 +121,9 @@ def added(first: Grid, second: Grid) -> Pending | None:
 
     def round_to(scale: np.float32, zero_point: int) -> Array:
         ratio_a, ratio_b = np.float32(scale_a / scale), np.float32(scale_b / scale)
-        fixed = np.float32(zero_point) - (ratio_a * np.float32(zero_a) + ratio_b * np.float32(zero_b))
-        return np.rint(_fma(first.codes, ratio_a, _fma(second.codes, ratio_b, np.asarray(fixed))))
+        zeros = _fma(np.asarray(zero_a), ratio_a, np.asarray(ratio_b * np.float32(zero_b)))
+        fixed = np.asarray(np.float32(zero_point) - zeros)
+        return np.rint(_fma(first.codes, ratio_a, _fma(second.codes, ratio_b, fixed)))
 
     return Pending(round_to, lambda: first.real() + second.real())
 
