@@ -129,10 +129,10 @@ class _State:
             found = KERNELS[node.op](node, operands)
         if found is not None:
             if variable:
-                self.integer_nodes.append(node.name)
+                self.integer_nodes.append(label_of(node))
             return [found]
         if variable:
-            self.float_nodes.append(node.name)
+            self.float_nodes.append(label_of(node))
         return evaluate_constant(
             node, [None if operand is None else _plain(operand) for operand in operands], opsets=self.module.opsets
         )
@@ -143,6 +143,11 @@ class _State:
             return None
         moved = evaluate_constant(node, [grid.codes, *map(_optional, rest)], opsets=self.module.opsets)[0]
         return Grid(moved, grid.scale, grid.zero_point)
+
+
+def label_of(node: Node) -> str:
+    """A node's name, or its first result's where it has none."""
+    return node.name or node.results[0].name
 
 
 def _optional(operand: Operand) -> Array | None:

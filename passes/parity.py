@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE, IntegerReference, IntegerRun
+from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE, IntegerReference, IntegerRun, label_of
 from qir.backends.onnxruntime_session import INTEGER_OPS, OrtSession
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
@@ -55,7 +55,8 @@ class LayerParity:
         node: name of the node whose result is quantized.
         kernel: how ONNX Runtime computes it at its default: `integer`, `float`, or `border` (a quantized input).
         reason: why it is computed on floats, empty otherwise.
-        promised: whether equal codes are promised: neither it nor a layer before it is computed on floats.
+        promised: whether equal codes are promised: neither it nor a layer before it is computed on floats, by ONNX
+            Runtime or by the reference.
         codes: number of codes compared.
         mismatches: codes that differ, by engine.
         largest: largest difference of a code, by engine.
@@ -201,7 +202,7 @@ def _layers(module: Module, exposed: Module, refused: Mapping[str, str]) -> list
         promised = not any(value in after_float for value in node.results)
         reason = _reason(node, made) if kernel == "float" and made is not None else ""
         layers.append(
-            LayerParity(by_node[node].name, node.name if made is None else made.name, kernel, reason, promised)
+            LayerParity(by_node[node].name, label_of(node if made is None else made), kernel, reason, promised)
         )
     return layers
 
@@ -249,10 +250,23 @@ class _Comparison:
 
     def count(self, run: IntegerRun, samples: int) -> None:
         """Count the codes of one batch."""
+        if not self.samples:
+            self._follow_floats(run.float_nodes)
         self.samples += samples
-        self.float_nodes = run.float_nodes
         for layer in self.layers:
             layer.codes += run.codes[layer.value].size
+
+    def _follow_floats(self, names: tuple[str, ...]) -> None:
+        """Promise nothing behind the nodes that the reference computes on floats."""
+        self.float_nodes = names
+        reached = set[str]()
+        for node in self.module.graph:
+            if node.is_return:
+                continue
+            if label_of(node) in names or any(value.name in reached for value in node.operands):
+                reached.update(value.name for value in node.results)
+        for layer in self.layers:
+            layer.promised &= layer.value not in reached
 
     def add(self, engine: str, run: IntegerRun, found: Mapping[str, Array]) -> None:
         """Compare one batch of one engine."""

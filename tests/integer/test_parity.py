@@ -12,6 +12,7 @@ import qir
 import qir.models
 from qir.cli.main import make_app
 from qir.errors import QirError
+from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.parity import parity
 from qir.tensor import Tensor
 
@@ -31,6 +32,30 @@ def test_a_faithful_file_keeps_its_promise(exported) -> None:
     noise = [layer.sqnr for layer in report.layers if layer.sqnr is not None]
     assert len(noise) == len(report.layers)
     assert min(noise) > 3
+
+
+def test_the_export_report_counts_the_codes_it_compared(exported) -> None:
+    _, _, report = exported(3, 8, 8)
+    assert report.codes > 1000
+    assert report.mismatches == 0
+
+
+def test_a_softmax_at_the_end_is_named_and_breaks_nothing(tmp_path, random_network) -> None:
+    network, _ = random_network(0, 8, 8)
+    network.output = network.op("Softmax", network.output)
+    module = quantize(network)
+    written = export(module, tmp_path / "soft.quant.onnx", data=network.images(4))
+    report = parity(qir.load(written.model), network.images(4))
+    assert report.keeps_promise
+    assert len(report.float_nodes) == 1
+    assert "softmax" in report.float_nodes[0]
+
+
+def quantize(network) -> qir.Module:
+    module = network.module()
+    pipeline = parse_pipeline("insert-fake-quant,calibrate")
+    PassManager(pipeline).run(module, PassContext(calibration_data=network.images(16)))
+    return module
 
 
 def test_more_bits_give_less_noise(exported) -> None:
