@@ -44,7 +44,7 @@ class LowerQcdq(Pass):
             )
         layers = list(quantized_layers(graph))
         for layer in layers:
-            _refuse_overflow(layer)
+            proven_bounds(layer)
             _lower_bias(graph, layer)
         for node in graph.fake_quants():
             _lower_quantizer(graph, node)
@@ -96,20 +96,21 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer) -> None:
 
 
 def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
-    """The bounds that no accumulator of a layer can leave; None for products of two activations."""
+    """The bounds that no accumulator of a layer can leave; None for products of two activations.
+
+    Raises:
+        ExportError: they leave int32, so that integer kernels could wrap around.
+    """
     if layer.weight_tensor is None or not isinstance(bits_of(layer.weight), int):
         return None
     bias = None if layer.bias is None or layer.bias.constant is None else bias_codes(layer)[0]
-    return accumulator_bounds(layer, weight_codes(layer.weight), bias)
-
-
-def _refuse_overflow(layer: QuantizedLayer) -> None:
-    bounds = proven_bounds(layer)
+    bounds = accumulator_bounds(layer, weight_codes(layer.weight), bias)
     if bounds is not None and bounds.bits > 32:
         raise ExportError(
             f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and leave "
             "int32: use fewer bits for its weights or input, or split the layer"
         )
+    return bounds
 
 
 def bias_codes(layer: QuantizedLayer) -> tuple[Array, Array]:
