@@ -180,7 +180,8 @@ class AccuracyObjective:
         from qir.search.metrics.output_divergence import output_divergence
 
         self.reset()
-        return output_divergence(self.network, self.constraints, images, correct=self.protocol.correct)[0]
+        found = output_divergence(self.network, self.constraints, images, correct=self.protocol.correct)
+        return found.per_decision(self.constraints)
 
     def accuracy(self, samples: Samples, correction: AffineCorrection | None = None) -> float:
         """Share of samples that the network classifies right, as it stands."""

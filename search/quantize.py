@@ -91,6 +91,6 @@ def _choose(module: Any, target: Target, constraints: Any, data: Any, budgets: M
     feed = next(iter(batches(module, data, batch=SENSITIVITY_IMAGES)))
     if len(feed) != 1:
         raise QirError(f"choosing bits takes networks with one input; this one has {', '.join(feed)}")
-    proxy, _ = output_divergence(TorchModule(module), constraints, next(iter(feed.values())))
+    proxy = output_divergence(TorchModule(module), constraints, next(iter(feed.values()))).per_decision(constraints)
     table = target.cost_model().table(module, target)
     return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")

@@ -13,6 +13,7 @@ from qir.backends.torch_module import TorchModule
 from qir.errors import DataError
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import quantized_layers
+from qir.search.metrics.sensitivity import Sensitivity
 from qir.tensor import Array
 
 
@@ -23,8 +24,10 @@ def output_divergence(
     *,
     correct: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[list[float]], int]:
-    """KL divergence of every option of every decision, and the number of forward passes it took.
+) -> Sensitivity:
+    """KL divergence of every option of every decision.
+
+    A quantizer that follows from a decision moves with it, so its share is in the decision's value and its own is 0.
 
     Args:
         network: calibrated network with its float weights; left at the widest policy.
@@ -34,7 +37,7 @@ def output_divergence(
         progress: told (done, all) after every option.
 
     Returns:
-        [decisions][options] in nats, and the forward passes.
+        Values in nats; `per_decision` gives [decisions][options].
 
     Raises:
         DataError: there are no images.
@@ -48,21 +51,20 @@ def output_divergence(
     layers = [layer.node for layer in quantized_layers(network.graph)]
     reference = pre_activations(network, layers, batch) if correct else {}
     widest = {name: constraints.options[name][-1] for name in constraints.decisions}
-    passes, total = 2, sum(len(constraints.options[name]) for name in constraints.decisions)
-    found: list[list[float]] = []
+    passes, total = (2 if correct else 1), sum(len(constraints.options[name]) for name in constraints.decisions)
+    found: dict[tuple[str, int], float] = {}
     with torch.no_grad():
         with network.quantizers_off():
             aim = F.log_softmax(network(batch)[0], dim=1)
         for name in constraints.decisions:
-            row: list[float] = []
             for bits in constraints.options[name]:
                 network.set_policy(constraints.complete({**widest, name: bits}))
                 correction = fit_affine_correction(network, reference, batch) if correct else None
                 logits = F.log_softmax(network(batch, hook=correction)[0], dim=1)
-                row.append(float(F.kl_div(logits, aim, log_target=True, reduction="batchmean")))
+                found[name, bits] = float(F.kl_div(logits, aim, log_target=True, reduction="batchmean"))
                 passes += 2 if correct else 1
                 if progress is not None:
-                    progress(sum(len(done) for done in found) + len(row), total)
-            found.append(row)
+                    progress(len(found), total)
         network.set_policy(constraints.complete(widest))
-    return found, passes
+    followers = {(name, bits): 0.0 for name in constraints.implied for bits in constraints.options[name]}
+    return Sensitivity("output-divergence", followers | found, passes)

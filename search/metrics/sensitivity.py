@@ -17,11 +17,13 @@ class Sensitivity:
         metric: name of the metric.
         values: (quantizer, bits) → how much that width hurts, everything else left as the metric says.
         forward_passes: forward passes over a batch that measuring took.
+        backward_passes: backward passes (Hessian-vector products count as one each).
     """
 
     metric: str
     values: Mapping[tuple[str, int], float]
     forward_passes: int
+    backward_passes: int = 0
 
     def per_decision(self, constraints: BitConstraints) -> list[list[float]]:
         """[decisions][options]: each option costs what it and every quantizer that follows from it cost.
@@ -52,4 +54,9 @@ def combine(parts: Sequence[Sensitivity]) -> Sensitivity:
     values: dict[tuple[str, int], float] = {}
     for part in parts:
         values.update(part.values)
-    return Sensitivity("+".join(part.metric for part in parts), values, sum(part.forward_passes for part in parts))
+    return Sensitivity(
+        "+".join(part.metric for part in parts),
+        values,
+        sum(part.forward_passes for part in parts),
+        sum(part.backward_passes for part in parts),
+    )

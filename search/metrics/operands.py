@@ -1,0 +1,129 @@
+"""What quantizers see in the float network, and how a width changes it: shared by the sensitivity metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
+
+from qir.backends.torch_quantizers import TorchParameters, get_torch_scheme
+from qir.errors import DataError
+from qir.fake_quant import parameters_of, quantizers, scheme_of
+from qir.passes.propagate_constraints import BitConstraints
+from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.backends.torch_module import TorchModule
+    from qir.graph import Node
+
+Tensors = dict[str, torch.Tensor]
+
+
+def measured_quantizers(network: TorchModule, constraints: BitConstraints) -> dict[str, Node]:
+    """Quantizers whose width a policy changes (decisions and what follows from them), in graph order."""
+    changing = {*constraints.decisions, *constraints.implied}
+    return {name: node for name, node in quantizers(network.graph).items() if name in changing}
+
+
+def is_weight(node: Node) -> bool:
+    """Whether a quantizer's operand is a constant."""
+    return node.operands[0].is_constant
+
+
+def checked_batch(images: Array) -> torch.Tensor:
+    """Images float32 [N, …] as a tensor.
+
+    Raises:
+        DataError: there are none.
+    """
+    if len(images) == 0:
+        raise DataError("a sensitivity metric needs images of the calibration split; there are none")
+    return torch.from_numpy(np.ascontiguousarray(images, np.float32))
+
+
+def on_grid(node: Node, x: torch.Tensor, bits: int) -> torch.Tensor:
+    """An operand rounded to its quantizer's grid at so many bits, same shape."""
+    scheme = get_torch_scheme(scheme_of(node, bits))
+    return scheme.fake_quantize(x, TorchParameters.of(parameters_of(node, bits), x.device), node.attribute("axis"))
+
+
+def float_operands(
+    network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor
+) -> tuple[Tensors, torch.Tensor]:
+    """Operands of the quantizers and the first output, all in float: one forward pass."""
+    found: Tensors = {}
+
+    def keep(node: Node, result: Any) -> Any:
+        if node.name in nodes:
+            found[node.name] = result.detach()
+        return result
+
+    with torch.no_grad(), network.quantizers_off():
+        return found, network(batch, hook=keep)[0]
+
+
+def output_with(network: TorchModule, node: Node, bits: int, batch: torch.Tensor) -> torch.Tensor:
+    """First output of the float network with one quantizer on: one forward pass."""
+
+    def replace(other: Node, result: Any) -> Any:
+        return on_grid(other, result, bits) if other is node else result
+
+    with torch.no_grad(), network.quantizers_off():
+        first: torch.Tensor = network(batch, hook=replace)[0]
+    return first
+
+
+def loss_and_leaves(
+    network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, Tensors]:
+    """Mean cross-entropy of the float network, and each operand as a leaf it can be derived by: one forward pass."""
+    leaves: Tensors = {}
+
+    def derive(node: Node, result: Any) -> Any:
+        if node.name not in nodes:
+            return result
+        leaf = torch.zeros_like(result).requires_grad_(True)
+        leaves[node.name] = leaf
+        return result + leaf
+
+    with torch.enable_grad(), network.quantizers_off():
+        return F.cross_entropy(network(batch, hook=derive)[0], labels), leaves
+
+
+def targets(network: TorchModule, batch: torch.Tensor, labels: Array | None) -> tuple[torch.Tensor, int]:
+    """Labels int64 [N] and the forward passes they took: those given, or else the float network's own predictions.
+
+    Raises:
+        DataError: another number of labels than of images.
+    """
+    if labels is None:
+        with torch.no_grad(), network.quantizers_off():
+            return network(batch)[0].argmax(1), 1
+    if len(labels) != len(batch):
+        raise DataError(f"{len(batch)} images but {len(labels)} labels; expected one label for each image")
+    return torch.from_numpy(np.ascontiguousarray(labels, np.int64)), 0
+
+
+def sample_gradients(
+    network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor, labels: torch.Tensor
+) -> Iterator[Tensors]:
+    """Gradient of every sample's own loss by the operands: one forward and one backward pass for each sample."""
+    for n in range(len(batch)):
+        loss, leaves = loss_and_leaves(network, nodes, batch[n : n + 1], labels[n : n + 1])
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        yield {
+            name: torch.zeros_like(leaf) if gradient is None else gradient
+            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
+        }
+
+
+def perturbations(
+    nodes: Mapping[str, Node], operands: Tensors, constraints: BitConstraints
+) -> Iterator[tuple[str, int, torch.Tensor]]:
+    """(quantizer, bits, operand on its grid minus operand) of every width that remains."""
+    for name, node in nodes.items():
+        for bits in constraints.options[name]:
+            yield name, bits, on_grid(node, operands[name], bits) - operands[name]

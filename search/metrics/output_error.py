@@ -1,0 +1,41 @@
+"""Squared change of the outputs when one quantizer alone is on (OBACWA, EvoQ)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qir.passes.propagate_constraints import BitConstraints
+from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
+from qir.search.metrics.sensitivity import Sensitivity
+from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.backends.torch_module import TorchModule
+
+
+def output_error(network: TorchModule, constraints: BitConstraints, images: Array) -> Sensitivity:
+    """mean((f(x) - f_q(x))²) over samples and outputs, f_q being the float network with one quantizer on.
+
+    That output distortions of single layers add up is the assumption of OBACWA (Zhe et al., 2019, "Optimizing the bit
+    allocation for compression of weights and activations", the additivity of output error); EvoQ (Yuan et al., 2020)
+    guides its mutations by the same number.
+
+    Args:
+        network: calibrated network; not changed.
+        constraints: decisions and options.
+        images: float32 [N, …] of the calibration split.
+
+    Returns:
+        One forward pass and one for every (quantizer, width); unit: the outputs' squared.
+
+    Raises:
+        DataError: there are no images.
+    """
+    nodes, batch = measured_quantizers(network, constraints), checked_batch(images)
+    _, aim = float_operands(network, {}, batch)
+    values = {
+        (name, bits): float((output_with(network, node, bits, batch) - aim).square().mean())
+        for name, node in nodes.items()
+        for bits in constraints.options[name]
+    }
+    return Sensitivity("output-mse", values, 1 + len(values))
