@@ -2,7 +2,8 @@
 
 The float values of all activations that are quantized are gathered in one pass over the data into streaming
 histograms; the range of every width is computed from the one histogram and stored on the fake-quant node, so that a
-change of bits needs no further data. Ranges of weights come from the weights themselves.
+change of bits needs no further data. Ranges of weights come from the weights themselves and, where the same pass over
+the data has seen what the layer reads, from the error at the layer's output.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from qir.fake_quant import ranges_at, scheme_of, set_ranges
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.calibration_data import Feed, batches
+from qir.passes.gram_matrices import GramMatrix, has_gram_matrix, operand_axis
 from qir.passes.manager import Pass, PassContext
 from qir.passes.observers import Histogram
 from qir.passes.thresholds import METHODS, threshold
-from qir.passes.weight_ranges import weight_ranges
+from qir.passes.weight_ranges import store_levels, weight_ranges
 from qir.quantizers import get_scheme
 from qir.tensor import Array
 
@@ -34,13 +36,15 @@ class Calibrate(Pass):
 
     Options:
         method: how activations are clipped: minmax, moving-average, percentile, mse, lp, entropy or aciq.
-        weights: how weights are clipped: `mse` or `minmax`.
+        weights: how weights are clipped: `output` (least error of the layer's output on the data), `output-centred`
+            (the same but for its mean, for networks whose biases are corrected later), `mse` (least error of the
+            weight, which the first two fall back to where there are no data or rows are too long) or `minmax`.
         batch: samples per forward pass.
     """
 
     name: ClassVar[str] = "calibrate"
     method: str = "mse"
-    weights: str = "mse"
+    weights: str = "output"
     batch: int = 64
 
     def run(self, module: Module, context: PassContext) -> bool:
@@ -54,16 +58,40 @@ class Calibrate(Pass):
         activations = [node for node in nodes if _constant(node) is None]
         for node in weights:
             array = _constant(node)
-            assert array is not None  # noqa: S101 - selected above
-            if not np.isfinite(array).all():
+            if array is not None and not np.isfinite(array).all():
                 raise QirError(f"weight of quantizer {node.name!r} holds NaN or infinities: repair the model first")
-            set_ranges(node, weight_ranges(node, array, self.weights))
+        grams: dict[Node, GramMatrix] = {}
         if activations:
             data = context.require("calibration_data")
-            histograms = observe(module, activations, batches(module, data, batch=self.batch))
+            if self.weights in {"output", "output-centred"}:
+                grams = _gram_matrices(module, weights)
+            histograms = _observe(module, activations, batches(module, data, batch=self.batch), grams)
             for node in activations:
                 set_ranges(node, _activation_ranges(node, histograms[node], self.method))
+                store_levels(node, histograms[node].sample())
+        for node in weights:
+            self._weight(node, grams.get(node))
         return True
+
+    def _weight(self, node: Node, gram: GramMatrix | None) -> None:
+        array = _constant(node)
+        assert array is not None  # noqa: S101 - selected by the caller
+        matrix = None if gram is None else gram.matrix(centred=self.weights == "output-centred")
+        axis = None if gram is None else operand_axis(gram.node)
+        set_ranges(node, weight_ranges(node, array, self.weights, matrix, channel_axis=axis))
+        store_levels(node, array)
+
+
+def _gram_matrices(module: Module, weights: list[Node]) -> dict[Node, GramMatrix]:
+    """An empty matrix for every weight quantizer of the main graph that exactly one layer reads."""
+    found = {}
+    for node in weights:
+        users, array = node.result.users, _constant(node)
+        if node.graph is not module.graph or len(users) != 1 or array is None or not has_gram_matrix(users[0], array):
+            continue
+        if users[0].inputs[1] is node.result and node.attribute("axis") in {None, operand_axis(users[0])}:
+            found[node] = GramMatrix(users[0])
+    return found
 
 
 def _constant(node: Node) -> Array | None:
@@ -76,22 +104,33 @@ def _constant(node: Node) -> Array | None:
 
 def observe(module: Module, nodes: list[Node], feeds: Iterator[Feed]) -> dict[Node, Histogram]:
     """Histograms of the float values under fake-quant nodes, in one pass over the feeds."""
+    return _observe(module, nodes, feeds, {})
+
+
+def _observe(
+    module: Module, nodes: list[Node], feeds: Iterator[Feed], grams: dict[Node, GramMatrix]
+) -> dict[Node, Histogram]:
+    """One pass over the feeds: histograms, and `grams` (by weight quantizer) fed with what their layers read."""
     from qir.backends.onnxruntime_session import OrtSession
 
-    origins = {node: _origin(node) for node in nodes}
-    inputs = {value for value in origins.values() if value.is_input}
-    names = sorted({value.name for value in origins.values() if value not in inputs})
+    read = {node: _unquantized(gram.node.operands[0]) for node, gram in grams.items()}
+    origins = {node: _unquantized(node.operands[0]) for node in nodes}
+    wanted = {*origins.values(), *read.values()}
+    inputs = {value for value in wanted if value.is_input}
+    names = sorted(value.name for value in wanted - inputs)
     session = OrtSession(float_network(module, names), optimization="all")
     histograms = {value: Histogram() for value in origins.values()}
     for feed in feeds:
         found: Feed = session.run(feed)
         for value, histogram in histograms.items():
             histogram.update(feed[value.name] if value in inputs else found[value.name])
+        for node, value in read.items():
+            grams[node].update(feed[value.name] if value in inputs else found[value.name])
     return {node: histograms[value] for node, value in origins.items()}
 
 
-def _origin(node: Node) -> Value:
-    value = node.operands[0]
+def _unquantized(value: Value) -> Value:
+    """The float value under fake-quant nodes."""
     while value.producer is not None and value.producer.is_fake_quant:
         value = value.producer.operands[0]
     return value

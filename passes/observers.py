@@ -62,6 +62,20 @@ class Histogram:
         """Middle of every bin: float64 [BINS]."""
         return self.start + self.width * (np.arange(BINS) + 0.5)
 
+    def sample(self, size: int = 4096) -> Array:
+        """Values at evenly spaced ranks of the stream, known to within a bin: float32 [size], ascending.
+
+        Raises:
+            DataError: nothing was seen.
+        """
+        if self.total == 0:
+            raise DataError("calibration has seen no values: give calibration data")
+        ranks = (np.arange(size) + 0.5) / size * self.counts.sum()
+        filled = self.counts > 0
+        bins = np.searchsorted(np.cumsum(self.counts[filled]), ranks, side="right")
+        values = self.centers[filled][np.minimum(bins, filled.sum() - 1)]
+        return np.asarray(np.clip(values, self.low, self.high), np.float32)
+
     def _average(self, low: float, high: float, momentum: float) -> None:
         keep = momentum if self._batches else 0.0
         self.average_low = keep * self.average_low + (1 - keep) * low
