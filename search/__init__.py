@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qir.search.problem import PairCost as PairCost
     from qir.search.problem import Problem as Problem
     from qir.search.problem import Relation as Relation
+    from qir.search.recipes import recipe as recipe
     from qir.search.result import Evaluation as Evaluation
     from qir.search.result import Progress as Progress
     from qir.search.result import Result as Result

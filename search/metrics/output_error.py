@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
+
+from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
+from qir.policy import Bits
 from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
 from qir.search.metrics.sensitivity import Sensitivity
 from qir.tensor import Array
@@ -39,3 +44,29 @@ def output_error(network: TorchModule, constraints: BitConstraints, images: Arra
         for bits in constraints.options[name]
     }
     return Sensitivity("output-mse", values, 1 + len(values))
+
+
+class NetworkOutputError:
+    """Minus the mean squared change of the outputs at a whole policy: EvoQ's fitness, without labels.
+
+    Args:
+        module: calibrated network; not changed.
+        constraints: completes decisions to a policy.
+        images: float32 [N, …]; the paper takes 50.
+
+    Raises:
+        DataError: there are no images.
+    """
+
+    def __init__(self, module: Module, constraints: BitConstraints, images: Array) -> None:
+        from qir.backends.torch_module import TorchModule
+
+        self.network, self.constraints = TorchModule(module), constraints
+        self.batch = checked_batch(images)
+        _, self._aim = float_operands(self.network, {}, self.batch)
+
+    def __call__(self, decided: Mapping[str, Bits]) -> float:
+        """The (negative) error of a policy of decisions, to be maximised: one forward pass."""
+        self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
+        with torch.no_grad():
+            return -float((self.network(self.batch)[0] - self._aim).square().mean())
