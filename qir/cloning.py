@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 from qir.attributes import Attribute, AttributeKind
 from qir.graph import Graph, Node, Value
@@ -25,9 +26,9 @@ def _copy_value(value: Value) -> Value:
 
 def _copy_attribute(attribute: Attribute, mapped: ValueMap) -> Attribute:
     if attribute.kind is AttributeKind.GRAPH and not attribute.reference:
-        return Attribute(attribute.kind, clone_graph(attribute.value, mapped), attribute.doc_string)
+        return replace(attribute, value=clone_graph(attribute.value, mapped))
     if attribute.kind is AttributeKind.GRAPHS:
-        return Attribute(attribute.kind, tuple(clone_graph(g, mapped) for g in attribute.value), attribute.doc_string)
+        return replace(attribute, value=tuple(clone_graph(g, mapped) for g in attribute.value))
     return attribute
 
 

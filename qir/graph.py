@@ -158,7 +158,25 @@ class Graph:
         """Insert a node before or after another one, or at the end; results without a name get a unique one."""
         if node.graph is not None:
             raise QirError(f"node {node} already stands in a graph: erase it there first")
-        anchor = self._anchor(before, after)
+        self._link(node, self._anchor(before, after))
+        self._name_results(node)
+        for graph in node.subgraphs():
+            graph._attach(node)
+        node._touch()
+        return node
+
+    def _append_new(self, node: Node) -> None:
+        """`insert` at the end of a node that was just made and stands in no graph."""
+        self._link(node, self._last)
+        self._name_results(node)
+        if node._attributes:
+            for graph in node.subgraphs():
+                graph._attach(node)
+        clock = self.clock
+        clock.version += 1
+        node.stamp = clock.version
+
+    def _link(self, node: Node, anchor: Node | None) -> None:
         following = anchor._next if anchor is not None else self._first
         node._previous, node._next = anchor, following
         if anchor is None:
@@ -171,11 +189,6 @@ class Graph:
             following._previous = node
         node.graph = self
         self._length += 1
-        self._name_results(node)
-        for graph in node.subgraphs():
-            graph._attach(node)
-        node._touch()
-        return node
 
     append = insert
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from qir.collection import no_collection
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 
@@ -285,7 +286,11 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, limit: int | None = None) ->
     for rule in rules:
         for name in rule.pattern.ops:
             by_root.setdefault(name, []).append(rule)
-    queue = deque(node for node in graph.walk() if node.op in by_root)
+    with no_collection():
+        return _work_off(deque(node for node in graph.walk() if node.op in by_root), by_root, limit)
+
+
+def _work_off(queue: deque[Node], by_root: dict[str, list[Rule]], limit: int | None) -> dict[str, int]:
     waiting = set(queue)
     most = 10 * len(waiting) + 100 if limit is None else limit
     fired: dict[str, int] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
+from qir.collection import no_collection
 from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN
 from qir.module import Module
@@ -21,7 +21,7 @@ from qir.onnx_io.graph_reader import GraphReader, read_opsets
 from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
 from qir.onnx_io.metadata import read_metadata, text, write_metadata
-from qir.onnx_io.opaque import unmodelled
+from qir.onnx_io.opaque import has_unknown_fields, unmodelled
 from qir.onnx_io.tensors import StoredTensor, byte_size, read_initializer, write_tensor
 from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model
 from qir.tensor import Tensor
@@ -68,7 +68,7 @@ def _read(path: Path) -> bytes:
 
 def _load(data: bytes, folder: Path | None, where: str) -> Module:
     try:
-        with _no_collection():
+        with no_collection():
             return _decode(data, folder)
     except QirError as error:
         raise ModelFileError(f"{where}: {error}") from error
@@ -78,18 +78,6 @@ def _load(data: bytes, folder: Path | None, where: str) -> Module:
         raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection: reading makes many objects and no garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _decode(data: bytes, folder: Path | None) -> Module:
     skeleton, messages = split_model(memoryview(data))
     proto = onnx.ModelProto.FromString(skeleton)
@@ -97,7 +85,7 @@ def _decode(data: bytes, folder: Path | None) -> Module:
     if not proto.HasField("graph") or not (graph.node or graph.output or graph.input or messages):
         raise ModelFileError("it holds no graph: this is no ONNX model, or an empty one; export it again")
     places = DataFolder(folder)
-    reader = GraphReader(places)
+    reader = GraphReader(places, unknown=has_unknown_fields(onnx.ModelProto, skeleton))
     tensors = [read_initializer(message, places) for message in messages]
     module = Module(reader.read_graph(graph, tensors), ir_version=proto.ir_version)
     module.opsets = read_opsets(proto.opset_import)

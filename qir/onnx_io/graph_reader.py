@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import onnx
@@ -15,7 +16,7 @@ from qir.node import Node, Value
 from qir.onnx_io.attribute_protos import AttributeReader
 from qir.onnx_io.external import DataFolder
 from qir.onnx_io.metadata import read_metadata, text
-from qir.onnx_io.opaque import unmodelled
+from qir.onnx_io.opaque import has_unmodelled_fields, unmodelled
 from qir.onnx_io.sorting import sorted_nodes
 from qir.onnx_io.tensors import read_sparse, read_tensor
 from qir.onnx_io.type_protos import TypeReader
@@ -71,8 +72,11 @@ class _Scope:
 class GraphReader:
     """Reads the graphs and functions of one file."""
 
-    def __init__(self, folder: DataFolder) -> None:
+    def __init__(self, folder: DataFolder, *, unknown: bool = True) -> None:
+        """A reader; `unknown` = False promises that no message has unknown fields (`has_unknown_fields`)."""
         self._folder = folder
+        self._unknown = unknown
+        self._extra_info = unknown or has_unmodelled_fields(onnx.ValueInfoProto)
         self._types = TypeReader()
         self._scope: _Scope | None = None
         self._attributes = AttributeReader(folder, self._types, self._read_subgraph)
@@ -91,16 +95,17 @@ class GraphReader:
         graph.name = text(proto.name)
         graph.doc_string = text(proto.doc_string)
         graph.metadata, shadowed = read_metadata(proto.metadata_props)
-        rest = onnx.GraphProto(
-            metadata_props=shadowed,
-            value_info=[i for i in proto.value_info if i.name not in scope.values or infos[i.name] != i],
-            output=[i for i in proto.output if i.name not in scope.values or infos[i.name] != i],
-        )
+        repeated = len(infos) < len(proto.value_info) + len(proto.output) + len(proto.input)
+        rest = onnx.GraphProto(metadata_props=shadowed)
+        if repeated or not infos.keys() <= scope.values.keys():
+            for entries, kept in ((proto.value_info, rest.value_info), (proto.output, rest.output)):
+                kept.extend(i for i in entries if i.name not in scope.values or not _is_entry(infos, i))
         graph.opaque = unmodelled(proto) + rest.SerializeToString()
         if any(value.constant is not None for value in graph.inputs):
             graph.meta[INITIALIZERS] = tuple(tensor.name for tensor in tensors)
         if proto.value_info:
-            graph.meta[DECLARED] = tuple(dict.fromkeys(i.name for i in proto.value_info if infos[i.name] == i))
+            listed = (i.name for i in proto.value_info if _is_entry(infos, i))
+            graph.meta[DECLARED] = tuple(dict.fromkeys(listed) if repeated else islice(infos, len(proto.value_info)))
         return graph
 
     def read_function(self, proto: onnx.FunctionProto) -> Function:
@@ -203,9 +208,9 @@ class GraphReader:
         value = Value(name, declared)
         if info.doc_string:
             value.doc_string = text(info.doc_string)
-        rest = unmodelled(info)
-        if info.metadata_props:
-            value.metadata, shadowed = read_metadata(info.metadata_props)
+        rest = unmodelled(info) if self._extra_info else b""
+        if pairs := info.metadata_props:
+            value.metadata, shadowed = read_metadata(pairs)
             rest += onnx.ValueInfoProto(metadata_props=shadowed).SerializeToString()
         if not exact:
             rest += onnx.ValueInfoProto(type=info.type).SerializeToString()
@@ -214,10 +219,10 @@ class GraphReader:
         return value
 
     def _add_nodes(self, graph: Graph, scope: _Scope, protos: Sequence[onnx.NodeProto]) -> None:
-        values, insert = scope.values, graph.insert
+        values, unknown = scope.values, self._unknown
         for proto in protos:
             operands = [(values.get(name) or scope.find(name)) if name else None for name in proto.input]
-            attributes = self._read_attributes(proto, scope)
+            attributes = self._read_attributes(proto, scope) if proto.attribute else None
             results = []
             for name in proto.output:
                 if name in values:
@@ -237,15 +242,15 @@ class GraphReader:
             )
             if proto.doc_string:
                 node.doc_string = text(proto.doc_string)
-            rest = unmodelled(proto)
-            if proto.metadata_props:
-                node.metadata, shadowed = read_metadata(proto.metadata_props)
+            rest = unmodelled(proto, unknown=unknown)
+            if pairs := proto.metadata_props:
+                node.metadata, shadowed = read_metadata(pairs)
                 rest += onnx.NodeProto(metadata_props=shadowed).SerializeToString()
             if rest:
                 node.opaque = rest
             if domain == "qir":
                 _check_own_op(node, scope.where)
-            insert(node)
+            graph._append_new(node)
             for value in results:
                 if value._name:
                     if value._name in values:
@@ -272,6 +277,12 @@ class GraphReader:
             raise ModelFileError(
                 f"{scope.where}: its output {str(error)!r} is defined by nothing: the file is damaged"
             ) from None
+
+
+def _is_entry(infos: dict[str, onnx.ValueInfoProto], info: onnx.ValueInfoProto) -> bool:
+    """Whether an entry says what counts for its name: it is the last one, or the same as that."""
+    last = infos[info.name]
+    return last is info or last == info
 
 
 def read_opsets(entries: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:

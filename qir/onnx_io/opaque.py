@@ -40,12 +40,31 @@ def _is_set(message: Any, name: str) -> bool:
     return message.HasField(name) if isinstance(value, Message) else bool(value)
 
 
-def unmodelled(message: Any) -> bytes:
-    """The fields of a message that qir does not model, as a serialized message of the same kind; usually empty."""
-    names: tuple[str, ...] = _unmodelled_fields(message.DESCRIPTOR)
-    present = [name for name in names if _is_set(message, name)]
-    if not present and not len(UnknownFieldSet(message)):
-        return b""
+def has_unknown_fields(kind: type[Message], data: bytes) -> bool:
+    """Whether a serialized message can hold fields, at any depth, that this version of ONNX does not know."""
+    message = kind.FromString(data)
+    message.DiscardUnknownFields()
+    return bool(message.ByteSize() != len(data))
+
+
+def has_unmodelled_fields(kind: type[Message]) -> bool:
+    """Whether this version of ONNX knows fields of such messages that qir does not model."""
+    return bool(_unmodelled_fields(kind.DESCRIPTOR))
+
+
+def unmodelled(message: Any, *, unknown: bool = True) -> bytes:
+    """The fields of a message that qir does not model, as a serialized message of the same kind; usually empty.
+
+    Args:
+        message: any message of `MODELLED`.
+        unknown: whether it can have unknown fields; False where `has_unknown_fields` denied it.
+    """
+    for name in _unmodelled_fields(message.DESCRIPTOR):
+        if _is_set(message, name):
+            break
+    else:
+        if not unknown or not len(UnknownFieldSet(message)):
+            return b""
     rest = type(message)()
     rest.CopyFrom(message)
     for name in MODELLED[message.DESCRIPTOR.name]:

@@ -55,11 +55,17 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
     at, end = 0, len(data)
     while at < end:
         start = at
-        tag, at = _read_varint(data, at)
+        tag = data[at]
+        if tag < 0x80:
+            at += 1
+        else:
+            tag, at = _read_varint(data, at)
         wire = tag & 7
         body = at
         if wire == _BYTES:
-            length, body = _read_varint(data, at)
+            length, body = data[at], at + 1
+            if length >= 0x80:
+                length, body = _read_varint(data, at)
             at = body + length
         elif wire == _VARINT:
             _, at = _read_varint(data, at)
