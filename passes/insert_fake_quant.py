@@ -40,6 +40,8 @@ class InsertFakeQuant(Pass):
         first_last: width that the first and last layer are kept at, 0 = they are decisions like the others.
         input_widths: widths of quantizers on the network's inputs, `8` by default; `all` makes them decisions.
         exclude: regular expression of node names that stay float.
+        keep: rules `pattern:width` that pin quantizers (no decisions then); the pattern is a regular expression
+            found in the quantizer's name, or an operator whose data and weight are pinned. Later rules win.
     """
 
     name: ClassVar[str] = "insert-fake-quant"
@@ -50,6 +52,7 @@ class InsertFakeQuant(Pass):
     first_last: int = 0
     input_widths: str = "8"
     exclude: str = ""
+    keep: tuple[str, ...] = ()
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Insert the quantizers; raises `QirError` when nothing can be quantized or an option is wrong."""
@@ -108,8 +111,12 @@ class _Inserter:
             for node in _last(self.graph, nodes):
                 self._result(node, fixed="the output of the network's last layer stays at 8 bits")
         if self.options.first_last:
-            self._pin(nodes[0])
-            self._pin(nodes[-1])
+            width, reason = self.options.first_last, f"first and last layer are kept at {self.options.first_last} bits"
+            for node in (nodes[0], nodes[-1]):
+                for quantizer in _operand_quantizers(node):
+                    _pin(quantizer, width, reason)
+        for rule in self.options.keep:
+            self._keep(rule, nodes)
 
     def _operands(self, node: Node) -> None:
         operands = op_of(node).quantizable(node)
@@ -187,17 +194,15 @@ class _Inserter:
         self.quantized[made.result] = self.quantized[value] = made
         return made
 
-    def _pin(self, node: Node) -> None:
-        operands = op_of(node).quantizable(node)
-        assert operands is not None  # noqa: S101 - filtered by the caller
-        for index in (operands.data, operands.weight):
-            value = node.input(index)
-            made = None if value is None else grid_origin(value).producer
-            if made is not None and made.is_fake_quant:
-                width = self.options.first_last
-                made.set_attribute("widths", (width,))
-                made.set_attribute("bits", width)
-                made.metadata[FIXED] = f"first and last layer are kept at {width} bits"
+    def _keep(self, rule: str, nodes: list[Node]) -> None:
+        pattern, width = _rule(rule)
+        found = [node for node in self.graph.fake_quants() if pattern.search(node.name)]
+        found += [q for node in nodes if pattern.fullmatch(node.op) for q in _operand_quantizers(node)]
+        if not found:
+            names = ", ".join(node.name for node in self.graph.fake_quants())
+            raise QirError(f"insert-fake-quant: rule {rule!r} matches no operator and no quantizer; these are {names}")
+        for node in found:
+            _pin(node, width, f"the rule {rule!r} keeps it at {width} bits")
 
     def _unique(self, base: str) -> str:
         name, count = base, 1
@@ -206,6 +211,30 @@ class _Inserter:
             name = f"{base}.{count}"
         self.names.add(name)
         return name
+
+
+def _rule(text: str) -> tuple[re.Pattern[str], int]:
+    pattern, divided, width = text.rpartition(":")
+    try:
+        if divided and pattern and 1 <= int(width) <= 32:
+            return re.compile(pattern), int(width)
+    except (ValueError, re.error):
+        pass
+    raise QirError(f"insert-fake-quant: rule {text!r}; expected pattern:width, for example fc.*:8, width from 1 to 32")
+
+
+def _operand_quantizers(node: Node) -> list[Node]:
+    operands = op_of(node).quantizable(node)
+    assert operands is not None  # noqa: S101 - callers pass layers
+    values = [node.input(index) for index in (operands.data, operands.weight)]
+    found = [None if value is None else grid_origin(value).producer for value in values]
+    return [made for made in found if made is not None and made.is_fake_quant]
+
+
+def _pin(quantizer: Node, width: int, reason: str) -> None:
+    quantizer.set_attribute("widths", (width,))
+    quantizer.set_attribute("bits", width)
+    quantizer.metadata[FIXED] = reason
 
 
 def label(node: Node) -> str:
