@@ -12,6 +12,7 @@ from qir.backends.torch_module import TorchModule
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.search import output_divergence, prepare
+from qir.search.metrics.adversarial_noise import adversarial_noise
 from qir.search.metrics.empirical_fisher import empirical_fisher
 from qir.search.metrics.hessian_trace import hessian_trace
 from qir.search.metrics.operands import on_grid
@@ -134,6 +135,18 @@ def test_second_order_squares_the_projected_gradient(linear):
         for key, change in changes.items()
     }
     assert_equal(found, expected)
+
+
+def test_adversarial_noise_scales_output_error_by_quantizer(linear):
+    network, constraints, changes = linear
+    found, plain = adversarial_noise(network, constraints, IMAGES), output_error(network, constraints, IMAGES)
+    for name in ("fc.input", "fc.weight"):
+        shares = [found.values[name, bits] / plain.values[name, bits] for bits in constraints.options[name]]
+        assert min(shares) > 0
+        assert shares == pytest.approx([shares[0]] * len(shares), rel=1e-4)
+    assert found.forward_passes == 2 + 10 * 2 + len(changes)
+    with pytest.raises(SearchError, match="drop"):
+        adversarial_noise(network, constraints, IMAGES, drop=1.5)
 
 
 def spread(key, change):
