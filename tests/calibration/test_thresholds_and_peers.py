@@ -1,0 +1,106 @@
+"""Thresholds beside those of ONNX Runtime's calibrators, and memory over a stream."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import qir
+import qir.models
+from qir.passes.calibrate import float_network, observe
+from qir.passes.calibration_data import batches
+from qir.passes.observers import Histogram
+from qir.passes.thresholds import percentile, threshold
+
+
+class Reader:
+    """The calibration data as ONNX Runtime reads them."""
+
+    def __init__(self, feeds) -> None:
+        self.feeds = iter(feeds)
+
+    def get_next(self):
+        return next(self.feeds, None)
+
+
+@pytest.fixture(scope="module")
+def thresholds_of(images, tmp_path_factory):
+    """Makes ranges by value name, ours and ONNX Runtime's, for the tensors that LeNet's quantizers lie on."""
+    pytest.importorskip("onnxruntime.quantization")
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    from qir.passes import PassContext, PassManager, parse_pipeline
+    from qir.passes.canonicalize import SIMPLIFY
+    from qir.search import load_network
+
+    module = load_network(qir.models.path("lenet"))
+    PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, PassContext())
+    nodes = [node for node in module.graph.fake_quants() if not node.name.endswith(".weight")]
+    histograms = observe(module, nodes, batches(module, images, batch=16))
+    folder = tmp_path_factory.mktemp("float")
+    qir.save(float_network(module), folder / "float.onnx")
+
+    def make(method: str, **options):
+        kind = CalibrationMethod[method]
+        calibrator = create_calibrator(
+            str(folder / "float.onnx"),
+            None,
+            augmented_model_path=str(folder / f"{method}.onnx"),
+            calibrate_method=kind,
+            extra_options=options,
+        )
+        name = next(value.name for value in module.graph.inputs if value.constant is None)
+        calibrator.collect_data(Reader([{name: images[i : i + 16]} for i in range(0, len(images), 16)]))
+        found = {name: data.range_value for name, data in calibrator.compute_data().items()}
+        ours = {node.operands[0].name: histogram for node, histogram in histograms.items()}
+        return {
+            name: (ours[name], *(float(np.squeeze(end)) for end in found[name])) for name in ours.keys() & found.keys()
+        }
+
+    return make
+
+
+def test_min_max_is_that_of_onnxruntime(thresholds_of) -> None:
+    found = thresholds_of("MinMax")
+    assert len(found) >= 4
+    for name, (histogram, low, high) in found.items():
+        assert threshold(histogram, "minmax", 8, signed=False) == pytest.approx((low, high), rel=1e-5, abs=1e-6), name
+
+
+def test_percentile_is_near_that_of_onnxruntime(thresholds_of) -> None:
+    """ONNX Runtime's histogram of absolute values counts outliers on both sides together: compared after ReLU."""
+    found = thresholds_of("Percentile", percentile=99.9, num_bins=2048)
+    compared = {name: entry for name, entry in found.items() if entry[0].low >= 0}
+    assert len(compared) >= 3
+    for name, (histogram, _, high) in compared.items():
+        ours = percentile(histogram, 8, False, keep=0.999)[1]
+        assert ours == pytest.approx(high, abs=0.02 * histogram.high), name
+
+
+def test_memory_is_flat_in_the_number_of_batches() -> None:
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=50_000).astype(np.float32)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        histogram = Histogram()
+        for index in range(count):
+            histogram.update(batch * np.float32(1 + index))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)
+    assert peak(60) <= 1.1 * peak(4)
+
+
+def test_the_sample_of_a_stream_has_its_distribution() -> None:
+    values = np.random.default_rng(1).normal(size=40_000).astype(np.float32)
+    histogram = Histogram()
+    for part in np.array_split(values, 8):
+        histogram.update(part)
+    np.testing.assert_allclose(
+        np.quantile(histogram.sample(), [0.05, 0.5, 0.95]), np.quantile(values, [0.05, 0.5, 0.95]), atol=0.02
+    )
