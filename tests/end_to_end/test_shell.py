@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qir.backends
 import qir.models
 from qir.guide import read_guide
 
@@ -70,6 +72,34 @@ def test_data_of_a_wrong_shape_are_refused(tmp_path: Path) -> None:
     done = run("quantize", LENET, "--data", str(tmp_path / "wrong.npy"), "-o", str(tmp_path / "out.onnx"))
     assert done.returncode == 2
     assert "do not fit" in done.stderr
+
+
+def test_an_empty_graph_a_network_without_layers_and_a_target_without_pairs_are_refused(
+    calibration: Path, tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 28, 28])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 28, 28])
+    opset = [helper.make_opsetid("", 18)]
+    empty = helper.make_model(helper.make_graph([], "empty", [], []), opset_imports=opset, ir_version=8)
+    relu = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [value], [result])
+    onnx.save(empty, tmp_path / "empty.onnx")
+    onnx.save(helper.make_model(relu, opset_imports=opset, ir_version=8), tmp_path / "relu.onnx")
+    shipped = Path(qir.backends.__file__).parent / "targets" / "npu-148.json"
+    described = json.loads(shipped.read_text())
+    (tmp_path / "target.json").write_text(json.dumps({**described, "pairs": []}))
+    for arguments, said in (
+        ([str(tmp_path / "empty.onnx")], "empty"),
+        ([str(tmp_path / "relu.onnx")], "no quantizable layers"),
+        ([LENET, "-t", str(tmp_path / "target.json")], "pair"),
+    ):
+        done = run("quantize", *arguments, "--data", str(calibration), "-o", str(tmp_path / "out.onnx"))
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_help_lists_the_verbs() -> None:
