@@ -1,4 +1,4 @@
-"""The house: floors, packages, what `import qir` loads, and where protobuf and op names may occur."""
+"""The house: floors, packages, what `import qir` loads, and where protobuf and comparisons of op names occur."""
 
 import ast
 import importlib.util
@@ -13,6 +13,32 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("qir", "passes", "backends", "search", "models", "cli")
 FLOORS = {"qir": 1, "backends": 2, "passes": 3, "search": 4, "cli": 5}
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+OP_COMPARISONS = {
+    "qir/node.py": "the two ops of qir's own domain",
+    "qir/onnx_io/inference.py": "what ONNX's own inference cannot be trusted with",
+    "qir/rewriting.py": "patterns name the ops that they match",
+    "qir/text.py": "which names are printed without quotes",
+    "passes/accumulator_bounds.py": "where the groups of a transposed convolution lie",
+    "passes/build_guide.py": "the format names Relu",
+    "passes/constants.py": "the question itself, for rules",
+    "passes/fold_constants.py": "ops whose result is much larger than their operands",
+    "passes/gram_matrices.py": "how a layer's weight is seen as a matrix",
+    "passes/merge_affine.py": "two affine ops of one kind",
+    "passes/pack_weights.py": "pattern of the QDQ form",
+    "passes/parity.py": "pattern of the QDQ form",
+    "passes/raise_operators.py": "pattern of quantized operators",
+    "passes/raise_qonnx.py": "pattern of the QONNX form",
+    "passes/raising.py": "pattern of quantized forms",
+    "passes/recognize_activations.py": "pattern of activations",
+    "backends/distillation.py": "the statistics that BatchNormalization keeps",
+    "backends/integer_reference.py": "an executor: one kernel for each op",
+    "backends/measured.py": "what ONNX Runtime fuses",
+    "backends/table_builder.py": "what a target fuses",
+    "backends/torch_graph.py": "control flow",
+    "backends/torch_ops/indexing.py": "one function lowers two ops",
+}
+"""Files outside qir/ops that compare the name of an op, with why no question to the registry would do."""
 
 
 def imports(path):
@@ -72,6 +98,24 @@ def test_protobuf_stays_in_its_place():
         if name == "onnx" or name.startswith("onnx.")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def compares_ops(path):
+    return any(
+        isinstance(node, ast.Compare)
+        and any(isinstance(side, ast.Attribute) and side.attr == "op" for side in (node.left, *node.comparators))
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_ops_are_asked_of_the_registry():
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if not path.is_relative_to(ROOT / "qir" / "ops") and compares_ops(path)
+    }
+    assert not found - OP_COMPARISONS.keys(), "compare op names: ask qir.ops, or allow the file with a reason"
+    assert not OP_COMPARISONS.keys() - found, "no longer compare op names: take them off the list"
 
 
 @pytest.mark.parametrize("folder", FOLDERS[1:])

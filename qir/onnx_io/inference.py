@@ -18,6 +18,9 @@ from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
 from qir.tensor import Tensor
 from qir.types import DType, TensorType, Type, UnknownType
 
+LONGEST_SHAPE = 1 << 16
+"""Vectors with more elements are no shapes."""
+
 LARGEST_CONSTANT = 1024
 """Integer constants of at most this many elements stay in the copy: shapes, axes and repeats are read from them."""
 
@@ -80,10 +83,27 @@ def _infer(module: Module, pieces: list[Piece], tensors: Iterable[tuple[str, Ten
         return
     copy = b"".join([*pieces, *field(MODEL_GRAPH, head)])
     try:
-        found = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ProtobufError, TypeError, RuntimeError, ValueError, UnicodeError):
+        found = onnx.shape_inference.infer_shapes(copy, data_prop=not any(map(_is_long, module.graph.values())))
+    except (
+        MemoryError,
+        onnx.shape_inference.InferenceError,
+        ProtobufError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+        UnicodeError,
+    ):
         return
     _apply(module.graph, found.graph, TypeReader())
+
+
+def _is_long(value: Value) -> bool:
+    """Whether ONNX's data propagation would take a vector for a shape and make a message for each element."""
+    known = value._type
+    if not isinstance(known, TensorType) or known.rank != 1:
+        return False
+    shape = known.static_shape()
+    return shape is not None and shape[0] > LONGEST_SHAPE
 
 
 _DIVISORS = ("strides", "group", "blocksize", "num_outputs", "dilations", "num_heads", "block_size")

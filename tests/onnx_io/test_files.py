@@ -296,3 +296,11 @@ def test_two_operator_sets_of_one_domain_are_refused():
     proto.opset_import.add(domain="ai.onnx", version=13)
     with pytest.raises(ModelFileError, match="versions"):
         _load(proto)
+
+
+def test_long_vectors_are_not_taken_for_shapes():
+    nodes = [helper.make_node("Add", ["x", "x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    infos = [_info("x", (2**40,))], [_info("y", ("n",))]
+    graph = helper.make_graph(nodes, "g", *infos)
+    module = _load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    assert module.graph.nodes[0].result.type.shape == (2**40,)
