@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 from qir.attributes import Attribute, AttributeKind
+from qir.collection import no_collection
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 
@@ -73,6 +74,7 @@ def clone_graph(graph: Graph, mapped: ValueMap | None = None) -> Graph:
     return made
 
 
+@no_collection()
 def clone_module(module: Module) -> Module:
     """A copy of a module with a clock of its own."""
     made = copy.copy(module)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from qir.attributes import Attribute, AttributeKind
+from qir.collection import no_collection
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
@@ -54,6 +55,7 @@ def print_graph(graph: Graph) -> str:
     return _Printer(inline=False).graph(graph, "")
 
 
+@no_collection()
 def parse(text: str, constants: Mapping[str, Tensor] | None = None) -> Module:
     """The module that a text writes.
 
