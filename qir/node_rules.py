@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from qir.attributes import AttributeKind
 from qir.errors import QirError, VerifyError
 from qir.fake_quant import bits_of
-from qir.graph import QIR_DOMAIN, Node, Value
+from qir.graph import QIR_DOMAIN, Node
 from qir.module import Function, Module
 from qir.types import DType, OptionalType, SequenceType, TensorType, Type
 
@@ -120,7 +120,7 @@ def check_node(node: Node, scope: Scope) -> None:
     _check_types(node, schema)
     _check_branches(node)
     _check_inferred(node, scope)
-    _check_bias(node)
+    check_bias(node)
 
 
 def _version(node: Node, scope: Scope) -> int:
@@ -263,7 +263,8 @@ def _check_fake_quant(node: Node) -> None:
         _fail("operand-type", node, f"{source}", f"a tensor of floats to be put on {derived}")
 
 
-def _check_bias(node: Node) -> None:
+def check_bias(node: Node) -> None:
+    """Raise `VerifyError` when a bias has neither the element type of the data nor int32."""
     from qir.ops import op_of
 
     operands = op_of(node).quantizable(node)
@@ -276,23 +277,10 @@ def _check_bias(node: Node) -> None:
         _fail("bias-type", node, f"a bias of type {bias.type.dtype}", f"{data.type.dtype} or int32")
 
 
-def quantizer_of(value: Value | None) -> Node | None:
-    """The fake-quant node that put a value on its grid, traced through ops that keep it; None for plain floats."""
-    from qir.ops import op_of
-
-    while value is not None and (node := value.producer) is not None:
-        if node.is_fake_quant:
-            return node
-        kept = op_of(node).grid_operand(node)
-        if kept is None:
-            return None
-        value = node.input(kept)
-    return None
-
-
 def check_operand_pairs(node: Node, rules: OperandRules) -> None:
     """Raise `VerifyError` when a quantizable node computes with widths that the rules do not allow."""
     from qir.ops import op_of
+    from qir.tracing import quantizer_of
 
     operands = op_of(node).quantizable(node)
     if operands is None:

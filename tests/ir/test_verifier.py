@@ -10,6 +10,7 @@ from qir.errors import VerifyError
 from qir.fake_quant import make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
+from qir.node_rules import check_bias
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -261,6 +262,14 @@ def test_a_bias_of_another_type_is_refused():
     bias_of_other_type(module)
     with pytest.raises(VerifyError, match=r"bias-type|operand-type"):
         qir.verify(module)
+
+
+def test_the_rule_on_biases_names_itself():
+    module = small()
+    bias_of_other_type(module)
+    with pytest.raises(VerifyError) as caught:
+        check_bias(next(node for node in module.graph if node.op == "Conv"))
+    assert caught.value.rule == "bias-type"
 
 
 def test_only_legal_pairs_pass_with_rules():
