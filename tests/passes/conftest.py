@@ -7,8 +7,6 @@ from onnx import helper, numpy_helper
 
 import qir
 
-RNG = np.random.default_rng(0)
-
 
 class Builder:
     """A small ONNX model, written node by node."""
@@ -16,6 +14,7 @@ class Builder:
     def __init__(self, dtype=np.float32, opset=17, ir_version=8):
         self.dtype, self.opset, self.ir_version = np.dtype(dtype), opset, ir_version
         self.nodes, self.constants, self.inputs = [], [], []
+        self.random = np.random.default_rng(0)
         self.elem = helper.np_dtype_to_tensor_dtype(self.dtype)
 
     def input(self, name, shape):
@@ -32,7 +31,7 @@ class Builder:
         return name
 
     def normal(self, name, *shape):
-        return self.const(name, RNG.standard_normal(shape) * 0.5)
+        return self.const(name, self.random.standard_normal(shape) * 0.5)
 
     def node(self, op, inputs, outputs=None, **attributes):
         if not isinstance(outputs, list):
@@ -41,10 +40,10 @@ class Builder:
         return outputs[0]
 
     def bn(self, x, channels, name="bn", gamma=None, variance=None, mean=None, **attributes):
-        self.const(f"{name}.gamma", RNG.uniform(-1.5, 1.5, channels) if gamma is None else gamma)
+        self.const(f"{name}.gamma", self.random.uniform(-1.5, 1.5, channels) if gamma is None else gamma)
         self.normal(f"{name}.beta", channels)
-        self.const(f"{name}.mean", RNG.standard_normal(channels) if mean is None else mean)
-        self.const(f"{name}.var", RNG.uniform(0.2, 2, channels) if variance is None else variance)
+        self.const(f"{name}.mean", self.random.standard_normal(channels) if mean is None else mean)
+        self.const(f"{name}.var", self.random.uniform(0.2, 2, channels) if variance is None else variance)
         parameters = [f"{name}.{p}" for p in ("gamma", "beta", "mean", "var")]
         return self.node("BatchNormalization", [x, *parameters], **attributes)
 
