@@ -45,8 +45,8 @@ LIMITS_MS = {
 GROWTH = 11.0
 REASONS = {
     "import": "what is left is one Python object per node and value and protobuf's Python access to each field",
-    "traverse": "both walk a linked list of Python objects; the loop that asks takes most of the time",
-    "growth": "ten times the objects no longer fit the processor's caches",
+    "traverse": "both walk a linked list of Python objects (not profiled further)",
+    "growth": "not profiled; caches and the garbage collector are the likely causes",
     "load": "the protobuf module of a fresh process is part of it",
 }
 LARGE_BYTES = 2_400_000_000

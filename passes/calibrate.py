@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import PassError, QirError
-from qir.fake_quant import ranges_at, scheme_of, set_ranges
+from qir.fake_quant import scheme_of, set_ranges
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.calibration_data import Feed, batches
@@ -161,8 +161,3 @@ def _activation_ranges(node: Node, histogram: Histogram, method: str) -> Array:
         get_scheme(scheme_of(node, bits)).parameters(pair, bits, signed, narrow)
         found.append(pair)
     return np.stack(found)
-
-
-def is_calibrated(module: Module) -> bool:
-    """Whether every fake-quant node has ranges."""
-    return all(ranges_at(node, node.attribute("widths")[0]) is not None for node in module.graph.fake_quants())
