@@ -16,7 +16,7 @@ from qir.graph import Node
 from qir.guide import Guide, LayerGuide, PackedTensor, Provenance, TensorGuide
 from qir.module import Module
 from qir.packing import pack
-from qir.passes.lower_qcdq import bias_codes, proven_bounds, weight_codes
+from qir.passes.lowering.lower_qcdq import bias_codes, proven_bounds, weight_codes
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.tensor import Tensor
 

@@ -21,9 +21,9 @@ from qir.fake_quant import quantizers, ranges_at
 from qir.module import Module
 from qir.passes.build_guide import build_guide
 from qir.passes.calibration_data import batches
-from qir.passes.lower_qcdq import LowerQcdq
+from qir.passes.lowering.lower_qcdq import LowerQcdq
+from qir.passes.lowering.pack_weights import PackWeights
 from qir.passes.manager import PassContext, PassManager
-from qir.passes.pack_weights import PackWeights
 from qir.tensor import Array
 from qir.types import TensorType
 

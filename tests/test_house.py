@@ -25,7 +25,7 @@ OP_COMPARISONS = {
     "passes/fold_constants.py": "ops whose result is much larger than their operands",
     "passes/gram_matrices.py": "how a layer's weight is seen as a matrix",
     "passes/merge_affine.py": "two affine ops of one kind",
-    "passes/pack_weights.py": "pattern of the QDQ form",
+    "passes/lowering/pack_weights.py": "pattern of the QDQ form",
     "passes/parity.py": "pattern of the QDQ form",
     "passes/raise_operators.py": "pattern of quantized operators",
     "passes/raise_qonnx.py": "pattern of the QONNX form",

@@ -3,7 +3,7 @@ import numpy as np
 import qir
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.fit_bias import FitBias
-from qir.passes.lower_qcdq import bias_codes
+from qir.passes.lowering.lower_qcdq import bias_codes
 from qir.passes.quantized_layers import quantized_layers
 from qir.passes.testing import random_inputs
 

@@ -16,7 +16,7 @@ from qir.fake_quant import quantizers
 from qir.guide import read_guide
 from qir.packing import pack, unpack
 from qir.passes import apply_policy, export
-from qir.passes.lower_qcdq import weight_codes
+from qir.passes.lowering.lower_qcdq import weight_codes
 
 
 @pytest.mark.parametrize("widths", [(8, 8, 8, 8), (4, 4, 4, 4), (2, 2, 2, 2), (8, 4, 2, 4)])
