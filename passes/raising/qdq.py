@@ -9,8 +9,8 @@ from qir.graph import Node, Value
 from qir.ops import op_of
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen, is_standard
-from qir.passes.raise_grids import Grid, spec_of
-from qir.passes.raise_state import RaiseState, base_name, element_of, grid_at
+from qir.passes.raising.grids import Grid, spec_of
+from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 from qir.tracing import quantizer_of
 from qir.types import DType, TensorType, UnknownType, tensor_type
 

@@ -7,8 +7,8 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of
-from qir.passes.raise_grids import Grid, QuantizerSpec, bipolar_spec, spec_of
-from qir.passes.raise_state import RaiseState, base_name
+from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.state import RaiseState, base_name
 from qir.types import TensorType
 
 QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")

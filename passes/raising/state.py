@@ -8,7 +8,7 @@ from qir.fake_quant import make_fake_quant, set_ranges
 from qir.graph import Graph, Node, Value
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
-from qir.passes.raise_grids import Grid, QuantizerSpec, spec_of
+from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
 from qir.tensor import Array
 from qir.types import DType, TensorType
 

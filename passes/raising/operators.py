@@ -10,8 +10,8 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
-from qir.passes.raise_qdq import float_type, on_grid
-from qir.passes.raise_state import RaiseState, base_name, element_of, grid_at
+from qir.passes.raising.qdq import float_type, on_grid
+from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 
 
 @dataclass(frozen=True)

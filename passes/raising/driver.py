@@ -1,4 +1,4 @@
-"""Quantized networks of any common form, raised into fake-quant form."""
+"""The pass that raises quantized networks, and its report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.fold_constants import FoldConstants
 from qir.passes.manager import Pass, PassContext
-from qir.passes.raise_operators import raise_operator
-from qir.passes.raise_qdq import raise_dequantize, raise_grid_keeper, raise_quantize
-from qir.passes.raise_qonnx import QONNX_DOMAINS, raise_qonnx
-from qir.passes.raise_state import RaiseState
+from qir.passes.raising.operators import raise_operator
+from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
+from qir.passes.raising.qonnx import QONNX_DOMAINS, raise_qonnx
+from qir.passes.raising.state import RaiseState
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ConvInteger", "MatMulInteger"}
 
