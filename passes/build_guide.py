@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ from qir.tensor import Tensor
 
 
 def build_guide(
-    module: Module, *, weights_file: str, target: Any = None, data: dict[str, str] | None = None
+    module: Module,
+    *,
+    weights_file: str,
+    target: Any = None,
+    data: dict[str, str] | None = None,
+    emulated: Mapping[str, str] | None = None,
 ) -> tuple[Guide, bytes]:
     """The guide of a calibrated module and the bytes of its weights file.
 
@@ -31,13 +37,18 @@ def build_guide(
         weights_file: name of the weights file beside the guide.
         target: target whose cost model gives cycles; None leaves them out.
         data: what each data split was used for.
+        emulated: why the profile emulates something, by name of the node or quantizer that it emulates; a layer is
+            emulated when its node, its weight's, its input's or its output's quantizer is.
 
     Raises:
         QirError: a quantizer is not calibrated, or a code does not fit.
     """
     costs = _costs(module, target)
     packed = bytearray()
-    layers = [_layer(layer, packed, weights_file, costs.get(layer.name)) for layer in quantized_layers(module.graph)]
+    reasons = emulated or {}
+    layers = [
+        _layer(layer, packed, weights_file, costs.get(layer.name), reasons) for layer in quantized_layers(module.graph)
+    ]
     policy = {name: bits for name, bits in policy_of(module.graph).items() if isinstance(bits, int)}
     known = [layer.cycles for layer in layers]
     guide = Guide(
@@ -72,7 +83,11 @@ def _costs(module: Module, target: Any) -> dict[str, Any]:
     return {str(row.node.removesuffix(".weight")): row for row in table.rows(policy_of(module.graph))}
 
 
-def _layer(layer: QuantizedLayer, packed: bytearray, weights_file: str, cost: Any) -> LayerGuide:
+def _layer(
+    layer: QuantizedLayer, packed: bytearray, weights_file: str, cost: Any, emulated: Mapping[str, str]
+) -> LayerGuide:
+    parts = (layer.node, layer.weight, layer.data, layer.output)
+    emulation = "; ".join(dict.fromkeys(emulated[part.name] for part in parts if part and part.name in emulated))
     biased = layer.bias is not None and layer.bias.constant is not None
     bounds = proven_bounds(layer)
     return LayerGuide(
@@ -91,7 +106,8 @@ def _layer(layer: QuantizedLayer, packed: bytearray, weights_file: str, cost: An
         accumulator_bits=None if bounds is None else bounds.bits,
         cycles=None if cost is None else cost.cycles,
         bound_by=None if cost is None else cost.bound_by,
-        execution="native",
+        execution="emulated" if emulation else "native",
+        emulation=emulation,
     )
 
 

@@ -83,6 +83,7 @@ class LayerGuide(_Strict):
     cycles: float | None = Field(description="latency on the target, cycles; None when the target does not cost it")
     bound_by: str | None
     execution: Literal["native", "emulated"]
+    emulation: str = Field(default="", description="what the export profile could not express and how it is computed")
 
 
 class Provenance(_Strict):
