@@ -38,6 +38,7 @@ _PASSES = {
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
     "raise-quantized": "raising:RaiseQuantized",
     "repeat": "manager:Repeat",
+    "upgrade-opset": "upgrade_opset:UpgradeOpset",
 }
 
 

@@ -37,3 +37,10 @@ def newest_version(domain: str) -> int:
         (int(s.since_version) for s in onnx.defs.get_all_schemas_with_history() if s.domain == _canonical(domain)),
         default=1,
     )
+
+
+def least_ir_version(opset: int) -> int:
+    """The oldest ONNX IR version whose files may import a version of ONNX's own operator set."""
+    from onnx.helper import find_min_ir_version_for, make_opsetid
+
+    return int(find_min_ir_version_for([make_opsetid("", opset)]))
