@@ -1,42 +1,69 @@
-"""AutoQNN in small: table 7 of the paper (Gong et al., 2024) on the shipped LeNet and slice of Fashion-MNIST.
+"""AutoQNN in small: table 7 of the paper (Gong et al., 2024), on LeNet or on its VGG-like network and CIFAR-10.
 
-    python benchmarks/autoqnn.py [--network lenet] [--epochs 4] [--bits 3]
+    python benchmarks/autoqnn.py [--model lenet] [--epochs 4] [--images 4000]
+    python -m qir.models.train vgg-like-cifar --out /tmp/vgg
+    QIR_CIFAR10=... python benchmarks/autoqnn.py --model /tmp/vgg/vgg_like_cifar_cifar_10.onnx --data cifar-10 \
+        --epochs 6 --images 10000
 
-Every row trains the same number of epochs from the same float network: single schemes at one width, the scheme search
-model-wise and layer-wise, and the search followed by precision learning at the same average bits. The network, the data
-and the lengths are far smaller than the paper's; test accuracy is measured once per row, at the end.
+Every row trains the same number of epochs on the same images from the same float network: single schemes at 3 bits
+(binary, ternary and quaternary weights with ClipQ activations, as in the paper), the scheme search model-wise and
+layer-wise, and precision learning at an average of 3 bits. Weights have a range per channel, BatchNorm is folded, the
+image stays at 8 bits and the weight of the last layer too (the paper's policies leave both out). Network, data and
+lengths are far smaller than the paper's; test accuracy is measured once per row, at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
 import qir
 from qir.backends.torch_module import TorchModule
 from qir.models.data.fashion_mnist import fashion_mnist
 from qir.models.data.samples import Samples
-from qir.models.shipped import path
+from qir.models.recipes import training_data
+from qir.models.shipped import names, path
 from qir.module import Module
+from qir.ops import op_of
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.search.autoqnn import AutoQnn
-from qir.search.autoqnn_protocol import AutoQnnProtocol
+from qir.passes.insert_fake_quant import label
+from qir.search.autoqnn import CANDIDATES, AutoQnn
+from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
 
-SINGLE = ("fixedq", "zoomq", "clipq", "clipq-paper", "potq", "potq-paper", "uniform")
-CANDIDATES = ("fixedq", "zoomq", "clipq", "potq")
+BITS = 3
+FEW_LEVELS = {"binary": 1, "ternary": 2, "quaternary": 2}
+"""Schemes of one width, for weights only; activations are ClipQ's then."""
+SINGLE = (*FEW_LEVELS, "fixedq", "zoomq", "potq", "resq", "clipq", "clipq-paper", "potq-paper", "uniform")
 PIPELINE = (
-    "fold-constants,fold-batchnorm,insert-fake-quant{{placement=qag,weight_widths={w},activation_widths={w}}},calibrate"
+    "fold-constants,fold-batchnorm,insert-fake-quant{{placement=qag,weight_widths=1|2|3|4|5|6|7|8,"
+    "activation_widths=2|3|4|5|6|7|8,keep={last}.weight:8}},calibrate{{weights=mse}}"
 )
 
 
-def prepared(network: str, calibration: Samples, widths: str) -> Module:
-    """The shipped network with fake-quant nodes as AutoQNN's Algorithm 1 places them, calibrated."""
-    module = qir.load(path(network))
-    context = PassContext(calibration_data=calibration.images[:256])
-    PassManager(parse_pipeline(PIPELINE.format(w=widths))).run(module, context)
+def splits(data: str, images: int) -> tuple[Samples, Samples]:
+    """Training images, evenly spread over the split that floats are trained on, and the test images."""
+    if data == "cifar-10":
+        found = training_data(data)
+        training, test = found.samples, found.measured["test"]
+    else:
+        training, test = fashion_mnist("retraining"), fashion_mnist("test")
+    chosen = np.linspace(0, len(training) - 1, min(images, len(training))).astype(np.int64)
+    return Samples(training.images[chosen], training.labels[chosen], training.split), test
+
+
+def prepared(model: str, calibration: Samples) -> Module:
+    """The float network with fake-quant nodes as AutoQNN's Algorithm 1 places them, calibrated."""
+    module = qir.load(path(model) if model in names() else model)
+    last = label([node for node in module.graph.nodes if op_of(node).quantizable(node) is not None][-1])
+    order = np.random.default_rng(0).permutation(len(calibration))[:256]
+    context = PassContext(calibration_data=calibration.images[order])
+    PassManager(parse_pipeline(PIPELINE.format(last=last))).run(module, context)
     return module
 
 
@@ -50,45 +77,123 @@ def accuracy(module: Module, samples: Samples) -> float:
     return right / len(samples)
 
 
-def main() -> None:
-    """Print one row per method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="lenet")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--bits", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    calibration, training, test = (fashion_mnist(split) for split in ("calibration", "retraining", "test"))
-    module = prepared(options.network, calibration, "2|3|4|5|6|7|8")
-    half = AutoQnnProtocol(
-        scheme_epochs=options.epochs // 2, precision_epochs=options.epochs - options.epochs // 2, seed=options.seed
-    )
-    whole = replace(half, scheme_epochs=0, precision_epochs=options.epochs)
-    rate = accuracy(module, test)
-    print(f"{options.network}, {len(training)} images of Fashion-MNIST, {options.epochs} epochs, seed {options.seed}")
-    print(f"test accuracy +- standard error ({len(test)} images); calibrated 8 bits without training: {rate:.4f}")
-    print(f"{'method':28} {'bits':>5} {'test':>7} {'+-':>7} {'seconds':>8}  schemes")
+def chosen_by_kind(run: AutoQnn, chosen: Mapping[str, str]) -> str:
+    """Schemes in the order of the layers, weights first: `potq*7 / resq clipq*6`."""
+    parts = []
+    for weights in (True, False):
+        kinds = [
+            chosen[name] for name, node in run.decided.items() if (node.operands[0].constant is not None) is weights
+        ]
+        runs = [[kinds[0], 0]]
+        for kind in kinds:
+            if kind != runs[-1][0]:
+                runs.append([kind, 0])
+            runs[-1][1] += 1
+        parts.append(" ".join(f"{kind}*{count}" for kind, count in runs))
+    return " / ".join(parts)
 
-    def row(name: str, run: AutoQnn, schemes: dict[str, str], learn: bool, started: float) -> None:
-        result = run.learn_precision(schemes, options.bits, widths=None if learn else (options.bits,))
-        rate = accuracy(run.finish(schemes, result.policy), test)
-        error = (rate * (1 - rate) / len(test)) ** 0.5
+
+@dataclass(frozen=True)
+class Table:
+    """Trains and prints rows.
+
+    Attributes:
+        module: the prepared network.
+        training: images that every row trains on.
+        test: measured once a row.
+        whole: protocol of rows without a search: all epochs train weights (and bits).
+        half: protocol of rows with a search.
+    """
+
+    module: Module
+    training: Samples
+    test: Samples
+    whole: AutoQnnProtocol
+    half: AutoQnnProtocol
+
+    def start(self, protocol: AutoQnnProtocol) -> AutoQnn:
+        """A run from the float network."""
+        return AutoQnn(self.module, self.training.images, self.training.labels, protocol)
+
+    def single(self, scheme: str) -> None:
+        """One scheme everywhere, at its one width for weights or at 3 bits."""
+        started, run = time.process_time(), self.start(self.whole)
+        weights = {name for name, node in run.decided.items() if node.operands[0].constant is not None}
+        few = scheme in FEW_LEVELS
+        schemes = {name: "clipq" if few and name not in weights else scheme for name in run.decided}
+        widths = {name: (FEW_LEVELS[scheme] if few and name in weights else BITS,) for name in run.decided}
+        self.row(f"{scheme}, {FEW_LEVELS.get(scheme, BITS)}/{BITS} bits", run, schemes, widths, started)
+
+    def searched(self, granularity: str, *, learn: bool) -> None:
+        """QSS at 3 bits, then training at 3 bits or QPL."""
+        started, run = time.process_time(), self.start(self.half)
+        schemes = run.search_schemes(CANDIDATES, BITS, granularity).schemes
+        widths = None if learn else dict.fromkeys(run.decided, (BITS,))
+        self.row(f"QSS {granularity}-wise{' + QPL' * learn}", run, schemes, widths, started)
+
+    def learned(self, scheme: str) -> None:
+        """QPL with one scheme."""
+        started, run = time.process_time(), self.start(self.whole)
+        self.row(f"QPL, {scheme}", run, dict.fromkeys(run.decided, scheme), None, started)
+
+    def row(
+        self,
+        name: str,
+        run: AutoQnn,
+        schemes: Mapping[str, str],
+        widths: Mapping[str, tuple[int, ...]] | None,
+        started: float,
+    ) -> None:
+        """Train, write back, measure, print."""
+        found = run.learn_precision(schemes, BITS, widths=widths)
+        rate = accuracy(run.finish(schemes, found.policy), self.test)
+        error = (rate * (1 - rate) / len(self.test)) ** 0.5
+        bits = " / ".join(f"{average(run, found, weights=kind):.2f}" for kind in (True, False))
+        kinds = [found.policy[n] for n in run.decided] if widths is None else ""
         print(
-            f"{name:28} {result.average:5.2f} {rate:7.4f} {error:7.4f} {time.perf_counter() - started:8.1f}  "
-            f"{' '.join(sorted(set(schemes.values())))} {result.policy if learn else ''}",
+            f"| {name} | {bits} | {100 * rate:.2f} ± {100 * error:.2f} | {time.process_time() - started:.0f} | "
+            f"{chosen_by_kind(run, schemes)} {kinds} |",
             flush=True,
         )
 
+
+def average(run: AutoQnn, found: PrecisionSearch, *, weights: bool) -> float:
+    """Average bits of the decided weights or activations, each counted by its values."""
+    kind = {n: found.policy[n] for n, node in run.decided.items() if (node.operands[0].constant is not None) is weights}
+    total = sum(found.elements[name] for name in kind)
+    return sum(bits * found.elements[name] for name, bits in kind.items() if isinstance(bits, int)) / total
+
+
+def main() -> None:
+    """Print one row per method."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="lenet", help="a shipped network, or an ONNX file")
+    parser.add_argument("--data", default="fashion-mnist", choices=("fashion-mnist", "cifar-10"))
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    training, test = splits(options.data, options.images)
+    half = AutoQnnProtocol(
+        scheme_epochs=options.epochs // 2, precision_epochs=options.epochs - options.epochs // 2, seed=options.seed
+    )
+    table = Table(
+        prepared(options.model, training), training, test, replace(half, precision_epochs=options.epochs), half
+    )
+    rate = accuracy(table.module, test)
+    print(
+        f"{Path(options.model).stem}, {len(training)} images of {options.data}, {options.epochs} epochs, "
+        f"seed {options.seed}; at 8 bits without training {100 * rate:.2f} % of {len(test)} test images\n"
+    )
+    print("| method | bits of weights / activations | test accuracy, % | CPU s | schemes of weights / activations |")
+    print("| --- | --- | --- | --- | --- |")
     for scheme in SINGLE:
-        run, started = AutoQnn(module, training.images, training.labels, whole), time.perf_counter()
-        row(f"{scheme}, {options.bits} bits", run, dict.fromkeys(run.decided, scheme), False, started)
+        table.single(scheme)
     for granularity in ("model", "layer"):
-        for learn in (False, True):
-            run, started = AutoQnn(module, training.images, training.labels, half), time.perf_counter()
-            found = run.search_schemes(CANDIDATES, options.bits, granularity)
-            row(f"QSS {granularity}-wise{' + QPL' * learn}", run, found.schemes, learn, started)
-    run, started = AutoQnn(module, training.images, training.labels, whole), time.perf_counter()
-    row("clipq + QPL", run, dict.fromkeys(run.decided, "clipq"), True, started)
+        table.searched(granularity, learn=False)
+    table.learned("clipq")
+    table.searched("layer", learn=True)
 
 
 if __name__ == "__main__":

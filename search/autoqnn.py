@@ -141,7 +141,7 @@ class AutoQnn:
         *,
         cost: ExpectedCost | None = None,
         start: float | None = None,
-        widths: Sequence[int] | None = None,
+        widths: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     ) -> PrecisionSearch:
         """Learn bits at given schemes (QPL).
 
@@ -150,7 +150,7 @@ class AutoQnn:
             target: average bits over all values of weights and activations (equation 6), or the cost.
             cost: differentiable cost (cycles, energy) to meet in place of average bits.
             start: first value of all bits; by default one more than the target, for a cost the largest width.
-            widths: allow only these; a single one trains at a fixed width.
+            widths: allow only these, for all quantizers or by name; a single one trains at a fixed width.
 
         Raises:
             SearchError: even the smallest widths are over the target, or a scheme has no allowed width.
@@ -160,12 +160,13 @@ class AutoQnn:
         for name, node in self.decided.items():
             scheme = schemes.get(name) or scheme_of(node, max(node.attribute("widths")))
             self._grids[name] = _grid(node, scheme)
-            allowed = set(get_scheme(scheme).widths).intersection(node.attribute("widths"), widths or range(1, 33))
+            given = widths.get(name) if isinstance(widths, Mapping) else widths
+            allowed = set(get_scheme(scheme).widths).intersection(node.attribute("widths"), given or range(1, 33))
             if not allowed:
                 raise SearchError(f"quantizer {name!r}: scheme {scheme!r} has none of the widths that are allowed")
             learned[name] = LearnedBits(self._grids[name], sorted(allowed), first)
         relaxation = Relaxation(learned, self.nodes)
-        result = PrecisionSearch(Policy({}), {}, 0.0, target)
+        result = PrecisionSearch(Policy({}), {}, 0.0, target, relaxation.elements)
 
         def measure() -> Tensor:
             bits = {name: quantizer.bits for name, quantizer in learned.items()}

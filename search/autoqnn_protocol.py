@@ -64,6 +64,7 @@ class PrecisionSearch:
         learned: the real-valued bits.
         average: average bits of the policy, or its cost where a cost was the target.
         target: what was asked for.
+        elements: values of each quantizer, by which the average counts it (activations: of one sample).
         losses: mean loss of each epoch.
     """
 
@@ -71,4 +72,5 @@ class PrecisionSearch:
     learned: dict[str, float]
     average: float
     target: float
+    elements: dict[str, int]
     losses: list[float] = field(default_factory=list)

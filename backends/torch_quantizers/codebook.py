@@ -31,8 +31,11 @@ class _Levels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, levels: Tensor, boundaries: Tensor, axis: int | None, clip: bool) -> Tensor:
         if len(levels) == 1:
-            index = torch.bucketize(x, boundaries[0], right=True, out_int32=True)
-            result = torch.index_select(levels[0], 0, index.reshape(-1)).reshape(x.shape)
+            last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+            rows = x.movedim(1, -1) if last else x.contiguous()  # in the order of memory, so that nothing is copied
+            index = torch.bucketize(rows, boundaries[0], right=True, out_int32=True)
+            result = torch.index_select(levels[0], 0, index.reshape(-1)).reshape(rows.shape)
+            result = result.movedim(-1, 1) if last else result
         else:
             rows = x.movedim(axis or 0, 0)
             index = torch.searchsorted(boundaries, rows.reshape(len(levels), -1).contiguous(), right=True)
