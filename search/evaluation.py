@@ -1,7 +1,8 @@
 """What a policy is worth: accuracy on the search-validation split after affine correction and short retraining.
 
 The network is built once; a policy only chooses grids. Every evaluation starts from the float weights, so its value
-depends on the policy alone and is the same in any order and process.
+depends on the policy alone and is the same in any order and process. Without retraining the float weights never change,
+and what layers computed for one policy serves the next (`qir.search.reuse`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from qir.module import Module
 from qir.passes.correct import fold_affine
 from qir.passes.policies import apply_policy
 from qir.passes.propagate_constraints import BitConstraints
-from qir.passes.quantized_layers import quantized_layers
 from qir.policy import Bits
 from qir.tensor import Array
 
@@ -97,12 +97,14 @@ class EvaluationProtocol:
         correction_images: images of the calibration split that it is fitted to.
         retrain: retraining protocol, None = no retraining.
         batch: images of a forward pass.
+        hopeless: a policy that cannot reach this accuracy any more is left at its share so far; 0 = measure all.
     """
 
     correct: bool = True
     correction_images: int = 256
     retrain: RetrainProtocol | None = None
     batch: int = 500
+    hopeless: float = 0.0
 
     def digest(self) -> str:
         """Hash of the protocol, for the store."""
@@ -136,8 +138,7 @@ class AccuracyObjective:
     ) -> None:
         import torch
 
-        from qir.backends.affine_correction import pre_activations
-        from qir.backends.torch_module import TorchModule
+        from qir.search.reuse import Corrector, ReusingNetwork, new_tag
 
         self.protocol = protocol or EvaluationProtocol()
         names = [s.split for s in (calibration, validation, retraining) if s is not None]
@@ -147,31 +148,40 @@ class AccuracyObjective:
             )
         if self.protocol.retrain is not None and retraining is None:
             raise DataError("the protocol retrains: give the samples of the retraining split")
-        self.constraints = constraints
+        self.module, self.constraints, self.calibration = module, constraints, calibration
         self.validation, self.retraining = validation, retraining
-        self.network = TorchModule(module)
+        self.network = ReusingNetwork(module)
         self._start = {name: p.detach().clone() for name, p in self.network.trainable_constants().items()}
-        self._images = torch.from_numpy(calibration.images[: self.protocol.correction_images])
-        self._layers = [layer.node for layer in quantized_layers(module.graph)]
-        self._reference = pre_activations(self.network, self._layers, self._images) if self.protocol.correct else {}
+        self._changed = False
+        images = torch.from_numpy(calibration.images[: self.protocol.correction_images])
+        self._corrector = Corrector(self.network, images) if self.protocol.correct else None
+        self._tag = new_tag()
 
     def __call__(self, decided: Mapping[str, Bits]) -> float:
-        """Accuracy on the validation split."""
+        """Accuracy on the validation split; of a policy that cannot reach the protocol's `hopeless`, an estimate."""
+        from qir.search.reuse import reusing
+
         correction = self.prepare(decided)
-        return self.accuracy(self.validation, correction)
+        with reusing(self.network, self._tag):
+            return self.accuracy(self.validation, correction, hopeless=self.protocol.hopeless)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from qir.search.parallel import sent
+
+        names = ("constraints", "calibration", "validation", "retraining", "protocol")
+        return sent(AccuracyObjective, self.module, **{name: getattr(self, name) for name in names})
 
     def prepare(self, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> AffineCorrection | None:
         """Bring the network to a policy: float weights, correction, retraining (`retrain` replaces the protocol's)."""
-        from qir.backends.affine_correction import fit_affine_correction
         from qir.backends.retraining import retrain as run
 
-        self.reset()
+        if self._changed:
+            self.reset()
         self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
-        correction = (
-            fit_affine_correction(self.network, self._reference, self._images) if self.protocol.correct else None
-        )
+        correction = None if self._corrector is None else self._corrector.fit()
         plan = retrain or self.protocol.retrain
         if plan is not None and self.retraining is not None:
+            self._changed = True
             run(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
         return correction
 
@@ -183,9 +193,9 @@ class AccuracyObjective:
         found = output_divergence(self.network, self.constraints, images, correct=self.protocol.correct)
         return found.per_decision(self.constraints)
 
-    def accuracy(self, samples: Samples, correction: AffineCorrection | None = None) -> float:
-        """Share of samples that the network classifies right, as it stands."""
-        return accuracy_of(self.network, samples, batch=self.protocol.batch, hook=correction)
+    def accuracy(self, samples: Samples, correction: AffineCorrection | None = None, *, hopeless: float = 0.0) -> float:
+        """Share of samples that the network classifies right, as it stands; `hopeless` as in `accuracy_of`."""
+        return accuracy_of(self.network, samples, batch=self.protocol.batch, hook=correction, hopeless=hopeless)
 
     def finalize(self, module: Module, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> Module:
         """A copy of the module at the policy, retrained, with correction folded into weights, ranges and biases."""
@@ -208,20 +218,41 @@ class AccuracyObjective:
             for name, parameter in self.network.trainable_constants().items():
                 parameter.copy_(self._start[name])
         self.network.forget_weights()
+        self._changed = False
 
 
 def accuracy_of(
-    network: TorchModule, samples: Samples, *, batch: int = 500, hook: AffineCorrection | None = None
+    network: TorchModule,
+    samples: Samples,
+    *,
+    batch: int = 500,
+    hook: AffineCorrection | None = None,
+    hopeless: float = 0.0,
 ) -> float:
-    """Share of samples whose largest output is their label, 0 to 1."""
+    """Share of samples whose largest output is their label, 0 to 1.
+
+    Args:
+        network: the network.
+        samples: images and labels.
+        batch: images of a forward pass.
+        hook: correction that is in force.
+        hopeless: once so many samples are wrong that this accuracy is out of reach, the rest is not computed and the
+            share among those seen is returned.
+    """
     import torch
 
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(samples.labels), batch):
+    from qir.search.reuse import numbered
+
+    right, total = 0, len(samples.labels)
+    for start in range(0, total, batch):
+        labels = samples.labels[start : start + batch]
+        with torch.no_grad(), numbered(network, start):
             (logits, *_) = network(torch.from_numpy(samples.images[start : start + batch]), hook=hook)
-            right += int((logits.argmax(1).numpy() == samples.labels[start : start + batch]).sum())
-    return right / len(samples.labels)
+        right += int((logits.argmax(1).numpy() == labels).sum())
+        seen = start + len(labels)
+        if right + total - seen < hopeless * total:
+            return right / seen
+    return right / total
 
 
 def standard_error(accuracy: float, images: int) -> float:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from qir.errors import MissingExtraError, SearchError
+from qir.module import Module
 from qir.policy import Policy
 
 Objective = Callable[[Policy], float]
@@ -50,6 +51,19 @@ def measure_one(objective: Objective, policy: Policy) -> Measured:
     except Exception as problem:  # noqa: BLE001 - an objective is the user's code: recorded, skipped, counted
         value, error = math.nan, f"{type(problem).__name__}: {problem}"
     return Measured(value if error is None else math.nan, time.perf_counter() - start, error)
+
+
+def sent(make: Callable[..., Any], module: Module, **arguments: Any) -> tuple[Any, ...]:
+    """How an objective that was made from a module is pickled (its `__reduce__`): the module goes as text."""
+    import qir
+
+    return _received, (make, qir.print_module(module), arguments)
+
+
+def _received(make: Callable[..., Any], text: str, arguments: dict[str, Any]) -> Any:
+    import qir
+
+    return make(qir.parse(text), **arguments)
 
 
 class InProcess:

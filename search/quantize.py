@@ -81,16 +81,16 @@ def quantize(
 
 
 def _choose(module: Any, target: Target, constraints: Any, data: Any, budgets: Mapping[str, Budget]) -> Result:
-    from qir.backends.torch_module import TorchModule
     from qir.search.methods import solve
     from qir.search.metrics.output_divergence import output_divergence
     from qir.search.network import network_problem
+    from qir.search.reuse import ReusingNetwork
 
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
     feed = next(iter(batches(module, data, batch=SENSITIVITY_IMAGES)))
     if len(feed) != 1:
         raise QirError(f"choosing bits takes networks with one input; this one has {', '.join(feed)}")
-    proxy = output_divergence(TorchModule(module), constraints, next(iter(feed.values()))).per_decision(constraints)
+    proxy = output_divergence(ReusingNetwork(module), constraints, next(iter(feed.values()))).per_decision(constraints)
     table = target.cost_model().table(module, target)
     return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")

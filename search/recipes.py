@@ -112,9 +112,9 @@ class Recipe:
             QirError: bad input of any kind, or no policy meets the budget.
         """
         from qir.backends.target import load_target
-        from qir.backends.torch_module import TorchModule
         from qir.search.methods import solve
         from qir.search.network import network_problem
+        from qir.search.reuse import ReusingNetwork
 
         hardware = load_target(target) if isinstance(target, str | Path) else target
         network, images = _read(module, data)
@@ -123,7 +123,7 @@ class Recipe:
         sensitivity = None
         if self.metric is not None:
             some = None if labels is None else labels[:metric_images]
-            found = self._measure(TorchModule(network), constraints, images[:metric_images], some, seed)
+            found = self._measure(ReusingNetwork(network), constraints, images[:metric_images], some, seed)
             sensitivity = found.per_decision(constraints)
         problem = network_problem(
             network,

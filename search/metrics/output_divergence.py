@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qir.backends.affine_correction import fit_affine_correction, pre_activations
 from qir.backends.torch_module import TorchModule
 from qir.errors import DataError
 from qir.passes.propagate_constraints import BitConstraints
-from qir.passes.quantized_layers import quantized_layers
 from qir.search.metrics.sensitivity import Sensitivity
+from qir.search.reuse import Corrector, new_tag, reusing
 from qir.tensor import Array
 
 
@@ -48,8 +47,7 @@ def output_divergence(
     if len(images) == 0:
         raise DataError("output divergence needs images of the calibration split")
     batch = torch.from_numpy(images)
-    layers = [layer.node for layer in quantized_layers(network.graph)]
-    reference = pre_activations(network, layers, batch) if correct else {}
+    corrector, tag = Corrector(network, batch) if correct else None, new_tag()
     widest = {name: constraints.options[name][-1] for name in constraints.decisions}
     passes, total = (2 if correct else 1), sum(len(constraints.options[name]) for name in constraints.decisions)
     found: dict[tuple[str, int], float] = {}
@@ -59,8 +57,12 @@ def output_divergence(
         for name in constraints.decisions:
             for bits in constraints.options[name]:
                 network.set_policy(constraints.complete({**widest, name: bits}))
-                correction = fit_affine_correction(network, reference, batch) if correct else None
-                logits = F.log_softmax(network(batch, hook=correction)[0], dim=1)
+                if corrector is not None:
+                    output = corrector.output(corrector.fit())
+                else:
+                    with reusing(network, tag):
+                        output = network(batch)[0]
+                logits = F.log_softmax(output, dim=1)
                 found[name, bits] = float(F.kl_div(logits, aim, log_target=True, reduction="batchmean"))
                 passes += 2 if correct else 1
                 if progress is not None:

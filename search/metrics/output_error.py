@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,8 @@ from qir.passes.propagate_constraints import BitConstraints
 from qir.policy import Bits
 from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
 from qir.search.metrics.sensitivity import Sensitivity
+from qir.search.parallel import sent
+from qir.search.reuse import ReusingNetwork, new_tag, reusing
 from qir.tensor import Array
 
 if TYPE_CHECKING:
@@ -59,14 +61,15 @@ class NetworkOutputError:
     """
 
     def __init__(self, module: Module, constraints: BitConstraints, images: Array) -> None:
-        from qir.backends.torch_module import TorchModule
-
-        self.network, self.constraints = TorchModule(module), constraints
-        self.batch = checked_batch(images)
+        self.module, self.constraints, self.images = module, constraints, images
+        self.network, self.batch, self._tag = ReusingNetwork(module), checked_batch(images), new_tag()
         _, self._aim = float_operands(self.network, {}, self.batch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sent(NetworkOutputError, self.module, constraints=self.constraints, images=self.images)
 
     def __call__(self, decided: Mapping[str, Bits]) -> float:
         """The (negative) error of a policy of decisions, to be maximised: one forward pass."""
         self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
-        with torch.no_grad():
+        with torch.no_grad(), reusing(self.network, self._tag):
             return -float((self.network(self.batch)[0] - self._aim).square().mean())
