@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from qir.graph import Graph, Node
 from qir.module import Module
+from qir.ops.qonnx import QONNX_DOMAINS
 from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.fold_constants import FoldConstants
 from qir.passes.manager import Pass, PassContext
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
-from qir.passes.raising.qonnx import QONNX_DOMAINS, raise_qonnx
+from qir.passes.raising.qonnx import raise_qonnx
 from qir.passes.raising.state import RaiseState
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ConvInteger", "MatMulInteger"}

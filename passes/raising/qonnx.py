@@ -11,8 +11,6 @@ from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.state import RaiseState, base_name
 from qir.types import TensorType
 
-QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-
 
 def raise_qonnx(node: Node, state: RaiseState) -> None:
     """A QONNX quantizer: a fake-quant node on its operand."""

@@ -51,7 +51,7 @@ class OpDef:
         since_version: first version of the operator set that defines the op this way.
         operands: node → where a quantizable node's operands are, None = never quantized.
         trained: indices of the operands that training changes when they are constants.
-    keeps: node → index of the operand whose grid result 0 always keeps, or None.
+        keeps: node → index of the operand whose grid result 0 always keeps, or None.
         flow: for ops that keep a grid under conditions; by default the grid of `keeps` passes when it has one scale.
         shape: (node, size of an unknown batch) → the multiply-accumulates, None when they are unknown.
         is_known: the registry holds an entry; an unknown op's cost is unknown, not zero.
@@ -65,6 +65,7 @@ class OpDef:
         is_random: two runs differ.
         is_quantize, is_dequantize: turns real numbers into codes, codes into real numbers.
         has_subgraphs: control flow.
+        keeps_type: result 0 has the type of operand 0; for ops that ONNX has no schema of.
         examples: nodes that the tests run through every executor.
     """
 
@@ -88,6 +89,7 @@ class OpDef:
     is_quantize: bool = False
     is_dequantize: bool = False
     has_subgraphs: bool = False
+    keeps_type: bool = False
     examples: tuple[Example, ...] = field(default=(), repr=False)
 
     def quantizable(self, node: Node) -> Operands | None:

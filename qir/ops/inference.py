@@ -50,7 +50,8 @@ def infer(node: Node, module: Module | Mapping[str, int]) -> tuple[Type, ...]:
     opsets = module.opsets if isinstance(module, Module) else module
     entry = lookup(node, opsets)
     if entry.schema is None:
-        return tuple(UNKNOWN for _ in node.results)
+        source = node.input(0) if entry.keeps_type else None
+        return tuple(UNKNOWN if source is None or i else _plain(source.type) for i in range(len(node.results)))
     return _with_grid(entry, node, _by_schema(entry, node, opsets))
 
 
@@ -79,9 +80,29 @@ def _infer_nodes(graph: Graph, module: Module | Mapping[str, int], since: int = 
         if node.stamp <= since:
             continue
         count += 1
-        for result, inferred in zip(node.results, infer(node, module), strict=True):
+        for result, inferred in zip(node.results, _inferred(node, module), strict=True):
             result.type = refined(result.type, inferred)
     return count
+
+
+def _inferred(node: Node, module: Module | Mapping[str, int]) -> tuple[Type, ...]:
+    """The types of a node's results; nothing is said about a node in a branch that these operands never enter."""
+    try:
+        return infer(node, module)
+    except QirError:
+        if is_conditional(node):
+            return tuple(UNKNOWN for _ in node.results)
+        raise
+
+
+def is_conditional(node: Node) -> bool:
+    """Whether a node stands inside a branch of an If: it may be wrong for operands with which it never runs."""
+    graph = node.graph
+    while graph is not None and (parent := graph.parent) is not None:
+        if parent.op == "If":
+            return True
+        graph = parent.graph
+    return False
 
 
 def refined(known: Type, inferred: Type) -> Type:

@@ -1,0 +1,43 @@
+"""Quantization annotations: what a file says about the quantization of a tensor beside its type.
+
+ONNX keeps them by tensor name in `GraphProto.quantization_annotation`. The names of quantization parameters are open:
+FINN and QONNX write the element type under `finn_datatype` (`INT4`, `BIPOLAR`, …) and the layout under `tensor_layout`.
+The graph carries them in `Graph.opaque`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from qir.graph import Graph
+from qir.onnx_io.metadata import read_metadata, write_metadata
+
+FINN_DATATYPE = "finn_datatype"
+"""Key of the element type that FINN and QONNX read."""
+
+
+def read_annotations(graph: Graph) -> dict[str, dict[str, str]]:
+    """The pairs of key and value of every annotated tensor, by the tensor's name."""
+    carried = onnx.GraphProto.FromString(graph.opaque)
+    return {
+        entry.tensor_name: read_metadata(entry.quant_parameter_tensor_names)[0]
+        for entry in carried.quantization_annotation
+    }
+
+
+def write_annotations(graph: Graph, annotations: Mapping[str, Mapping[str, str]]) -> None:
+    """Replace all annotations of a graph; tensors without pairs get no entry.
+
+    Args:
+        graph: graph whose values have the names.
+        annotations: pairs of key and value by the tensor's name.
+    """
+    carried = onnx.GraphProto.FromString(graph.opaque)
+    del carried.quantization_annotation[:]
+    for name, pairs in annotations.items():
+        if pairs:
+            entry = carried.quantization_annotation.add(tensor_name=name)
+            write_metadata(dict(pairs), entry.quant_parameter_tensor_names)
+    graph.opaque = carried.SerializeToString()
