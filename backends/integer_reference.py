@@ -1,21 +1,24 @@
 """The integer reference: what an exported QCDQ network computes, defined in numpy on integers.
 
 Every quantized layer is an exact integer sum; its requantization is the float32 arithmetic of ONNX Runtime's fused
-kernels, so that their codes are equal. Nodes without a grid on their operands (Softmax at the border, unquantized
-layers) are computed on floats and named in the result. The sums of products run in float64, which holds every integer
-below 2^53; a sum that leaves int32 is an error.
+kernels, so that their codes are equal, or that of hardware without floats (`integer_reference_requantization`).
+Nodes without a grid on their operands (Softmax at the border, unquantized layers) are computed on floats and named in
+the result. The sums of products run in float64, which holds every integer below 2^53; a sum that leaves int32 is an
+error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from qir.backends.evaluate import evaluate_constant
 from qir.backends.integer_reference_kernels import KERNELS, MOVES, Operand
-from qir.backends.integer_reference_values import Grid, Pending, quantized
+from qir.backends.integer_reference_requantization import REQUANTIZATIONS, Requantization
+from qir.backends.integer_reference_values import Grid, Pending, integer_limits, quantized, rescaled
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.module import Module
@@ -47,13 +50,18 @@ class IntegerReference:
 
     Args:
         module: network of QuantizeLinear, Clip, DequantizeLinear and ordinary ONNX operators.
+        requantization: arithmetic from sums to codes: `float32` (ONNX Runtime's), `dyadic` or `power-of-two`.
 
     Raises:
-        QirError: the network still has fake-quant nodes, or no QuantizeLinear.
+        QirError: the network still has fake-quant nodes, or no QuantizeLinear, or the arithmetic is unknown.
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, *, requantization: Requantization = "float32") -> None:
         graph = module.graph
+        if requantization not in REQUANTIZATIONS:
+            raise QirError(
+                f"requantization {requantization!r} is unknown; expected one of {', '.join(REQUANTIZATIONS)}"
+            )
         if graph.fake_quants():
             raise QirError(
                 "the network still has fake-quant nodes: export it first, the integer reference runs the file"
@@ -61,14 +69,16 @@ class IntegerReference:
         if not any(node.op == QUANTIZE for node in graph):
             raise QirError("the network has no QuantizeLinear node: it is no QCDQ export; quantize and export it first")
         self._module = module
+        self._requantization: Requantization = requantization
 
     def run(self, feeds: Mapping[str, Array]) -> IntegerRun:
         """Run one batch.
 
         Raises:
             DataError: an input is missing or holds NaN, or an accumulator leaves int32.
+            QirError: requantization by powers of two, and a ratio of scales is none.
         """
-        state = _State(self._module, dict(feeds))
+        state = _State(self._module, dict(feeds), self._requantization)
         for node in self._module.graph:
             if not node.is_return:
                 state.step(node)
@@ -84,6 +94,7 @@ class IntegerReference:
 class _State:
     module: Module
     feeds: dict[str, Array]
+    requantization: Requantization
     values: dict[Value, Array | Grid | Pending] = field(default_factory=dict)
     codes: dict[str, Array] = field(default_factory=dict)
     variable: set[Value] = field(default_factory=set)
@@ -109,7 +120,7 @@ class _State:
         operands = [None if value is None else self.values[value] for value in node.inputs]
         variable = any(value in self.variable for value in node.operands)
         if node.op == QUANTIZE:
-            results: Sequence[Array | Grid | Pending] = [_quantize(node, operands)]
+            results: Sequence[Array | Grid | Pending] = [_quantize(node, operands, self.requantization)]
         elif node.op == DEQUANTIZE:
             results = [_dequantize(node, operands)]
         else:
@@ -118,7 +129,7 @@ class _State:
             self.values[value] = result
             if variable:
                 self.variable.add(value)
-                if isinstance(result, np.ndarray) and result.dtype.kind in "iu":
+                if isinstance(result, np.ndarray) and _is_integer(result.dtype):
                     self.codes[value.name] = result
 
     def _compute(self, node: Node, operands: list[Operand], variable: bool) -> Sequence[Array | Grid | Pending]:
@@ -142,7 +153,7 @@ class _State:
         if not isinstance(grid, Grid) or grid.per_tensor() is None or len(node.results) > 1:
             return None
         moved = evaluate_constant(node, [grid.codes, *map(_optional, rest)], opsets=self.module.opsets)[0]
-        return Grid(moved, grid.scale, grid.zero_point)
+        return replace(grid, codes=moved)
 
 
 def label_of(node: Node) -> str:
@@ -175,16 +186,18 @@ def _parameters(node: Node, operands: Sequence[Operand], rank: int, length: int 
     return scale.reshape(()), zero.reshape(())
 
 
-def _quantize(node: Node, operands: Sequence[Operand]) -> Array:
+def _quantize(node: Node, operands: Sequence[Operand], requantization: Requantization) -> Array:
     value = operands[0]
     dtype = np.asarray(operands[2]).dtype if len(operands) > 2 and operands[2] is not None else np.dtype(np.uint8)
     rank = value.codes.ndim if isinstance(value, Grid) else value.ndim if isinstance(value, np.ndarray) else 0
     scale, zero = _parameters(node, operands, max(rank, 1), None)
-    if isinstance(value, Pending):
-        return value.quantize(np.float32(scale), int(zero), dtype).astype(dtype)
     if isinstance(value, Grid) and value.per_tensor() == (np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])):
-        limits = np.iinfo(dtype)
+        limits = integer_limits(dtype)
         return np.clip(value.codes, limits.min, limits.max).astype(dtype)
+    if isinstance(value, Grid) and value.per_tensor() is not None and scale.size == 1:
+        value = rescaled(value)
+    if isinstance(value, Pending):
+        return value.quantize(np.float32(scale), int(zero), dtype, requantization, label_of(node)).astype(dtype)
     assert value is not None  # noqa: S101 - QuantizeLinear's first operand is required
     return quantized(_plain(value), scale, zero, dtype).astype(dtype)
 
@@ -194,4 +207,9 @@ def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid:
     axis = node.attribute("axis", 1)
     length = codes.shape[axis] if codes.ndim and -codes.ndim <= axis < codes.ndim else None
     scale, zero = _parameters(node, operands, max(codes.ndim, 1), length)
-    return Grid(codes.astype(np.int32), scale, zero)
+    limits = integer_limits(codes.dtype)
+    return Grid(codes.astype(np.int32), scale, zero, int(limits.bits))
+
+
+def _is_integer(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iu" or dtype.name in ("int2", "uint2", "int4", "uint4")

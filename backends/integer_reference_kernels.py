@@ -7,6 +7,7 @@ arithmetic; the executor then computes the node on floats.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ from qir.backends.integer_reference_values import (
     multiplied,
     rescaled,
 )
-from qir.backends.integer_reference_windows import Window
+from qir.backends.integer_reference_windows import Window, transposed_window
 from qir.graph import Node
 from qir.tensor import Array
 
@@ -33,7 +34,7 @@ Kernel: TypeAlias = Callable[[Node, Sequence[Operand]], "Array | Grid | Pending 
 def conv(node: Node, operands: Sequence[Operand]) -> Pending | None:
     """Conv (grouped, depthwise, dilated; any rank): exact sum of (q - zp)·w plus the int32 bias."""
     data, weight, bias = _three(operands)
-    scales = _product_scale(data, weight, axis=0)
+    scales = _scales(data, weight, axis=0)
     if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
     codes, kernel = data.centred(), weight.centred()
@@ -43,25 +44,20 @@ def conv(node: Node, operands: Sequence[Operand]) -> Pending | None:
     stacked = np.stack(columns, axis=2).reshape(batch, groups, -1, int(np.prod(spatial))).astype(np.float64)
     total = kernel.reshape(groups, kernel.shape[0] // groups, -1).astype(np.float64) @ stacked
     total = total.reshape(batch, kernel.shape[0], *spatial)
-    return _with_bias(total, scales.reshape(-1, *(1,) * len(spatial)), bias, node)
+    return _with_bias(total, _per_channel(scales, len(spatial)), bias, node, _is_wide(data, weight))
 
 
 def conv_transpose(node: Node, operands: Sequence[Operand]) -> Pending | None:
-    """ConvTranspose without output_shape: every product is added where it lands."""
+    """ConvTranspose: every product is added where it lands."""
     data, weight, bias = _three(operands)
-    scales = _product_scale(data, weight, axis=1)
-    if scales is None or node.attribute("output_shape") or node.attribute("auto_pad", "NOTSET") != "NOTSET":
-        return None
-    if not isinstance(data, Grid) or not isinstance(weight, Grid):
+    scales = _scales(data, weight, axis=1)
+    if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
     codes, kernel = data.centred().astype(np.float64), weight.centred().astype(np.float64)
     groups, rank = node.attribute("group", 1), codes.ndim - 2
-    if scales.size > 1 and groups > 1:
-        return None
-    window = Window.of(node, codes.shape[2:], kernel.shape[2:])
-    extra = tuple(node.attribute("output_padding") or (0,) * rank)
-    reach = [d * (k - 1) + 1 for d, k in zip(window.dilations, window.kernel, strict=True)]
-    full = [(n - 1) * s + r + e for n, s, r, e in zip(codes.shape[2:], window.strides, reach, extra, strict=True)]
+    if scales[1].size > 1:
+        scales = scales[0], np.tile(scales[1], groups)
+    window, full = transposed_window(node, codes.shape[2:], kernel.shape[2:])
     total = np.zeros((codes.shape[0], kernel.shape[1] * groups, *full))
     places = Window(window.kernel, window.strides, window.dilations, (0,) * rank, (0,) * rank)
     images = codes.reshape(codes.shape[0], groups, -1, *codes.shape[2:])
@@ -70,32 +66,33 @@ def conv_transpose(node: Node, operands: Sequence[Operand]) -> Pending | None:
         part = np.einsum("ngi...,gio->ngo...", images, taps[..., tap])
         place[tuple(map(slice, (None, None, *codes.shape[2:])))] += part.reshape(codes.shape[0], -1, *codes.shape[2:])
     inner = tuple(slice(b, n - e) for b, e, n in zip(window.begin, window.end, full, strict=True))
-    return _with_bias(total[(slice(None), slice(None), *inner)], scales.reshape(-1, *(1,) * rank), bias, node)
+    total = total[(slice(None), slice(None), *inner)]
+    return _with_bias(total, _per_channel(scales, rank), bias, node, _is_wide(data, weight))
 
 
 def gemm(node: Node, operands: Sequence[Operand]) -> Pending | None:
     """Gemm with alpha = beta = 1: exact sums plus the int32 bias."""
     data, weight, bias = _three(operands)
     transposed = bool(node.attribute("transB", 0))
-    scales = _product_scale(data, weight, axis=0 if transposed else 1)
+    scales = _scales(data, weight, axis=0 if transposed else 1)
     if scales is None or node.attribute("alpha", 1.0) != 1.0 or node.attribute("beta", 1.0) != 1.0:
         return None
     if not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
     left, right = data.centred().astype(np.float64), weight.centred().astype(np.float64)
     total = (left.T if node.attribute("transA", 0) else left) @ (right.T if transposed else right)
-    return _with_bias(total, scales, bias, node)
+    return _with_bias(total, scales, bias, node, _is_wide(data, weight))
 
 
 def matmul(node: Node, operands: Sequence[Operand]) -> Pending | None:
     """MatMul of two grids, the second a weight or an activation."""
     data, weight, _ = _three(operands)
     axis = -1 if isinstance(weight, Grid) and weight.codes.ndim > 1 else 0
-    scales = _product_scale(data, weight, axis=axis)
+    scales = _scales(data, weight, axis=axis)
     if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
     total = data.centred().astype(np.float64) @ weight.centred().astype(np.float64)
-    return accumulated(np.asarray(total), scales, node.name)
+    return accumulated(np.asarray(total), scales, node.name, wide=_is_wide(data, weight))
 
 
 def add(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
@@ -117,24 +114,26 @@ def concat(node: Node, operands: Sequence[Operand]) -> Grid | Pending | None:
     if len(grids) != len(operands) or any(grid.per_tensor() is None for grid in grids):
         return None
     if any(grid.per_tensor() != grids[0].per_tensor() for grid in grids):
-        return rescaled(np.concatenate([grid.real() for grid in grids], axis))
-    return Grid(np.concatenate([grid.codes for grid in grids], axis), grids[0].scale, grids[0].zero_point)
+        return rescaled(*grids, axis=axis)
+    return replace(grids[0], codes=np.concatenate([grid.codes for grid in grids], axis))
 
 
 def relu(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
-    """Relu of a pending result: a lower bound of its codes at the zero point."""
-    return operands[0].clipped(0.0, np.inf) if isinstance(operands[0], Pending) else None
+    """Relu of a grid or a pending result: a lower bound of its codes at the zero point."""
+    value = _pending(operands[0])
+    return None if value is None else value.clipped(0.0, np.inf)
 
 
 def clip(node: Node, operands: Sequence[Operand]) -> Array | Pending | None:
-    """Clip of codes, or of a pending result: bounds of its codes."""
+    """Clip of codes, or of a grid or pending result: bounds of its codes."""
     value, low, high = _three(operands)
-    if isinstance(value, Pending):
+    if isinstance(value, Grid | Pending):
         bounds = [
             float(bound.reshape(-1)[0]) if isinstance(bound, np.ndarray) and bound.size else default
             for bound, default in ((low, node.attribute("min", -np.inf)), (high, node.attribute("max", np.inf)))
         ]
-        return value.clipped(*bounds)
+        pending = _pending(value)
+        return None if pending is None else pending.clipped(*bounds)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         limits = np.iinfo(value.dtype)
         lowest = low if isinstance(low, np.ndarray) else limits.min
@@ -148,7 +147,7 @@ def max_pool(node: Node, operands: Sequence[Operand]) -> Array | Grid | None:
     if len(node.results) > 1:
         return None
     if isinstance(value, Grid) and value.per_tensor() is not None:
-        return Grid(_largest(node, value.codes), value.scale, value.zero_point)
+        return replace(value, codes=_largest(node, value.codes))
     return _largest(node, value) if isinstance(value, np.ndarray) and value.dtype.kind in "iu" else None
 
 
@@ -160,13 +159,14 @@ def _largest(node: Node, codes: Array) -> Array:
 def average_pool(node: Node, operands: Sequence[Operand]) -> Pending | None:
     """AveragePool of a grid: float32 sum of the window's values in order, divided by their count."""
     value = operands[0]
-    if not isinstance(value, Grid):
+    if not isinstance(value, Grid) or value.per_tensor() is None:
         return None
     window = Window.of(node, value.codes.shape[2:], node.attribute("kernel_shape"))
     total = np.add.reduce(window.elements(window.padded(value.real(), np.float32(0))), dtype=np.float32)
-    inside = np.ones((1, 1, *value.codes.shape[2:]), np.float32)
-    count = sum(window.elements(window.padded(inside, np.float32(node.attribute("count_include_pad", 0)))))
-    return averaged(np.asarray(total / count, np.float32))
+    exact = np.add.reduce(window.elements(window.padded(value.centred().astype(np.int64), 0)))
+    inside = np.ones((1, 1, *value.codes.shape[2:]), np.int64)
+    count = np.asarray(sum(window.elements(window.padded(inside, int(node.attribute("count_include_pad", 0))))))
+    return averaged(np.asarray(total / count.astype(np.float32), np.float32), exact, value.scale, count)
 
 
 def global_average_pool(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
@@ -186,7 +186,7 @@ def resize(node: Node, operands: Sequence[Operand]) -> Grid | None:
         return None
     constants = [operand if isinstance(operand, np.ndarray) else None for operand in (*operands, None, None, None)[2:4]]
     indices = nearest_indices(node, value.codes.shape, *constants)
-    return None if indices is None else Grid(value.codes[np.ix_(*indices)], value.scale, value.zero_point)
+    return None if indices is None else replace(value, codes=value.codes[np.ix_(*indices)])
 
 
 def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
@@ -194,25 +194,40 @@ def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
     return first, second, third
 
 
-def _product_scale(data: Operand, weight: Operand, axis: int) -> Array | None:
-    """float32 s_x·s_w, [1] or [output channels]; None when the operands are no such grids."""
+def _pending(operand: Operand) -> Pending | None:
+    """A grid as a result that waits for another grid."""
+    if isinstance(operand, Grid) and operand.per_tensor() is not None:
+        return rescaled(operand)
+    return operand if isinstance(operand, Pending) else None
+
+
+def _is_wide(*grids: Grid) -> bool:
+    return any(grid.bits > 8 for grid in grids)
+
+
+def _scales(data: Operand, weight: Operand, axis: int) -> tuple[Array, Array] | None:
+    """float32 s_x [1] and s_w [1] or [channels of the axis]; None when the operands are no such grids."""
     if not isinstance(data, Grid) or not isinstance(weight, Grid) or data.per_tensor() is None:
         return None
-    scale = data.scale.reshape(-1)[0]
     if weight.scale.size == 1:
-        return np.asarray(scale * weight.scale.reshape(1), np.float32)
+        return data.scale.reshape(1), weight.scale.reshape(1)
     full = np.moveaxis(np.broadcast_to(weight.scale, weight.codes.shape), axis, 0)
     channels = full.reshape(full.shape[0], -1)
-    return np.asarray(scale * channels[:, 0], np.float32) if (channels == channels[:, :1]).all() else None
+    return (data.scale.reshape(1), channels[:, 0]) if (channels == channels[:, :1]).all() else None
 
 
-def _with_bias(total: Array, scales: Array, bias: Operand, node: Node) -> Pending | None:
+def _per_channel(scales: tuple[Array, Array], rank: int) -> tuple[Array, Array]:
+    """Scales of channels, shaped for [N, channels, spatial...]."""
+    return scales[0], scales[1].reshape(-1, *(1,) * rank)
+
+
+def _with_bias(total: Array, scales: tuple[Array, Array], bias: Operand, node: Node, wide: bool) -> Pending | None:
     if isinstance(bias, Grid):
         codes = bias.centred().astype(np.float64)
         total = total + (codes if total.ndim == 2 else codes.reshape(-1, *(1,) * (total.ndim - 2)))
     elif bias is not None:
         return None
-    return accumulated(total, scales, node.name)
+    return accumulated(total, scales, node.name, wide=wide)
 
 
 KERNELS: dict[str, Kernel] = {

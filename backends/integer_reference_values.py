@@ -1,7 +1,8 @@
 """Values of the integer reference: codes on a grid, results that wait for their output grid, and requantization.
 
 A result of integer arithmetic has no codes before its QuantizeLinear names scale and zero point. Until then it is
-`Pending`: it knows its exact integers and how they become codes, in the float32 steps of ONNX Runtime's fused kernels.
+`Pending`: it knows its exact integers and how they become codes, in the float32 steps of ONNX Runtime's fused kernels
+or on integers alone (`integer_reference_requantization`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from qir.backends.integer_reference_requantization import Requantization, Term, requantized, term
 from qir.errors import DataError
 from qir.tensor import Array
 
 INT32_LIMIT = 2**31
+WIDE_LIMIT = 2**53
+"""Largest sum of products of operands wider than 8 bits: float64 holds every integer below it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +31,13 @@ class Grid:
         codes: int32, any shape.
         scale: float32, broadcastable to `codes`.
         zero_point: int32, broadcastable to `codes`.
+        bits: width of the codes' element type.
     """
 
     codes: Array
     scale: Array
     zero_point: Array
+    bits: int = 8
 
     def centred(self) -> Array:
         """Codes minus zero point: int32."""
@@ -59,11 +65,13 @@ class Pending:
     Attributes:
         round_to: codes before saturation for an output grid.
         real: the float32 values, for a float consumer.
+        terms: the exact summands, for requantization on integers alone.
         low, high: bounds of the values (Relu, Clip); they become bounds of the codes.
     """
 
     round_to: Round
     real: Callable[[], Array]
+    terms: Callable[[], tuple[Term, ...]]
     low: float = -np.inf
     high: float = np.inf
 
@@ -72,10 +80,15 @@ class Pending:
         bounded = partial(_clip, self.real, low, high)
         return replace(self, real=bounded, low=max(self.low, low), high=min(self.high, high))
 
-    def quantize(self, scale: np.float32, zero_point: int, dtype: np.dtype[Any]) -> Array:
-        """Codes of an output grid with saturation to `dtype`: int32."""
-        codes = self.round_to(scale, zero_point)
-        limits = np.iinfo(dtype)
+    def quantize(
+        self, scale: np.float32, zero_point: int, dtype: np.dtype[Any], kind: Requantization, where: str
+    ) -> Array:
+        """Codes of an output grid with saturation to `dtype`: int32; `where` names the node in messages."""
+        if kind == "float32":
+            codes = self.round_to(scale, zero_point)
+        else:
+            codes = requantized(self.terms(), scale, kind, where) + zero_point
+        limits = integer_limits(dtype)
         low = max(float(limits.min), float(np.rint(np.float32(self.low) / scale)) + zero_point)
         high = min(float(limits.max), float(np.rint(np.float32(self.high) / scale)) + zero_point)
         return np.clip(codes, low, high).astype(np.int32)
@@ -85,28 +98,41 @@ def _clip(real: Callable[[], Array], low: float, high: float) -> Array:
     return np.clip(real(), np.float32(low), np.float32(high))
 
 
-def accumulated(total: Array, scale: Array, where: str) -> Pending:
+def integer_limits(dtype: np.dtype[Any]) -> Any:
+    """Smallest and largest integer of an element type, those of 2 and 4 bits included."""
+    if dtype.kind in "iu":
+        return np.iinfo(dtype)
+    import ml_dtypes
+
+    return ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def accumulated(total: Array, scales: tuple[Array, Array], where: str, *, wide: bool = False) -> Pending:
     """The result of a sum of products: q = rint(float32(acc) · float32(s_x·s_w / s_y)) + zp, half to even.
 
     Args:
         total: exact integers, any integer or float64 array.
-        scale: float32 s_x·s_w, broadcastable to `total`.
+        scales: float32 s_x [1] and s_w, broadcastable to `total`.
         where: the node, for the message.
+        wide: operands have more than 8 bits: no int32 kernel computes the sum, it may reach 2^53.
 
     Raises:
         DataError: a sum leaves int32, so integer kernels would wrap around.
     """
-    if total.size and max(-float(total.min()), float(total.max()) + 1) > INT32_LIMIT:
+    limit, label = (WIDE_LIMIT, "53 bits") if wide else (INT32_LIMIT, "int32")
+    if total.size and max(-float(total.min()), float(total.max()) + 1) > limit:
         raise DataError(
-            f"node {where!r}: an accumulator reaches {np.abs(total).max():.0f} and leaves int32; "
-            "use fewer bits or reduce_range for this layer"
+            f"node {where!r}: an accumulator reaches {np.abs(total).max():.0f} and leaves {label}; "
+            "use fewer bits for its weights or input, or split the layer"
         )
-    values = total.astype(np.float32)
+    values, scale = total.astype(np.float32), np.asarray(scales[0] * scales[1], np.float32)
 
     def round_to(output_scale: np.float32, zero_point: int) -> Array:
         return np.asarray(np.rint(values * (scale / output_scale).astype(np.float32)) + zero_point)
 
-    return Pending(round_to, lambda: np.asarray(values * scale, np.float32))
+    return Pending(
+        round_to, lambda: np.asarray(values * scale, np.float32), lambda: (term(total, scales[0], scales[1]),)
+    )
 
 
 def added(first: Grid, second: Grid) -> Pending | None:
@@ -125,7 +151,11 @@ def added(first: Grid, second: Grid) -> Pending | None:
         fixed = np.asarray(np.float32(zero_point) - zeros)
         return np.rint(_fma(first.codes, ratio_a, _fma(second.codes, ratio_b, fixed)))
 
-    return Pending(round_to, lambda: first.real() + second.real())
+    return Pending(
+        round_to,
+        lambda: first.real() + second.real(),
+        lambda: (term(first.centred(), scale_a), term(second.centred(), scale_b)),
+    )
 
 
 def multiplied(first: Grid, second: Grid) -> Pending | None:
@@ -133,27 +163,46 @@ def multiplied(first: Grid, second: Grid) -> Pending | None:
     left, right = first.per_tensor(), second.per_tensor()
     if left is None or right is None:
         return None
-    product = (first.centred() * second.centred()).astype(np.float32)
+    exact = first.centred().astype(np.int64) * second.centred()
+    product = exact.astype(np.float32)
 
     def round_to(scale: np.float32, zero_point: int) -> Array:
         ratio = np.float32(np.float32(left[0] * right[0]) / scale)
         return np.asarray(np.rint(product * ratio + np.float32(zero_point)))
 
-    return Pending(round_to, lambda: first.real() * second.real())
+    return Pending(round_to, lambda: first.real() * second.real(), lambda: (term(exact, left[0], right[0]),))
 
 
-def averaged(values: Array) -> Pending:
-    """A float32 mean of window values: q = rint(mean / s_y + zp)."""
+def averaged(values: Array, total: Array, scale: Array, count: Array) -> Pending:
+    """A float32 mean of window values: q = rint(mean / s_y + zp).
 
-    def round_to(scale: np.float32, zero_point: int) -> Array:
-        return np.asarray(np.rint(values / scale + np.float32(zero_point)))
+    Args:
+        values: float32 means.
+        total: exact integer sums of the windows.
+        scale: float32 scale of the operand.
+        count: elements of each window.
+    """
 
-    return Pending(round_to, lambda: values)
+    def round_to(output_scale: np.float32, zero_point: int) -> Array:
+        return np.asarray(np.rint(values / output_scale + np.float32(zero_point)))
+
+    return Pending(round_to, lambda: values, lambda: (term(total, scale, count=count),))
 
 
-def rescaled(values: Array) -> Pending:
-    """Dequantized float32 values of several grids: q = rint(value / s_y) + zp."""
-    return Pending(lambda scale, zero_point: np.asarray(np.rint(values / scale) + zero_point), lambda: values)
+def rescaled(*grids: Grid, axis: int = 0) -> Pending:
+    """Codes of one grid, or of several joined along an axis, for another grid: q = rint(value / s_y) + zp."""
+    values = np.concatenate([grid.real() for grid in grids], axis) if len(grids) > 1 else grids[0].real()
+
+    def terms() -> tuple[Term, ...]:
+        if len(grids) == 1:
+            return (term(grids[0].centred(), grids[0].scale),)
+        scales = [np.broadcast_to(grid.scale, grid.codes.shape) for grid in grids]
+        longest = [slice(0, 1)] * values.ndim
+        longest[axis] = slice(None)
+        factor = np.concatenate([scale[tuple(longest)] for scale in scales], axis)
+        return (term(np.concatenate([grid.centred() for grid in grids], axis), factor),)
+
+    return Pending(lambda scale, zero_point: np.asarray(np.rint(values / scale) + zero_point), lambda: values, terms)
 
 
 def global_average(total: Array, scale: np.float32, count: int) -> Pending:
@@ -164,12 +213,16 @@ def global_average(total: Array, scale: np.float32, count: int) -> Pending:
         multiplier = np.float32(scale / np.float32(output_scale * np.float32(count)))
         return np.asarray(np.rint(values * multiplier) + zero_point)
 
-    return Pending(round_to, lambda: np.asarray(values * np.float32(scale / np.float32(count)), np.float32))
+    return Pending(
+        round_to,
+        lambda: np.asarray(values * np.float32(scale / np.float32(count)), np.float32),
+        lambda: (term(total, scale, count=count),),
+    )
 
 
 def quantized(real: Array, scale: Array, zero_point: Array, dtype: np.dtype[Any]) -> Array:
     """QuantizeLinear of float32 values: clip(rint(x / s) + zp), true division, int32 codes."""
-    limits = np.iinfo(dtype)
+    limits = integer_limits(dtype)
     codes = np.rint(real.astype(np.float32) / scale) + zero_point
     return np.asarray(np.clip(codes, limits.min, limits.max), np.int32)
 

@@ -87,3 +87,32 @@ class Window:
             ]
             views.append(padded[(slice(None), slice(None), *places)])
         return views
+
+
+def transposed_window(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> tuple[Window, list[int]]:
+    """The geometry of a ConvTranspose, and the spatial size of its result before `begin` and `end` are cut off.
+
+    Sizes and pads follow ONNX ConvTranspose: `output_shape` and `auto_pad` determine the pads, the odd element of
+    SAME_UPPER and SAME_LOWER lies at the end and the beginning.
+
+    Args:
+        node: the node.
+        spatial: spatial dimensions of its input.
+        kernel: spatial dimensions of its kernel.
+    """
+    rank = len(spatial)
+    strides = tuple(node.attribute("strides") or (1,) * rank)
+    dilations = tuple(node.attribute("dilations") or (1,) * rank)
+    extra = tuple(node.attribute("output_padding") or (0,) * rank)
+    pads = tuple(node.attribute("pads") or (0,) * (2 * rank))
+    begin, end = pads[:rank], pads[rank:]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    full = [(n - 1) * s + r + e for n, s, r, e in zip(spatial, strides, reach, extra, strict=True)]
+    auto, wanted = node.attribute("auto_pad", "NOTSET"), node.attribute("output_shape")
+    if wanted is None and auto.startswith("SAME"):
+        wanted = [n * s for n, s in zip(spatial, strides, strict=True)]
+    if wanted:
+        total = [max(size - target, 0) for size, target in zip(full, tuple(wanted)[-rank:], strict=True)]
+        small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+        begin, end = (small, large) if auto == "SAME_UPPER" else (large, small)
+    return Window(tuple(kernel), strides, dilations, begin, end), full
