@@ -18,6 +18,7 @@ import numpy as np
 
 from qir.errors import ExportError
 from qir.fake_quant import quantizers, ranges_at
+from qir.guide import Guide
 from qir.module import Module
 from qir.passes.build_guide import build_guide
 from qir.passes.calibration_data import batches
@@ -101,7 +102,7 @@ def export(
             "qir.policy": json.dumps(guide.provenance.policy, sort_keys=True, separators=(",", ":")),
             "qir.profile": profile,
             "qir.guide.sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "qir.guide": text,
+            "qir.accumulator": _largest_sum(guide),
         }
     )
     with tempfile.TemporaryDirectory(prefix=f".{stem}.", dir=path.parent) as folder:
@@ -112,6 +113,13 @@ def export(
         for made, final in ((weights_path.name, weights_path), (guide_path.name, guide_path), (path.name, path)):
             (Path(folder) / made).replace(final)
     return ExportReport(path, guide_path, weights_path, *report)
+
+
+def _largest_sum(guide: Guide) -> str:
+    """Largest magnitude that any layer's sum of products can reach, as text; empty where one is not bounded."""
+    bounds = [layer.accumulator for layer in guide.layers]
+    known = [max(-bound[0], bound[1]) for bound in bounds if bound is not None]
+    return str(max(known, default=0)) if len(known) == len(bounds) else ""
 
 
 def _check(module: Module) -> None:

@@ -9,7 +9,6 @@ promise covers all layers and all three settings.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -294,9 +293,8 @@ class _Comparison:
 
 def _exact(module: Module) -> bool:
     """Whether float32 holds every intermediate result without rounding."""
-    guide = json.loads(module.metadata.get("qir.guide", "{}"))
-    sums = [layer.get("accumulator") for layer in guide.get("layers", [])]
-    if not sums or any(bounds is None or max(-bounds[0], bounds[1]) >= 2**24 for bounds in sums):
+    largest = module.metadata.get("qir.accumulator", "")
+    if not largest.isdecimal() or int(largest) >= 2**24:
         return False
     for node in module.graph:
         if node.op not in (QUANTIZE, DEQUANTIZE):
