@@ -9,6 +9,9 @@ from qir.tensor import Array
 
 BINS = 2048
 
+_BLOCK = 1 << 15
+"""Values that are counted at a time, so that they stay in the cache."""
+
 
 class Histogram:
     """A histogram of a stream of values whose range grows by doubling.
@@ -53,9 +56,12 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.total += flat.size
         self._cover(low, high)
-        index = ((flat - np.float32(self.start)) * np.float32(1.0 / self.width)).astype(np.int32)
-        np.clip(index, 0, BINS - 1, out=index)
-        self.counts += np.bincount(index, minlength=BINS)
+        start, scale = np.float32(self.start), np.float32(1.0 / self.width)
+        for first in range(0, flat.size, _BLOCK):
+            place = flat[first : first + _BLOCK] - start
+            place *= scale
+            np.minimum(place, np.float32(BINS - 1), out=place)
+            self.counts += np.bincount(place.astype(np.intp), minlength=BINS)
 
     @property
     def centers(self) -> Array:

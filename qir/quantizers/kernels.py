@@ -93,6 +93,36 @@ def dequantize(codes: NDArray[np.integer], parameters: QuantParameters, axis: in
     return parameters.levels[channel, index]
 
 
+def fake_quantize(x: NDArray[np.generic], parameters: QuantParameters, axis: int | None) -> Float:
+    """Replace every value by the level of its code: float32, the shape of `x`.
+
+    Where the grid is affine, codes are whole numbers in float32 throughout (their widths end at 16 bits): the same
+    values as by way of integers.
+
+    Args:
+        x: values, any shape.
+        parameters: the grid.
+        axis: axis of the channels, None for one grid.
+
+    Raises:
+        QirError: NaN in `x`, or the axis does not fit.
+    """
+    if not parameters.is_affine:
+        return dequantize(quantize(x, parameters, axis), parameters, axis)
+    values = as_float32(x, "quantize")
+    shape = channel_shape(values.shape, parameters.channels, axis)
+    scale, zero_point = parameters.scale.reshape(shape), parameters.zero_point.reshape(shape).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        codes = np.asarray(values / scale)
+        np.rint(codes, out=codes)
+        codes += zero_point
+        np.maximum(codes, np.float32(parameters.low_code), out=codes)
+        np.minimum(codes, np.float32(parameters.high_code), out=codes)
+        codes -= zero_point
+        codes *= scale
+    return codes
+
+
 def grid(parameters: QuantParameters) -> Float:
     """List every level: float32 [channels or 1, codes], ascending."""
     if parameters.levels is not None:

@@ -14,7 +14,7 @@ from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes import PassContext, PassManager
 from qir.passes.calibrate import Calibrate
-from qir.passes.gram_matrices import LARGEST_ROW, SAMPLES, GramMatrix, has_gram_matrix
+from qir.passes.gram_matrices import LARGEST_ROW, RANK, ROWS, SAMPLES, GramMatrix, OutputError, has_gram_matrix
 from qir.passes.weight_ranges import weight_ranges
 from qir.quantizers import get_scheme
 from qir.tensor import Tensor
@@ -40,7 +40,7 @@ def test_the_matrix_measures_the_output_error_of_any_convolution(groups, stride,
     data = rng.normal(size=(3, 4, 7, 6)).astype(np.float32)
     change = rng.normal(size=(8, 4 // groups, 2, 3)).astype(np.float32)
     options = {"strides": (stride,) * 2, "dilations": (dilation,) * 2, "group": groups, "pads": pads}
-    gram = GramMatrix(convolution(change, **options))
+    gram = GramMatrix(convolution(change, **options), rows=SAMPLES * 100)
     gram.update(data[:2])
     gram.update(data[2:])
     matrix = gram.matrix()
@@ -63,6 +63,42 @@ def test_samples_beyond_the_bound_are_passed_over() -> None:
     gram.update(np.full((4, 1, 2, 2), 100, np.float32))
     assert gram.samples == SAMPLES
     assert gram.matrix() == np.ones((1, 1, 1))
+
+
+def test_a_matrix_of_drawn_rows_is_near_that_of_all() -> None:
+    rng = np.random.default_rng(0)
+    data = np.maximum(rng.normal(size=(SAMPLES, 3, 20, 20)), 0).astype(np.float32)
+    layer = convolution(np.ones((2, 3, 3, 3), np.float32), pads=(1, 1, 1, 1))
+    drawn, every = GramMatrix(layer), GramMatrix(layer, rows=SAMPLES * 400)
+    for gram in (drawn, every):
+        gram.update(data[:100])
+        gram.update(data[100:])
+    assert drawn.places(SAMPLES, 400).size == ROWS
+    np.testing.assert_allclose(drawn.matrix(), every.matrix(), atol=0.05)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, RANK), st.integers(1, 3), st.integers(0))
+def test_the_error_of_short_rows_is_exact(inputs, groups, seed) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(groups, 50, inputs)).astype(np.float32)
+    gram = np.swapaxes(rows, 1, 2) @ rows / 50
+    change = rng.normal(size=(2, 2 * groups, inputs)).astype(np.float32)
+    parted = change.reshape(2, groups, 2, inputs)
+    np.testing.assert_allclose(
+        OutputError.of(gram)(change), ((parted @ gram) * parted).sum(3).reshape(2, -1), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_the_error_of_long_rows_is_near() -> None:
+    rng = np.random.default_rng(0)
+    spectrum = 1 / (1 + np.arange(4 * RANK)).astype(np.float32)
+    rows = rng.normal(size=(1000, 4 * RANK)).astype(np.float32) * spectrum
+    rows = rows @ np.linalg.qr(rng.normal(size=(4 * RANK, 4 * RANK)))[0].astype(np.float32)
+    gram = (rows.T @ rows / 1000)[None]
+    change = rng.normal(size=(1, 20, 4 * RANK)).astype(np.float32)
+    exact = ((change @ gram) * change).sum(2)
+    np.testing.assert_allclose(OutputError.of(gram)(change), exact, rtol=0.05)
 
 
 def test_long_rows_have_no_matrix() -> None:

@@ -13,7 +13,7 @@ from qir.passes import PassContext, PassManager
 from qir.passes.calibrate import Calibrate
 from qir.passes.calibration_data import batches
 from qir.passes.observers import Histogram
-from qir.passes.thresholds import METHODS, threshold
+from qir.passes.thresholds import METHODS, lp, threshold
 
 
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50), min_size=1, max_size=6))
@@ -56,6 +56,18 @@ def test_the_mse_threshold_of_a_gaussian_is_near_the_analytic_optimum(bits: int,
     histogram.update(np.random.default_rng(2).normal(size=400_000).astype(np.float32))
     high = threshold(histogram, "mse", bits, signed=True)[1]
     assert high / (2 ** (bits - 1) - 1) == pytest.approx(step, rel=0.25)
+
+
+@given(
+    st.integers(1, 8),
+    st.booleans(),
+    st.sampled_from([(-1.0, 1.0), (0.0, 2.0), (-0.5, 3.0), (-2.0, -1.0), (1e-7, 2e-7), (3.0, 3.0)]),
+    st.integers(0),
+)
+def test_the_mse_threshold_by_sums_is_that_of_the_bins(bits: int, signed: bool, ends, seed: int) -> None:
+    histogram = Histogram()
+    histogram.update(np.random.default_rng(seed).beta(2, 5, 5000).astype(np.float32) * (ends[1] - ends[0]) + ends[0])
+    assert threshold(histogram, "mse", bits, signed=signed) == pytest.approx(lp(histogram, bits, signed, power=2.0))
 
 
 def test_more_bits_never_clip_more() -> None:
