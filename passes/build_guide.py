@@ -18,7 +18,7 @@ from qir.guide import Guide, LayerGuide, PackedTensor, Provenance, TensorGuide
 from qir.module import Module
 from qir.packing import pack
 from qir.passes.lowering.lower_qcdq import bias_codes, proven_bounds, weight_codes
-from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.quantized_layers import QuantizedLayer, output_clamp, quantized_layers
 from qir.tensor import Tensor
 
 
@@ -101,7 +101,7 @@ def _layer(
         packed_weight=None if layer.weight_tensor is None else _pack(layer.weight, packed, weights_file),
         bias_codes=bias_codes(layer)[0].reshape(-1).tolist() if biased else None,
         multiplier=_multiplier(layer),
-        clamp=_clamp(layer),
+        clamp=None if layer.output is None else output_clamp(layer),
         accumulator=None if bounds is None else (bounds.low, bounds.high),
         accumulator_bits=None if bounds is None else bounds.bits,
         cycles=None if cost is None else cost.cycles,
@@ -158,31 +158,3 @@ def _multiplier(layer: QuantizedLayer) -> list[float] | None:
         return None
     product = (parameters_of(layer.data).scale[0] * parameters_of(layer.weight).scale).astype(np.float32)
     return [float(m) for m in (product / parameters_of(layer.output).scale[0]).astype(np.float32)]
-
-
-def _clamp(layer: QuantizedLayer) -> tuple[int, int] | None:
-    """Lowest and highest output code, seen through the activations between the layer and its output quantizer."""
-    if layer.output is None:
-        return None
-    grid, value = parameters_of(layer.output), layer.node.result
-    scale, zero = np.float32(grid.scale[0]), int(grid.zero_point[0])
-    low, high = grid.low_code, grid.high_code
-    while (user := value.users[0]) is not layer.output:
-        bounds = _activation_bounds(user)
-        low, high = (
-            max(low, int(max(np.rint(np.float32(bounds[0]) / scale) + zero, low))),
-            min(high, int(min(np.rint(np.float32(bounds[1]) / scale) + zero, high))),
-        )
-        value = user.result
-    return low, high
-
-
-def _activation_bounds(node: Node) -> tuple[float, float]:
-    if node.op == "Relu":
-        return 0.0, np.inf
-    limits = []
-    for index, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
-        operand = node.input(index) if len(node.inputs) > index else None
-        constant = None if operand is None else operand.constant
-        limits.append(float(node.attribute(name, default) if constant is None else constant.numpy()))
-    return limits[0], limits[1]

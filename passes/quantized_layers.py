@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
 from qir.tensor import Tensor
@@ -67,3 +70,31 @@ def output_quantizer(node: Node) -> Node | None:
             return None
         value = user.result
     return None
+
+
+def output_clamp(layer: QuantizedLayer) -> tuple[int, int]:
+    """Lowest and highest output code of a layer, its activations (Relu, Clip) included.
+
+    A bound becomes a code as ONNX Runtime's fused kernels make it: rint(bound / scale) + zero point in float32.
+    """
+    assert layer.output is not None  # noqa: S101 - asked of layers with an output quantizer
+    grid, value = parameters_of(layer.output), layer.node.result
+    scale, zero = np.float32(grid.scale[0]), int(grid.zero_point[0])
+    low, high = grid.low_code, grid.high_code
+    while (user := value.users[0]) is not layer.output:
+        bounds = [np.rint(np.float32(bound) / scale) + zero for bound in activation_bounds(user)]
+        low, high = int(np.clip(bounds[0], low, high)), int(np.clip(bounds[1], low, high))
+        value = user.result
+    return low, high
+
+
+def activation_bounds(node: Node) -> tuple[float, float]:
+    """Smallest and largest value that an activation (Relu, Clip) lets through."""
+    if node.op == "Relu":
+        return 0.0, np.inf
+    limits = []
+    for index, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
+        operand = node.input(index)
+        constant = None if operand is None else operand.constant
+        limits.append(float(node.attribute(name, default) if constant is None else constant.numpy().reshape(-1)[0]))
+    return limits[0], limits[1]
