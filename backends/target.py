@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from qir.backends.cost_models import cost_model_type
 from qir.backends.cost_models.validation import Strict, nearest, validated
+from qir.backends.integer_reference_requantization import Requantization
 from qir.constraints import OperandRules
 from qir.errors import QirError, TargetError
 
@@ -77,9 +78,16 @@ class CostSpec(Strict):
 
 
 class ExportSpec(Strict):
-    """How networks leave for a target: name of the export profile."""
+    """How networks leave for a target.
+
+    Attributes:
+        profile: name of the export profile.
+        requantization: how a sum becomes a code: with `float32` multipliers (ONNX Runtime), `dyadic` ones (int32
+            mantissa and shift), or `power-of-two` (shifts alone; the scales must be powers of two).
+    """
 
     profile: str = "qcdq"
+    requantization: Requantization = "float32"
 
 
 class Target(Strict):
@@ -101,6 +109,8 @@ class Target(Strict):
         ops: per op type, what differs from the rest of the target.
         fused_ops: ops that run for free behind the node that feeds them.
         add_requires_equal: both operands of Add have equal widths.
+        reduce_range: pairs of unsigned activations and signed weights whose products, added in pairs, leave int16 are
+            illegal: 8 x 8 bits. ONNX Runtime's kernels for x86 CPUs without VNNI saturate there.
         memories: outermost first.
         cost: the cost model and its parameters.
         export: export profile.
@@ -121,6 +131,7 @@ class Target(Strict):
     ops: dict[str, OpSupport] = Field(default_factory=dict)
     fused_ops: tuple[str, ...] = ()
     add_requires_equal: bool = False
+    reduce_range: bool = False
     memories: tuple[Memory, ...] = Field(min_length=1)
     cost: CostSpec
     export: ExportSpec = ExportSpec()
@@ -148,12 +159,19 @@ class Target(Strict):
 
     def operand_rules(self) -> OperandRules:
         """The legal widths of operands, for the verifier and for constraint propagation."""
+        pairs = self.pairs
+        if pairs is None and self.reduce_range:
+            pairs = tuple((a, w) for a in self.activation_widths for w in self.weight_widths)
         return OperandRules(
             activation_widths=self.activation_widths,
             weight_widths=self.weight_widths,
-            pairs=None if self.pairs is None else frozenset(self.pairs),
-            per_op={op: frozenset(support.pairs) for op, support in self.ops.items() if support.pairs is not None},
+            pairs=None if pairs is None else self._safe(pairs),
+            per_op={op: self._safe(support.pairs) for op, support in self.ops.items() if support.pairs is not None},
         )
+
+    def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
+        """The pairs that `reduce_range` leaves."""
+        return frozenset(pair for pair in pairs if not (self.reduce_range and saturates(*pair)))
 
     def cost_model(self) -> CostModel[Any]:
         """The cost model of this target.
@@ -173,6 +191,11 @@ class Target(Strict):
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         temporary.write_text(self.to_json() + "\n", encoding="utf-8")
         temporary.replace(file)
+
+
+def saturates(activation_bits: int, weight_bits: int) -> bool:
+    """Whether two products of unsigned activations and symmetric signed weights can leave int16 (VPMADDUBSW)."""
+    return 2 * (2**activation_bits - 1) * (2 ** (weight_bits - 1) - 1) > 2**15 - 1
 
 
 def target_names() -> list[str]:

@@ -127,3 +127,19 @@ def test_impossible_shapes_are_refused(changes: dict[str, object]) -> None:
 
 def test_schema_is_published() -> None:
     assert "weight_widths" in target_schema()["properties"]
+
+
+def test_reduce_range_leaves_out_the_pairs_whose_products_leave_int16(tmp_path: Path) -> None:
+    widths = {"weight_widths": [4, 7, 8], "activation_widths": [4, 7, 8], "reduce_range": True}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({k: v for k, v in _data().items() if k != "pairs"} | widths), encoding="utf-8")
+    rules = load_target(path).operand_rules()
+    assert not rules.allows(8, 8)
+    assert rules.allows(8, 7)
+    assert rules.allows(7, 8)
+    assert len(rules.legal_pairs()) == 8
+
+
+def test_requantization_is_one_of_three(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"export\.requantization.*'float32', 'dyadic' or 'power-of-two'"):
+        _load(tmp_path, _data() | {"export": {"requantization": "int8"}})
