@@ -1,7 +1,8 @@
 """Proof that a layer's accumulator cannot overflow: interval arithmetic over the codes of weight, input and bias.
 
-For every output channel the largest sum is Σ max(w·(low - zp), w·(high - zp)) + bias over the channel's weights, the
-smallest the same with min. No input can leave these bounds, whatever the data.
+For every output channel the largest sum is Σ max(w·(low - zp), w·(high - zp)) over the channel's weights, the smallest
+the same with min; the bias is added where it widens them. Since an input code can stand for zero, every part of a sum
+stays inside as well, in whatever order it is added up, with the bias first or last. No input can leave these bounds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from qir.ops import op_of
 from qir.passes.quantized_layers import QuantizedLayer
 from qir.quantizers import QuantParameters
 from qir.tensor import Array
+from qir.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def accumulator_bounds(layer: QuantizedLayer, weight: Array, bias: Array | None)
     Args:
         layer: a quantized layer with a constant weight.
         weight: integer codes of the weight.
-        bias: int32 codes of the bias [channels], or None.
+        bias: integer codes of the bias, [channels] or broadcastable to [rows, channels], or None.
 
     Returns:
         None when the codes of the input or weight are no integers on a uniform grid.
@@ -47,10 +49,42 @@ def accumulator_bounds(layer: QuantizedLayer, weight: Array, bias: Array | None)
     rows = _by_channel(layer, weight.astype(np.int64), grid)
     zero = int(data.zero_point.reshape(-1)[0])
     first, second = rows * (data.low_code - zero), rows * (data.high_code - zero)
-    offset = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64).reshape(-1)
-    high = np.maximum(first, second).sum(axis=1) + offset
-    low = np.minimum(first, second).sum(axis=1) + offset
+    least, most = (np.zeros(1, np.int64),) * 2 if bias is None else _ends(bias)
+    high = np.maximum(first, second).sum(axis=1) + np.maximum(most, 0)
+    low = np.minimum(first, second).sum(axis=1) + np.minimum(least, 0)
     return AccumulatorBounds(int(low.min(initial=0)), int(high.max(initial=0)))
+
+
+def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
+    """The proven bounds of a product of two activations: as many products of their extreme codes as a sum has.
+
+    Returns:
+        None when codes are no integers on a uniform grid, or the length of a sum is unknown.
+    """
+    grids = [parameters_of(quantizer) for quantizer in (layer.data, layer.weight)]
+    length = _length(layer)
+    if length is None or not all(grid.has_integer_codes for grid in grids):
+        return None
+    ends = [np.array([g.low_code, g.high_code], np.int64)[:, None] - g.zero_point.astype(np.int64) for g in grids]
+    products = (ends[0].reshape(-1)[:, None] * ends[1].reshape(-1)) * length
+    return AccumulatorBounds(min(int(products.min()), 0), max(int(products.max()), 0))
+
+
+def _length(layer: QuantizedLayer) -> int | None:
+    """Number of products of one sum of MatMul or Gemm."""
+    kind = layer.data.operands[0].type
+    shape = kind.shape if isinstance(kind, TensorType) else None
+    if layer.node.op not in ("MatMul", "Gemm") or not shape:
+        return None
+    size = shape[0 if layer.node.attribute("transA", 0) else -1]
+    return size if isinstance(size, int) else None
+
+
+def _ends(bias: Array) -> tuple[Array, Array]:
+    """Smallest and largest code of each channel's bias: int64 [channels or 1]."""
+    codes = bias.astype(np.int64)
+    rows = codes.reshape(-1, codes.shape[-1]) if codes.ndim else codes.reshape(1, 1)
+    return rows.min(axis=0), rows.max(axis=0)
 
 
 def _by_channel(layer: QuantizedLayer, weight: Array, grid: QuantParameters) -> Array:
