@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from qir.backends.cost_models.validation import nearest
 from qir.backends.delay_table import DelayTable, delays_of, read_delay_table
-from qir.backends.layer_shapes import layer_shape
-from qir.backends.table_builder import label
+from qir.backends.layer_shapes import label, layer_shape
 from qir.backends.target import Target
 from qir.errors import TargetError
 from qir.module import Module

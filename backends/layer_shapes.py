@@ -7,7 +7,24 @@ from math import prod
 from qir.backends.cost_models.shape import ConvShape
 from qir.graph import Node, Value
 from qir.ops import LayerShape, op_of
+from qir.tracing import quantizer_of
 from qir.types import TensorType
+
+WEIGHT_SUFFIX = ".weight"
+"""What the name of a layer's weight quantizer ends with."""
+
+
+def label(node: Node) -> str:
+    """A node's name, or its result's."""
+    return node.name or node.result.name
+
+
+def layer_name(node: Node) -> str:
+    """The name of a node's weight quantizer without `.weight`, else the node's name."""
+    operands = op_of(node).quantizable(node)
+    quantizer = None if operands is None else quantizer_of(node.input(operands.weight))
+    found = quantizer is not None and quantizer.name.endswith(WEIGHT_SUFFIX)
+    return quantizer.name.removesuffix(WEIGHT_SUFFIX) if found and quantizer is not None else label(node)
 
 
 def elements_of(value: Value | None, batch: int = 1) -> int | None:

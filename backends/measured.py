@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.backends.delay_table import DelayTable
+from qir.backends.layer_shapes import label
 from qir.backends.onnxruntime_session import OrtSession
-from qir.backends.table_builder import label
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
 from qir.module import Module

@@ -9,7 +9,7 @@ from typing import Any
 from qir.backends.cost_models.base import CostModel
 from qir.backends.cost_models.cost import Cost, combined
 from qir.backends.cost_table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
-from qir.backends.layer_shapes import elements_of, layer_shape
+from qir.backends.layer_shapes import elements_of, label, layer_name, layer_shape
 from qir.errors import TargetError
 from qir.fake_quant import quantizers
 from qir.graph import Node, Value
@@ -96,11 +96,6 @@ class _Quantizers:
         return None
 
 
-def label(node: Node) -> str:
-    """A node's name, or its result's."""
-    return node.name or node.result.name
-
-
 def is_free(node: Node, model: CostModel[Any]) -> bool:
     """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer."""
     if node.is_fake_quant or op_of(node).is_view:
@@ -147,16 +142,10 @@ class _Builder:
 
     def layer_names(self) -> list[str]:
         """Names of the layers of multiply-accumulates, in order."""
-        return [self._layer_name(node) for node in self.module.graph if self._is_layer(node)]
+        return [layer_name(node) for node in self.module.graph if self._is_layer(node)]
 
     def _is_layer(self, node: Node) -> bool:
         return op_of(node).quantizable(node) is not None and not all(map(self._is_constant, node.operands))
-
-    def _layer_name(self, node: Node) -> str:
-        """The weight quantizer's name without `.weight`, else the node's name."""
-        operands = op_of(node).quantizable(node)
-        weight = None if operands is None else self.quantizers.of(node.input(operands.weight))
-        return weight.removesuffix(".weight") if weight is not None and weight.endswith(".weight") else label(node)
 
     def _is_constant(self, value: Value) -> bool:
         """Whether a value is a constant or computed from constants only."""
@@ -196,7 +185,7 @@ class _Builder:
         if operands is None or found is None:
             return [self._unknown(node)]
         data, weight = (self.quantizers.of(node.input(index)) for index in (operands.data, operands.weight))
-        name = self._layer_name(node)
+        name = layer_name(node)
         target, rules = self.model.target, self.model.target.operand_rules()
         widest = max(rules.legal_pairs(node.op))
         if data is None or weight is None:

@@ -90,6 +90,40 @@ class ExportSpec(Strict):
     requantization: Requantization = "float32"
 
 
+class QuantizeSpec(Strict):
+    """Which tensors are quantized for a target, and which keep a width (pass `insert-fake-quant`).
+
+    Attributes:
+        first_last: width, in bits, of the operands of the first and the last layer; absent = they are decisions.
+        keep: rules `pattern:width`: quantizers whose name holds the regular expression, or the operands of an
+            operator, keep a width; later rules win. Rules that match nothing in a network are passed over.
+        exclude: regular expressions of operators (whole) and of node names (anywhere) that stay float.
+        ops: operators besides the layers whose operands and results are quantized; absent = additions, concatenations
+            and average pooling.
+    """
+
+    first_last: int | None = Field(default=None, ge=1, le=32)
+    keep: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    ops: tuple[str, ...] | None = None
+
+
+class RefereeSpec(Strict):
+    """A compiler whose cycles are shown beside the cost model's, and what it compiles for.
+
+    Attributes:
+        compiler: name of the referee.
+        accelerator: for example `ethos-u55-128`.
+        system_config: clock and memories, as the compiler's configuration file names them.
+        memory_mode: which memory holds what, as the same file names it.
+    """
+
+    compiler: Literal["vela"]
+    accelerator: str = Field(min_length=1)
+    system_config: str = Field(min_length=1)
+    memory_mode: str = Field(min_length=1)
+
+
 class Target(Strict):
     """Hardware that a network is quantized for.
 
@@ -109,11 +143,13 @@ class Target(Strict):
         ops: per op type, what differs from the rest of the target.
         fused_ops: ops that run for free behind the node that feeds them.
         add_requires_equal: both operands of Add have equal widths.
+        quantize: which tensors are quantized, and which keep a width.
         reduce_range: pairs of unsigned activations and signed weights whose products, added in pairs, leave int16 are
             illegal: 8 x 8 bits. ONNX Runtime's kernels for x86 CPUs without VNNI saturate there.
         memories: outermost first.
         cost: the cost model and its parameters.
         export: export profile.
+        referee: a compiler that knows this hardware.
     """
 
     format: Literal["qir.target"] = "qir.target"
@@ -131,10 +167,12 @@ class Target(Strict):
     ops: dict[str, OpSupport] = Field(default_factory=dict)
     fused_ops: tuple[str, ...] = ()
     add_requires_equal: bool = False
+    quantize: QuantizeSpec = QuantizeSpec()
     reduce_range: bool = False
     memories: tuple[Memory, ...] = Field(min_length=1)
     cost: CostSpec
     export: ExportSpec = ExportSpec()
+    referee: RefereeSpec | None = None
 
     @field_validator("memories")
     @classmethod
@@ -167,6 +205,7 @@ class Target(Strict):
             weight_widths=self.weight_widths,
             pairs=None if pairs is None else self._safe(pairs),
             per_op={op: self._safe(support.pairs) for op, support in self.ops.items() if support.pairs is not None},
+            add_requires_equal=self.add_requires_equal,
         )
 
     def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
@@ -195,7 +234,7 @@ class Target(Strict):
 
 def saturates(activation_bits: int, weight_bits: int) -> bool:
     """Whether two products of unsigned activations and symmetric signed weights can leave int16 (VPMADDUBSW)."""
-    return 2 * (2**activation_bits - 1) * (2 ** (weight_bits - 1) - 1) > 2**15 - 1
+    return bool(2 * (2**activation_bits - 1) * (2 ** (weight_bits - 1) - 1) > 2**15 - 1)
 
 
 def target_names() -> list[str]:

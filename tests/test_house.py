@@ -36,6 +36,7 @@ OP_COMPARISONS = {
     "backends/measured.py": "what ONNX Runtime fuses",
     "backends/table_builder.py": "what a target fuses",
     "backends/torch_graph.py": "control flow",
+    "backends/vela/lowering.py": "one function writes each op",
     "backends/torch_ops/indexing.py": "one function lowers two ops",
 }
 """Files outside qir/ops that compare the name of an op, with why no question to the registry would do."""

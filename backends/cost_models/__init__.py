@@ -17,6 +17,7 @@ _SHIPPED = {
     "bit-serial": "qir.backends.cost_models.bit_serial:BitSerial",
     "bitfusion": "qir.backends.cost_models.bitfusion:BitFusion",
     "delay-table": "qir.backends.cost_models.delay_table:DelayTableModel",
+    "micro-block": "qir.backends.cost_models.micro_block:MicroBlock",
     "roofline": "qir.backends.cost_models.roofline:Roofline",
     "serial": "qir.backends.cost_models.serial:Serial",
     "systolic": "qir.backends.cost_models.systolic:Systolic",

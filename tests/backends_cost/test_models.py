@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qir.backends import ConvShape, load_target, target_names
+from qir.backends.target import Target
 
 SHAPES = st.builds(
     lambda c, n, h, w, k, s, b: ConvShape(c, n, h, w, (k, k), (s, s), (k // 2, k // 2), batch=b),
@@ -41,10 +42,49 @@ def test_loom_gains_with_both_operands() -> None:
     assert model.layer_cost(shape, 8, 8).compute_cycles == 4 * model.layer_cost(shape, 4, 4).compute_cycles
 
 
+def _roofline(**parameters: object) -> Target:
+    own = {"macs_per_cycle": 128, "efficiency": 0.79, "input_multiple": 8, "output_multiple": 8, "mac_pj": 0.04}
+    data = {
+        "name": "roofline",
+        "weight_widths": (4, 8, 16),
+        "activation_widths": (4, 8, 16),
+        "memories": [{"name": "memory", "bits_per_cycle": 64}],
+        "cost": {"kind": "roofline", "parameters": own | parameters},
+    }
+    return Target.model_validate(data)
+
+
 def test_roofline_pads_channels() -> None:
-    model = load_target("ethos-u55-128-like").cost_model()
+    model = _roofline().cost_model()
     few, eight = (model.layer_cost(ConvShape(c, 16, 8, 8, kernel=(3, 3)), 8, 8).compute_cycles for c in (3, 8))
     assert few == eight == pytest.approx(36 * 9 * 8 * 16 / (128 * 0.79))
+
+
+def test_roofline_packs_narrow_operands_and_splits_wide_ones() -> None:
+    model = _roofline(packing={4: 2.0, 8: 1.0}, launch_cycles=100.0).cost_model()
+    shape = ConvShape(64, 64, 8, 8, kernel=(3, 3))
+    four, eight, sixteen = (model.layer_cost(shape, bits, bits) for bits in (4, 8, 16))
+    assert eight.compute_cycles == 2 * four.compute_cycles
+    assert sixteen.compute_cycles == 2 * eight.compute_cycles
+    assert eight.cycles == eight.compute_cycles + 100
+    assert model.layer_cost(shape, 4, 8).compute_cycles == eight.compute_cycles
+
+
+@pytest.mark.parametrize(
+    ("shape", "cycles"),
+    [
+        (ConvShape(16, 16, 32, 32, (3, 3), padding=(1, 1)), 16 * 32 * 2 * (3 * 2) * 4),
+        (ConvShape(64, 64, 8, 8, (3, 3), padding=(1, 1)), 4 * 8 * 8 * (9 * 2) * 4),
+        (ConvShape(32, 32, 8, 8, (3, 3), padding=(1, 1), groups=32), 4 * 8 * 4 * 3 * 4),
+        (ConvShape(16, 96, 8, 8), 64 * 96 * 0.5),
+        (ConvShape(64, 10, 1, 1, fully_connected=True), 2 * 2 * 32),
+    ],
+)
+def test_micro_blocks_take_the_faster_order(shape: ConvShape, cycles: float) -> None:
+    """Kernel first for few channels, depth first for many, four taps a step in depth, results at half an element."""
+    cost = load_target("ethos-u55-128-like").cost_model().layer_cost(shape, 8, 8)
+    assert cost.compute_cycles == cycles
+    assert cost.memory_cycles["flash.weights"] == shape.weights + 10 * shape.out_channels
 
 
 def test_bitfusion_schedule_of_a_pointwise_layer() -> None:
