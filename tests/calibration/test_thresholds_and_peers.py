@@ -11,7 +11,7 @@ import qir
 import qir.models
 from qir.passes.calibrate import float_network, observe
 from qir.passes.calibration_data import batches
-from qir.passes.observers import Histogram
+from qir.passes.observers import BINS, Histogram
 from qir.passes.thresholds import percentile, threshold
 
 
@@ -77,6 +77,50 @@ def test_percentile_is_near_that_of_onnxruntime(thresholds_of) -> None:
     for name, (histogram, _, high) in compared.items():
         ours = percentile(histogram, 8, False, keep=0.999)[1]
         assert ours == pytest.approx(high, abs=0.02 * histogram.high), name
+
+
+def divergence(histogram: Histogram, low: float, high: float, bits: int) -> float:
+    """Kullback-Leibler divergence of a range on an unsigned grid, bin by bin as TensorRT's talk of 2017 has it."""
+    begin = int(np.clip((low - histogram.start) // histogram.width, 0, BINS - 1))
+    end = int(np.clip((high - histogram.start) // histogram.width, 0, BINS - 1)) + 1
+    inside = histogram.counts[begin:end]
+    reference = inside.copy()
+    reference[0] += histogram.counts[:begin].sum()
+    reference[-1] += histogram.counts[end:].sum()
+    step = (high - low) / (2**bits - 1)
+    first = -np.rint(-low / step)
+    codes = np.clip(np.rint(histogram.centers[begin:end] / step), first, first + 2**bits - 1)
+    candidate = np.zeros_like(reference)
+    for code in np.unique(codes):
+        members = (codes == code) & (reference > 0)
+        candidate[members] = inside[codes == code].sum() / max(members.sum(), 1)
+    p, q = reference / reference.sum(), candidate / candidate.sum()
+    return float((p[p > 0] * np.log(p[p > 0] / np.maximum(q[p > 0], 1e-30))).sum())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_entropy_threshold_has_the_least_divergence(bits, sign) -> None:
+    histogram = Histogram()
+    histogram.update((sign * np.random.default_rng(bits).gamma(2.0, size=20_000)).astype(np.float32))
+    found = threshold(histogram, "entropy", bits, signed=False)
+    ends = np.linspace(1 / 16, 1, 128) * (histogram.high if sign > 0 else histogram.low)
+    errors = [divergence(histogram, min(end, 0.0), max(end, 0.0), bits) for end in ends]
+    assert max(found, key=abs) == pytest.approx(ends[int(np.argmin(errors))])
+
+
+@pytest.mark.parametrize("half_wave", [False, True])
+def test_the_entropy_threshold_of_eight_bits_clips_little(half_wave) -> None:
+    values = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    histogram = Histogram()
+    histogram.update(np.maximum(values, 0) if half_wave else values)
+    assert threshold(histogram, "entropy", 8, signed=not half_wave)[1] > 3.5
+
+
+def test_entropy_keeps_a_constant() -> None:
+    histogram = Histogram()
+    histogram.update(np.full(100, 3.0, np.float32))
+    assert threshold(histogram, "entropy", 4, signed=False) == (0.0, 3.0)
 
 
 def test_memory_is_flat_in_the_number_of_batches() -> None:
