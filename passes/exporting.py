@@ -9,30 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qir.errors import ExportError
+from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers, ranges_at
 from qir.guide import Guide
 from qir.module import Module
 from qir.passes.build_guide import build_guide
-from qir.passes.calibration_data import batches
-from qir.passes.lowering.lower_qcdq import LowerQcdq
-from qir.passes.lowering.pack_weights import PackWeights
-from qir.passes.manager import PassContext, PassManager
-from qir.tensor import Array
-from qir.types import TensorType
+from qir.passes.export_check import Comparison, compare
+from qir.passes.lowering.legalize import Legalize, legalization
+from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
+from qir.passes.lowering.profiles import Profile, find_profile, profile_names
+from qir.passes.manager import Pass, PassContext, PassManager
+from qir.passes.pipeline import parse_pipeline
+from qir.passes.upgrade_opset import UpgradeOpset
 
-PROFILES: dict[str, Callable[[], list[Any]]] = {
-    "qcdq": lambda: [LowerQcdq()],
-    "qcdq-packed": lambda: [LowerQcdq(), PackWeights()],
-}
-"""Lowering passes of each profile."""
+PROFILES = profile_names()
+"""Names of the export profiles, the default first."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,14 @@ class ExportReport:
             optimization (integer kernels) and with optimizations off (float operators).
         argmax_flips: samples whose largest output differs between the two, None for outputs that are no [N, classes].
         integer_nodes: operators of the optimized graph that run on integers.
-        codes: intermediate codes of up to 16 samples that were compared with the integer reference.
+        codes: codes of up to 16 samples that were held against the reference: every intermediate one for QCDQ files,
+            those of the outputs for the other profiles.
         mismatches: how many of them differ at ONNX Runtime's default optimization (`qir verify` tells where).
+        profile: name of the profile.
+        reference: `integer reference`, or `simulation` where that does not run the network.
+        emulated: (quantizer, reason) of everything that the profile could not express natively.
+        session: session options without which ONNX Runtime does not load the file.
+        encodings: path of the encodings file, for the profile `encodings`.
     """
 
     model: Path
@@ -59,13 +63,18 @@ class ExportReport:
     integer_nodes: tuple[str, ...]
     codes: int
     mismatches: int
+    profile: str
+    reference: str
+    emulated: tuple[tuple[str, str], ...]
+    session: tuple[tuple[str, str], ...]
+    encodings: Path | None = None
 
 
 def export(
     module: Module,
     path: str | Path,
     *,
-    profile: str = "qcdq",
+    profile: str | None = None,
     target: Any = None,
     data: Any = None,
     splits: dict[str, str] | None = None,
@@ -75,44 +84,96 @@ def export(
     Args:
         module: network with calibrated fake-quant nodes.
         path: path of the model file; guide and weights lie beside it.
-        profile: name of an export profile.
+        profile: name of an export profile; by default the target's, without one `qcdq`.
         target: target whose cost model gives the cycles in the guide.
         data: samples to run, as for calibration; without them random inputs in the calibrated range are used.
         splits: what each data split was used for, written into the guide.
 
     Raises:
-        ExportError: the profile is unknown, a quantizer is not calibrated or stale, weights are NaN or infinite, the
-            checker or ONNX Runtime refuses the file, or its outputs are not finite.
+        ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
+            are NaN or infinite, the checker or ONNX Runtime refuses the file, its outputs are not finite, or a file
+            cannot be written. Older files then stay.
     """
     path = Path(path)
-    if profile not in PROFILES:
-        raise ExportError(f"export profile {profile!r} is unknown; expected one of {', '.join(PROFILES)}")
+    chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
     _check(module)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.name.removesuffix(".onnx").removesuffix(".quant")
     guide_path, weights_path = path.with_name(f"{stem}.guide.json"), path.with_name(f"{stem}.weights.bin")
-    guide, packed = build_guide(module, weights_file=weights_path.name, target=target, data=splits)
-    text = guide.to_json()
     lowered = module.clone()
-    PassManager(PROFILES[profile]()).run(lowered, PassContext(target=target))
-    lowered.metadata.update(
-        {
-            "qir.version": guide.provenance.qir_version,
-            "qir.target": guide.provenance.target,
-            "qir.policy": json.dumps(guide.provenance.policy, sort_keys=True, separators=(",", ":")),
-            "qir.profile": profile,
-            "qir.guide.sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "qir.accumulator": _largest_sum(guide),
-        }
+    upgrade = [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
+    _run([*upgrade, Legalize(chosen.name)], lowered, target)
+    found = legalization(lowered)
+    guide, packed = build_guide(
+        module, weights_file=weights_path.name, target=target, data=splits, emulated=found.emulated
     )
-    with tempfile.TemporaryDirectory(prefix=f".{stem}.", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        report = _write_and_compare(module, lowered, temporary, data)
-        (Path(folder) / guide_path.name).write_text(text, encoding="utf-8")
-        (Path(folder) / weights_path.name).write_bytes(packed)
-        for made, final in ((weights_path.name, weights_path), (guide_path.name, guide_path), (path.name, path)):
-            (Path(folder) / made).replace(final)
-    return ExportReport(path, guide_path, weights_path, *report)
+    text = guide.to_json()
+    _run(parse_pipeline(chosen.passes), lowered, target)
+    lowered.metadata.update(_metadata(guide, text, chosen))
+    made = {weights_path: packed, guide_path: text.encode()}
+    if LowerEncodings.name in lowered.meta:
+        made[path.with_name(f"{stem}.encodings")] = encodings_text(lowered).encode()
+    report = _write(module, lowered, path, chosen, data, made)
+    return ExportReport(
+        path,
+        guide_path,
+        weights_path,
+        report.samples,
+        report.largest_difference,
+        report.argmax_flips,
+        report.integer_nodes,
+        report.codes,
+        report.mismatches,
+        chosen.name,
+        report.reference,
+        tuple(found.emulated.items()),
+        tuple(chosen.session.items()),
+        next((name for name in made if name.suffix == ".encodings"), None),
+    )
+
+
+def _run(passes: Iterable[Pass], module: Module, target: Any) -> None:
+    PassManager(passes).run(module, PassContext(target=target))
+
+
+def _metadata(guide: Guide, text: str, profile: Profile) -> dict[str, str]:
+    """What the file itself says about how it was made."""
+    entries = {
+        "qir.version": guide.provenance.qir_version,
+        "qir.target": guide.provenance.target,
+        "qir.policy": json.dumps(guide.provenance.policy, sort_keys=True, separators=(",", ":")),
+        "qir.profile": profile.name,
+        "qir.guide.sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "qir.accumulator": _largest_sum(guide),
+    }
+    if profile.session:
+        entries["qir.session"] = json.dumps(profile.session, sort_keys=True, separators=(",", ":"))
+    return entries
+
+
+def _write(
+    module: Module, lowered: Module, path: Path, profile: Profile, data: Any, made: Mapping[Path, bytes]
+) -> Comparison:
+    """Write all files in a folder of their own beside the old ones, check the model, and only then rename."""
+    from qir.onnx_io import check_file, save
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+            folder = Path(name)
+            save(lowered, folder / path.name)
+            check_file(folder / path.name)
+            report = compare(module, lowered, folder / path.name, profile, data)
+            for final, content in made.items():
+                (folder / final.name).write_bytes(content)
+            beside = path.with_name(path.name + ".data")
+            for final in (*made, beside, path):
+                if (folder / final.name).exists():
+                    (folder / final.name).replace(final)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}; older files stay") from error
+    except ModelFileError as error:
+        raise ExportError(f"{error}; older files stay") from error
+    return report
 
 
 def _largest_sum(guide: Guide) -> str:
@@ -139,50 +200,3 @@ def _check(module: Module) -> None:
             and not np.isfinite(constant.numpy().astype(np.float64)).all()
         ):
             raise ExportError(f"constant {value.name!r} holds NaN or infinities: repair the model first")
-
-
-def _write_and_compare(
-    module: Module, lowered: Module, path: Path, data: Any
-) -> tuple[int, float, int | None, tuple[str, ...], int, int]:
-    from qir.backends.onnxruntime_session import OrtSession
-    from qir.onnx_io import check_file, load, save
-    from qir.passes.parity import parity
-
-    save(lowered, path)
-    check_file(path)
-    fast, plain = OrtSession(path, optimization="all"), OrtSession(path, optimization="disable")
-    samples, largest, flips, codes, mismatches = 0, 0.0, 0, 0, 0
-    countable = True
-    for feed in batches(module, _random(module) if data is None else data, batch=256):
-        first, second = fast.run(feed), plain.run(feed)
-        if not samples:
-            layers = parity(load(path), _few(module, feed), engines=["fused"]).layers
-            codes = sum(layer.codes for layer in layers)
-            mismatches = sum(layer.mismatches["fused"] for layer in layers)
-        for name, output in first.items():
-            if not np.isfinite(output).all():
-                raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
-            largest = max(largest, float(np.abs(output.astype(np.float64) - second[name]).max(initial=0)))
-            countable &= output.ndim == 2
-            flips += int((output.argmax(-1) != second[name].argmax(-1)).sum()) if countable else 0
-        samples += len(next(iter(feed.values())))
-    return samples, largest, flips if countable else None, tuple(fast.integer_nodes()), codes, mismatches
-
-
-def _few(module: Module, feed: dict[str, Array], count: int = 16) -> dict[str, Array]:
-    """The first samples of a feed; all of them when the network's batch is fixed."""
-    types = [value.type for value in module.graph.inputs if value.name in feed]
-    if any(not isinstance(t, TensorType) or not t.shape or isinstance(t.shape[0], int) for t in types):
-        return feed
-    return {name: array[:count] for name, array in feed.items()}
-
-
-def _random(module: Module) -> dict[str, Array]:
-    """One batch of uniform noise between -1 and 1 for every input, unknown dimensions 1."""
-    generator = np.random.default_rng(0)
-    feeds = {}
-    for value in module.graph.inputs:
-        if value.constant is None and isinstance(value.type, TensorType):
-            shape = [d if isinstance(d, int) else 1 for d in value.type.shape or ()]
-            feeds[value.name] = generator.uniform(-1, 1, shape).astype(np.float32)
-    return feeds

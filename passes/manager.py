@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from qir.errors import PassError
+from qir.errors import ExportError, PassError
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -237,8 +237,10 @@ class _Run:
 
     def failure(self, step: Pass, error: Exception) -> PassError:
         before = f" after {', '.join(self.history)}" if self.history else ""
-        what = str(error) if isinstance(error, PassError) else f"{type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, PassError | ExportError) else f"{type(error).__name__}: {error}"
         message = f"pass {step}{before}: {what}"
+        if isinstance(error, ExportError):
+            return _ReportedExportError(message)
         if self.original is not None and not isinstance(error, MissingContextError):
             message += self.reproducer(step, message)
         return _ReportedError(message)
@@ -258,3 +260,7 @@ class _Run:
 
 class _ReportedError(PassError):
     """A failure whose message is complete."""
+
+
+class _ReportedExportError(_ReportedError, ExportError):
+    """What a profile cannot hold: a finding about the network, no failure of the pass, so nothing to reproduce."""

@@ -18,9 +18,11 @@ from qir.passes.manager import Pass
 
 _PASSES = {
     "absorb-bias": "absorb_bias:AbsorbBias",
+    "adaround": "adaround:AdaRound",
     "apply-policy": "policies:ApplyPolicy",
     "calibrate": "calibrate:Calibrate",
     "canonicalize": "canonicalize:Canonicalize",
+    "check-finn": "lowering.check_finn:CheckFinn",
     "correct-bias": "correct:CorrectBias",
     "correct-channels": "correct:CorrectChannels",
     "eliminate-common-subexpressions": "eliminate_common_subexpressions:EliminateCommonSubexpressions",
@@ -33,11 +35,21 @@ _PASSES = {
     "fold-constants": "fold_constants:FoldConstants",
     "freeze-inputs": "freeze_inputs:FreezeInputs",
     "infer-types": "infer_types:InferTypes",
+    "inline-branches": "inline_branches:InlineBranches",
     "insert-fake-quant": "insert_fake_quant:InsertFakeQuant",
+    "legalize": "lowering.legalize:Legalize",
+    "lower-encodings": "lowering.lower_encodings:LowerEncodings",
+    "lower-float": "lowering.lower_float:LowerFloat",
+    "lower-qcdq": "lowering.lower_qcdq:LowerQcdq",
+    "lower-qoperator": "lowering.lower_qoperator:LowerQoperator",
+    "lower-qonnx": "lowering.lower_qonnx:LowerQonnx",
+    "lower-thresholds": "lowering.lower_thresholds:LowerThresholds",
+    "pack-weights": "lowering.pack_weights:PackWeights",
     "power-of-two-scales": "power_of_two_scales:PowerOfTwoScales",
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
     "raise-quantized": "raising:RaiseQuantized",
     "repeat": "manager:Repeat",
+    "symmetric-activations": "symmetric_activations:SymmetricActivations",
     "upgrade-opset": "upgrade_opset:UpgradeOpset",
 }
 

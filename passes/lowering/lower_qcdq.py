@@ -1,9 +1,10 @@
-"""Lowering to QCDQ: QuantizeLinear → Clip (below 8 bits) → DequantizeLinear in 8-bit containers.
+"""Lowering to QDQ: QuantizeLinear → Clip (where the container is wider than the codes) → DequantizeLinear.
 
-Activations are uint8, weights int8 per channel, biases int32 with scale s_x·s_w: what ONNX Runtime fuses into integer
+The container of every quantizer is what `legalize` chose: 8 bits for the profiles qcdq and qcdq-packed, 4, 2 or 16
+bits for the native ones. Biases are int32 with scale s_x·s_w: with 8 bits that is what ONNX Runtime fuses into integer
 kernels from opset 13 on. Every quantizer of the file stands in the graph before lowering; on values that keep a
 quantizer's grid (max pooling, reshapes) the same QuantizeLinear/DequantizeLinear pair is repeated, which changes no
-value and lets those ops run on codes.
+value and lets those ops run on codes. What no container holds is emulated (`emulate.py`).
 """
 
 from __future__ import annotations
@@ -14,21 +15,27 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
+from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds
+from qir.passes.lowering import emulate
+from qir.passes.lowering.chain import Chain, of_element
+from qir.passes.lowering.codes import bias_codes as bias_codes
+from qir.passes.lowering.codes import proven_bounds as proven_bounds
+from qir.passes.lowering.codes import weight_codes as weight_codes
+from qir.passes.lowering.legalize import FLOAT, Holding, Legalization, legalization
+from qir.passes.lowering.marks import KEY, MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
-from qir.quantizers import QuantParameters, get_scheme
+from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
-from qir.types import DType, TensorType, Type, code_range
+from qir.types import DType, code_range
 
 
 @dataclass(frozen=True)
 class LowerQcdq(Pass):
-    """Replace fake-quant nodes by QuantizeLinear, Clip and DequantizeLinear in 8-bit containers.
+    """Replace fake-quant nodes by QuantizeLinear, Clip and DequantizeLinear in the containers of the profile.
 
     Verified IR in, verified IR out; the network computes the same up to the rounding of biases to int32.
     """
@@ -36,46 +43,32 @@ class LowerQcdq(Pass):
     name: ClassVar[str] = "lower-qcdq"
 
     def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
-        """Lower the main graph; raises `ExportError` for what 8-bit containers cannot hold."""
-        graph = module.graph
-        if module.opsets.get("", 0) < 13:
+        """Lower the main graph; raises `ExportError` for what the profile's containers cannot hold."""
+        graph, found = module.graph, legalization(module)
+        if module.opsets.get("", 0) < found.profile.opset:
             raise ExportError(
-                f"opset {module.opsets.get('', 0)}: per-channel DequantizeLinear needs 13; convert the model first"
+                f"opset {module.opsets.get('', 0)}: profile {found.profile.name!r} needs {found.profile.opset}: run "
+                f"upgrade-opset{{version={found.profile.opset}}} first"
             )
-        layers = list(quantized_layers(graph))
-        for layer in layers:
-            proven_bounds(layer)
-            _lower_bias(graph, layer)
+        for layer in list(quantized_layers(graph)):
+            _lower_bias(graph, layer, found)
+            _guard(graph, layer, found)
         for node in graph.fake_quants():
-            _lower_quantizer(graph, node)
+            _lower_quantizer(graph, node, found.holdings[node.name])
+        if any(KEY in node.metadata for node in graph):
+            module.ir_version = max(module.ir_version, MARKED_IR)
         return True
 
 
-def container(node: Node) -> QuantParameters:
-    """The grid of a quantizer, checked to fit 8-bit integers with a scale and a zero point.
-
-    Raises:
-        ExportError: the quantizer has per-channel widths, a table of levels, or more than 8 bits.
-    """
-    bits = bits_of(node)
-    if not isinstance(bits, int):
-        raise ExportError(f"quantizer {node.name!r} has one width per channel: QCDQ holds one width a tensor")
-    parameters = parameters_of(node)
-    lowest, highest = code_range(8, signed=parameters.low_code < 0)
-    fits = lowest <= parameters.low_code and parameters.high_code <= highest
-    if not parameters.has_integer_codes or not fits or not (parameters.is_affine or node.operands[0].is_constant):
-        raise ExportError(
-            f"quantizer {node.name!r}: {bits} bits {node.attribute('scheme')} do not fit 8-bit codes with a scale"
-        )
-    return parameters
-
-
-def _lower_bias(graph: Graph, layer: QuantizedLayer) -> None:
+def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
     """Replace bias ≈ codes · s_x·s_w in int32 (ONNX Runtime's fused kernels take no other bias)."""
     bias = layer.bias
-    if bias is None or bias.constant is None:
+    product = product_scale(found.holdings[layer.data.name], found.holdings[layer.weight.name])
+    if bias is None or bias.constant is None or product is None:
         return
-    codes, scale = bias_codes(layer)
+    codes, scale = bias_codes(layer, product)
+    if codes.dtype.itemsize > 4:
+        return
     quantized = graph.add_constant(f"{bias.name}.codes", Tensor.of(codes))
     scales = graph.add_constant(f"{bias.name}.scale", Tensor.of(scale if scale.size > 1 else scale.reshape(())))
     zero = graph.add_constant(
@@ -89,145 +82,148 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer) -> None:
         attributes={"axis": 0},
     )
     graph.insert(made, before=layer.node)
-    made.result.type = source_type(bias, DType.FLOAT32)
+    made.result.type = of_element(bias.type, DType.FLOAT32)
     layer.node.set_input(layer.node.inputs.index(bias), made.result)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)
 
 
-def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
-    """The bounds that no accumulator of a layer can leave; None for products of two activations.
-
-    Raises:
-        ExportError: they leave int32, so that integer kernels could wrap around.
-    """
-    if layer.weight_tensor is None or not isinstance(bits_of(layer.weight), int):
-        return None
-    bias = None if layer.bias is None or layer.bias.constant is None else bias_codes(layer)[0]
-    bounds = accumulator_bounds(layer, weight_codes(layer.weight), bias)
-    if bounds is not None and bounds.bits > 32:
-        raise ExportError(
-            f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and leave "
-            "int32: use fewer bits for its weights or input, or split the layer"
-        )
-    return bounds
+def product_scale(data: Holding, weight: Holding) -> Array | None:
+    """s_x·s_w of a layer, float32 [channels or 1]; None where an operand is no integer times a scale."""
+    scales = [
+        None if holding.grid is None and holding.codes is None else (holding.grid or holding.codes)
+        for holding in (data, weight)
+    ]
+    first, second = scales
+    return None if first is None or second is None else first.scale[0] * second.scale
 
 
-def bias_codes(layer: QuantizedLayer) -> tuple[Array, Array]:
-    """The int32 codes of a layer's bias [channels] and their float32 scale s_x·s_w [channels or 1].
-
-    Raises:
-        ExportError: a code does not fit int32 (the product of the scales underflows against the bias).
-    """
-    assert layer.bias is not None and layer.bias.constant is not None  # noqa: S101, PT018 - checked by the caller
-    values = layer.bias.constant.numpy().astype(np.float64)
-    scale = (parameters_of(layer.data).scale[0] * parameters_of(layer.weight).scale).astype(np.float32)
-    codes = np.rint(values / scale)
-    if not np.isfinite(codes).all() or np.abs(codes).max(initial=0) >= 2**31:
-        raise ExportError(
-            f"layer {layer.name!r}: bias (largest {np.abs(values).max():g}) exceeds int32 at scale {scale.min():g}; "
-            "calibrate with a wider range, or equalize the weights"
-        )
-    return codes.astype(np.int32), scale
+def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
+    """A float weight between quantized activations would be quantized by ONNX Runtime: keep the layer apart."""
+    operand = op_of(layer.node).quantizable(layer.node)
+    if found.holdings[layer.weight.name].container is not FLOAT or operand is None or layer.weight_tensor is None:
+        return
+    data = layer.node.input(operand.data)
+    assert data is not None  # noqa: S101 - it has a quantizer
+    layer.node.set_input(operand.data, emulate.guarded(Chain(graph, layer.node, layer.name), data))
 
 
-def _lower_quantizer(graph: Graph, node: Node) -> None:
-    source, parameters = node.operands[0], container(node)
+def _lower_quantizer(graph: Graph, node: Node, holding: Holding) -> None:
+    source = node.operands[0]
     if source.is_constant:
-        lowered = _dequantize_constant(graph, node, parameters)
+        lowered = _dequantize_constant(graph, node, holding)
+    elif holding.form == "affine" and holding.grid is not None:
+        lowered = _quantize(graph, node.name, source, holding, after=node)
     else:
-        lowered = _quantize(graph, node, source, parameters, after=node)
-    _repeat_on_grid(graph, node, parameters)
+        lowered = _emulate(graph, node, holding)
+    if holding.grid is not None and not source.is_constant:
+        _repeat_on_grid(graph, node, holding)
+    by_int32 = holding.container.bits == 16 and not source.is_constant
+    if holding.form != "affine" or holding.grid is None or by_int32:
+        mark(lowered, node)
     node.result.replace_all_uses_with(lowered)
     graph.erase(node)
     if source.is_constant and not source.uses:
         graph.remove_constant(source)
 
 
-def weight_codes(node: Node) -> Array:
-    """The integer codes of a weight's fake-quant node: int32, the weight's shape; 1 bit has the codes -1 and +1."""
-    constant = node.operands[0].constant
-    assert constant is not None  # noqa: S101 - only called on weights
-    scheme = get_scheme("uniform")
-    return np.asarray(scheme.quantize(constant.numpy().astype(np.float32), parameters_of(node), node.attribute("axis")))
+def _emulate(graph: Graph, node: Node, holding: Holding) -> Value:
+    """An activation's codes computed in float, dequantized from their container; or its levels."""
+    source, chain, grid = node.operands[0], Chain(graph, node, node.name), parameters_of(node)
+    if holding.grid is None:
+        return emulate.activation_levels(chain, source, grid)
+    codes = emulate.activation_codes(chain, source, grid)
+    dtype = holding.container
+    codes = chain.node("Cast", (codes,), "cast", source.type, dtype, f"{node.name}.codes", to=dtype.onnx_code)
+    scale, zero = _parameters(graph, node.name, holding.grid.scale, holding.grid.zero_point, dtype)
+    return chain.node(
+        "DequantizeLinear", (codes, scale, zero), "dequantize", source.type, result=f"{node.name}.dequantized"
+    )
 
 
-def _dequantize_constant(graph: Graph, node: Node, parameters: QuantParameters) -> Value:
-    dtype = DType.INT8 if parameters.low_code < 0 else DType.UINT8
-    codes = graph.add_constant(f"{node.name}.codes", Tensor.of(weight_codes(node), dtype=dtype))
-    scale, zero = _parameters(graph, node.name, parameters, dtype)
+def _dequantize_constant(graph: Graph, node: Node, holding: Holding) -> Value:
+    chain, dtype = Chain(graph, node, node.name), holding.container
+    if holding.codes is None:
+        return emulate.weight_levels(chain, node)
+    codes = chain.constant("codes", holding.codes.values, dtype)
+    scale, zero = _parameters(graph, node.name, holding.codes.scale, holding.codes.zero_point, dtype)
     attributes = {} if node.attribute("axis") is None else {"axis": node.attribute("axis")}
-    made = Node(
+    return chain.node(
         "DequantizeLinear",
         (codes, scale, zero),
-        (f"{node.name}.dequantized",),
-        name=f"{node.name}.dequantize",
-        attributes=attributes,
+        "dequantize",
+        node.operands[0].type,
+        result=f"{node.name}.dequantized",
+        **attributes,
     )
-    graph.insert(made, before=node)
-    made.result.type = source_type(node.operands[0], DType.FLOAT32)
-    return made.result
 
 
-def source_type(value: Value, element: DType) -> Type:
-    """The type of a value with another element type; unknown stays unknown."""
-    return value.type.with_element(element) if isinstance(value.type, TensorType) else value.type
-
-
-def _quantize(
-    graph: Graph,
-    node: Node,
-    source: Value,
-    parameters: QuantParameters,
-    *,
-    after: Node,
-    name: str = "",
-    clip: bool = True,
-) -> Value:
-    name = name or node.name
-    dtype = DType.INT8 if parameters.low_code < 0 else DType.UINT8
-    scale, zero = _parameters(graph, name, parameters, dtype)
+def _quantize(graph: Graph, name: str, source: Value, holding: Holding, *, after: Node, clip: bool = True) -> Value:
+    grid, dtype = holding.grid, holding.container
+    assert grid is not None  # noqa: S101 - asked for integer grids
+    scale, zero = _parameters(graph, name, grid.scale, grid.zero_point, dtype)
     quantize = graph.insert(
         Node("QuantizeLinear", (source, scale, zero), (f"{name}.codes",), name=f"{name}.quantize"), after=after
     )
-    last = quantize
-    if clip and (parameters.low_code, parameters.high_code) != code_range(8, signed=dtype is DType.INT8):
-        bounds = [
-            graph.add_constant(f"{name}.{label}", Tensor.of(np.asarray(code), dtype=dtype))
-            for label, code in (("low", parameters.low_code), ("high", parameters.high_code))
-        ]
-        last = graph.insert(
-            Node("Clip", (quantize.result, *bounds), (f"{name}.clipped",), name=f"{name}.clip"), after=last
-        )
+    quantize.result.type = of_element(source.type, dtype)
+    last = _clip(graph, name, quantize, holding) if clip and not fills(grid, dtype) else quantize
     made = Node("DequantizeLinear", (last.result, scale, zero), (f"{name}.dequantized",), name=f"{name}.dequantize")
-    quantize.result.type = last.result.type = source_type(source, dtype)
-    made.result.type = source_type(source, DType.FLOAT32)
+    made.result.type = of_element(source.type, DType.FLOAT32)
     return graph.insert(made, after=last).result
 
 
-def _parameters(graph: Graph, name: str, parameters: QuantParameters, dtype: DType) -> tuple[Value, Value]:
-    shape = (-1,) if parameters.channels > 1 else ()
-    scale = graph.add_constant(f"{name}.scale", Tensor.of(parameters.scale.reshape(shape)))
-    zero = graph.add_constant(f"{name}.zero_point", Tensor.of(parameters.zero_point.reshape(shape), dtype=dtype))
-    return scale, zero
+def _clip(graph: Graph, name: str, quantize: Node, holding: Holding) -> Node:
+    """The node that limits codes to those of the grid; ONNX Runtime clips no 16-bit integers, so they pass by int32."""
+    grid, dtype = holding.grid, holding.container
+    assert grid is not None  # noqa: S101 - asked for integer grids
+    clipped = DType.INT32 if dtype.bits == 16 else dtype
+    bounds = [
+        graph.add_constant(f"{name}.{label}", Tensor.of(np.asarray(code), dtype=clipped))
+        for label, code in (("low", grid.low_code), ("high", grid.high_code))
+    ]
+    last = quantize
+    if clipped is not dtype:
+        last = _cast(graph, f"{name}.widen", last, clipped)
+    limited = f"{name}.limited" if clipped is not dtype else f"{name}.clipped"
+    clip = graph.insert(Node("Clip", (last.result, *bounds), (limited,), name=f"{name}.clip"), after=last)
+    clip.result.type = of_element(quantize.result.type, clipped)
+    return _cast(graph, f"{name}.clipped", clip, dtype) if clipped is not dtype else clip
 
 
-def _repeat_on_grid(graph: Graph, node: Node, parameters: QuantParameters) -> None:
+def _cast(graph: Graph, name: str, source: Node, dtype: DType) -> Node:
+    made = Node("Cast", (source.result,), (name,), name=f"{name}.cast", attributes={"to": dtype.onnx_code})
+    made.result.type = of_element(source.result.type, dtype)
+    return graph.insert(made, after=source)
+
+
+def fills(grid: QuantParameters, dtype: DType) -> bool:
+    """Whether the codes are all that the container has."""
+    return (grid.low_code, grid.high_code) == code_range(dtype.bits, signed=dtype.label.startswith("int"))
+
+
+def _parameters(graph: Graph, name: str, scale: Array, zero_point: Array, dtype: DType) -> tuple[Value, Value]:
+    shape = (-1,) if scale.size > 1 else ()
+    return (
+        graph.add_constant(f"{name}.scale", Tensor.of(scale.reshape(shape))),
+        graph.add_constant(f"{name}.zero_point", Tensor.of(zero_point.reshape(shape), dtype=dtype)),
+    )
+
+
+def _repeat_on_grid(graph: Graph, node: Node, holding: Holding) -> None:
     """Quantize and dequantize again behind ops that keep the grid, so that they run on codes."""
     for use in node.result.uses:
         user = use.node
-        if user.is_return or op_of(user).grid_operand(user) != use.index or node.operands[0].is_constant:
+        if user.is_return or op_of(user).grid_operand(user) != use.index:
             continue
-        name = f"{user.name or user.result.name}.requantized"
-        _repeat_behind(graph, user, node, parameters, name)
+        _repeat_behind(graph, user, holding, f"{user.name or user.result.name}.requantized")
 
 
-def _repeat_behind(graph: Graph, user: Node, node: Node, parameters: QuantParameters, name: str) -> None:
+def _repeat_behind(graph: Graph, user: Node, holding: Holding, name: str) -> None:
     uses = user.result.uses
-    lowered = _quantize(graph, node, user.result, parameters, after=user, name=name, clip=False)
+    lowered = _quantize(graph, name, user.result, holding, after=user, clip=False)
     for use in uses:
         use.node.set_input(use.index, lowered)
     for use in uses:
         follower = use.node
         if not follower.is_return and op_of(follower).grid_operand(follower) == use.index:
-            _repeat_behind(graph, follower, node, parameters, f"{follower.name or follower.result.name}.requantized")
+            _repeat_behind(graph, follower, holding, f"{follower.name or follower.result.name}.requantized")

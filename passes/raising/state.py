@@ -72,7 +72,7 @@ class RaiseState:
         key = (value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
         if key in self._weights:
             return self._weights[key]
-        spec = spec_of(_tightened(grid, codes))
+        spec = spec_of(tightened(grid, codes))
         if isinstance(spec, Reject):
             return spec
         name = base_name(value.name)
@@ -141,7 +141,7 @@ def element_of(value: Value | None) -> DType | None:
     return value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
 
 
-def _tightened(grid: Grid, codes: Array) -> Grid:
+def tightened(grid: Grid, codes: Array) -> Grid:
     """The grid of the smallest width that holds all codes and zero points."""
     numbers = np.concatenate([codes.astype(np.int64).reshape(-1), grid.zero_point])
     low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))

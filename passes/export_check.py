@@ -1,0 +1,193 @@
+"""The check of an exported file: it is loaded, run and compared before it gets its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qir.errors import DataError, ExportError, QirError
+from qir.module import Module
+from qir.passes.calibration_data import batches
+from qir.passes.lowering.legalize import Legalize
+from qir.passes.lowering.lower_encodings import LowerEncodings
+from qir.passes.lowering.lower_qcdq import LowerQcdq
+from qir.passes.lowering.profiles import Profile, find_profile
+from qir.passes.manager import PassContext
+from qir.passes.upgrade_opset import UpgradeOpset
+from qir.tensor import Array
+from qir.types import TensorType
+
+CLOSE = 1e-5
+"""Floats that differ by less than this part of the largest output stand for the same code."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a written file compared.
+
+    Attributes:
+        samples: number of samples run.
+        largest_difference: largest absolute difference of any output element between ONNX Runtime at its default
+            optimization and with optimizations off.
+        argmax_flips: samples whose largest output differs between the two, None for outputs that are no [N, classes].
+        integer_nodes: operators of the optimized graph that run on integers.
+        reference: what up to 16 samples were held against: `integer reference`, or `simulation` where that does not
+            run the network.
+        codes: how many codes were compared: every intermediate one where the profile writes them, else the outputs.
+        mismatches: how many of them differ.
+    """
+
+    samples: int
+    largest_difference: float
+    argmax_flips: int | None
+    integer_nodes: tuple[str, ...]
+    reference: str
+    codes: int
+    mismatches: int
+
+
+def compare(module: Module, lowered: Module, path: Path, profile: Profile, data: Any) -> Comparison:
+    """Run a written file and hold it against the reference.
+
+    Args:
+        module: the network with fake-quant nodes.
+        lowered: the module that was written.
+        path: the file.
+        profile: its profile.
+        data: samples as for calibration, or None for noise between -1 and 1.
+
+    Raises:
+        ExportError: what runs the profile refuses the file, or an output is not finite.
+    """
+    run = _Runner(path, profile)
+    samples, largest, flips, countable = 0, 0.0, 0, True
+    first: dict[str, Array] | None = None
+    for feed in batches(module, _random(module) if data is None else data, batch=256):
+        if first is None:
+            first = _few(module, feed)
+        for name, output, other in run.both(feed):
+            if not np.isfinite(output).all():
+                raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
+            largest = max(largest, float(np.abs(output.astype(np.float64) - other).max(initial=0)))
+            countable &= output.ndim == 2
+            flips += int((output.argmax(-1) != other.argmax(-1)).sum()) if countable else 0
+        samples += len(next(iter(feed.values())))
+    assert first is not None  # noqa: S101 - batches gives one or raises
+    reference, codes, mismatches = _hold(module, lowered, path, profile, run, first)
+    return Comparison(samples, largest, flips if countable else None, run.integer_nodes, reference, codes, mismatches)
+
+
+class _Runner:
+    """What runs the files of a profile, at its default and plain."""
+
+    def __init__(self, path: Path, profile: Profile) -> None:
+        from qir.backends.onnxruntime_session import OrtSession
+        from qir.backends.qonnx_reference import QonnxReference
+        from qir.onnx_io import load
+
+        self.integer_nodes: tuple[str, ...] = ()
+        try:
+            if profile.runs_in == "qir":
+                self.fast: Any = QonnxReference(load(path))
+                self.plain: Any = self.fast
+                return
+            unfused = "session.disable_quant_qdq" in profile.session
+            self.fast = OrtSession(path, optimization="all", disable_qdq_fusion=unfused)
+            self.plain = OrtSession(path, optimization="disable")
+            self.integer_nodes = tuple(self.fast.integer_nodes())
+        except ExportError:
+            raise
+        except QirError as error:
+            raise ExportError(f"profile {profile.name!r}: the exported model does not load: {error}") from error
+
+    def both(self, feed: dict[str, Array]) -> list[tuple[str, Array, Array]]:
+        """Name, default and plain result of every output."""
+        first = self.fast.run(feed)
+        second = first if self.plain is self.fast else self.plain.run(feed)
+        return [(name, output, second[name]) for name, output in first.items()]
+
+
+def _hold(
+    module: Module, lowered: Module, path: Path, profile: Profile, run: _Runner, feed: dict[str, Array]
+) -> tuple[str, int, int]:
+    """Reference, number of codes compared, number that differ."""
+    from qir.onnx_io import load
+    from qir.passes.parity import parity
+
+    if profile.codes == "compared":
+        layers = parity(load(path), feed, engines=["fused"]).layers
+        wrong = sum(layer.mismatches.get("fused", 0) for layer in layers)
+        return "integer reference", sum(layer.codes for layer in layers), wrong
+    found = run.fast.run(feed)
+    if LowerEncodings.name in lowered.meta:
+        found = _read_back(path, lowered, feed)
+    reference, expected = reference_outputs(module, feed)
+    codes, mismatches = 0, 0
+    for name, output in expected.items():
+        scale = float(np.abs(output).max(initial=0))
+        codes += output.size
+        mismatches += int((np.abs(found[name].astype(np.float64) - output) > CLOSE * scale).sum())
+    return reference, codes, mismatches
+
+
+def _read_back(path: Path, lowered: Module, feed: dict[str, Array]) -> dict[str, Array]:
+    """Outputs of a float network whose encodings are put back as quantizers."""
+    from qir.onnx_io import load
+    from qir.passes.raising.encodings import apply_encodings
+
+    network = load(path)
+    apply_encodings(network, lowered.meta[LowerEncodings.name])
+    return reference_outputs(network, feed)[1]
+
+
+def reference_outputs(module: Module, feed: dict[str, Array]) -> tuple[str, dict[str, Array]]:
+    """What a network with fake-quant nodes computes: the integer reference, or the simulation where that cannot.
+
+    Returns:
+        Which of the two it was, and the outputs by name.
+    """
+    from qir.backends.integer_reference import IntegerReference
+
+    copy, context = module.clone(), PassContext()
+    try:
+        UpgradeOpset(find_profile("qcdq").opset).run(copy, context)
+        Legalize().run(copy, context)
+        LowerQcdq().run(copy, context)
+        return "integer reference", IntegerReference(copy).run(feed).outputs
+    except (ExportError, DataError):
+        return "simulation", simulated(module, feed)
+
+
+def simulated(module: Module, feed: dict[str, Array]) -> dict[str, Array]:
+    """What the torch simulation of a network with fake-quant nodes computes, by output name."""
+    import torch
+
+    from qir.backends.torch_module import TorchModule
+
+    given = [torch.from_numpy(np.asarray(feed[v.name])) for v in module.graph.inputs if v.constant is None]
+    with torch.no_grad():
+        outputs = TorchModule(module)(*given)
+    names = [n for n, v in zip(module.graph.output_names, module.graph.outputs, strict=True) if v is not None]
+    return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+
+
+def _few(module: Module, feed: dict[str, Array], count: int = 16) -> dict[str, Array]:
+    """The first samples of a feed; all of them when the network's batch is fixed."""
+    types = [value.type for value in module.graph.inputs if value.name in feed]
+    if any(not isinstance(t, TensorType) or not t.shape or isinstance(t.shape[0], int) for t in types):
+        return feed
+    return {name: array[:count] for name, array in feed.items()}
+
+
+def _random(module: Module) -> dict[str, Array]:
+    """One batch of uniform noise between -1 and 1 for every input, unknown dimensions 1."""
+    generator = np.random.default_rng(0)
+    feeds = {}
+    for value in module.graph.inputs:
+        if value.constant is None and isinstance(value.type, TensorType):
+            shape = [d if isinstance(d, int) else 1 for d in value.type.shape or ()]
+            feeds[value.name] = generator.uniform(-1, 1, shape).astype(np.float32)
+    return feeds

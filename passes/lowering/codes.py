@@ -1,0 +1,141 @@
+"""Integer codes of weights and biases, and what they prove about a layer's sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from qir.errors import ExportError
+from qir.fake_quant import bits_of, parameters_of
+from qir.graph import Node
+from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds
+from qir.passes.quantized_layers import QuantizedLayer
+from qir.quantizers import QuantParameters, get_scheme
+from qir.quantizers.channels import quantize_channels
+from qir.tensor import Array
+
+LARGEST_MULTIPLE = 2**15
+"""Levels are searched among the multiples of a step up to this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A weight as integers: value = (codes - zero_point) * scale along `axis`.
+
+    Attributes:
+        values: int32, the weight's shape.
+        scale: float32 [channels or 1].
+        zero_point: int32 [channels or 1].
+        low, high: smallest and largest code that the grid has.
+    """
+
+    values: Array
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int32]
+    low: int
+    high: int
+
+
+def float_weight(node: Node) -> npt.NDArray[np.float32]:
+    """The float values under a weight's fake-quant node."""
+    constant = node.operands[0].constant
+    assert constant is not None  # noqa: S101 - only called on weights
+    return constant.numpy().astype(np.float32)
+
+
+def weight_codes(node: Node) -> Array:
+    """The integer codes of a weight's fake-quant node: int32, the weight's shape; 1 bit has the codes -1 and +1."""
+    scheme = get_scheme("uniform")
+    return np.asarray(scheme.quantize(float_weight(node), parameters_of(node), node.attribute("axis")))
+
+
+def integer_codes(node: Node) -> Codes | None:
+    """A weight as integers times a scale per channel; None where its levels are no multiples of a step.
+
+    Widths per channel become one tensor of codes, pruned channels zeros.
+    """
+    bits = bits_of(node)
+    if not isinstance(bits, int):
+        grids = {width: parameters_of(node, width) for width in sorted(set(bits) - {0})}
+        if not all(grid.has_integer_codes for grid in grids.values()):
+            return None
+        codes, scale, zero = quantize_channels(float_weight(node), grids, bits, node.attribute("axis"))
+        low = min((grid.low_code for grid in grids.values()), default=0)
+        high = max((grid.high_code for grid in grids.values()), default=0)
+        return Codes(codes, scale, zero, low, high)
+    grid, codes = parameters_of(node), weight_codes(node)
+    if grid.levels is None:
+        return Codes(codes, grid.scale, grid.zero_point, grid.low_code, grid.high_code)
+    multiples = integer_levels(grid)
+    if multiples is None:
+        return None
+    table, stepped = multiples
+    return Codes(table[codes - grid.low_code], stepped.scale, stepped.zero_point, int(table.min()), int(table.max()))
+
+
+def integer_levels(grid: QuantParameters) -> tuple[npt.NDArray[np.int32], QuantParameters] | None:
+    """Integers k and scales s with level = k * s exactly in float32, the same k in every channel; else None.
+
+    Returns:
+        k int32 [codes], and the grid without levels whose scale is s.
+    """
+    assert grid.levels is not None  # noqa: S101 - asked only of tables
+    sizes = np.abs(grid.levels.astype(np.float64))
+    step = np.where(sizes > 0, sizes, np.inf).min(axis=1)
+    if not np.isfinite(step).all():
+        return None
+    table = np.rint(grid.levels / step[:, None])
+    scale = step.astype(np.float32)
+    exact = (table.astype(np.float32) * scale[:, None] == grid.levels).all()
+    if not exact or (table != table[:1]).any() or np.abs(table).max() > LARGEST_MULTIPLE:
+        return None
+    codes = table[0].astype(np.int32)
+    zero = np.zeros(len(scale), np.int32)
+    plain = replace(
+        grid, scale=scale, zero_point=zero, low_code=int(codes.min()), high_code=int(codes.max()), levels=None,
+        boundaries=None,
+    )  # fmt: skip
+    return codes, plain
+
+
+def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Array, Array]:
+    """The codes of a layer's bias and their float32 scale s_x·s_w [channels or 1].
+
+    Args:
+        layer: a quantized layer with a constant bias.
+        product: s_x·s_w [channels or 1] where the quantizers do not hold it.
+
+    Returns:
+        Codes [channels], int32, or int64 where int32 does not hold them (16-bit operands), and their scale.
+
+    Raises:
+        ExportError: a code does not fit int64 (the product of the scales underflows against the bias).
+    """
+    assert layer.bias is not None and layer.bias.constant is not None  # noqa: S101, PT018 - checked by the caller
+    if product is None:
+        product = parameters_of(layer.data).scale[0] * parameters_of(layer.weight).scale
+    values = layer.bias.constant.numpy().astype(np.float64)
+    scale = product.astype(np.float32)
+    codes = np.rint(values / scale)
+    largest = np.abs(codes).max(initial=0)
+    if not largest < 2**62:
+        raise ExportError(
+            f"layer {layer.name!r}: bias (largest {np.abs(values).max():g}) exceeds int64 at scale {scale.min():g}; "
+            "calibrate with a wider range, or equalize the weights"
+        )
+    return codes.astype(np.int32 if largest < 2**31 else np.int64), scale
+
+
+def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
+    """The bounds that no accumulator of a layer can leave.
+
+    None for products of two activations, and where an operand has a table of levels or a width per channel.
+    """
+    if layer.weight_tensor is None or not isinstance(bits_of(layer.weight), int):
+        return None
+    if not all(parameters_of(quantizer).has_integer_codes for quantizer in (layer.data, layer.weight)):
+        return None
+    bias = None if layer.bias is None or layer.bias.constant is None else bias_codes(layer)[0]
+    return accumulator_bounds(layer, weight_codes(layer.weight), bias)

@@ -1,0 +1,269 @@
+"""Legalization: how a profile holds every quantizer, natively or emulated, or why it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from qir.errors import ExportError
+from qir.fake_quant import bits_of, parameters_of
+from qir.graph import Node
+from qir.module import Module
+from qir.ops import op_of
+from qir.passes.lowering.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
+from qir.passes.lowering.profiles import Profile, Runtime, find_profile, profiles, runtime_at
+from qir.passes.manager import Pass, PassContext
+from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.quantizers import QuantParameters
+from qir.types import DType, code_range
+
+Form = Literal["affine", "mid-rise", "levels"]
+"""QuantizeLinear computes it · odd codes · a table of levels."""
+
+FLOAT = DType.FLOAT32
+
+
+@dataclass(frozen=True, eq=False)
+class Holding:
+    """How one quantizer is held.
+
+    Attributes:
+        container: element type of its codes; float32 = arithmetic on floats.
+        form: how a value becomes a code.
+        grid: scale, zero point and codes as the file has them; None for tables that are no multiples of a step and for
+            widths per channel.
+        codes: a weight's integer codes; None for activations and tables.
+        emulation: what the profile could not express, empty when it is native.
+    """
+
+    container: DType
+    form: Form
+    grid: QuantParameters | None
+    codes: Codes | None = None
+    emulation: str = ""
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the values are integer codes times a scale."""
+        return self.grid is not None or self.codes is not None
+
+
+@dataclass
+class Legalization:
+    """What `legalize` found out: the result lies in `module.meta["legalize"]`.
+
+    Attributes:
+        profile: the profile.
+        holdings: by name of the quantizer.
+        emulated: reasons, by name of the quantizer or node.
+    """
+
+    profile: Profile
+    holdings: dict[str, Holding] = field(default_factory=dict)
+    emulated: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Legalize(Pass):
+    """Decide how an export profile holds every quantizer of the main graph; the module itself stays.
+
+    The result is the `Legalization` in `module.meta["legalize"]`, which lowering passes read.
+
+    Attributes:
+        profile: name of the profile.
+        runtime: version of ONNX Runtime whose rules hold; empty = the installed one.
+    """
+
+    name: ClassVar[str] = "legalize"
+    profile: str = "qcdq"
+    runtime: str = ""
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Decide; raises `ExportError` that names quantizer, width, profile and remedies."""
+        del context
+        found = Legalization(find_profile(self.profile))
+        rules = runtime_at(self.runtime or _installed())
+        if found.profile.runs_in == "onnxruntime" and found.profile.opset > rules.opset:
+            raise ExportError(
+                f"profile {self.profile!r} needs operator set {found.profile.opset}; ONNX Runtime is known to load "
+                f"{rules.opset} from version {rules.since} on: install a newer one"
+            )
+        for node in module.graph.fake_quants():
+            found.holdings[node.name] = holding = hold(node, found.profile)
+            if holding.emulation:
+                found.emulated[node.name] = holding.emulation
+        for layer in quantized_layers(module.graph):
+            _check_sums(layer, found.profile)
+        if not any(found.profile.session.get(key) == value for key, value in rules.lifted_by.items()):
+            _widen(module, found, rules)
+        module.meta[self.name] = found
+        return False
+
+
+def legalization(module: Module) -> Legalization:
+    """What `legalize` found; it runs for the default profile where it has not."""
+    if Legalize.name not in module.meta:
+        Legalize().run(module, PassContext())
+    found: Legalization = module.meta[Legalize.name]
+    return found
+
+
+def hold(node: Node, profile: Profile) -> Holding:
+    """How a profile holds a calibrated quantizer.
+
+    Raises:
+        ExportError: it cannot; the message names the quantizer, its width and which profiles can.
+    """
+    found = _try(node, profile)
+    if isinstance(found, Holding):
+        return found
+    others = [other.name for other in profiles() if other != profile and isinstance(_try(node, other), Holding)]
+    remedy = f"profiles that hold it: {', '.join(others)}" if others else "choose another width or scheme for it"
+    raise ExportError(f"quantizer {node.name!r} ({_describe(node)}): profile {profile.name!r} {found}; {remedy}")
+
+
+def _try(node: Node, profile: Profile) -> Holding | str:
+    """The holding, or why there is none."""
+    constant = node.operands[0].is_constant
+    if not isinstance(bits_of(node), int) and not constant:
+        return "holds one width per activation tensor"
+    found = _weight(node) if constant else _activation(node)
+    if found.emulation and _needs(node, found) not in profile.emulates:
+        return f"cannot express {found.emulation}"
+    types = profile.weights if constant else profile.activations
+    container = _container(found, types)
+    if container is not None:
+        return replace(found, container=container, emulation=found.emulation or _simulation(profile))
+    if found.form != "levels" or "tables" not in profile.emulates:
+        return f"has no element type for its codes ({', '.join(types)})"
+    return replace(found, container=FLOAT, grid=None, codes=None, emulation="a table of levels, looked up in float")
+
+
+def _needs(node: Node, found: Holding) -> str:
+    """The kind of emulation."""
+    if not isinstance(bits_of(node), int) and found.codes is not None:
+        return "channel-widths"
+    return "tables" if found.form == "levels" and found.codes is None else found.form
+
+
+def _simulation(profile: Profile) -> str:
+    return "computed in float" if profile.simulated and profile.weights == (FLOAT.label,) else ""
+
+
+def _weight(node: Node) -> Holding:
+    codes = integer_codes(node)
+    if not isinstance(bits_of(node), int):
+        if codes is None:
+            return Holding(FLOAT, "levels", None, None, "a table of levels per channel, looked up in float")
+        return Holding(FLOAT, "affine", None, codes, "a width per channel, stored at the widest")
+    grid = parameters_of(node)
+    if grid.levels is None:
+        return Holding(FLOAT, "affine", grid, codes)
+    stepped = integer_levels(grid)
+    if codes is None or stepped is None:
+        return Holding(FLOAT, "levels", None, None, "a table of levels, looked up in float")
+    return Holding(FLOAT, "levels", stepped[1], codes, "levels as multiples of a step")
+
+
+def _activation(node: Node) -> Holding:
+    grid = parameters_of(node)
+    if grid.is_affine:
+        return Holding(FLOAT, "affine", grid)
+    if grid.levels is None:
+        return Holding(FLOAT, "mid-rise", grid, None, "odd codes, computed in float")
+    stepped = integer_levels(grid)
+    if stepped is None:
+        return Holding(FLOAT, "levels", None, None, "a table of levels, looked up in float")
+    return Holding(FLOAT, "levels", stepped[1], None, "levels as multiples of a step, looked up in float")
+
+
+def _container(found: Holding, types: tuple[str, ...]) -> DType | None:
+    """The first element type that holds the codes; signed ones hold codes below zero, unsigned ones the others.
+
+    Activations fill a type below 8 bits exactly: Clip takes none of these types.
+    """
+    if FLOAT.label in types:
+        return FLOAT
+    if found.codes is not None:
+        low, high = found.codes.low, found.codes.high
+    elif found.grid is not None:
+        low, high = found.grid.low_code, found.grid.high_code
+    else:
+        return None
+    for label in types:
+        dtype, signed = DType.from_label(label), label.startswith("int")
+        lowest, highest = code_range(dtype.bits, signed=signed)
+        clips = found.codes is None and (low, high) != (lowest, highest)
+        if signed == (low < 0) and lowest <= low and high <= highest and not (clips and dtype.bits < 8):
+            return dtype
+    return None
+
+
+def _describe(node: Node) -> str:
+    bits = bits_of(node)
+    width = f"{bits} bits" if isinstance(bits, int) else f"{min(bits)} to {max(bits)} bits per channel"
+    return f"{width}, {node.attribute('scheme')}"
+
+
+def _check_sums(layer: QuantizedLayer, profile: Profile) -> None:
+    bounds = proven_bounds(layer)
+    if bounds is None:
+        return
+    if bounds.bits > profile.accumulator_bits:
+        raise ExportError(
+            f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and leave "
+            f"int{profile.accumulator_bits}: use fewer bits for its weights or input, or split the layer"
+        )
+    biased = layer.bias is not None and layer.bias.constant is not None
+    if biased and profile.accumulator_bits <= 32 and bias_codes(layer)[0].dtype.itemsize > 4:
+        raise ExportError(
+            f"layer {layer.name!r}: its bias exceeds int32 at the scale of its sums: calibrate with a wider range, or "
+            "equalize the weights"
+        )
+
+
+def _widen(module: Module, found: Legalization, rules: Runtime) -> None:
+    for node in module.graph.fake_quants():
+        if not node.operands[0].is_constant:
+            for op in _neighbours(node):
+                _widen_refused(found, rules, node, op, "")
+    for layer in quantized_layers(module.graph):
+        weight = found.holdings[layer.weight.name].container.label
+        for quantizer in filter(None, (layer.data, layer.output)):
+            _widen_refused(found, rules, quantizer, layer.node.op, weight)
+
+
+def _widen_refused(found: Legalization, rules: Runtime, quantizer: Node, op: str, weight: str) -> None:
+    """An activation goes into a wider container where the runtime refuses its element type around an op."""
+    holding, types = found.holdings[quantizer.name], found.profile.activations
+    while any(refusal.covers(op, weight, holding.container.label) for refusal in rules.refused):
+        types = types[types.index(holding.container.label) + 1 :]
+        container = _container(holding, types)
+        if container is None:
+            raise ExportError(
+                f"quantizer {quantizer.name!r}: ONNX Runtime {rules.since} refuses {op} with "
+                f"{holding.container.label} activations and {weight or 'no'} weights: choose other widths, or profile "
+                "'qcdq'"
+            )
+        holding = replace(holding, container=container)
+    found.holdings[quantizer.name] = holding
+
+
+def _neighbours(node: Node) -> list[str]:
+    """Op types in front of an activation's quantizer, and of the grid-keeping ops behind it."""
+    maker, found = node.operands[0].producer, list[str]()
+    if maker is not None:
+        found.append(maker.op)
+    reached = [node.result]
+    while reached:
+        for use in reached.pop().uses:
+            if not use.node.is_return and op_of(use.node).grid_operand(use.node) == use.index:
+                found.append(use.node.op)
+                reached.append(use.node.result)
+    return found
+
+
+def _installed() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)

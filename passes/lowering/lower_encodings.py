@@ -1,0 +1,110 @@
+"""Lowering to a float network with AIMET encodings (version 1.0.0): what QNN, SNPE and QAIRT converters read.
+
+Quantizers leave the graph; their grids become entries by the name of the tensor. Weights lie on their grids already,
+so that a wider integer type with the same scale holds them exactly. A code q of an encoding is unsigned:
+value = (q + offset) * scale, 0 <= q < 2^bw.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qir.errors import ExportError
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.passes.lowering.legalize import Holding, legalization
+from qir.passes.manager import Pass, PassContext
+from qir.quantizers import kernels
+from qir.tensor import Array, Tensor
+from qir.types import code_range
+
+VERSION = "1.0.0"
+
+
+@dataclass(frozen=True)
+class LowerEncodings(Pass):
+    """Take quantizers out of the graph and list their grids: `module.meta["lower-encodings"]` is the file's content.
+
+    Verified IR in, verified IR out; the network computes in float, on weights that lie on their grids.
+    """
+
+    name: ClassVar[str] = "lower-encodings"
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Lower the main graph; raises `ExportError` for two quantizers on one value that differ."""
+        del context
+        found = legalization(module)
+        activations: dict[str, dict[str, Any]] = {}
+        parameters: dict[str, dict[str, Any]] = {}
+        for node in module.graph.fake_quants():
+            holding = found.holdings[node.name]
+            table = parameters if node.operands[0].is_constant else activations
+            source = _weight(module.graph, node, holding) if table is parameters else node.operands[0]
+            entry = _encoding(source.name, node, holding)
+            if table.setdefault(source.name, entry) != entry:
+                raise ExportError(
+                    f"quantizer {node.name!r}: value {source.name!r} has another quantizer too, and encodings hold one "
+                    "a value: give both the same width"
+                )
+            node.result.replace_all_uses_with(source)
+            module.graph.erase(node)
+        module.meta[self.name] = {
+            "version": VERSION,
+            "producer": "qir",
+            "quantizer_args": {},
+            "activation_encodings": [activations[name] for name in sorted(activations)],
+            "param_encodings": [parameters[name] for name in sorted(parameters)],
+        }
+        return True
+
+
+def encodings_text(module: Module) -> str:
+    """The text of the encodings file of a lowered module."""
+    return json.dumps(module.meta[LowerEncodings.name], indent=1) + "\n"
+
+
+def _weight(graph: Graph, node: Node, holding: Holding) -> Value:
+    """The weight on its grid, in place of the float one; its own constant where others read the float one."""
+    source, codes = node.operands[0], holding.codes
+    if codes is None:
+        raise ExportError(
+            f"quantizer {node.name!r}: its levels are no multiples of a step, and encodings hold scale and offset: "
+            "profile 'qcdq' looks them up"
+        )
+    shape = kernels.channel_shape(codes.values.shape, codes.scale.size, node.attribute("axis"))
+    values = ((codes.values - codes.zero_point.reshape(shape)).astype(np.float32) * codes.scale.reshape(shape)).astype(
+        np.float32
+    )
+    if all(user.is_fake_quant for user in source.users) and len({user.name for user in source.users}) == 1:
+        source.constant = Tensor.of(values)
+        return source
+    return graph.add_constant(graph.clock.unique_name(f"{node.name}.on_grid"), Tensor.of(values))
+
+
+def _encoding(name: str, node: Node, holding: Holding) -> dict[str, Any]:
+    constant = node.operands[0].is_constant
+    scale, zero, signed, bits = _grid(node, holding, constant)
+    lowest = code_range(bits, signed=signed)[0] if bits > 1 else -1 if signed else 0
+    return {
+        "name": name,
+        "dtype": "INT",
+        "bw": bits,
+        "is_sym": bool(signed and not zero.any()),
+        "enc_type": "PER_CHANNEL" if scale.size > 1 else "PER_TENSOR",
+        "scale": [float(s) for s in scale],
+        "offset": [int(lowest - z) for z in np.broadcast_to(zero, scale.shape)],
+    }
+
+
+def _grid(node: Node, holding: Holding, constant: bool) -> tuple[Array, Array, bool, int]:
+    """Scale, zero point, signedness and width of an encoding: weights have the width of their container."""
+    if constant:
+        assert holding.codes is not None  # noqa: S101 - checked where the weight is written
+        return holding.codes.scale, holding.codes.zero_point, True, holding.container.bits
+    assert holding.grid is not None  # noqa: S101 - legalize refuses tables of activations
+    grid = holding.grid
+    return grid.scale, grid.zero_point, grid.low_code < 0, int(node.attribute("bits"))

@@ -1,0 +1,93 @@
+"""Lowering to float standard operators: Div, Round, Add, Clip, Sub and Mul compute what the integers stand for.
+
+Weights are their codes times their scale, as floats; biases lie on the grid of the int32 sums. Nothing runs on
+integers: the file shows on any runtime what the quantized network computes. Every quantizer is marked (`marks.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qir.fake_quant import parameters_of
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.passes.lowering import emulate
+from qir.passes.lowering.chain import Chain
+from qir.passes.lowering.codes import bias_codes
+from qir.passes.lowering.legalize import Holding, legalization
+from qir.passes.lowering.lower_qcdq import product_scale
+from qir.passes.lowering.marks import MARKED_IR, mark
+from qir.passes.manager import Pass, PassContext
+from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.quantizers import kernels
+from qir.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class LowerFloat(Pass):
+    """Replace fake-quant nodes by arithmetic on floats in ONNX's standard operators.
+
+    Verified IR in, verified IR out; the network computes the same up to the rounding of biases to int32 steps.
+    """
+
+    name: ClassVar[str] = "lower-float"
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Lower the main graph; raises `ExportError` for what cannot be written."""
+        del context
+        graph, found = module.graph, legalization(module)
+        for layer in list(quantized_layers(graph)):
+            round_bias(graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
+        for node in graph.fake_quants():
+            _lower(graph, node, found.holdings[node.name])
+        module.ir_version = max(module.ir_version, MARKED_IR)
+        return True
+
+
+def round_bias(graph: Graph, layer: QuantizedLayer, data: Holding, weight: Holding) -> None:
+    """Put a constant bias on the grid of the layer's sums."""
+    product, bias = product_scale(data, weight), layer.bias
+    if bias is None or bias.constant is None or product is None:
+        return
+    codes, scale = bias_codes(layer, product)
+    rounded = (codes.astype(np.float32) * scale).astype(np.float32)
+    made = graph.add_constant(graph.clock.unique_name(f"{bias.name}.rounded"), Tensor.of(rounded))
+    layer.node.set_input(layer.node.inputs.index(bias), made)
+    if not bias.uses and bias in graph.constants:
+        graph.remove_constant(bias)
+
+
+def _lower(graph: Graph, node: Node, holding: Holding) -> None:
+    source, chain = node.operands[0], Chain(graph, node, node.name)
+    lowered = _weight(chain, node, holding) if source.is_constant else _activation(chain, node, holding)
+    mark(lowered, node)
+    node.result.replace_all_uses_with(lowered)
+    graph.erase(node)
+    if source.is_constant and not source.uses:
+        graph.remove_constant(source)
+
+
+def _weight(chain: Chain, node: Node, holding: Holding) -> Value:
+    if holding.codes is None:
+        return emulate.weight_levels(chain, node)
+    codes, axis = holding.codes, node.attribute("axis")
+    shape = kernels.channel_shape(codes.values.shape, codes.scale.size, axis)
+    centred = codes.values - codes.zero_point.reshape(shape)
+    value = chain.constant("codes", centred.astype(np.float32))
+    scale = chain.constant("scale", codes.scale.reshape(shape))
+    return chain.node("Mul", (value, scale), "dequantize", node.operands[0].type, result=f"{node.name}.dequantized")
+
+
+def _activation(chain: Chain, node: Node, holding: Holding) -> Value:
+    source, grid = node.operands[0], parameters_of(node)
+    if holding.grid is None:
+        return emulate.activation_levels(chain, source, grid)
+    value = emulate.activation_codes(chain, source, grid)
+    if holding.grid.zero_point.any():
+        zero = chain.constant("zero_point.back", holding.grid.zero_point.astype(np.float32).reshape(()))
+        value = chain.node("Sub", (value, zero), "centred", source.type)
+    scale = chain.constant("step", holding.grid.scale.reshape(()))
+    return chain.node("Mul", (value, scale), "dequantize", source.type, result=f"{node.name}.dequantized")

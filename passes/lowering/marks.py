@@ -1,0 +1,52 @@
+"""Marks: the quantizer behind a chain of standard operators, written on the chain's last node.
+
+A chain that no structure tells apart from ordinary arithmetic (tables of levels, odd codes, quantizers in float) keeps
+the attributes of its fake-quant node as JSON in the node's metadata, so that a reader finds the quantizer again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from qir.fake_quant import bits_of, ranges_at, scheme_of
+from qir.graph import Node, Value
+
+KEY = "qir.quantizer"
+"""Name of the entry in a node's metadata."""
+
+MARKED_IR = 10
+"""Oldest ONNX IR version whose nodes have metadata."""
+
+
+def mark(value: Value, node: Node) -> None:
+    """Write on the node that makes `value` which quantizer it stands for.
+
+    Args:
+        value: result of the last node of the chain.
+        node: the fake-quant node, still in the graph.
+    """
+    maker = value.producer
+    assert maker is not None  # noqa: S101 - chains have nodes
+    bits = bits_of(node)
+    widths = sorted({bits} if isinstance(bits, int) else set(bits) - {0})
+    entry: dict[str, Any] = {
+        "name": node.name,
+        "source": None if node.operands[0].is_constant else node.operands[0].name,
+        "bits": bits,
+        "signed": node.attribute("signed", 1),
+        "narrow": node.attribute("narrow", 0),
+        "axis": node.attribute("axis"),
+        "widths": widths,
+        "schemes": {width: scheme_of(node, width) for width in widths},
+        "ranges": [_plain(ranges_at(node, width)) for width in widths],
+    }
+    tables = {width: node.attribute(f"levels_{width}") for width in widths}
+    levels = {width: _plain(table.numpy()) for width, table in tables.items() if table is not None}
+    if levels:
+        entry["levels"] = levels
+    maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+
+
+def _plain(array: Any) -> Any:
+    return None if array is None else array.tolist()

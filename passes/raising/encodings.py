@@ -1,0 +1,113 @@
+"""AIMET encodings beside a float network, put back as fake-quant nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qir.errors import ModelFileError, QirError
+from qir.graph import Value
+from qir.module import Module
+from qir.ops import op_of
+from qir.passes.affine import Reject
+from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.state import RaiseState
+from qir.tensor import Array
+
+VERSION = "1.0.0"
+
+
+def read_encodings(path: str | Path) -> dict[str, Any]:
+    """The content of an encodings file of version 1.0.0.
+
+    Raises:
+        ModelFileError: the file is missing, no JSON, or of another version.
+    """
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: cannot be read as encodings: {error}") from error
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise ModelFileError(f"{path}: encodings of version {VERSION} are expected: convert the file")
+    return found
+
+
+def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
+    """Put a fake-quant node on every value that encodings name.
+
+    Args:
+        module: the float network, changed in place.
+        encodings: content of the file (`read_encodings`).
+
+    Returns:
+        Names of the quantizers made.
+
+    Raises:
+        QirError: a value does not exist, or an entry is no grid of whole bits.
+    """
+    graph = module.graph
+    values = {value.name: value for value in graph.values()}
+    state = RaiseState(graph, ())
+    for entry in [*encodings["param_encodings"], *encodings["activation_encodings"]]:
+        value = values.get(entry["name"])
+        if value is None:
+            raise QirError(f"encodings: the network has no value {entry['name']!r}")
+        spec = _spec(value, entry)
+        name = value.name if value.name.endswith("weight") or not value.is_constant else f"{value.name}.weight"
+        made = state.quantizer(value, spec, name)
+        uses = value.uses
+        maker = value.producer
+        if maker is not None:
+            graph.insert(made, after=maker)
+        else:
+            graph.insert(made, before=next(iter(graph)))
+        for use in uses:
+            if use.node is not made:
+                use.node.set_input(use.index, made.result)
+    return state.made
+
+
+def _spec(value: Value, entry: Mapping[str, Any]) -> QuantizerSpec:
+    bits, scale = int(entry["bw"]), np.asarray(entry["scale"], np.float32)
+    offset = np.asarray(entry["offset"], np.int64)
+    signed = bool(entry["is_sym"])
+    lowest = -(2 ** (bits - 1)) if signed else 0
+    axis = _axis(value) if scale.size > 1 else None
+    if value.is_constant:
+        return _weight_spec(value, scale, axis, signed)
+    grid = Grid(scale, lowest - offset, axis, lowest, lowest + 2**bits - 1)
+    spec = spec_of(grid)
+    if isinstance(spec, Reject):
+        raise QirError(f"encodings of {value.name!r}: {spec.reason}")
+    return spec
+
+
+def _weight_spec(value: Value, scale: Array, axis: int | None, signed: bool) -> QuantizerSpec:
+    """The narrowest grid that holds a weight's codes; -1 and +1 alone are one bit."""
+    from qir.passes.raising.state import tightened
+
+    assert value.constant is not None  # noqa: S101 - asked for constants
+    shape = [1] * len(value.constant.shape)
+    if axis is not None:
+        shape[axis] = -1
+    codes = np.rint(value.constant.numpy() / scale.reshape(shape if axis is not None else ())).astype(np.int64)
+    if signed and (np.abs(codes) == 1).all():
+        return bipolar_spec(scale, axis)
+    grid = tightened(Grid(scale, np.zeros(scale.size, np.int64), axis, -(2**15), 2**15 - 1), codes)
+    spec = spec_of(grid)
+    if isinstance(spec, Reject):
+        raise QirError(f"encodings of {value.name!r}: {spec.reason}")
+    return spec
+
+
+def _axis(value: Value) -> int:
+    """Channel axis of a weight, by the layer that reads it."""
+    for user in value.users:
+        operands = op_of(user).quantizable(user)
+        if operands is not None and user.input(operands.weight) is value and operands.weight_axis is not None:
+            return int(operands.weight_axis)
+    return 0
