@@ -3,7 +3,7 @@
     python benchmarks/autoqnn.py [--model lenet] [--epochs 4] [--images 4000]
     python -m qir.models.train vgg-like-cifar --out /tmp/vgg
     QIR_CIFAR10=... python benchmarks/autoqnn.py --model /tmp/vgg/vgg_like_cifar_cifar_10.onnx --data cifar-10 \
-        --epochs 6 --images 10000
+        --epochs 6 --images 4000 --rate 0.003
 
 Every row trains the same number of epochs on the same images from the same float network: single schemes at 3 bits
 (binary, ternary and quaternary weights with ClipQ activations, as in the paper), the scheme search model-wise and
@@ -25,6 +25,7 @@ import torch
 
 import qir
 from qir.backends.torch_module import TorchModule
+from qir.errors import DataError
 from qir.models.data.fashion_mnist import fashion_mnist
 from qir.models.data.samples import Samples
 from qir.models.recipes import training_data
@@ -39,7 +40,7 @@ from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
 BITS = 3
 FEW_LEVELS = {"binary": 1, "ternary": 2, "quaternary": 2}
 """Schemes of one width, for weights only; activations are ClipQ's then."""
-SINGLE = (*FEW_LEVELS, "fixedq", "zoomq", "potq", "resq", "clipq", "clipq-paper", "potq-paper", "uniform")
+SINGLE = (*FEW_LEVELS, "fixedq", "zoomq", "potq", "resq", "clipq")
 PIPELINE = (
     "fold-constants,fold-batchnorm,insert-fake-quant{{placement=qag,weight_widths=1|2|3|4|5|6|7|8,"
     "activation_widths=2|3|4|5|6|7|8,keep={last}.weight:8}},calibrate{{weights=mse}}"
@@ -144,7 +145,20 @@ class Table:
         widths: Mapping[str, tuple[int, ...]] | None,
         started: float,
     ) -> None:
-        """Train, write back, measure, print."""
+        """Train, write back, measure, print; a run that diverges is told so."""
+        try:
+            self._row(name, run, schemes, widths, started)
+        except DataError as error:
+            print(f"| {name} | | {error} | {time.process_time() - started:.0f} | |", flush=True)
+
+    def _row(
+        self,
+        name: str,
+        run: AutoQnn,
+        schemes: Mapping[str, str],
+        widths: Mapping[str, tuple[int, ...]] | None,
+        started: float,
+    ) -> None:
         found = run.learn_precision(schemes, BITS, widths=widths)
         rate = accuracy(run.finish(schemes, found.policy), self.test)
         error = (rate * (1 - rate) / len(self.test)) ** 0.5
@@ -171,12 +185,17 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist", choices=("fashion-mnist", "cifar-10"))
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--rate", type=float, default=0.01, help="first learning rate of the weights")
+    parser.add_argument("--schemes", nargs="*", default=SINGLE, help="single schemes to train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     training, test = splits(options.data, options.images)
     half = AutoQnnProtocol(
-        scheme_epochs=options.epochs // 2, precision_epochs=options.epochs - options.epochs // 2, seed=options.seed
+        scheme_epochs=options.epochs // 2,
+        precision_epochs=options.epochs - options.epochs // 2,
+        learning_rate=options.rate,
+        seed=options.seed,
     )
     table = Table(
         prepared(options.model, training), training, test, replace(half, precision_epochs=options.epochs), half
@@ -184,11 +203,12 @@ def main() -> None:
     rate = accuracy(table.module, test)
     print(
         f"{Path(options.model).stem}, {len(training)} images of {options.data}, {options.epochs} epochs, "
-        f"seed {options.seed}; at 8 bits without training {100 * rate:.2f} % of {len(test)} test images\n"
+        f"rate {options.rate}, seed {options.seed}; at 8 bits without training {100 * rate:.2f} % of {len(test)} test "
+        "images\n"
     )
     print("| method | bits of weights / activations | test accuracy, % | CPU s | schemes of weights / activations |")
     print("| --- | --- | --- | --- | --- |")
-    for scheme in SINGLE:
+    for scheme in options.schemes:
         table.single(scheme)
     for granularity in ("model", "layer"):
         table.searched(granularity, learn=False)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qir.backends.torch_quantizers import TorchParameters, TorchScheme, get_torch_scheme
-from qir.errors import SearchError
+from qir.errors import DataError, SearchError
 from qir.fake_quant import bits_of, parameters_of, scheme_of
 from qir.graph import Node
 from qir.search.rounding import nearest_width
@@ -92,6 +92,8 @@ class RunningGrid:
         if self.axis is None and values.numel() > SAMPLE:
             values = values.reshape(-1)[:: values.numel() // SAMPLE]
         array: NDArray[np.float32] = values.cpu().numpy()
+        if not np.isfinite(array).all():
+            raise DataError(f"scheme {self.scheme.name!r}: training diverged, a tensor is not finite: lower the rate")
         return array
 
 
