@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+KNOWN = (("Conv", 4), ("Gemm", 2), ("MatMul", 2))
+
 
 def weights_of(layer: dict, folder: str | Path) -> np.ndarray:
     """Integer codes of a layer's weight: int32, the shape that the guide gives."""
@@ -23,6 +25,8 @@ def weights_of(layer: dict, folder: str | Path) -> np.ndarray:
     count = int(np.prod(entry["shape"]))
     flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: count * entry["bits"]]
     codes = flat.reshape(count, entry["bits"]).astype(np.int32) @ (1 << np.arange(entry["bits"], dtype=np.int32))
+    if grid["table"] is not None:
+        return np.asarray(grid["table"], np.int32)[codes].reshape(entry["shape"])
     return (codes * grid["code_step"] + grid["low_code"]).reshape(entry["shape"])
 
 
@@ -45,30 +49,34 @@ def convolve(data: np.ndarray, weight: np.ndarray, attributes: dict) -> np.ndarr
     return total.reshape(len(data), outputs, height, width)
 
 
-def recompute(layer: dict, folder: str | Path, codes: np.ndarray) -> np.ndarray:
-    """Output codes of a layer: clip(rint(float32(sum + bias) * multiplier) + zero_point), half to even."""
+def recompute(layer: dict, folder: str | Path, codes: np.ndarray, kind: str = "float32") -> np.ndarray:
+    """Output codes of a layer, with float32 multipliers or on integers alone; both round half to even."""
     data = codes.astype(np.int64) - layer["input"]["zero_point"][0]
     weight = weights_of(layer, folder).astype(np.int64)
-    attributes, rank = layer["attributes"], 2
+    attributes, shape = layer["attributes"], (-1,)
     if layer["op"] == "Conv":
-        total, rank = convolve(data, weight, attributes), 4
-    elif layer["op"] == "Gemm":
-        total = data @ (weight.T if attributes.get("transB", 0) else weight)
+        total, shape = convolve(data, weight, attributes), (-1, 1, 1)
     else:
-        total = data @ weight
-    shape = (-1, 1, 1) if rank == 4 else (-1,)
+        total = data @ (weight.T if attributes.get("transB", 0) else weight)
     if layer["bias_codes"] is not None:
         total = total + np.asarray(layer["bias_codes"], np.int64).reshape(shape)
-    grid, multiplier = layer["output"], np.asarray(layer["multiplier"], np.float32).reshape(shape)
-    result = np.rint(total.astype(np.float32) * multiplier) + grid["zero_point"][0]
-    return np.clip(result, *layer["clamp"]).astype(np.int32)
+    multiplier = layer["multiplier"]
+    if kind == "float32":
+        result = np.rint(total.astype(np.float32) * np.asarray(multiplier["float32"][0], np.float32).reshape(shape))
+    else:
+        power = np.int64(1) << np.asarray(multiplier["shift"], np.int64).reshape(shape)
+        result, rest = np.divmod(total * np.asarray(multiplier["mantissa"][0], np.int64).reshape(shape), power)
+        result = result + ((rest > power - rest) | ((rest == power - rest) & (result % 2 == 1)))
+    return np.clip(result + layer["output"]["zero_point"][0], *layer["clamp"]).astype(np.int32)
 
 
 def main(path: str) -> None:
     """Print every layer and recompute it on random codes."""
     guide, folder = json.loads(Path(path).read_text()), Path(path).parent
+    kind = guide["requantization"]["kind"]
     for layer in guide["layers"]:
-        if layer["packed_weight"] is None or layer["output"] is None or layer["op"] not in ("Conv", "Gemm", "MatMul"):
+        shape = (layer["packed_weight"] or {"shape": []})["shape"]
+        if layer["multiplier"] is None or (layer["op"], len(shape)) not in KNOWN:
             print(f"{layer['name']}: {layer['op']}: not recomputed")
             continue
         weight, grid = weights_of(layer, folder), layer["input"]
@@ -76,9 +84,8 @@ def main(path: str) -> None:
         rows = weight.shape[1 if layer["attributes"].get("transB", 0) else 0]
         shape = (1, channels, 16, 16) if layer["op"] == "Conv" else (1, rows)
         codes = np.random.default_rng(0).integers(grid["low_code"], grid["high_code"] + 1, shape)
-        result = recompute(layer, folder, codes)
-        pair = f"{grid['bits']} x {layer['weight']['bits']} bits"
-        print(f"{layer['name']}: {layer['op']} {pair}, codes {result.min()} to {result.max()}, {result.shape}")
+        result, (data, bits) = recompute(layer, folder, codes, kind), layer["operand_pair"]
+        print(f"{layer['name']}: {layer['op']} {data} x {bits} bits, codes {result.min()} to {result.max()}")
 
 
 if __name__ == "__main__":

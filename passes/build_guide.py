@@ -6,19 +6,45 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 import qir
 from qir.attributes import Attribute
-from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at
-from qir.graph import Node
-from qir.guide import Guide, LayerGuide, PackedTensor, Provenance, TensorGuide
+from qir.backends.cost_models.cost import Cost
+from qir.backends.integer_reference_requantization import Requantization
+from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
+from qir.graph import Graph, Node
+from qir.guide import (
+    BufferGuide,
+    CostGuide,
+    Guide,
+    LayerGuide,
+    MemoryGuide,
+    MultiplierGuide,
+    PackedTensor,
+    Provenance,
+    RequantizationGuide,
+    RescalingGuide,
+    StepGuide,
+    TensorGuide,
+)
 from qir.module import Module
 from qir.packing import pack
-from qir.passes.lowering.lower_qcdq import bias_codes, proven_bounds, weight_codes
+from qir.passes.lowering.codes import integer_codes, integer_levels, proven_bounds, weight_codes
+from qir.passes.memory_plan import activations, execution_order, plan_memory
 from qir.passes.quantized_layers import QuantizedLayer, output_clamp, quantized_layers
+from qir.passes.requantization import (
+    ROUNDING,
+    Multipliers,
+    Rescaling,
+    check_requantization,
+    layer_bias,
+    layer_multipliers,
+    rescaling_multipliers,
+    rescalings,
+)
+from qir.policy import Policy
 from qir.tensor import Tensor
 
 
@@ -29,6 +55,7 @@ def build_guide(
     target: Any = None,
     data: dict[str, str] | None = None,
     emulated: Mapping[str, str] | None = None,
+    requantization: Requantization | None = None,
 ) -> tuple[Guide, bytes]:
     """The guide of a calibrated module and the bytes of its weights file.
 
@@ -39,76 +66,177 @@ def build_guide(
         data: what each data split was used for.
         emulated: why the profile emulates something, by name of the node or quantizer that it emulates; a layer is
             emulated when its node, its weight's, its input's or its output's quantizer is.
+        requantization: arithmetic from sums to codes; by default the target's, `float32` without one.
 
     Raises:
         QirError: a quantizer is not calibrated, or a code does not fit.
+        ExportError: requantization cannot be computed (`check_requantization`).
     """
-    costs = _costs(module, target)
-    packed = bytearray()
-    reasons = emulated or {}
-    layers = [
-        _layer(layer, packed, weights_file, costs.get(layer.name), reasons) for layer in quantized_layers(module.graph)
-    ]
-    policy = {name: bits for name, bits in policy_of(module.graph).items() if isinstance(bits, int)}
-    known = [layer.cycles for layer in layers]
+    kind = requantization or ("float32" if target is None else target.export.requantization)
+    check_requantization(module.graph, kind, 32 if target is None else target.accumulator_bits)
+    costs, policy = _Costs.of(module, target), policy_of(module.graph)
+    plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
+    parts = _Layers(weights_file, costs, emulated or {})
+    layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
+    total = costs.total("cycles")
     guide = Guide(
         provenance=Provenance(
             qir_version=qir.__version__,
             float_model_sha256=module.meta.get("source_sha256", ""),
             target="" if target is None else target.name,
             target_sha256="" if target is None else _sha256(target.model_dump_json().encode()),
-            policy=policy,
-            policy_sha256=_sha256(json.dumps(policy, sort_keys=True).encode()),
+            policy=plain,
+            policy_sha256=_sha256(json.dumps(plain, sort_keys=True).encode()),
             data=data or {},
         ),
         inputs=[value.name for value in module.graph.inputs],
         outputs=list(module.graph.output_names),
+        requantization=RequantizationGuide(kind=kind, rounding=ROUNDING[kind]),
         layers=layers,
-        total_cycles=sum(c for c in known if c is not None) if known and all(c is not None for c in known) else None,
+        rescalings=[_rescaling(found) for found in rescalings(module.graph)],
+        execution_order=_steps(module.graph, costs),
+        memory=_memory(module.graph, target),
+        total_cycles=total,
+        total_energy_pj=costs.total("energy_pj"),
+        latency_seconds=total / target.clock_hz if total is not None and target.clock_hz else None,
+        unknown_costs=list(costs.unknown),
         weights_file=weights_file,
-        weights_sha256=_sha256(bytes(packed)),
+        weights_sha256=_sha256(bytes(parts.packed)),
     )
-    return guide, bytes(packed)
+    return guide, bytes(parts.packed)
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _costs(module: Module, target: Any) -> dict[str, Any]:
-    """Cycles and bound of every layer at the module's bits, by layer name."""
-    if target is None:
-        return {}
-    table = target.cost_model().table(module, target)
-    return {str(row.node.removesuffix(".weight")): row for row in table.rows(policy_of(module.graph))}
+@dataclass
+class _Costs:
+    """The costs of the nodes at the module's bits; none without target."""
+
+    table: Any = None
+    policy: Policy | None = None
+    by_name: dict[str, Cost] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(module: Module, target: Any) -> _Costs:
+        if target is None:
+            return _Costs()
+        table, policy = target.cost_model().table(module, target), policy_of(module.graph)
+        shared = any(not isinstance(bits, int) for bits in policy.values())
+        by_name = {} if shared else {str(row.node): row.cost for row in table.rows(policy)}
+        return _Costs(table, policy, by_name, table.unknown)
+
+    def total(self, metric: str) -> float | None:
+        if self.table is None or self.unknown:
+            return None
+        return float(self.table.cost([self.policy], metric)[0])
+
+    def guide(self, name: str) -> CostGuide | None:
+        cost = self.by_name.get(name)
+        if cost is None:
+            return None
+        return CostGuide(
+            cycles=cost.cycles,
+            bound_by=cost.bound_by,
+            energy_pj=dict(sorted(cost.energy.items())),
+            bytes_moved=dict(sorted(cost.bytes_moved.items())),
+            bit_operations=cost.bit_operations,
+        )
 
 
-def _layer(
-    layer: QuantizedLayer, packed: bytearray, weights_file: str, cost: Any, emulated: Mapping[str, str]
-) -> LayerGuide:
-    parts = (layer.node, layer.weight, layer.data, layer.output)
-    emulation = "; ".join(dict.fromkeys(emulated[part.name] for part in parts if part and part.name in emulated))
-    biased = layer.bias is not None and layer.bias.constant is not None
-    bounds = proven_bounds(layer)
-    return LayerGuide(
-        name=layer.name,
-        node=layer.node.name,
-        op=layer.node.op,
-        attributes={name: _plain(attribute) for name, attribute in sorted(layer.node.attributes.items())},
-        input=_tensor(layer.data),
-        weight=_tensor(layer.weight),
-        output=None if layer.output is None else _tensor(layer.output),
-        packed_weight=None if layer.weight_tensor is None else _pack(layer.weight, packed, weights_file),
-        bias_codes=bias_codes(layer)[0].reshape(-1).tolist() if biased else None,
-        multiplier=_multiplier(layer),
-        clamp=None if layer.output is None else output_clamp(layer),
-        accumulator=None if bounds is None else (bounds.low, bounds.high),
-        accumulator_bits=None if bounds is None else bounds.bits,
-        cycles=None if cost is None else cost.cycles,
-        bound_by=None if cost is None else cost.bound_by,
-        execution="emulated" if emulation else "native",
-        emulation=emulation,
+@dataclass
+class _Layers:
+    """Entries of layers, and their packed weights one behind the other."""
+
+    weights_file: str
+    costs: _Costs
+    emulated: Mapping[str, str]
+    packed: bytearray = field(default_factory=bytearray)
+
+    def add(self, layer: QuantizedLayer) -> LayerGuide:
+        parts = (layer.node, layer.weight, layer.data, layer.output)
+        reasons = [self.emulated[part.name] for part in parts if part and part.name in self.emulated]
+        bias, bounds, multipliers = layer_bias(layer), proven_bounds(layer), layer_multipliers(layer)
+        data, weight = _tensor(layer.data), _tensor(layer.weight)
+        return LayerGuide(
+            name=layer.name,
+            node=layer.node.name,
+            op=layer.node.op,
+            attributes=_attributes(layer.node),
+            operand_pair=(data.bits, weight.bits),
+            input=data,
+            weight=weight,
+            output=None if layer.output is None else _tensor(layer.output),
+            packed_weight=None if layer.weight_tensor is None else self._pack(layer.weight, weight),
+            bias_codes=None if bias is None else bias.reshape(-1).tolist(),
+            multiplier=None if multipliers is None else _multiplier(multipliers),
+            clamp=None if layer.output is None else output_clamp(layer),
+            accumulator=None if bounds is None else (bounds.low, bounds.high),
+            accumulator_bits=None if bounds is None else bounds.bits,
+            cost=self.costs.guide(layer.name),
+            execution="emulated" if reasons else "native",
+            emulation="; ".join(dict.fromkeys(reasons)),
+        )
+
+    def _pack(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
+        if isinstance(bits_of(node), int):
+            codes, low = weight_codes(node), parameters_of(node).low_code
+        else:
+            found = integer_codes(node)
+            if found is None:
+                return None
+            codes, low = found.values, found.low
+        data = pack(codes, guide.bits, low, guide.code_step)
+        entry = PackedTensor(
+            file=self.weights_file,
+            offset=len(self.packed),
+            length=len(data),
+            bits=guide.bits,
+            shape=list(codes.shape),
+            crc32=zlib.crc32(data),
+        )
+        self.packed += data
+        return entry
+
+
+def _tensor(node: Node) -> TensorGuide:
+    bits = bits_of(node)
+    widest = bits if isinstance(bits, int) else max(bits)
+    parameters, ranges = parameters_of(node, widest), ranges_at(node, widest)
+    assert ranges is not None  # noqa: S101 - parameters_of raises otherwise
+    scale, zero, low, high = parameters.scale, parameters.zero_point, parameters.low_code, parameters.high_code
+    table = levels = None
+    if not isinstance(bits, int) and (found := integer_codes(node)) is not None:
+        scale, zero, low, high = found.scale, found.zero_point, found.low, found.high
+    elif parameters.levels is not None:
+        multiples = integer_levels(parameters)
+        if multiples is None:
+            levels = parameters.levels.tolist()
+        else:
+            table, scale = multiples[0].tolist(), multiples[1].scale
+    return TensorGuide(
+        name=node.operands[0].name,
+        quantizer=node.name,
+        bits=widest,
+        channel_bits=None if isinstance(bits, int) else list(bits),
+        signed=parameters.signed,
+        scheme=scheme_of(node, widest),
+        axis=node.attribute("axis"),
+        scale=scale.tolist(),
+        zero_point=zero.tolist(),
+        low_code=low,
+        high_code=high,
+        code_step=parameters.code_step,
+        threshold=[(float(low), float(high)) for low, high in ranges],
+        table=table,
+        levels=levels,
     )
+
+
+def _attributes(node: Node) -> dict[str, Any]:
+    return {name: _plain(attribute) for name, attribute in sorted(node.attributes.items())}
 
 
 def _plain(attribute: Attribute) -> Any:
@@ -116,45 +244,55 @@ def _plain(attribute: Attribute) -> Any:
     return value.numpy().tolist() if isinstance(value, Tensor) else list(value) if isinstance(value, tuple) else value
 
 
-def _tensor(node: Node) -> TensorGuide:
-    bits, parameters = bits_of(node), parameters_of(node)
-    assert isinstance(bits, int)  # noqa: S101 - parameters_of raises otherwise
-    ranges = ranges_at(node, bits)
-    assert ranges is not None  # noqa: S101 - parameters_of raises otherwise
-    return TensorGuide(
-        name=node.operands[0].name,
-        quantizer=node.name,
-        bits=bits,
-        signed=parameters.signed,
-        scheme=str(node.attribute("scheme")),
-        axis=node.attribute("axis"),
-        scale=parameters.scale.tolist(),
-        zero_point=parameters.zero_point.tolist(),
-        low_code=parameters.low_code,
-        high_code=parameters.high_code,
-        code_step=parameters.code_step,
-        threshold=[(float(low), float(high)) for low, high in ranges],
+def _multiplier(found: Multipliers) -> MultiplierGuide:
+    return MultiplierGuide(
+        float32=[line.reshape(-1).tolist() for line in found.float32],
+        mantissa=[line.reshape(-1).tolist() for line in found.mantissa],
+        shift=found.shift.reshape(-1).tolist(),
+        exponent=None if found.exponent is None else [line.reshape(-1).tolist() for line in found.exponent],
+        count=found.count,
     )
 
 
-def _pack(node: Node, packed: bytearray, weights_file: str) -> PackedTensor:
-    codes, parameters, bits = weight_codes(node), parameters_of(node), bits_of(node)
-    assert isinstance(bits, int)  # noqa: S101 - parameters_of raises otherwise
-    data = pack(codes, bits, parameters.low_code, parameters.code_step)
-    entry = PackedTensor(
-        file=weights_file,
-        offset=len(packed),
-        length=len(data),
-        bits=bits,
-        shape=list(codes.shape),
-        crc32=zlib.crc32(data),
+def _rescaling(found: Rescaling) -> RescalingGuide:
+    multipliers = rescaling_multipliers(found)
+    return RescalingGuide(
+        node=found.node.name or found.node.result.name,
+        op=found.node.op,
+        attributes=_attributes(found.node),
+        inputs=[_tensor(quantizer) for quantizer in found.operands],
+        output=_tensor(found.output),
+        multiplier=None if multipliers is None else _multiplier(multipliers),
     )
-    packed += data
-    return entry
 
 
-def _multiplier(layer: QuantizedLayer) -> list[float] | None:
-    if layer.output is None:
+def _steps(graph: Graph, costs: _Costs) -> list[StepGuide]:
+    layers = {layer.node: layer.name for layer in quantized_layers(graph)}
+    found = []
+    for node in execution_order(graph):
+        name = node.name or node.result.name
+        layer = layers.get(node, "")
+        found.append(StepGuide(node=name, op=node.op, layer=layer, cost=costs.guide(layer or name)))
+    return found
+
+
+def _memory(graph: Graph, target: Any) -> MemoryGuide | None:
+    widths = () if target is None else target.padding.storage_widths
+    buffers = activations(graph, storage_widths=widths)
+    if buffers is None:
         return None
-    product = (parameters_of(layer.data).scale[0] * parameters_of(layer.weight).scale).astype(np.float32)
-    return [float(m) for m in (product / parameters_of(layer.output).scale[0]).astype(np.float32)]
+    plan = plan_memory(buffers)
+    tensors = [
+        BufferGuide(
+            name=buffer.name,
+            quantizer=buffer.quantizer,
+            bits=buffer.bits,
+            elements=buffer.elements,
+            bytes=buffer.bytes,
+            offset=offset,
+            first=buffer.first,
+            last=buffer.last,
+        )
+        for buffer, offset in zip(buffers, plan.offsets, strict=True)
+    ]
+    return MemoryGuide(tensors=tensors, peak=plan.peak, lower_bound=plan.lower_bound, order=plan.order)

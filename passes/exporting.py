@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.backends.integer_reference_requantization import Requantization
 from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers, ranges_at
 from qir.guide import Guide
@@ -78,6 +79,7 @@ def export(
     target: Any = None,
     data: Any = None,
     splits: dict[str, str] | None = None,
+    requantization: Requantization | None = None,
 ) -> ExportReport:
     """Write `<name>.quant.onnx`, `<name>.guide.json` and `<name>.weights.bin`; the module itself is not changed.
 
@@ -88,6 +90,8 @@ def export(
         target: target whose cost model gives the cycles in the guide.
         data: samples to run, as for calibration; without them random inputs in the calibrated range are used.
         splits: what each data split was used for, written into the guide.
+        requantization: how the hardware turns sums into codes, for the guide and `qir verify`: `float32`, `dyadic` or
+            `power-of-two`; by default the target's.
 
     Raises:
         ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
@@ -104,7 +108,12 @@ def export(
     _run([*upgrade, Legalize(chosen.name)], lowered, target)
     found = legalization(lowered)
     guide, packed = build_guide(
-        module, weights_file=weights_path.name, target=target, data=splits, emulated=found.emulated
+        module,
+        weights_file=weights_path.name,
+        target=target,
+        data=splits,
+        emulated=found.emulated,
+        requantization=requantization,
     )
     text = guide.to_json()
     _run(parse_pipeline(chosen.passes), lowered, target)
@@ -144,6 +153,7 @@ def _metadata(guide: Guide, text: str, profile: Profile) -> dict[str, str]:
         "qir.profile": profile.name,
         "qir.guide.sha256": hashlib.sha256(text.encode()).hexdigest(),
         "qir.accumulator": _largest_sum(guide),
+        "qir.requantization": guide.requantization.kind,
     }
     if profile.session:
         entries["qir.session"] = json.dumps(profile.session, sort_keys=True, separators=(",", ":"))

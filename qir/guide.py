@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qir.errors import QirError
 
-GUIDE_VERSION = 1
+GUIDE_VERSION = 2
 
 
 class _Strict(BaseModel):
@@ -25,12 +25,14 @@ class TensorGuide(_Strict):
     """One quantized tensor.
 
     value = (code - zero_point) * scale, codes in [low_code, high_code] in steps of `code_step`; `threshold` is the
-    calibrated range (low, high) per channel, in the unit of the values.
+    calibrated range (low, high) per channel, in the unit of the values. Where `table` is given, codes are
+    `table[index]` of stored indices; where `levels` is given, there are no integers: value = levels[channel][index].
     """
 
     name: str
     quantizer: str
-    bits: int = Field(ge=1, le=32)
+    bits: int = Field(ge=1, le=32, description="width in storage; the widest where channels differ")
+    channel_bits: list[int] | None = Field(default=None, description="width of every channel, 0 = pruned")
     signed: bool
     scheme: str
     axis: int | None
@@ -40,13 +42,16 @@ class TensorGuide(_Strict):
     high_code: int
     code_step: int = 1
     threshold: list[tuple[float, float]]
+    table: list[int] | None = None
+    levels: list[list[float]] | None = None
 
 
 class PackedTensor(_Strict):
     """Where integer codes lie in the weights file.
 
-    Codes are stored as `code - low_code` (divided by the code step), `bits` bits each, first element in the lowest bits
-    of the first byte, without padding between elements; the last byte is filled with zeros. Elements are in C order.
+    Codes are stored as `code - low_code` (divided by the code step; indices where the tensor has a table or levels),
+    `bits` bits each, first element in the lowest bits of the first byte, without padding between elements; the last
+    byte is filled with zeros. Elements are in C order.
     """
 
     file: str
@@ -58,6 +63,29 @@ class PackedTensor(_Strict):
     crc32: int
 
 
+class MultiplierGuide(_Strict):
+    """From sums to codes: one list of channels an operand (one operand for layers).
+
+    multiplier ≈ mantissa / 2^shift; a mean divides by `count` as well (null where windows at the border differ).
+    """
+
+    float32: list[list[float]] = Field(description="the scales multiplied and divided in float32")
+    mantissa: list[list[int]] = Field(description="below 2^31; 0 where no sum reaches half a code")
+    shift: list[int] = Field(description="per channel, 0 to 62")
+    exponent: list[list[int]] | None = Field(description="multiplier = 2^exponent, where all are powers of two")
+    count: int | None = 1
+
+
+class CostGuide(_Strict):
+    """What a node costs on the target."""
+
+    cycles: float
+    bound_by: str
+    energy_pj: dict[str, float] = Field(description="picojoules of each part: core and memories")
+    bytes_moved: dict[str, float] = Field(description="bytes read from and written to each memory")
+    bit_operations: float
+
+
 class LayerGuide(_Strict):
     """One quantized layer, in execution order."""
 
@@ -65,14 +93,13 @@ class LayerGuide(_Strict):
     node: str
     op: str
     attributes: dict[str, Any]
+    operand_pair: tuple[int, int] = Field(description="activation bits, weight bits")
     input: TensorGuide
     weight: TensorGuide
     output: TensorGuide | None
     packed_weight: PackedTensor | None
-    bias_codes: list[int] | None
-    multiplier: list[float] | None = Field(
-        description="float32 s_x*s_w/s_y per output channel; None without an output grid"
-    )
+    bias_codes: list[int] | None = Field(description="at scale s_x*s_w")
+    multiplier: MultiplierGuide | None = Field(description="s_x*s_w/s_y per output channel; null without output grid")
     clamp: tuple[int, int] | None = Field(
         description="lowest and highest output code, the fused activation (Relu, Clip) included"
     )
@@ -80,10 +107,62 @@ class LayerGuide(_Strict):
         description="smallest and largest sum, bias included, that any input can produce: proven, not observed"
     )
     accumulator_bits: int | None = Field(description="two's complement bits that hold every such sum")
-    cycles: float | None = Field(description="latency on the target, cycles; None when the target does not cost it")
-    bound_by: str | None
+    cost: CostGuide | None = Field(description="null when the target does not cost it")
     execution: Literal["native", "emulated"]
     emulation: str = Field(default="", description="what the export profile could not express and how it is computed")
+
+
+class RescalingGuide(_Strict):
+    """A node without weights whose operands and result lie on different grids: Add, Mul, Concat, averages."""
+
+    node: str
+    op: str
+    attributes: dict[str, Any]
+    inputs: list[TensorGuide]
+    output: TensorGuide
+    multiplier: MultiplierGuide | None
+
+
+class StepGuide(_Strict):
+    """One node of the execution order; activations that fuse, views and quantizers take no step."""
+
+    node: str
+    op: str
+    layer: str = Field(description="name of its entry in `layers`, empty for others")
+    cost: CostGuide | None
+
+
+class BufferGuide(_Strict):
+    """An activation in memory, from step `first` that writes it to step `last` that reads it."""
+
+    name: str
+    quantizer: str = Field(description="whose codes are stored; empty = float32")
+    bits: int
+    elements: int
+    bytes: int
+    offset: int
+    first: int
+    last: int
+
+
+class MemoryGuide(_Strict):
+    """Where activations lie, for one sample (an unknown first dimension is 1).
+
+    Tensors alive at the same time do not overlap; `lower_bound` is the most bytes alive at one step, which no plan
+    beats.
+    """
+
+    tensors: list[BufferGuide]
+    peak: int
+    lower_bound: int
+    order: str
+
+
+class RequantizationGuide(_Strict):
+    """How the target turns sums into codes."""
+
+    kind: Literal["float32", "dyadic", "power-of-two"]
+    rounding: str
 
 
 class Provenance(_Strict):
@@ -93,7 +172,7 @@ class Provenance(_Strict):
     float_model_sha256: str
     target: str
     target_sha256: str
-    policy: dict[str, int]
+    policy: dict[str, int | list[int]]
     policy_sha256: str
     data: dict[str, str] = Field(description="what each data split was used for")
 
@@ -101,12 +180,19 @@ class Provenance(_Strict):
 class Guide(_Strict):
     """The whole file."""
 
-    guide_version: Literal[1] = 1
+    guide_version: Literal[2] = 2
     provenance: Provenance
     inputs: list[str]
     outputs: list[str]
+    requantization: RequantizationGuide
     layers: list[LayerGuide]
-    total_cycles: float | None
+    rescalings: list[RescalingGuide]
+    execution_order: list[StepGuide]
+    memory: MemoryGuide | None = Field(description="null when the size of a tensor is unknown")
+    total_cycles: float | None = Field(description="null without target or when the cost of a node is unknown")
+    total_energy_pj: float | None
+    latency_seconds: float | None = Field(description="null when the target has no clock")
+    unknown_costs: list[str] = Field(description="nodes that the target does not cost")
     weights_file: str
     weights_sha256: str
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Node
-from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds
+from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
 from qir.passes.quantized_layers import QuantizedLayer
 from qir.quantizers import QuantParameters, get_scheme
 from qir.quantizers.channels import quantize_channels
@@ -131,9 +131,11 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
 def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
     """The bounds that no accumulator of a layer can leave.
 
-    None for products of two activations, and where an operand has a table of levels or a width per channel.
+    None where an operand has a table of levels or a width per channel, or a sum of unknown length.
     """
-    if layer.weight_tensor is None or not isinstance(bits_of(layer.weight), int):
+    if layer.weight_tensor is None:
+        return product_bounds(layer)
+    if not isinstance(bits_of(layer.weight), int):
         return None
     if not all(parameters_of(quantizer).has_integer_codes for quantizer in (layer.data, layer.weight)):
         return None

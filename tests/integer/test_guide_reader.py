@@ -10,8 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qir.backends import load_target
 from qir.backends.integer_reference import IntegerReference
+from qir.backends.target import ExportSpec
+from qir.errors import ExportError
 from qir.guide import guide_schema
+from qir.passes import PassContext, PassManager
+from qir.passes.build_guide import build_guide
+from qir.passes.power_of_two_scales import PowerOfTwoScales
 
 ROOT = Path(__file__).parents[2]
 READER = ROOT / "examples" / "read_guide.py"
@@ -26,10 +32,11 @@ def reader():
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (4, 6), (1, 2), (3, 8)])
-@pytest.mark.parametrize("seed", [0, 3, 5])
-def test_every_layer_is_recomputed_to_the_bit(reader, exported, seed, widths) -> None:
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("kind", ["float32", "dyadic"])
+def test_every_layer_is_recomputed_to_the_bit(reader, exported, seed, widths, kind) -> None:
     network, module, report = exported(seed, *widths)
-    run = IntegerReference(module).run({"input": network.images(3)})
+    run = IntegerReference(module, requantization=kind).run({"input": network.images(3)})
     guide = json.loads(report.guide.read_text())
     nodes = {node.name: node for node in module.graph}
     compared = 0
@@ -39,10 +46,76 @@ def test_every_layer_is_recomputed_to_the_bit(reader, exported, seed, widths) ->
             continue
         name = layer["output"]["quantizer"]
         expected = run.codes.get(f"{name}.clipped", run.codes[f"{name}.codes"])
-        found = reader.recompute(layer, report.guide.parent, run.codes[dequantize.operands[0].name])
+        found = reader.recompute(layer, report.guide.parent, run.codes[dequantize.operands[0].name], kind)
         assert np.array_equal(found, expected), layer["name"]
         compared += 1
     assert compared >= 3
+
+
+def test_every_step_of_a_residual_network_is_in_the_guide(exported) -> None:
+    _, module, report = exported(5, 4, 4)
+    guide = json.loads(report.guide.read_text())
+    assert guide["guide_version"] == 2
+    assert guide["requantization"]["kind"] == "float32"
+    layers = {layer["name"]: layer["node"] for layer in guide["layers"]}
+    steps = guide["execution_order"]
+    assert [step["layer"] for step in steps if step["layer"]] == list(layers)
+    nodes = [node.name for node in module.graph]
+    places = [nodes.index(step["node"]) for step in steps]
+    assert places == sorted(places)
+    buffers = guide["memory"]["tensors"]
+    assert guide["memory"]["lower_bound"] <= guide["memory"]["peak"]
+    assert all(0 <= buffer["first"] <= buffer["last"] < len(steps) for buffer in buffers)
+    assert all(buffer["bytes"] == -(-buffer["elements"] * buffer["bits"] // 8) for buffer in buffers)
+    assert {found["op"] for found in guide["rescalings"]} >= {"Concat", "Add"} & {step["op"] for step in steps}
+
+
+def test_an_addition_is_recomputed_from_its_multipliers(exported) -> None:
+    network, module, report = exported(5, 8, 8)
+    run = IntegerReference(module, requantization="dyadic").run({"input": network.images(3)})
+    nodes = {node.name: node for node in module.graph}
+    additions = [e for e in json.loads(report.guide.read_text())["rescalings"] if e["op"] == "Add"]
+    for entry in additions:
+        codes = [run.codes[value.producer.operands[0].name].astype(np.int64) for value in nodes[entry["node"]].operands]
+        mantissas, shift = entry["multiplier"]["mantissa"], entry["multiplier"]["shift"][0]
+        total = sum(
+            (code - grid["zero_point"][0]) * mantissa[0]
+            for code, grid, mantissa in zip(codes, entry["inputs"], mantissas, strict=True)
+        )
+        found, rest = np.divmod(total, 1 << shift)
+        half = 1 << (shift - 1)
+        found = found + ((rest > half) | ((rest == half) & (found % 2 == 1))) + entry["output"]["zero_point"][0]
+        name = entry["output"]["quantizer"]
+        expected = run.codes.get(f"{name}.clipped", run.codes[f"{name}.codes"])
+        low, high = (entry["output"][key] for key in ("low_code", "high_code"))
+        followed = any(user.op == "Relu" for user in nodes[entry["node"]].result.users)
+        low = max(low, entry["output"]["zero_point"][0]) if followed else low
+        assert np.array_equal(np.clip(found, low, high), expected)
+    assert additions
+
+
+def test_costs_of_the_target_stand_at_every_step(random_network, tmp_path) -> None:
+    _, module = random_network(0, 8, 8)
+    target = load_target("bitfusion-e")
+    guide, _ = build_guide(module, weights_file="w.bin", target=target)
+    assert guide.unknown_costs == []
+    assert guide.total_cycles == pytest.approx(sum(step.cost.cycles for step in guide.execution_order))
+    assert guide.latency_seconds == pytest.approx(guide.total_cycles / target.clock_hz)
+    assert all(layer.cost.bytes_moved["dram"] > 0 and layer.cost.energy_pj for layer in guide.layers)
+    assert guide.total_energy_pj == pytest.approx(sum(sum(s.cost.energy_pj.values()) for s in guide.execution_order))
+
+
+def test_the_targets_arithmetic_stands_in_the_guide(random_network) -> None:
+    _, module = random_network(0, 8, 8)
+    target = load_target("bitfusion-e").model_copy(update={"export": ExportSpec(requantization="dyadic")})
+    guide, _ = build_guide(module, weights_file="w.bin", target=target)
+    assert guide.requantization.kind == "dyadic"
+    assert all(2**30 <= m < 2**31 for layer in guide.layers if layer.multiplier for m in layer.multiplier.mantissa[0])
+    with pytest.raises(ExportError, match=r"layer 'n0_conv': its ratio of scales .* is no power of two: run power-of-"):
+        build_guide(module, weights_file="w.bin", requantization="power-of-two")
+    PassManager([PowerOfTwoScales()]).run(module, PassContext())
+    guide, _ = build_guide(module, weights_file="w.bin", requantization="power-of-two")
+    assert all(layer.multiplier.exponent for layer in guide.layers if layer.multiplier)
 
 
 def test_the_sums_stay_inside_their_proven_bounds(reader, exported) -> None:
@@ -57,7 +130,7 @@ def test_the_sums_stay_inside_their_proven_bounds(reader, exported) -> None:
         grid, bias = layer["input"], np.asarray(layer["bias_codes"])
         ends = np.array([grid["low_code"], grid["high_code"]]) - grid["zero_point"][0]
         worst = np.where(rows > 0, ends[1], ends[0])
-        assert ((rows * worst).sum(1) + bias).max() == high
+        assert ((rows * worst).sum(1) + np.maximum(bias, 0)).max() == high
 
 
 def test_the_reader_is_short_and_needs_numpy_and_json_only() -> None:
