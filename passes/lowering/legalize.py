@@ -93,7 +93,8 @@ class Legalize(Pass):
             if holding.emulation:
                 found.emulated[node.name] = holding.emulation
         for layer in quantized_layers(module.graph):
-            _check_sums(layer, found.profile)
+            if _check_sums(layer, found.profile):
+                found.emulated[layer.node.name] = "a bias beyond int32, added in float"
         if not any(found.profile.session.get(key) == value for key, value in rules.lifted_by.items()):
             _widen(module, found, rules)
         module.meta[self.name] = found
@@ -205,21 +206,18 @@ def _describe(node: Node) -> str:
     return f"{width}, {node.attribute('scheme')}"
 
 
-def _check_sums(layer: QuantizedLayer, profile: Profile) -> None:
+def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
+    """Refuse sums that the profile's accumulators cannot hold; whether the bias exceeds int32."""
     bounds = proven_bounds(layer)
     if bounds is None:
-        return
+        return False
     if bounds.bits > profile.accumulator_bits:
         raise ExportError(
             f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and leave "
             f"int{profile.accumulator_bits}: use fewer bits for its weights or input, or split the layer"
         )
     biased = layer.bias is not None and layer.bias.constant is not None
-    if biased and profile.accumulator_bits <= 32 and bias_codes(layer)[0].dtype.itemsize > 4:
-        raise ExportError(
-            f"layer {layer.name!r}: its bias exceeds int32 at the scale of its sums: calibrate with a wider range, or "
-            "equalize the weights"
-        )
+    return biased and bias_codes(layer)[0].dtype.itemsize > 4
 
 
 def _widen(module: Module, found: Legalization, rules: Runtime) -> None:

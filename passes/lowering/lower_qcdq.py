@@ -99,9 +99,11 @@ def product_scale(data: Holding, weight: Holding) -> Array | None:
 
 
 def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
-    """A float weight between quantized activations would be quantized by ONNX Runtime: keep the layer apart."""
+    """A float weight or bias between quantized activations would be quantized by ONNX Runtime: keep the layer apart."""
     operand = op_of(layer.node).quantizable(layer.node)
-    if found.holdings[layer.weight.name].container is not FLOAT or operand is None or layer.weight_tensor is None:
+    float_weight = found.holdings[layer.weight.name].container is FLOAT and layer.weight_tensor is not None
+    bias = None if layer.bias_index is None else layer.node.input(layer.bias_index)
+    if operand is None or not (float_weight or (bias is not None and bias.is_constant)):
         return
     data = layer.node.input(operand.data)
     assert data is not None  # noqa: S101 - it has a quantizer
