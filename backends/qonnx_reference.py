@@ -33,7 +33,7 @@ class QonnxReference:
 
     def __init__(self, module: Module) -> None:
         for node in module.graph:
-            if node.is_fake_quant or (node.domain in QONNX_DOMAINS and node.op not in _KERNELS):
+            if node.is_fake_quant or (node.domain in QONNX_DOMAINS and _KERNELS.get(node.op) is None):
                 raise QirError(f"node {node}: the executor of QONNX knows {', '.join(_KERNELS)} and ONNX's operators")
         self._module = module
         self._sessions: dict[tuple[Node, tuple[tuple[str, int], ...]], OrtSession] = {}
@@ -122,7 +122,7 @@ def _multi_threshold(node: Node, operands: list[Array]) -> Array:
         operands[1],
         out_scale=node.attribute("out_scale", 1.0),
         out_bias=node.attribute("out_bias", 0.0),
-        axis=layout.index("C") if "C" in layout else 1,
+        axis=layout.index("C") if "C" in layout else 2 if operands[0].ndim == 3 else 1,
     )
 
 

@@ -24,6 +24,8 @@ OP_COMPARISONS = {
     "passes/fold_constants.py": "ops whose result is much larger than their operands",
     "passes/gram_matrices.py": "how a layer's weight is seen as a matrix",
     "passes/merge_affine.py": "two affine ops of one kind",
+    "passes/lowering/check_finn.py": "what FINN's conversion knows",
+    "passes/lowering/lower_thresholds.py": "what FINN-ONNX has: MatMul and no Gemm",
     "passes/lowering/pack_weights.py": "pattern of the QDQ form",
     "passes/parity.py": "pattern of the QDQ form",
     "passes/raising/operators.py": "pattern of quantized operators",

@@ -6,22 +6,29 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.affine import Reject
-from qir.passes.constants import array_of
+from qir.passes.constants import array_of, is_standard
 from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.state import RaiseState, base_name
 from qir.types import TensorType
 
 
 def raise_qonnx(node: Node, state: RaiseState) -> None:
-    """A QONNX quantizer: a fake-quant node on its operand."""
-    spec = _spec(node)
-    data = node.input(0)
+    """A QONNX quantizer, with the Clip that cuts its grid: a fake-quant node on its operand."""
+    data, last = node.input(0), node
+    grid = _grid(node)
+    if isinstance(grid, Grid):
+        clip = _clip_behind(node)
+        part = None if clip is None else _part(grid, clip)
+        spec = spec_of(grid if part is None else part)
+        last = node if part is None or clip is None else clip
+    else:
+        spec = grid
     if isinstance(spec, Reject) or data is None:
         state.leave(node, spec.reason if isinstance(spec, Reject) else "it has no operand")
         return
     made = state.quantizer(data, spec, _name(node, data))
-    state.graph.insert(made, after=node)
-    node.result.replace_all_uses_with(made.result)
+    state.graph.insert(made, after=last)
+    last.result.replace_all_uses_with(made.result)
 
 
 def _name(node: Node, data: Value) -> str:
@@ -30,7 +37,26 @@ def _name(node: Node, data: Value) -> str:
     return base_name(node.name) or f"{data.name}.quantizer"
 
 
-def _spec(node: Node) -> QuantizerSpec | Reject:
+def _clip_behind(node: Node) -> Node | None:
+    uses = node.result.uses
+    return uses[0].node if len(uses) == 1 and uses[0].index == 0 and is_standard(uses[0].node, "Clip") else None
+
+
+def _part(grid: Grid, clip: Node) -> Grid | None:
+    """The unsigned grid with a zero point that Clip leaves of a grid; None when its bounds give no whole width."""
+    bounds = [array_of(clip.input(index)) for index in (1, 2)]
+    if grid.scale.size != 1 or any(bound is None or bound.size != 1 for bound in bounds):
+        return None
+    codes = [np.rint(bound.reshape(()) / grid.scale[0]) for bound in bounds if bound is not None]
+    if any(np.float32(c) * grid.scale[0] != b for c, b in zip(codes, bounds, strict=True)):
+        return None
+    low, high = max(int(codes[0]), grid.low_code), min(int(codes[1]), grid.high_code)
+    found = Grid(grid.scale, np.array([-low]), None, 0, high - low)
+    return found if low <= 0 <= high and not isinstance(found.width(), Reject) else None
+
+
+def _grid(node: Node) -> Grid | QuantizerSpec | Reject:
+    """The grid; for codes -1 and +1, which are none, the fake-quant attributes."""
     if node.op not in {"Quant", "IntQuant", "BipolarQuant"}:
         return Reject(f"{node.op} is not known")
     scale = array_of(node.input(1))
@@ -60,7 +86,7 @@ def _spec(node: Node) -> QuantizerSpec | Reject:
     zeros = np.broadcast_to(zero.astype(np.int64).reshape(-1), scales.shape)
     if not signed and narrow:
         return Reject("it is unsigned and narrow")
-    return spec_of(Grid(scales, zeros, axis, low, high))
+    return Grid(scales, zeros, axis, low, high)
 
 
 def _channel_axis(scale: np.ndarray, node: Node) -> int | Reject | None:
