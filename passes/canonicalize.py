@@ -33,8 +33,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 SIMPLIFY = (
-    "freeze-inputs,eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,fold-batchnorm,canonicalize,"
-    "fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
+    "freeze-inputs,eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,inline-branches,"
+    "fold-batchnorm,canonicalize,fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 )
 """The pipeline that brings a float network as it was exported into the form that quantization starts from."""
 

@@ -7,12 +7,14 @@ there before calibration.
 `qag`: AutoQNN's quantizing-vertex insertion (Gong et al., 2022, Algorithm 1): one on every edge into an expensive
 vertex.
 `outputs`: on the weight and the output of each layer, and on the network's inputs (Wang et al., 2024, section 3.3.2).
+
+In all of them the weights, inputs and initial states of recurrent layers and the matrices of embeddings have quantizers
+too: their kernels compute in float, with weights that are stored as codes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -23,6 +25,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.manager import Pass, PassContext
 from qir.passes.propagate_constraints import FIXED
+from qir.passes.quantizer_rules import QuantizerRules, pin, widths_of
 from qir.tracing import grid_origin
 from qir.types import TensorType
 
@@ -33,133 +36,149 @@ PLACEMENTS = ("deployable", "qag", "outputs")
 class InsertFakeQuant(Pass):
     """Insert fake-quant nodes; the network computes the same until they are calibrated.
 
+    What a target's file asks for under `quantize` holds too: widths of first and last layer, rules, exclusions,
+    operators that are quantized besides the layers. Layers inside subgraphs stay float.
+
     Options:
         placement: `deployable`, `qag` or `outputs`.
         weight_widths, activation_widths: candidate widths, `2|4|8`; by default the target's, without target 1 to 8.
+        weight_scheme, activation_scheme: quantizing schemes; `uniform` is symmetric for weights and affine for
+            activations, `uniform-asymmetric` is affine for both.
         per_channel: weights have one range per output channel.
+        block: weights have one range for so many elements along the axis that is summed over (ONNX's `block_size`),
+            where it is longer; 0 = no blocks.
         first_last: width that the first and last layer are kept at, 0 = they are decisions like the others.
         input_widths: widths of quantizers on the network's inputs, `8` by default; `all` makes them decisions.
-        exclude: regular expression of node names that stay float.
+        output_widths: widths of the last layer's result in `deployable` and `outputs`, likewise.
+        exclude: regular expression of operators (whole) and of node names (anywhere) that stay float.
         keep: rules `pattern:width` that pin quantizers (no decisions then); the pattern is a regular expression
             found in the quantizer's name, or an operator whose data and weight are pinned. Later rules win.
+        ops: operators besides the layers whose operands and results are quantized in `deployable`; by default the
+            target's, without any Add, Sum, Concat and average pooling.
     """
 
     name: ClassVar[str] = "insert-fake-quant"
     placement: str = "deployable"
     weight_widths: str = ""
     activation_widths: str = ""
+    weight_scheme: str = "uniform"
+    activation_scheme: str = "uniform"
     per_channel: bool = True
+    block: int = 0
     first_last: int = 0
     input_widths: str = "8"
+    output_widths: str = "8"
     exclude: str = ""
     keep: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Insert the quantizers; raises `QirError` when nothing can be quantized or an option is wrong."""
+        from qir.quantizers import get_scheme
+
         if self.placement not in PLACEMENTS:
             raise QirError(
                 f"insert-fake-quant: placement {self.placement!r} is unknown; expected one of {', '.join(PLACEMENTS)}"
             )
-        rules = None if context.target is None else context.target.operand_rules()
-        weights = _widths(self.weight_widths, rules.weight_widths if rules else range(1, 9))
-        activations = _widths(self.activation_widths, rules.activation_widths if rules else range(1, 9))
-        inserter = _Inserter(module.graph, self, weights, activations)
-        inserter.run()
+        if self.block < 0:
+            raise QirError(f"insert-fake-quant: block {self.block}; expected the size of a block, or 0")
+        for scheme in (self.weight_scheme, self.activation_scheme):
+            get_scheme(scheme)
+        operands = None if context.target is None else context.target.operand_rules()
+        weights = widths_of(self.weight_widths, operands.weight_widths if operands else range(1, 9))
+        activations = widths_of(self.activation_widths, operands.activation_widths if operands else range(1, 9))
+        rules = QuantizerRules.of(
+            context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
+        )
+        _Inserter(module.graph, self, rules, weights, activations).run()
         return True
-
-
-def _widths(text: str, default: Iterable[int]) -> tuple[int, ...]:
-    if not text:
-        return tuple(sorted(default))
-    try:
-        widths = tuple(sorted(int(part) for part in text.split("|")))
-    except ValueError:
-        raise QirError(
-            f"insert-fake-quant: widths {text!r} are not numbers divided by '|', for example 2|4|8"
-        ) from None
-    if any(not 1 <= width <= 32 for width in widths):
-        raise QirError(f"insert-fake-quant: widths {text!r} are not between 1 and 32")
-    return widths
 
 
 @dataclass
 class _Inserter:
     graph: Graph
     options: InsertFakeQuant
+    rules: QuantizerRules
     weight_widths: tuple[int, ...]
     activation_widths: tuple[int, ...]
     quantized: dict[Value, Node] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    last: tuple[Node, ...] = ()
 
     def run(self) -> None:
-        exclude = re.compile(self.options.exclude) if self.options.exclude else None
-        nodes = [
-            node
-            for node in self.graph.nodes
-            if op_of(node).quantizable(node) is not None and not (exclude and exclude.search(node.name))
-        ]
-        if not nodes:
+        layers = [node for node in self.graph.nodes if _is_layer(node) and not self.rules.excludes(node)]
+        if not layers:
             raise QirError("the network has no quantizable layers (Conv, Gemm, MatMul, …) left after exclusions")
-        for node in nodes:
-            self._weight(node)
+        expensive = [node for node in layers if op_of(node).quantizable(node) is not None]
+        self.last = _last(self.graph, expensive)
+        for node in layers:
+            self._weights(node)
+        chosen = set(layers)
         for node in self.graph.nodes:
-            if node in nodes:
+            if node in chosen:
                 self._operands(node)
-            elif self.options.placement == "deployable" and not (exclude and exclude.search(node.name)):
+            elif self.options.placement == "deployable" and not self.rules.excludes(node):
                 self._arithmetic(node)
         if self.options.placement != "qag":
-            for node in _last(self.graph, nodes):
-                self._result(node, fixed="the output of the network's last layer stays at 8 bits")
-        if self.options.first_last:
-            width, reason = self.options.first_last, f"first and last layer are kept at {self.options.first_last} bits"
-            for node in (nodes[0], nodes[-1]):
-                for quantizer in _operand_quantizers(node):
-                    _pin(quantizer, width, reason)
-        for rule in self.options.keep:
-            self._keep(rule, nodes)
+            for node in self.last:
+                self._output(node)
+        self._pin(layers)
 
     def _operands(self, node: Node) -> None:
-        operands = op_of(node).quantizable(node)
-        assert operands is not None  # noqa: S101 - filtered by the caller
+        kernel, operands = op_of(node).float_kernel(node), op_of(node).quantizable(node)
+        if kernel is not None:
+            for index, suffix in kernel.data.items():
+                value = node.inputs[index]
+                if value is not None and not _is_blank(value):
+                    self._activation(node, index, f"{label(node)}.{suffix}")
+            return
+        assert operands is not None  # noqa: S101 - layers have one or the other
         self._activation(node, operands.data, f"{label(node)}.input")
         weight = node.input(operands.weight)
         if weight is not None and not _is_weight(weight):
             self._activation(node, operands.weight, f"{label(node)}.input{operands.weight}")
-        if self.options.placement == "outputs":
-            self._result(node)
+        if self.options.placement == "outputs" and node not in self.last:
+            self._result(node, self.activation_widths)
 
     def _arithmetic(self, node: Node) -> None:
-        """Add and Concat: operands and result; average pooling: its operand, so that what computes it fuses."""
-        op = op_of(node)
-        if not (op.is_join or op.is_average):
+        """Operands and result; of pooling its operand only, so that what computes it fuses."""
+        if not self.rules.quantizes(node) or not node.results or not _is_float(node.result):
             return
-        data = [i for i, v in enumerate(node.inputs) if v is not None and not _is_weight(v)]
-        if not _is_float(node.result) or (op.is_join and len(data) < 2):
+        facts = op_of(node)
+        data = [i for i, v in enumerate(node.inputs) if v is not None and _is_float(v) and not _is_weight(v)]
+        if not data or (facts.is_join and len(data) < 2):
             return
-        for index in data[: 1 if op.is_average else None]:
-            self._activation(node, index, f"{label(node)}.input{index}" if op.is_join else f"{label(node)}.input")
-        if op.is_join:
-            self._result(node)
+        for index in data[: 1 if facts.is_average else None]:
+            suffix = f"input{index}" if len(data) > 1 and not facts.is_average else "input"
+            self._activation(node, index, f"{label(node)}.{suffix}")
+        if not facts.is_average:
+            self._result(node, self.activation_widths)
 
-    def _weight(self, node: Node) -> None:
-        operands = op_of(node).quantizable(node)
-        assert operands is not None  # noqa: S101 - filtered by the caller
-        weight = node.input(operands.weight)
-        if weight is None or not _is_weight(weight):
-            return
-        if weight not in self.quantized:
-            axis = operands.weight_axis if self.options.per_channel else None
-            made = make_fake_quant(
-                weight,
-                name=self._unique(f"{label(node)}.weight"),
-                bits=self.weight_widths[-1],
-                widths=self.weight_widths,
-                signed=True,
-                narrow=True,
-                axis=axis,
-            )
-            self.quantized[weight] = self.graph.insert(made, before=node)
-        node.set_input(operands.weight, self.quantized[weight].result)
+    def _weights(self, node: Node) -> None:
+        for index, suffix, axis, summed in _weight_operands(node):
+            weight = node.input(index)
+            if weight is None or not _is_weight(weight) or not _is_float(weight):
+                continue
+            if weight not in self.quantized:
+                made = self._weight_quantizer(weight, f"{label(node)}.{suffix}", axis, summed)
+                self.quantized[weight] = self.graph.insert(made, before=node)
+            node.set_input(index, self.quantized[weight].result)
+
+    def _weight_quantizer(self, weight: Value, name: str, axis: int | None, summed: int | None) -> Node:
+        shape = weight.type.shape if isinstance(weight.type, TensorType) else None
+        length = None if shape is None or summed is None else shape[summed]
+        blocked = self.options.block > 0 and isinstance(length, int) and length > self.options.block
+        return make_fake_quant(
+            weight,
+            name=self._unique(name),
+            bits=self.weight_widths[-1],
+            widths=self.weight_widths,
+            signed=True,
+            narrow=self.options.weight_scheme == "uniform",
+            scheme=self.options.weight_scheme,
+            axis=summed if blocked else axis if self.options.per_channel else None,
+            block=self.options.block if blocked else None,
+        )
 
     def _activation(self, node: Node, index: int, name: str) -> None:
         value = node.inputs[index]
@@ -170,21 +189,36 @@ class _Inserter:
             return
         widths = self.activation_widths
         if origin.is_input and self.options.input_widths != "all":
-            widths = _widths(self.options.input_widths, ())
+            widths = widths_of(self.options.input_widths, ())
         self._quantize(origin, name, widths)
 
-    def _result(self, node: Node, fixed: str = "") -> None:
+    def _output(self, node: Node) -> None:
+        if self.options.output_widths == "all":
+            self._result(node, self.activation_widths)
+            return
+        widths = widths_of(self.options.output_widths, ())
+        made = self._result(node, widths)
+        if made is not None and len(widths) == 1:
+            made.metadata[FIXED] = f"the output of the network's last layer stays at {widths[0]} bits"
+
+    def _result(self, node: Node, widths: tuple[int, ...]) -> Node | None:
         value = node.result
         while len(value.users) == 1 and op_of(user := value.users[0]).fuses_into_producer(user):
             value = user.result
-        if value not in self.quantized and not any(user.is_fake_quant for user in value.users):
-            made = self._quantize(value, f"{label(node)}.output", (8,) if fixed else self.activation_widths)
-            if fixed:
-                made.metadata[FIXED] = fixed
+        if value in self.quantized or any(user.is_fake_quant for user in value.users):
+            return None
+        return self._quantize(value, f"{label(node)}.output", widths)
 
     def _quantize(self, value: Value, name: str, widths: tuple[int, ...]) -> Node:
         users = value.uses
-        made = make_fake_quant(value, name=self._unique(name), bits=widths[-1], widths=widths, signed=False)
+        made = make_fake_quant(
+            value,
+            name=self._unique(name),
+            bits=widths[-1],
+            widths=widths,
+            signed=False,
+            scheme=self.options.activation_scheme,
+        )
         producer = value.producer
         self.graph.insert(made, after=producer) if producer is not None else self.graph.insert(
             made, before=self.graph._first
@@ -194,15 +228,21 @@ class _Inserter:
         self.quantized[made.result] = self.quantized[value] = made
         return made
 
-    def _keep(self, rule: str, nodes: list[Node]) -> None:
-        pattern, width = _rule(rule)
-        found = [node for node in self.graph.fake_quants() if pattern.search(node.name)]
-        found += [q for node in nodes if pattern.fullmatch(node.op) for q in _operand_quantizers(node)]
-        if not found:
-            names = ", ".join(node.name for node in self.graph.fake_quants())
-            raise QirError(f"insert-fake-quant: rule {rule!r} matches no operator and no quantizer; these are {names}")
-        for node in found:
-            _pin(node, width, f"the rule {rule!r} keeps it at {width} bits")
+    def _pin(self, layers: list[Node]) -> None:
+        if width := self.rules.first_last:
+            for node in (layers[0], layers[-1]):
+                for quantizer in operand_quantizers(node):
+                    pin(quantizer, width, f"first and last layer are kept at {width} bits")
+        for rule in self.rules.keep:
+            found = [node for node in self.graph.fake_quants() if rule.pattern.search(node.name)]
+            found += [q for node in layers if rule.pattern.fullmatch(node.op) for q in operand_quantizers(node)]
+            if not found and rule.text in self.options.keep:
+                names = ", ".join(node.name for node in self.graph.fake_quants())
+                raise QirError(
+                    f"insert-fake-quant: rule {rule.text!r} matches no operator and no quantizer; these are {names}"
+                )
+            for node in found:
+                pin(node, rule.width, f"the rule {rule.text!r} keeps it at {rule.width} bits")
 
     def _unique(self, base: str) -> str:
         name, count = base, 1
@@ -213,34 +253,44 @@ class _Inserter:
         return name
 
 
-def _rule(text: str) -> tuple[re.Pattern[str], int]:
-    pattern, divided, width = text.rpartition(":")
-    try:
-        if divided and pattern and 1 <= int(width) <= 32:
-            return re.compile(pattern), int(width)
-    except (ValueError, re.error):
-        pass
-    raise QirError(f"insert-fake-quant: rule {text!r}; expected pattern:width, for example fc.*:8, width from 1 to 32")
+def _is_layer(node: Node) -> bool:
+    """Whether a node multiplies quantizable operands, or computes in float with weights that are stored as codes."""
+    facts = op_of(node)
+    if facts.quantizable(node) is not None:
+        return True
+    kernel = facts.float_kernel(node)
+    return kernel is not None and any(
+        (weight := node.input(index)) is not None and _is_weight(weight) for index in kernel.weights
+    )
 
 
-def _operand_quantizers(node: Node) -> list[Node]:
-    operands = op_of(node).quantizable(node)
-    assert operands is not None  # noqa: S101 - callers pass layers
-    values = [node.input(index) for index in (operands.data, operands.weight)]
+def _weight_operands(node: Node) -> Iterator[tuple[int, str, int | None, int | None]]:
+    """Operand, name in the quantizer, axis of the output channels, axis that is summed over, of every weight."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if operands is not None:
+        axis, rank = operands.weight_axis, _rank(node.input(operands.weight))
+        summed = None if axis is None or rank is None else rank - 2 if axis == rank - 1 else 1 if axis == 0 else 0
+        yield operands.weight, "weight", axis, summed
+    elif kernel is not None:
+        for index, (suffix, axis) in kernel.weights.items():
+            rank = _rank(node.input(index))
+            yield index, suffix, axis, None if rank is None else rank - 1
+
+
+def operand_quantizers(node: Node) -> list[Node]:
+    """The quantizers of a layer's data and weights, those that are there."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    indices = [] if operands is None else [operands.data, operands.weight]
+    indices += [] if kernel is None else [*kernel.data, *kernel.weights]
+    values = [node.input(index) for index in indices]
     found = [None if value is None else grid_origin(value).producer for value in values]
     return [made for made in found if made is not None and made.is_fake_quant]
 
 
-def _pin(quantizer: Node, width: int, reason: str) -> None:
-    quantizer.set_attribute("widths", (width,))
-    quantizer.set_attribute("bits", width)
-    quantizer.metadata[FIXED] = reason
-
-
 def label(node: Node) -> str:
     """What a layer is called in names of quantizers: its weight's name without `.weight`, else the node's name."""
-    operands = op_of(node).quantizable(node)
-    weight = None if operands is None else node.input(operands.weight)
+    index = next((index for index, *_ in _weight_operands(node)), None)
+    weight = None if index is None else node.input(index)
     if weight is not None:
         while weight.producer is not None and weight.producer.is_fake_quant and weight.producer.input(0) is not None:
             weight = weight.producer.inputs[0]
@@ -248,6 +298,10 @@ def label(node: Node) -> str:
         if weight.is_constant and weight.name.endswith(".weight"):
             return weight.name.removesuffix(".weight")
     return node.name or node.result.name
+
+
+def _rank(value: Value | None) -> int | None:
+    return value.type.rank if value is not None and isinstance(value.type, TensorType) else None
 
 
 def _is_float(value: Value) -> bool:
@@ -259,9 +313,16 @@ def _is_weight(value: Value) -> bool:
     return value.is_constant or (producer is not None and producer.is_fake_quant and _is_weight(producer.operands[0]))
 
 
-def _last(graph: Graph, nodes: list[Node]) -> list[Node]:
+def _is_blank(value: Value) -> bool:
+    """Whether a value is constant but for its shape: an initial state of zeros."""
+    origin = grid_origin(value)
+    return origin.is_constant or (origin.producer is not None and origin.producer.op == "ConstantOfShape")
+
+
+def _last(graph: Graph, nodes: list[Node]) -> tuple[Node, ...]:
     """Expensive nodes from which an output is reached without passing another expensive node."""
-    expensive, reached, found = set(nodes), set(graph.return_node.operands), []
+    expensive, reached = set(nodes), set(graph.return_node.operands)
+    found: list[Node] = []
     for node in reversed(graph):
         if not any(value in reached for value in node.results):
             continue
@@ -269,4 +330,4 @@ def _last(graph: Graph, nodes: list[Node]) -> list[Node]:
             found.append(node)
         else:
             reached.update(node.operands)
-    return found[::-1]
+    return tuple(found[::-1])

@@ -10,8 +10,9 @@ activation bits of the previous layer, 2 → 1" (Wang et al., 2024, section 3.3.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 from qir.constraints import OperandRules
@@ -21,6 +22,7 @@ from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.manager import Pass, PassContext
+from qir.passes.quantized_layers import output_quantizer
 from qir.policy import Policy
 from qir.tracing import quantizer_of
 
@@ -47,12 +49,14 @@ class BitConstraints:
         relations: pairs of quantizers whose widths depend on each other.
         implied: quantizers that follow from another one: name → (that one, its width → width of this one).
         excluded: (quantizer, width) → why that width is impossible.
+        fixed: quantizers that a rule keeps at a width → the rule.
     """
 
     options: Mapping[str, tuple[int, ...]]
     relations: tuple[PairRelation, ...]
     implied: Mapping[str, tuple[str, Mapping[int, int]]]
     excluded: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def decisions(self) -> tuple[str, ...]:
@@ -96,7 +100,10 @@ class BitConstraints:
 
     def explain(self, name: str) -> str:
         """Why each excluded width of a quantizer is excluded, and what ties the quantizer to others."""
-        lines = [f"{width} bits: {reason}" for (quantizer, width), reason in self.excluded.items() if quantizer == name]
+        lines = [self.fixed[name]] if name in self.fixed else []
+        lines += [
+            f"{width} bits: {reason}" for (quantizer, width), reason in self.excluded.items() if quantizer == name
+        ]
         for relation in self.relations:
             if name in {relation.first, relation.second}:
                 pairs = ", ".join(map(str, sorted(relation.allowed)))
@@ -118,7 +125,7 @@ def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
         raise QirError("the network has no fake-quant nodes: run the pass insert-fake-quant first")
     options = {name: set(node.attribute("widths")) for name, node in nodes.items()}
     excluded: dict[tuple[str, int], str] = {}
-    relations = _relations(graph, rules)
+    relations = _relations(graph, rules, options)
     for name, node in nodes.items():
         bits = bits_of(node)
         if FIXED in node.metadata and isinstance(bits, int):
@@ -127,27 +134,58 @@ def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
             options[name] = {bits}
     _prune(options, relations, excluded)
     ordered = {name: tuple(sorted(widths)) for name, widths in options.items()}
-    return BitConstraints(ordered, tuple(relations), _implied(ordered, relations), excluded)
+    fixed = {name: node.metadata[FIXED] for name, node in nodes.items() if FIXED in node.metadata}
+    return BitConstraints(ordered, tuple(relations), _implied(ordered, relations), excluded, fixed)
 
 
-def _relations(graph: Graph, rules: OperandRules) -> list[PairRelation]:
-    """Legal pairs of every expensive node with quantized operands; equal widths where an op demands one grid."""
+def _relations(graph: Graph, rules: OperandRules, options: Mapping[str, set[int]]) -> list[PairRelation]:
+    """Legal pairs of every layer with quantized operands; equal widths where an op demands comparable grids."""
     found: dict[tuple[str, str], PairRelation] = {}
     for node in graph.walk():
-        operands = op_of(node).quantizable(node)
-        if operands is None:
-            continue
-        data = quantizer_of(node.input(operands.data))
-        weight = quantizer_of(node.input(operands.weight))
-        if data is None or weight is None:
-            continue
-        pairs = frozenset(rules.legal_pairs(node.op))
-        if data is weight:
-            pairs = frozenset(p for p in pairs if p[0] == p[1])
-        key = (data.name, weight.name)
-        known = found.get(key)
-        found[key] = PairRelation(*key, pairs if known is None else known.allowed & pairs, node.name or node.op)
+        for first, second, pairs in (*_products(node, rules), *_equal_widths(node, rules, options)):
+            if first is second:
+                pairs = frozenset(p for p in pairs if p[0] == p[1])
+            key = (first.name, second.name)
+            known = found.get(key)
+            found[key] = PairRelation(*key, pairs if known is None else known.allowed & pairs, node.name or node.op)
     return list(found.values())
+
+
+Pairs = frozenset[tuple[int, int]]
+
+
+def _products(node: Node, rules: OperandRules) -> Iterator[tuple[Node, Node, Pairs]]:
+    """Quantizers of data and weight that a node multiplies, and the pairs of widths that it may."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    indices = () if operands is None else ((operands.data, operands.weight),)
+    for data_index, weight_index in indices if kernel is None else kernel.products:
+        data, weight = quantizer_of(node.input(data_index)), quantizer_of(node.input(weight_index))
+        if data is None and kernel is not None:
+            data = quantizer_of(node.input(0))
+        if data is not None and weight is not None:
+            yield data, weight, rules.legal_pairs(node.op)
+
+
+def _equal_widths(
+    node: Node, rules: OperandRules, options: Mapping[str, set[int]]
+) -> Iterator[tuple[Node, Node, Pairs]]:
+    """Additions where the target asks for equal widths; concatenations whose result no quantizer puts on one grid."""
+    facts = op_of(node)
+    if not facts.is_join:
+        return
+    tied = output_quantizer(node) is None if facts.is_movement else rules.add_requires_equal
+    found = [made for value in node.inputs if (made := quantizer_of(value)) is not None] if tied else []
+    for first, second in pairwise(found):
+        if first is not second:
+            yield first, second, frozenset((w, w) for w in options[first.name] & options[second.name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """Why a width is gone: the node that has no pair for it with what its partner has left."""
+
+    node: str
+    partner: str
 
 
 def _prune(options: dict[str, set[int]], relations: list[PairRelation], excluded: dict[tuple[str, int], str]) -> None:
@@ -156,6 +194,7 @@ def _prune(options: dict[str, set[int]], relations: list[PairRelation], excluded
     for relation in relations:
         by_name[relation.first].append(relation)
         by_name[relation.second].append(relation)
+    causes: dict[tuple[str, int], _Cause] = {}
     queue = deque(relations)
     while queue:
         relation = queue.popleft()
@@ -166,23 +205,54 @@ def _prune(options: dict[str, set[int]], relations: list[PairRelation], excluded
                 continue
             partner = relation.second if name == relation.first else relation.first
             for width in lost:
+                causes[name, width] = _Cause(relation.node, partner)
                 excluded[name, width] = (
                     f"node {relation.node!r} has no legal pair with {partner!r} at {sorted(options[partner])} bits"
                 )
+            if not supported:
+                raise QirError(_conflict(name, relation, options, excluded, causes))
             options[name] = options[name] & supported
-            if not options[name]:
-                raise QirError(_conflict(name, relation, excluded))
             queue.extend(by_name[name])
 
 
-def _conflict(name: str, relation: PairRelation, excluded: Mapping[tuple[str, int], str]) -> str:
+def _conflict(
+    name: str,
+    relation: PairRelation,
+    options: Mapping[str, set[int]],
+    excluded: Mapping[tuple[str, int], str],
+    causes: Mapping[tuple[str, int], _Cause],
+) -> str:
     reasons = "; ".join(
         f"{width} bits: {reason}" for (quantizer, width), reason in excluded.items() if quantizer == name
     )
+    paths = "; ".join(_paths(name, options, excluded, causes))
     return (
         f"quantizer {name!r}: no width remains ({reasons}); node {relation.node!r} allows only "
-        f"{sorted(relation.allowed)}: give the target another pair, or free a quantizer that is fixed"
+        f"{sorted(relation.allowed)}; conflicting path: {paths}: give the target another pair, or free a quantizer "
+        "that is fixed"
     )
+
+
+def _paths(
+    name: str,
+    options: Mapping[str, set[int]],
+    excluded: Mapping[tuple[str, int], str],
+    causes: Mapping[tuple[str, int], _Cause],
+) -> list[str]:
+    """From a quantizer without a width through the nodes that took its widths to what these follow from."""
+    found: list[str] = []
+    seen, waiting = {name}, deque([(name, name)])
+    while waiting:
+        quantizer, path = waiting.popleft()
+        follows = {cause.partner: cause.node for (own, _), cause in causes.items() if own == quantizer}
+        if not follows:
+            fixed = next((reason for (own, _), reason in excluded.items() if own == quantizer), "its candidates")
+            found.append(f"{path} at {sorted(options[quantizer])} bits ({fixed})")
+        for partner, node in follows.items():
+            if partner not in seen:
+                seen.add(partner)
+                waiting.append((partner, f"{path} ← {node} ← {partner}"))
+    return found
 
 
 def _implied(

@@ -19,12 +19,14 @@ class OperandRules:
         weight_widths: ascending widths that a weight may have.
         pairs: legal (activation bits, weight bits); `None` allows every combination of the two sets.
         per_op: op type → its own legal pairs, in place of `pairs`.
+        add_requires_equal: operands of an addition have equal widths.
     """
 
     activation_widths: tuple[int, ...]
     weight_widths: tuple[int, ...]
     pairs: frozenset[tuple[int, int]] | None = None
     per_op: Mapping[str, frozenset[tuple[int, int]]] = field(default_factory=dict)
+    add_requires_equal: bool = False
 
     def __post_init__(self) -> None:
         for name, widths in (("activation_widths", self.activation_widths), ("weight_widths", self.weight_widths)):

@@ -7,9 +7,10 @@ Its attributes are the truth about bits; the `QuantType` of its result is derive
 | bits | INT, or INTS along `axis` | chosen width, 0 = pruned channel |
 | signed, narrow | INT | codes as in `qir.types.code_range` |
 | scheme | STRING, or STRINGS `width=name` | quantizing scheme, one for all widths or one a width |
-| axis | INT, absent = per tensor | channel axis |
+| axis | INT, absent = per tensor | channel axis, or with `block` the axis along which blocks lie |
+| block | INT, absent = no blocks | elements along `axis` that share a range (ONNX's `block_size`) |
 | widths | INTS, ascending | candidate widths |
-| ranges | TENSOR float32 [widths, channels or 1, 2] | (low, high) a candidate width; absent before calibration |
+| ranges | TENSOR float32 [widths, channels, blocks or 1, 2] | (low, high) a width; absent before calibration |
 | levels_N | TENSOR float32 [channels or 1, codes] | levels at N bits, for schemes that store them (k-means, residual) |
 | stale | INT | 1 when the quantized weight changed after calibration |
 """
@@ -42,6 +43,7 @@ def make_fake_quant(
     narrow: bool = False,
     scheme: str = "uniform",
     axis: int | None = None,
+    block: int | None = None,
 ) -> Node:
     """A fake-quant node on `value`, not yet inserted and not yet calibrated."""
     attributes: dict[str, object] = {
@@ -53,6 +55,8 @@ def make_fake_quant(
     }
     if axis is not None:
         attributes["axis"] = axis
+    if block is not None:
+        attributes["block"] = block
     return Node(FAKE_QUANT, (value,), (name + ".quantized",), domain=QIR_DOMAIN, name=name, attributes=attributes)
 
 
@@ -127,6 +131,7 @@ def result_type(node: Node) -> Type:
         narrow=bool(node.attribute("narrow", 0)),
         scheme=scheme,
         axis=node.attribute("axis"),
+        block=node.attribute("block"),
         low=low,
         high=high,
     )

@@ -33,6 +33,21 @@ class Operands:
     weight_axis: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class FloatKernel:
+    """What can be put on grids around a node that computes in float: weights are stored as codes and read back.
+
+    Attributes:
+        weights: operands that hold weights → their names in quantizers and the axis of their output channels.
+        data: operands that are activations → their names in quantizers.
+        products: (data operand, weight operand) that are multiplied with each other.
+    """
+
+    weights: Mapping[int, tuple[str, int | None]]
+    data: Mapping[int, str]
+    products: tuple[tuple[int, int], ...]
+
+
 def _never(_: Node) -> None:
     return None
 
@@ -50,6 +65,7 @@ class OpDef:
         domain: operator domain, "" is ONNX's own.
         since_version: first version of the operator set that defines the op this way.
         operands: node → where a quantizable node's operands are, None = never quantized.
+        kernel: node → what is quantized around a node that computes in float (LSTM, embeddings), None = nothing.
         trained: indices of the operands that training changes when they are constants.
         keeps: node → index of the operand whose grid result 0 always keeps, or None.
         flow: for ops that keep a grid under conditions; by default the grid of `keeps` passes when it has one scale.
@@ -73,6 +89,7 @@ class OpDef:
     domain: str = ""
     since_version: int = 1
     operands: Callable[[Node], Operands | None] = _never
+    kernel: Callable[[Node], FloatKernel | None] = _never
     trained: tuple[int, ...] = ()
     keeps: Callable[[Node], int | None] = _never
     flow: Flow | None = None
@@ -95,6 +112,10 @@ class OpDef:
     def quantizable(self, node: Node) -> Operands | None:
         """The operands to quantize, None when the op is never quantized."""
         return self.operands(node)
+
+    def float_kernel(self, node: Node) -> FloatKernel | None:
+        """What is put on grids around a node that computes in float, None when nothing is."""
+        return self.kernel(node)
 
     def grid_operand(self, node: Node) -> int | None:
         """Index of the operand whose grid the result keeps whatever the grid is, or None."""

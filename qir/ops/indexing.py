@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from qir.ops.definition import OpDef, first
+from qir.graph import Node
+from qir.ops.definition import FloatKernel, OpDef, first, tensor_of
 from qir.ops.example import booleans, example, given, integers, normal
+
+
+def _embedding(node: Node) -> FloatKernel | None:
+    """Rows of a matrix of real numbers, picked by computed indices; they stay on the matrix's one grid."""
+    table = tensor_of(node.input(0))
+    indices = node.input(1)
+    if table is None or table.rank != 2 or not table.dtype.is_float or node.attribute("axis", 0) != 0:
+        return None
+    return None if indices is None or indices.is_constant else FloatKernel({0: ("weight", None)}, {}, ())
+
+
+def _picked(node: Node) -> int | None:
+    """Whole tensors keep their grid; where rows or blocks have grids of their own, what is picked lies on many."""
+    source = node.input(0)
+    quantizer = None if source is None else source.producer
+    own = quantizer is not None and quantizer.is_fake_quant and quantizer.attribute("axis") is not None
+    return None if own else 0
+
 
 OPS = (
     OpDef(
         "Gather",
+        kernel=_embedding,
         trained=(0,),
-        keeps=first,
+        keeps=_picked,
         is_movement=True,
         examples=(
             example(normal(4, 5), integers(-4, 4, 2, 3)),

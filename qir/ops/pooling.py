@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from qir.graph import Node
 from qir.ops.definition import OpDef, first
 from qir.ops.example import example, given, normal
+
+
+def _nearest(node: Node) -> int | None:
+    """Every pixel is one of the operand's, unless pixels outside the image get a value of their own."""
+    outside = node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
+    return 0 if node.attribute("mode", "nearest") == "nearest" and not outside else None
+
 
 OPS = (
     OpDef(
@@ -50,11 +58,13 @@ OPS = (
     OpDef(
         "Resize",
         since_version=10,
+        keeps=_nearest,
         examples=(example(normal(1, 2, 3, 4), given([1, 1, 2, 2], "float32"), mode="nearest", opset=10),),
     ),
     OpDef(
         "Resize",
         since_version=11,
+        keeps=_nearest,
         examples=(
             example(
                 normal(1, 2, 3, 4),
@@ -96,6 +106,7 @@ OPS = (
     ),
     OpDef(
         "Upsample",
+        keeps=_nearest,
         examples=(example(normal(1, 2, 3, 4), given([1, 1, 2, 3], "float32"), mode="nearest", opset=9),),
     ),
     OpDef(

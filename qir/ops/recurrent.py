@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qir.graph import Node
-from qir.ops.definition import OpDef, sizes_of
+from qir.ops.definition import FloatKernel, OpDef, sizes_of
 from qir.ops.example import Example, example, given, normal
 from qir.ops.layer_shape import LayerShape
 
@@ -14,6 +14,15 @@ def _shape(node: Node, batch: int | None) -> LayerShape | None:
     if data is None or weight is None or recurrence is None:
         return None
     return LayerShape(weight[2] + recurrence[2], weight[1], data[0] * data[1], copies=weight[0])
+
+
+def _kernel(node: Node) -> FloatKernel:
+    """W meets the input, R the state: the first one where it is given, else what follows from the input."""
+    names = {0: "input", 5: "state", 6: "cell"}
+    data = {
+        index: names[index] for index in names if node.input(index) is not None and (index != 6 or node.op == "LSTM")
+    }
+    return FloatKernel({1: ("weight", 1), 2: ("recurrence", 1)}, data, ((0, 1), (5 if 5 in data else 0, 2)))
 
 
 def _examples(gates: int, cell: bool) -> tuple[Example, ...]:
@@ -62,9 +71,12 @@ def _examples(gates: int, cell: bool) -> tuple[Example, ...]:
 
 
 OPS = (
-    OpDef("LSTM", shape=_shape, is_expensive=True, trained=(1, 2, 3, 7), examples=_examples(4, cell=True)),
+    OpDef(
+        "LSTM", kernel=_kernel, shape=_shape, is_expensive=True, trained=(1, 2, 3, 7), examples=_examples(4, cell=True)
+    ),
     OpDef(
         "GRU",
+        kernel=_kernel,
         shape=_shape,
         is_expensive=True,
         trained=(1, 2, 3, 7),
@@ -82,5 +94,7 @@ OPS = (
             ),
         ),
     ),
-    OpDef("RNN", shape=_shape, is_expensive=True, trained=(1, 2, 3, 7), examples=_examples(1, cell=False)),
+    OpDef(
+        "RNN", kernel=_kernel, shape=_shape, is_expensive=True, trained=(1, 2, 3, 7), examples=_examples(1, cell=False)
+    ),
 )
