@@ -26,15 +26,22 @@ def opt(
     source: Annotated[Path, typer.Argument(help="ONNX file, or text form (.qir).", show_default=False)],
     passes: Annotated[str, typer.Option("--passes", "-p", help="Pipeline, `pass,pass{option=1}`.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help=".onnx or .qir; without it, text.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz.")] = None,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Shipped target or JSON file.")] = None,
 ) -> None:
-    """Run passes on a network and write it; without `-o` its text goes to standard output, long constants as hashes."""
+    """Run passes on a network and write it; without `-o` its text goes to standard output, long constants as hashes.
+
+    qir opt model.onnx -d calibration.npy -p "fold-batchnorm,insert-fake-quant,calibrate,adaround" -o model.qir
+    """
     import qir
-    from qir.passes import PassManager, parse_pipeline
+    from qir.backends import load_target
+    from qir.passes import PassContext, PassManager, parse_pipeline
 
     module = read(source)
     qir.verify(module)
     if passes:
-        PassManager(parse_pipeline(passes)).run(module)
+        hardware = None if target is None else load_target(target)
+        PassManager(parse_pipeline(passes)).run(module, PassContext(target=hardware, calibration_data=data))
     if output is None:
         typer.echo(qir.print_module(module, constants="hash"), nl=False)
     elif output.suffix == TEXT_SUFFIX:

@@ -27,6 +27,7 @@ def quantize(
     ] = "mse",
     profile: Annotated[str, typer.Option(help="Export profile.")] = "qcdq",
     correct: Annotated[bool, typer.Option(help="Channel-wise affine correction, folded into the file.")] = True,
+    adaround: Annotated[bool, typer.Option(help="Learned rounding of weights (AdaRound), without labels.")] = False,
 ) -> None:
     """Quantize a network without labels: exact choice of bits under the budgets, from the divergence of the outputs.
 
@@ -47,6 +48,7 @@ def quantize(
         method=method,
         profile=profile,
         correct=correct,
+        adaround=adaround,
     )
     if done.result is not None:
         CONSOLE.print(f"bits: {done.result.policy}; certificate: {done.result.certificate}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
+from qir.passes.adaround import AdaRound
 from qir.passes.calibration_data import batches
 from qir.passes.correct import CorrectChannels
 from qir.passes.exporting import ExportReport, export
-from qir.passes.manager import PassContext, PassManager
+from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.policies import apply_policy
 from qir.search.preparation import load_network, prepare
 from qir.search.problem import Budget
@@ -42,6 +43,7 @@ def quantize(
     method: str = "mse",
     profile: str = "qcdq",
     correct: bool = True,
+    adaround: bool = False,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
@@ -58,6 +60,7 @@ def quantize(
         method: calibration method of activations.
         profile: export profile.
         correct: fold the channel-wise affine correction into the file.
+        adaround: learn how weights are rounded (AdaRound), in place of nearest rounding.
 
     Raises:
         QirError: bad input of any kind, or no policy meets a budget (the message says the smallest reachable).
@@ -72,8 +75,8 @@ def quantize(
         parsed = {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budgets.items()}
         result = _choose(module, hardware, constraints, data, parsed)
         apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
-    if correct:
-        PassManager([CorrectChannels()]).run(module, PassContext(target=hardware, calibration_data=data))
+    last: list[Pass] = [*([AdaRound()] if adaround else []), *([CorrectChannels()] if correct else [])]
+    PassManager(last).run(module, PassContext(target=hardware, calibration_data=data))
     written = export(
         module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"}
     )
