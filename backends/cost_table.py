@@ -13,7 +13,7 @@ import numpy.typing as npt
 from qir.backends.cost_models.cost import Cost, combined
 from qir.backends.cost_models.validation import nearest
 from qir.errors import TargetError
-from qir.policy import Bits
+from qir.policy import Bits, Policy
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.integer[Any]]
@@ -185,19 +185,24 @@ class CostTable:
         first, second = ((0 if name is None else self._code(name, policy)) for name in (row.activation, row.weight))
         return first, second
 
-    def cost(self, policies: Sequence[Mapping[str, Bits]], metric: str = "cycles", *, unknown: str = "raise") -> Floats:
+    def cost(
+        self, policies: Sequence[Mapping[str, Bits]] | Codes, metric: str = "cycles", *, unknown: str = "raise"
+    ) -> Floats:
         """The metric's total of every policy: float64 [policies]; +inf where a pair is illegal.
 
-        Widths along channels cost in proportion to the number of channels that have each width.
+        Widths along channels cost in proportion to the number of channels that have each width. Millions of policies a
+        second are looked up as an array of codes; reading each policy's map limits the other form.
 
         Args:
-            policies: bits by name of quantizer.
+            policies: bits by name of quantizer, or codes as `codes` gives them.
             metric: `cycles`, `energy_pj`, `total_bytes` or `bit_operations`.
             unknown: `raise`, or `ignore` to leave out nodes of unknown cost.
 
         Raises:
             TargetError: a node's cost is unknown, a quantizer is missing, or a width is no candidate.
         """
+        if isinstance(policies, np.ndarray):
+            return self.cost_codes(policies, metric, unknown=unknown)
         if any(isinstance(bits, tuple) for policy in policies for bits in policy.values()):
             self._refuse_unknown(unknown)
             return np.array([sum(self._shared(row, policy, metric) for row in self.terms) for policy in policies])
@@ -209,11 +214,17 @@ class CostTable:
         Raises:
             TargetError: a quantizer is missing or unknown, or a width is no candidate.
         """
+        indices = [(name, {width: index for index, width in enumerate(widths)}) for name, widths in self.widths.items()]
+        rows = []
         for policy in policies:
-            for name in policy:
-                if name not in self.columns:
-                    raise TargetError(f"policy: the table has no quantizer {name!r}: {nearest(name, self.widths)}")
-        rows = [[self._code(name, policy) for name in self.widths] for policy in policies]
+            bits = dict(policy.entries) if isinstance(policy, Policy) else policy
+            if not bits.keys() <= self.widths.keys():
+                name = next(name for name in bits if name not in self.widths)
+                raise TargetError(f"policy: the table has no quantizer {name!r}: {nearest(name, self.widths)}")
+            try:
+                rows.append([index[bits[name]] for name, index in indices])  # type: ignore[index]
+            except (KeyError, TypeError):
+                rows.append([self._code(name, bits) for name in self.widths])
         return np.array(rows, np.int8).reshape(len(policies), len(self.widths))
 
     def cost_codes(self, codes: Codes, metric: str = "cycles", *, unknown: str = "raise") -> Floats:
@@ -221,6 +232,15 @@ class CostTable:
         self._refuse_unknown(unknown)
         if metric not in METRICS:
             raise TargetError(f"cost table: metric {metric!r}: {nearest(metric, METRICS)}")
+        lengths = np.array([len(widths) for widths in self.widths.values()], np.int64)
+        if codes.ndim != 2 or codes.shape[1] != len(lengths) or codes.dtype.kind not in "iu":
+            raise TargetError(
+                f"cost table: codes {codes.dtype} {codes.shape}; expected integers [policies, {len(lengths)}]"
+            )
+        if codes.size and (codes.min() < 0 or (codes.max(axis=0) >= lengths).any()):
+            column = int(np.argmax((codes.min(axis=0) < 0) | (codes.max(axis=0) >= lengths)))
+            name = list(self.widths)[column]
+            raise TargetError(f"cost table: a code of quantizer {name!r} is outside 0 to {lengths[column] - 1}")
         lookup = self._compiled.get(metric)
         if lookup is None:
             lookup = self._compiled[metric] = _Lookup(self, metric)

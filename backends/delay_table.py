@@ -6,20 +6,25 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import nearest
 from qir.backends.cost_table import CostTable
 from qir.errors import TargetError
 
 HAQ_WIDTHS = tuple(range(1, 9))
 COLUMNS = ("layer", "weight_bits", "activation_bits", "delay")
+SHAPE_COLUMNS = ("in_channels", "out_channels", "height", "width", "kernel", "stride", "padding", "groups", "batch")
+"""Columns of a CSV that also says what was measured; pairs are written `3x3`, padding `top x left x bottom x right`."""
+
+_PAIRS = ("kernel", "stride", "padding")
 FORMAT = "qir.delay-table"
 
 
@@ -30,10 +35,13 @@ class DelayTable:
     Attributes:
         delays: layer → (weight bits, activation bits) → delay, in the unit of the file.
         named: False when the layers have only an order; their names are then "0", "1", …
+        shapes: layer → its shape, for those that are known; kept in CSV only. A layer of height, width and kernel 1
+            is a matrix product.
     """
 
     delays: Mapping[str, Mapping[tuple[int, int], float]]
     named: bool = True
+    shapes: Mapping[str, ConvShape] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for layer, cells in self.delays.items():
@@ -42,6 +50,19 @@ class DelayTable:
                     raise TargetError(
                         f"delay table: layer {layer!r} at {pair}: {delay}; expected a finite number, not negative"
                     )
+
+    def renamed(self, names: Sequence[str]) -> DelayTable:
+        """The same delays for a network's layers: names in order, for a table whose layers have only an order.
+
+        Raises:
+            TargetError: another number of layers.
+        """
+        if len(names) != len(self.delays):
+            raise TargetError(
+                f"delay table: {len(self.delays)} layers for {len(names)} names ({', '.join(names[:3])}, ...): "
+                "leave out the layers that the table does not hold (--without)"
+            )
+        return replace(self, delays=dict(zip(names, self.delays.values(), strict=True)), named=True)
 
     @property
     def layers(self) -> list[str]:
@@ -82,9 +103,10 @@ class DelayTable:
     def _csv(self) -> bytes:
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(COLUMNS)
+        lines.writerow(COLUMNS + (SHAPE_COLUMNS if self.shapes else ()))
         for layer, cells in self.delays.items():
-            lines.writerows((layer, w, a, repr(delay)) for (w, a), delay in sorted(cells.items()))
+            tail = _shape_cells(self.shapes.get(layer)) if self.shapes else ()
+            lines.writerows((layer, w, a, repr(delay), *tail) for (w, a), delay in sorted(cells.items()))
         return text.getvalue().encode()
 
     def _json(self) -> bytes:
@@ -130,6 +152,7 @@ def read_delay_table(path: str | Path) -> DelayTable:
 
 def _read_csv(file: Path) -> DelayTable:
     found: dict[str, dict[tuple[int, int], float]] = {}
+    shapes: dict[str, ConvShape] = {}
     with file.open(newline="", encoding="utf-8") as lines:
         reader = csv.DictReader(lines)
         for column in COLUMNS:
@@ -145,7 +168,34 @@ def _read_csv(file: Path) -> DelayTable:
                     f"delay table {file}: line {reader.line_num}: {line['layer']!r} at {pair} is there twice"
                 )
             cells[pair] = float(line["delay"])
-    return DelayTable(found)
+            if line.get("in_channels"):
+                shapes[line["layer"]] = _shape(line, f"delay table {file}: line {reader.line_num}")
+    return DelayTable(found, shapes=shapes)
+
+
+def _shape_cells(shape: ConvShape | None) -> tuple[object, ...]:
+    if shape is None:
+        return ("",) * len(SHAPE_COLUMNS)
+    values = ((name, getattr(shape, name)) for name in SHAPE_COLUMNS)
+    return tuple("x".join(map(str, value)) if name in _PAIRS else value for name, value in values)
+
+
+def _shape(line: Mapping[str, str], where: str) -> ConvShape:
+    """The shape in a line of CSV.
+
+    Raises:
+        TargetError: a column is missing, or the shape is impossible; names the line.
+    """
+    for column in SHAPE_COLUMNS:
+        if not line.get(column):
+            raise TargetError(f"{where}: no column {column!r}; a shape has {', '.join(SHAPE_COLUMNS)}")
+    try:
+        numbers = {name: int(line[name]) for name in SHAPE_COLUMNS if name not in _PAIRS}
+        pairs = {name: tuple(int(size) for size in line[name].split("x")) for name in _PAIRS}
+        product = (numbers["height"], numbers["width"], pairs["kernel"]) == (1, 1, (1, 1))
+        return ConvShape(**numbers, **pairs, fully_connected=product)  # type: ignore[arg-type]
+    except (ValueError, TargetError) as error:
+        raise TargetError(f"{where}: {error}; expected whole numbers, kernel as 3x3") from error
 
 
 def _read_json(file: Path) -> DelayTable:
@@ -189,7 +239,7 @@ def delays_of(table: CostTable) -> DelayTable:
     return DelayTable(found)
 
 
-def read_hawq_latencies(path: str | Path, names: list[str] | None = None) -> DelayTable:
+def read_hawq_latencies(path: str | Path, names: Sequence[str] | None = None) -> DelayTable:
     """The latencies that HAWQ-V3 published for a GPU, from a JSON file with `latency_int4` and `latency_int8` (ms).
 
     Args:
@@ -206,10 +256,22 @@ def read_hawq_latencies(path: str | Path, names: list[str] | None = None) -> Del
         raise TargetError(
             f"latencies {path}: cannot be read: {error}; expected latency_int4 and latency_int8"
         ) from error
-    labels = names or [str(index) for index in range(len(four))]
-    if not len(four) == len(eight) == len(labels):
-        raise TargetError(f"latencies {path}: {len(four)} and {len(eight)} numbers for {len(labels)} layers")
+    if len(four) != len(eight):
+        raise TargetError(f"latencies {path}: {len(four)} and {len(eight)} numbers; expected one a layer in both")
     cells: dict[str, Mapping[tuple[int, int], float]] = {
-        name: {(4, 4): low, (8, 8): high} for name, low, high in zip(labels, four, eight, strict=True)
+        str(index): {(4, 4): low, (8, 8): high} for index, (low, high) in enumerate(zip(four, eight, strict=True))
     }
-    return DelayTable(cells, named=names is not None)
+    table = DelayTable(cells, named=False)
+    return table if names is None else table.renamed(names)
+
+
+def import_delays(path: str | Path) -> DelayTable:
+    """A delay table in any layout that is known: CSV, JSON, HAQ's .npy, HAWQ-V3's JSON.
+
+    Raises:
+        TargetError: the file has none of them.
+    """
+    file = Path(path)
+    if file.suffix == ".json" and file.exists() and '"latency_int4"' in file.read_text(encoding="utf-8"):
+        return read_hawq_latencies(file)
+    return read_delay_table(file)

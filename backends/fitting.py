@@ -5,22 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import nearest
-from qir.backends.delay_table import DelayTable, delays_of, read_delay_table
-from qir.backends.layer_shapes import label, layer_shape
+from qir.backends.delay_table import SHAPE_COLUMNS, DelayTable, read_delay_table
+from qir.backends.layer_shapes import shapes_of
 from qir.backends.target import Target
 from qir.errors import TargetError
 from qir.module import Module
-from qir.ops import op_of
 
 Floats = npt.NDArray[np.float64]
+Ratios = dict[tuple[str, int, int], float]
 BANDWIDTH = "bits_per_cycle"
 """Name of the outermost memory's bandwidth among the free parameters."""
+
+_DEFAULTS = (BANDWIDTH, "efficiency", "launch_cycles")
+_ITERATIONS = 60
+"""Steps of the search for each free parameter."""
+
+
+class Residual(NamedTuple):
+    """How far the fitted model is from the measurements of one class of layers.
+
+    Attributes:
+        entries: measurements.
+        median: of the relative errors.
+        largest: of the relative errors.
+    """
+
+    entries: int
+    median: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -31,67 +50,87 @@ class FitResult:
         target: the target with the fitted parameters.
         parameters: their values.
         scale: measured unit per cycle.
-        residuals: layer class → (entries, median relative error, largest relative error).
+        residuals: layer class (convolution, pointwise, depthwise, fully connected) → its errors.
     """
 
     target: Target
     parameters: Mapping[str, float]
     scale: float
-    residuals: Mapping[str, tuple[int, float, float]]
+    residuals: Mapping[str, Residual]
 
 
 def fit(
-    target: Target, measurements: str | Path | DelayTable, module: Module, *, parameters: Sequence[str] | None = None
+    target: Target,
+    measurements: str | Path | DelayTable,
+    module: Module | None = None,
+    *,
+    parameters: Sequence[str] | None = None,
 ) -> FitResult:
-    """Fit free parameters, and the time of a cycle, to measured delays; the sum of absolute log errors is minimised.
+    """Fit free parameters, and the time of a cycle, to measured delays; the mean absolute log error is minimised.
 
     Args:
         target: where the fit starts.
-        measurements: delay table, or its file, with the layers of `module`.
-        module: the network that was measured.
+        measurements: delay table, or its file. `qir cost MODEL --measure FILE.csv` writes one.
+        module: the network that was measured; not needed where the table holds its layers' shapes.
         parameters: names of positive numbers among the model's parameters, or `bits_per_cycle` of the outermost
             memory; by default the bandwidth and the model's `efficiency` and `launch_cycles`, where it has them.
 
     Raises:
-        TargetError: a parameter or layer is unknown, or nothing was measured at the target's widths.
+        TargetError: a parameter or layer is unknown, a shape is missing, or nothing was measured at the target's
+            widths.
     """
     from scipy.optimize import minimize
 
     table = measurements if isinstance(measurements, DelayTable) else read_delay_table(measurements)
-    fields = target.cost_model().parameters.model_dump()
-    numbers = {
-        name: float(value)
-        for name, value in fields.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    numbers[BANDWIDTH] = target.outermost_memory.bits_per_cycle
-    free = (
-        [name for name in (BANDWIDTH, "efficiency", "launch_cycles") if name in numbers]
-        if parameters is None
-        else list(parameters)
-    )
+    numbers = _numbers(target)
+    free = [name for name in _DEFAULTS if name in numbers] if parameters is None else list(parameters)
     for name in free:
         if name not in numbers:
             raise TargetError(f"fit: target {target.name!r} has no number {name!r}: {nearest(name, numbers)}")
-    start = np.log(np.maximum([numbers[name] for name in free], 1.0 if free == ["launch_cycles"] else 1e-3))
-    first = _errors(target, module, table)
-    if not first:
+    layers = _layers(table, module)
+    if not _ratios(target, layers, table):
         raise TargetError(f"fit: no measurement at the widths of target {target.name!r}")
 
     def loss(logs: Floats) -> float:
         try:
-            ratios = _errors(_with(target, dict(zip(free, np.exp(logs), strict=True))), module, table)
+            ratios = _ratios(_with(target, dict(zip(free, np.exp(logs), strict=True))), layers, table)
         except TargetError:
             return float("inf")
         logarithms = np.log(list(ratios.values()))
         return float(np.abs(logarithms - np.median(logarithms)).mean())
 
-    found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 60 * max(len(free), 1), "xatol": 1e-3})
+    start = np.log([max(numbers[name], 1.0 if name == "launch_cycles" else 1e-3) for name in free])
+    found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": _ITERATIONS * len(free), "xatol": 1e-3})
     fitted = dict(zip(free, np.exp(found.x).tolist(), strict=True))
     best = _with(target, fitted)
-    ratios = _errors(best, module, table)
+    ratios = _ratios(best, layers, table)
     scale = float(np.exp(np.median(np.log(list(ratios.values())))))
-    return FitResult(best, fitted, scale, _residuals(module, ratios, scale))
+    return FitResult(best, fitted, scale, _residuals(layers, ratios, scale))
+
+
+def _numbers(target: Target) -> dict[str, float]:
+    """The numbers of a target that can be fitted."""
+    fields = target.cost_model().parameters.model_dump()
+    found = {
+        name: float(value)
+        for name, value in fields.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    return found | {BANDWIDTH: target.outermost_memory.bits_per_cycle}
+
+
+def _layers(table: DelayTable, module: Module | None) -> dict[str, tuple[ConvShape, int]]:
+    """Shape and copies of every measured layer."""
+    known = {name: (shape, 1) for name, shape in table.shapes.items()} if module is None else shapes_of(module)
+    for name in table.delays:
+        if name not in known and module is None:
+            raise TargetError(
+                f"fit: the shape of layer {name!r} is not known: give the network, or the columns "
+                f"{', '.join(SHAPE_COLUMNS)}"
+            )
+        if name not in known:
+            raise TargetError(f"fit: the network has no layer {name!r}: {nearest(name, known)}")
+    return {name: known[name] for name in table.delays}
 
 
 def _with(target: Target, values: Mapping[str, float]) -> Target:
@@ -110,35 +149,29 @@ def _with(target: Target, values: Mapping[str, float]) -> Target:
     return changed
 
 
-def _errors(target: Target, module: Module, measured: DelayTable) -> dict[tuple[str, int, int], float]:
-    """(layer, weight bits, activation bits) → measured delay / modelled cycles."""
-    modelled = delays_of(target.cost_model().table(module))
+def _ratios(target: Target, layers: Mapping[str, tuple[ConvShape, int]], measured: DelayTable) -> Ratios:
+    """(layer, weight bits, activation bits) → measured delay / modelled cycles, at the target's legal pairs."""
+    model, rules = target.cost_model(), target.operand_rules()
     found = {}
-    for layer, cells in measured.delays.items():
-        if layer not in modelled.delays:
-            raise TargetError(f"fit: the network has no layer {layer!r}: {nearest(layer, modelled.delays)}")
-        for pair, delay in cells.items():
-            cycles = modelled.delays[layer].get(pair)
-            if cycles and delay > 0:
-                found[(layer, *pair)] = delay / cycles
+    for name, cells in measured.delays.items():
+        shape, copies = layers[name]
+        for (weight_bits, activation_bits), delay in cells.items():
+            if delay > 0 and rules.allows(activation_bits, weight_bits):
+                cycles = copies * model.named_cost(name, shape, weight_bits, activation_bits).cycles
+                found[name, weight_bits, activation_bits] = delay / cycles
     return found
 
 
-def _residuals(
-    module: Module, ratios: Mapping[tuple[str, int, int], float], scale: float
-) -> dict[str, tuple[int, float, float]]:
-    classes = {label(node): _class(node) for node in module.graph if op_of(node).quantizable(node) is not None}
+def _residuals(layers: Mapping[str, tuple[ConvShape, int]], ratios: Ratios, scale: float) -> dict[str, Residual]:
     errors: dict[str, list[float]] = {}
     for (layer, _, _), ratio in ratios.items():
-        errors.setdefault(classes.get(layer, "other"), []).append(abs(scale / ratio - 1))
-    return {name: (len(values), float(np.median(values)), max(values)) for name, values in sorted(errors.items())}
+        errors.setdefault(_class(layers[layer][0]), []).append(abs(scale / ratio - 1))
+    return {
+        name: Residual(len(values), float(np.median(values)), max(values)) for name, values in sorted(errors.items())
+    }
 
 
-def _class(node: Any) -> str:
-    found = layer_shape(node)
-    if found is None:
-        return "other"
-    shape = found[0]
+def _class(shape: ConvShape) -> str:
     if shape.fully_connected:
         return "fully connected"
     if shape.depthwise:

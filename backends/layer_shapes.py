@@ -6,6 +6,7 @@ from math import prod
 
 from qir.backends.cost_models.shape import ConvShape
 from qir.graph import Node, Value
+from qir.module import Module
 from qir.ops import LayerShape, op_of
 from qir.tracing import quantizer_of
 from qir.types import TensorType
@@ -38,7 +39,11 @@ def elements_of(value: Value | None, batch: int = 1) -> int | None:
 
 
 def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
-    """The layer that a node computes and how many copies of it; None when it is unknown or has over two dimensions."""
+    """The layer that a node computes and how many copies of it; None when it is unknown.
+
+    A convolution over three dimensions is one over two for each slice of its result, with as many more input channels
+    as the kernel is deep: its products and weights are exact, its input counts once for every slice that reads it.
+    """
     found = op_of(node).layer_shape(node, batch=batch)
     if found is None:
         return None
@@ -47,27 +52,33 @@ def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
             found.in_channels, found.out_channels, 1, 1, batch=found.batch, groups=found.groups, fully_connected=True
         )
         return shape, found.copies
-    if len(found.spatial) > 2:
+    if len(found.spatial) > 3:
         return None
     return (_transposed(found) if found.transposed else _conv(found)), found.copies
 
 
+def shapes_of(module: Module, batch: int = 1) -> dict[str, tuple[ConvShape, int]]:
+    """Layers of multiply-accumulates whose shapes are known, by name: shape and copies."""
+    shapes = {layer_name(node): layer_shape(node, batch) for node in module.graph if op_of(node).is_expensive}
+    return {name: found for name, found in shapes.items() if found is not None}
+
+
 def _conv(found: LayerShape) -> ConvShape:
-    """A convolution over one dimension is one over rows of height 1."""
-    flat = len(found.spatial) == 1
+    """A convolution as one over two dimensions: one over rows of height 1, or slice by slice."""
     half = len(found.pads) // 2
-    begins, ends = found.pads[:half], found.pads[half:]
+    begins, ends = _plane(found.pads[:half], 0), _plane(found.pads[half:], 0)
     height, width = _plane(found.spatial, 1)
+    deep = len(found.spatial) == 3
     return ConvShape(
-        found.in_channels,
+        found.in_channels * (found.kernel[0] if deep else 1),
         found.out_channels,
         height,
         width,
         _plane(found.kernel, 1),
         _plane(found.stride, 1),
-        (0, begins[0], 0, ends[0]) if flat else (begins[0], begins[1], ends[0], ends[1]),
+        (*begins, *ends),
         found.groups,
-        found.batch,
+        found.batch * (found.output_spatial[0] if deep else 1),
         dilation=_plane(found.dilation, 1),
     )
 
@@ -76,8 +87,10 @@ def _transposed(found: LayerShape) -> ConvShape:
     """Every input pixel is multiplied by all taps: a pointwise layer with as many outputs as filters x taps."""
     height, width = _plane(found.spatial, 1)
     outputs = found.out_channels * prod(found.kernel)
-    return ConvShape(found.in_channels, outputs, height, width, groups=found.groups, batch=found.batch)
+    images = found.batch * prod(found.spatial[:-2])
+    return ConvShape(found.in_channels, outputs, height, width, groups=found.groups, batch=images)
 
 
 def _plane(sizes: tuple[int, ...], filler: int) -> tuple[int, int]:
-    return (filler, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+    """The last two dimensions; a filler where there is one."""
+    return (filler, sizes[0]) if len(sizes) == 1 else (sizes[-2], sizes[-1])

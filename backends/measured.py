@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.backends.delay_table import DelayTable
-from qir.backends.layer_shapes import label
+from qir.backends.layer_shapes import label, shapes_of
 from qir.backends.onnxruntime_session import OrtSession
+from qir.backends.target import load_target
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
@@ -24,8 +25,8 @@ from qir.types import DType, TensorType
 FLOAT = (32, 32)
 INTEGER = (8, 8)
 _KINDS = {FLOAT: "float32", INTEGER: "int8"}
-FUSED = ("Relu", "Clip", "BatchNormalization")
-"""Ops that ONNX Runtime folds into the convolution before them."""
+TARGET = "cpu-onnxruntime"
+"""The target whose file says what ONNX Runtime folds into the layer before."""
 REPEATS = 15
 WINDOW_SECONDS = 2e-3
 """Runs of one layer are repeated until a window this long is filled; a window's mean is one sample."""
@@ -71,7 +72,8 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
         for (name, widths), timing in timings.items()
     ]
     cells = {name: {widths: timings[name, widths].microseconds for widths in (INTEGER, FLOAT)} for name in layers}
-    return DelayTable(cells), lines
+    shapes = {name: shape for name, (shape, copies) in shapes_of(module, batch).items() if copies == 1}
+    return DelayTable(cells, shapes=shapes), lines
 
 
 def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:
@@ -85,8 +87,9 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {("", FLOAT): lambda: whole.run(feeds)}
     empty = OrtSession(_empty())
     sessions["", INTEGER] = lambda: empty.run({"x": np.zeros((1, 1), np.float32)})
+    fused = frozenset(load_target(TARGET).fused_ops)
     for node in _computing(module):
-        if not _is_fused(node):
+        if not _is_fused(node, fused):
             sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
     timings = interleaved(sessions, repeats)
     overhead = timings.pop(("", INTEGER)).microseconds
@@ -118,13 +121,13 @@ def interleaved(
     return found
 
 
-def _is_fused(node: Node) -> bool:
-    """Whether only ops that fold lie between a convolution and this node."""
+def _is_fused(node: Node, fused: frozenset[str]) -> bool:
+    """Whether only ops that fold lie between a layer of multiply-accumulates and this node."""
     source = node.input(0)
     producer = None if source is None else source.producer
-    if node.op not in FUSED or producer is None:
+    if node.op not in fused or producer is None:
         return False
-    return producer.op == "Conv" or _is_fused(producer)
+    return op_of(producer).is_expensive or _is_fused(producer, fused)
 
 
 def _computing(module: Module) -> Sequence[Node]:

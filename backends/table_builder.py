@@ -145,7 +145,7 @@ class _Builder:
         return [layer_name(node) for node in self.module.graph if self._is_layer(node)]
 
     def _is_layer(self, node: Node) -> bool:
-        return op_of(node).quantizable(node) is not None and not all(map(self._is_constant, node.operands))
+        return op_of(node).is_expensive and not all(map(self._is_constant, node.operands))
 
     def _is_constant(self, value: Value) -> bool:
         """Whether a value is a constant or computed from constants only."""
@@ -168,9 +168,9 @@ class _Builder:
 
     def _terms(self, node: Node) -> list[CostRow]:
         facts = op_of(node)
-        if facts.quantizable(node) is not None:
+        if facts.is_expensive:
             return self._layer(node)
-        if not facts.is_known or facts.is_expensive or facts.has_subgraphs:
+        if not facts.is_known or facts.has_subgraphs:
             return [self._unknown(node)]
         return self._streams(node)
 
@@ -180,12 +180,12 @@ class _Builder:
         )
 
     def _layer(self, node: Node) -> list[CostRow]:
-        operands = op_of(node).quantizable(node)
-        found = layer_shape(node, self.batch)
-        if operands is None or found is None:
+        name, found = layer_name(node), layer_shape(node, self.batch)
+        if found is None or not self.model.knows(name):
             return [self._unknown(node)]
-        data, weight = (self.quantizers.of(node.input(index)) for index in (operands.data, operands.weight))
-        name = layer_name(node)
+        operands = op_of(node).quantizable(node)
+        indices = () if operands is None else (operands.data, operands.weight)
+        data, weight = [self.quantizers.of(node.input(index)) for index in indices] or (None, None)
         target, rules = self.model.target, self.model.target.operand_rules()
         widest = max(rules.legal_pairs(node.op))
         if data is None or weight is None:
@@ -216,16 +216,21 @@ class _Builder:
         return [CostRow(name, node.op, node.name, quantizer, None, widths, (0,), costs, part="result", step=self.count)]
 
     def _streams(self, node: Node) -> list[CostRow]:
-        """Element-wise, pooling and copying ops: what they read and write passes through the outermost memory."""
+        """Element-wise, pooling and copying ops: what they read and write passes through the outermost memory.
+
+        Copying ops read no more than they write: an embedding its rows, not the whole table.
+        """
         read = [(value, self.quantizers.of(value), "operand") for value in dict.fromkeys(node.operands)]
         written = [(value, self.quantizers.of_result(value), "result") for value in node.results if value.name]
         if all(_is_integer(value) for value in node.results):
             read = []
+        most = elements_of(node.results[0], self.batch) if op_of(node).is_movement else None
         rows = []
         for value, quantizer, part in (*read, *written):
             elements = elements_of(value, self.batch)
             if elements is None:
                 return [self._unknown(node)]
+            elements = elements if most is None or part == "result" else min(elements, most)
             widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
             costs = tuple((self.model.stream_cost(elements, bits),) for bits in widths)
             rows.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,15 @@ import typer
 from qir.errors import QirError, TargetError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from qir.backends.cost_table import CostTable
     from qir.backends.target import Target
     from qir.module import Module
     from qir.policy import Bits
 
 MAXIMUM_COLUMNS = 6
+REFEREES = ("vela",)
 
 
 def cost(
@@ -28,75 +32,168 @@ def cost(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images, where the first dimension is unknown.")] = 1,
     explain: Annotated[str | None, typer.Option("--explain", help="Layer to explain, or `all`.")] = None,
+    referee: Annotated[
+        str | None, typer.Option("--referee", help="Compiler to compare with: `vela` (extra `vela`).")
+    ] = None,
     export: Annotated[Path | None, typer.Option("--export", help="Delay table to write: .csv, .json or .npy.")] = None,
+    imported: Annotated[
+        Path | None,
+        typer.Option(
+            "--import", help="Delay table in any layout (.csv, .json, HAQ's .npy, HAWQ-V3's .json), for --export."
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Layer that the imported table leaves out; may be repeated.")
+    ] = None,
     measure: Annotated[Path | None, typer.Option("--measure", help="Time each layer, write this delay table.")] = None,
+    fit: Annotated[
+        Path | None, typer.Option("--fit", help="Delay table of your hardware to fit the target's parameters to.")
+    ] = None,
+    save_target: Annotated[Path | None, typer.Option("--save-target", help="Where to write the fitted target.")] = None,
     list_targets: Annotated[bool, typer.Option("--list", help="Show the shipped targets.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of target files.")] = False,
 ) -> None:
-    """Cycles, energy and bytes of every node of a network, and what bounds it."""
+    """Cycles, energy and bytes of every node of a network, and what bounds it.
+
+    qir cost model.onnx --target bismo-16x16x256 --explain all
+
+    qir cost model.onnx --target ethos-u55-128-like --referee vela
+
+    qir cost model.onnx --measure mine.csv; qir cost --target my-npu.json --fit mine.csv --save-target fitted.json
+
+    qir cost resnet18.onnx --import ILP.json --without conv1 --without fc --export nvidia-t4.csv
+    """
+    from rich.console import Console
+
+    console = Console()
     if list_targets:
-        _show_targets()
-        return
-    if schema:
+        from qir.cli.cost_report import print_targets
+
+        print_targets(console)
+    elif schema:
         from qir.backends.target import target_schema
 
         typer.echo(json.dumps(target_schema(), indent=2))
-        return
-    if model is None:
+    elif imported is not None:
+        _import(None if model is None else _load(model, shape), imported, without or [], export)
+    elif fit is not None:
+        _fit(console, None if model is None else _load(model, shape), target, fit, save_target)
+    elif model is None:
         raise QirError("qir cost: no model: give an ONNX file, or --list, or --schema")
-    _cost_model(model, target, policy, shape or [], batch, explain, export, measure)
+    elif measure is not None:
+        _measure(console, _load(model, shape), batch, measure)
+    else:
+        _Costing(_load(model, shape), target, policy, batch).show(console, explain, referee, export)
 
 
-def _cost_model(
-    path: Path,
-    name: str,
-    policy: Path | None,
-    shapes: list[str],
-    batch: int,
-    explained: str | None,
-    export: Path | None,
-    measure: Path | None,
-) -> None:
-    from rich.console import Console
-
+def _load(path: Path, shapes: list[str] | None) -> Module:
     import qir
-    from qir.backends.target import load_target
 
-    console = Console()
     module = qir.load(path)
-    _set_shapes(module, shapes)
-    if measure is not None:
-        from qir.backends.measured import measure_layers
+    _set_shapes(module, shapes or [])
+    return module
 
-        table_of_times, lines = measure_layers(module, batch=batch)
-        table_of_times.write(measure)
-        for line in lines:
-            console.print(line, markup=False, highlight=False)
-        return
-    found = load_target(name)
-    table = found.cost_model().table(module, found, batch=batch)
-    if export is not None:
+
+def _import(module: Module | None, source: Path, without: list[str], export: Path | None) -> None:
+    """Read a delay table, give its layers the network's names where they have none, write it."""
+    from qir.backends.cost_models.validation import nearest
+    from qir.backends.delay_table import import_delays
+    from qir.backends.layer_shapes import shapes_of
+
+    if export is None:
+        raise QirError("qir cost --import: nowhere to write: give --export table.csv (or .json, .npy)")
+    table = import_delays(source)
+    if module is not None and not table.named:
+        names = list(shapes_of(module))
+        for name in without:
+            if name not in names:
+                raise QirError(f"--without {name!r}: the network has no such layer: {nearest(name, names)}")
+        table = table.renamed([name for name in names if name not in without])
+    table.write(export)
+
+
+def _fit(console: Console, module: Module | None, name: str, file: Path, save: Path | None) -> None:
+    from qir.backends.fitting import fit
+    from qir.backends.target import load_target
+    from qir.cli.cost_report import print_fit
+
+    found = fit(load_target(name), file, module)
+    print_fit(console, found)
+    if save is not None:
+        found.target.save(save)
+
+
+def _measure(console: Console, module: Module, batch: int, file: Path) -> None:
+    from qir.backends.measured import measure_layers
+    from qir.cli.cost_report import print_lines
+
+    table, lines = measure_layers(module, batch=batch)
+    table.write(file)
+    print_lines(console, lines)
+
+
+@dataclass
+class _Costing:
+    """One network on one target."""
+
+    module: Module
+    name: str
+    policy: Path | None
+    batch: int
+
+    def show(self, console: Console, explained: str | None, referee: str | None, export: Path | None) -> None:
+        """Print the table, and what was asked for beside it."""
         from qir.backends.delay_table import delays_of
+        from qir.backends.target import load_target
+        from qir.cli.cost_report import explanations, print_lines, print_table
 
-        delays_of(table).write(export)
-    _print_table(table, found, _policies(table, found, module, policy))
-    for line in explanations(table, explained):
-        console.print(line, markup=False, highlight=False)
+        target = load_target(self.name)
+        if referee is not None:
+            self._referee(console, target, referee)
+            return
+        table = target.cost_model().table(self.module, target, batch=self.batch)
+        if export is not None:
+            delays_of(table).write(export)
+        print_table(console, table, target, self._policies(table, target))
+        if explained is not None:
+            print_lines(console, explanations(table, explained))
 
+    def _referee(self, console: Console, target: Target, name: str) -> None:
+        from qir.backends.cost_models.validation import nearest
+        from qir.backends.vela.referee import referee
+        from qir.cli.cost_report import print_referee
+        from qir.fake_quant import quantizers
+        from qir.passes import PassManager, parse_pipeline
 
-def _show_targets() -> None:
-    from rich.console import Console
-    from rich.table import Table
+        if name not in REFEREES:
+            raise QirError(f"--referee {name!r} is unknown: {nearest(name, REFEREES)}")
+        PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(self.module)
+        table = target.cost_model().table(self.module, target)
+        chosen = next(iter(self._policies(table, target).values()))
+        found = quantizers(self.module.graph)
+        for quantizer, bits in chosen.items() if self.policy is not None else ():
+            found[quantizer].set_attribute("bits", bits)
+        print_referee(console, target, referee(self.module, target, table, chosen))
 
-    from qir.backends.target import load_target, target_names
+    def _policies(self, table: CostTable, target: Target) -> dict[str, dict[str, Bits]]:
+        """The policies to show: the file's, else the widest pairs of the target, uniformly."""
+        if self.policy is None:
+            pairs = sorted(target.operand_rules().legal_pairs(), reverse=True)
+            uniform = [(a, w) for a, w in pairs if a == w or target.pairs is not None]
+            return {f"{a}/{w}": table.uniform(a, w) for a, w in uniform[:MAXIMUM_COLUMNS]}
+        from qir.fake_quant import policy_of
 
-    shown = Table("target", "weights", "activations", "cost model", "description")
-    for name in target_names():
-        found = load_target(name)
-        note = "Illustrative. " if found.illustrative else ""
-        widths = (found.weight_widths, found.activation_widths)
-        shown.add_row(name, *(",".join(map(str, w)) for w in widths), found.cost.kind, note + found.description)
-    Console().print(shown)
+        try:
+            given = json.loads(self.policy.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            message = f"policy {self.policy}: cannot be read: {error}; expected JSON with quantizer → bits"
+            raise QirError(message) from error
+        if not isinstance(given, dict):
+            raise TargetError(f"policy {self.policy}: found {type(given).__name__}; expected quantizer → bits")
+        base: dict[str, Bits] = dict(policy_of(self.module.graph))
+        bits = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        table.codes([{key: value for key, value in (base | bits).items() if isinstance(value, int)}])
+        return {"policy": base | bits}
 
 
 def _set_shapes(module: Module, shapes: list[str]) -> None:
@@ -123,85 +220,6 @@ def _set_shapes(module: Module, shapes: list[str]) -> None:
             inputs[name].type = TensorType(kind.element, dims)
     if shapes:
         infer_graph(module)
-
-
-def _policies(table: CostTable, target: Target, module: Module, file: Path | None) -> dict[str, dict[str, Bits]]:
-    """The policies to show: the file's, else the widest pairs of the target, uniformly."""
-    if file is not None:
-        from qir.fake_quant import policy_of
-
-        try:
-            given = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise QirError(f"policy {file}: cannot be read: {error}; expected JSON with quantizer → bits") from error
-        base: dict[str, Bits] = dict(policy_of(module.graph))
-        bits = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        table.codes([{key: value for key, value in (base | bits).items() if isinstance(value, int)}])
-        return {"policy": base | bits}
-    pairs = sorted(target.operand_rules().legal_pairs(), reverse=True)
-    uniform = [(a, w) for a, w in pairs if a == w or target.pairs is not None]
-    return {f"{a}/{w}": table.uniform(a, w) for a, w in uniform[:MAXIMUM_COLUMNS]}
-
-
-def _print_table(table: CostTable, target: Target, policies: dict[str, dict[str, Bits]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from qir.backends.table_reports import critical_path, model_bytes, peak_memory
-
-    console = Console()
-    note = " (illustrative)" if target.illustrative else ""
-    shown = Table(title=f"{target.name}{note}: cycles, activation/weight bits (what bounds the node)")
-    shown.add_column("node")
-    shown.add_column("op")
-    legal = {}
-    for name, bits in policies.items():
-        try:
-            legal[name] = table.rows(bits)
-        except TargetError as error:
-            console.print(f"{name}: {error}", markup=False, highlight=False)
-    for name in legal:
-        shown.add_column(name, justify="right")
-    for cells in zip(*legal.values(), strict=True):
-        shown.add_row(cells[0].node, cells[0].op, *(f"{cell.cycles:,.0f} ({cell.bound_by})" for cell in cells))
-    shown.add_section()
-    chosen = [policies[name] for name in legal]
-    for label, values in (
-        ("cycles", table.cost(chosen, unknown="ignore")),
-        ("energy, uJ", table.cost(chosen, "energy_pj", unknown="ignore") / 1e6),
-        ("moved, KiB", table.cost(chosen, "total_bytes", unknown="ignore") / 1024),
-        ("bit operations, M", table.cost(chosen, "bit_operations", unknown="ignore") / 1e6),
-        ("model, KiB", model_bytes(table, chosen) / 1024),
-        ("peak activations, KiB", peak_memory(table, chosen) / 1024),
-        ("critical path, cycles", [critical_path(table, bits).cycles for bits in chosen]),
-    ):
-        shown.add_row(label, "", *(f"{value:,.1f}" for value in values))
-    if target.clock_hz is not None:
-        shown.add_row("ms", "", *(f"{c / target.clock_hz * 1e3:,.4f}" for c in table.cost(chosen, unknown="ignore")))
-    console.print(shown)
-    for line in (*target.cost_model().notes, *table.facts.notes):
-        console.print(f"note: {line}", markup=False, highlight=False)
-    if table.unknown:
-        listed = ", ".join(table.unknown)
-        console.print(f"unknown cost, not in the totals: {listed}: give --shape, or register the op", markup=False)
-
-
-def explanations(table: CostTable, node: str | None) -> list[str]:
-    """Sentences on what bounds one layer (or `all`) at each pair of widths, and where fewer bits stop helping."""
-    from qir.backends.table_reports import explain
-
-    if node is None:
-        return []
-    layers = dict.fromkeys(row.name for row in table if row.part == "layer" and row.known)
-    lines = []
-    for name in layers if node == "all" else [node]:
-        found = explain(table, name)
-        lines.append(f"{name}:")
-        lines += [
-            f"  {a}/{w} bits: {found.cycles[a, w]:,.0f} cycles, bound by {by}" for (a, w), by in found.bound_by.items()
-        ]
-        lines += [f"  {stop}" for stop in found.stops]
-    return lines
 
 
 def register(app: typer.Typer) -> None:

@@ -106,6 +106,10 @@ class CostModel(ABC, Generic[P]):
         """The cost of a layer of a network; models that know layers by name look `name` up."""
         return self.matrix_cost(shape, weight_bits, activation_bits)
 
+    def knows(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the model can tell the cost of a layer of the network that was prepared."""
+        return True
+
     def prepare(self, names: Sequence[str]) -> None:
         """Learn the layers of the network that is costed next; refuse one that the model does not cover.
 

@@ -30,11 +30,14 @@ class DelayTableParameters(Strict):
         cycles_per_unit: cycles in one unit of the file; 1 when the file holds cycles.
         others: what layers without multiply-accumulates cost, where the table does not list them: `zero` (their time
             is part of the listed layers) or `stream` (their tensors pass through the outermost memory).
+        missing: layers with multiply-accumulates that the table does not list: `refuse` the table, or report their
+            cost as `unknown`.
     """
 
     file: str = Field(min_length=1)
     cycles_per_unit: float = Field(default=1.0, gt=0)
     others: Literal["zero", "stream"] = "zero"
+    missing: Literal["refuse", "unknown"] = "refuse"
 
 
 class DelayTableModel(CostModel[DelayTableParameters]):
@@ -78,6 +81,10 @@ class DelayTableModel(CostModel[DelayTableParameters]):
         bit_operations = float(shape.macs * weight_bits * activation_bits)
         return Cost(cycles=delay, compute_cycles=delay, bit_operations=bit_operations, bound_by="measured")
 
+    def knows(self, name: str) -> bool:
+        """Whether the table lists a layer; those of a table without names are listed by their order."""
+        return not self.delays.named or name in self.delays.layers
+
     def stream_cost(self, elements: int, bits: int) -> Cost:
         """Nothing, or the time on the outermost memory, as the parameter `others` says."""
         if self.parameters.others == "stream":
@@ -100,7 +107,7 @@ class DelayTableModel(CostModel[DelayTableParameters]):
                 )
             return
         for name in names:
-            if name not in held.layers:
+            if name not in held.layers and self.parameters.missing == "refuse":
                 raise TargetError(f"{where}: layer {name!r} is missing: {nearest(name, held.layers)}")
         for name in held.layers:
             if name not in names:

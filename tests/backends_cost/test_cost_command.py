@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from qir.backends.delay_table import read_delay_table
 from qir.cli.cost import register
-from qir.errors import QirError
+from qir.errors import MissingExtraError, QirError
 
 LENET = str(Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.onnx")
 
@@ -51,8 +51,68 @@ def test_lists_targets_and_schema() -> None:
         ((LENET, "--explain", "absent"), "no layer"),
         ((LENET, "--batch", "0"), "batch 0"),
         ((), "no model"),
+        ((LENET, "--referee", "vella", "--target", "ethos-u55-128-like"), "did you mean 'vela'"),
+        ((LENET, "--referee", "vela", "--target", "npu-148"), "no referee"),
+        (("--import", "absent.csv"), "--export"),
+        (("--import", "absent.csv", "--export", "out.csv"), "cannot be read"),
+        (("--fit", "absent.csv"), "cannot be read"),
     ],
 )
 def test_bad_input_is_refused(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(QirError, match=message):
         _run(*arguments)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """Latencies as HAWQ-V3 publishes them, without the first and the last layer."""
+    path = tmp_path / "ILP.json"
+    path.write_text('{"latency_int4": [0.2, 0.1], "latency_int8": [0.3, 0.2]}', encoding="utf-8")
+    return path
+
+
+def test_published_latencies_become_a_table_of_the_networks_layers(published: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.csv"
+    _run(LENET, "--import", str(published), "--without", "/conv1/Conv", "--without", "/fc2/Gemm", "--export", str(out))
+    assert read_delay_table(out).at("/fc1/Gemm", 8, 8) == 0.2
+    with pytest.raises(QirError, match="2 layers for 4 names"):
+        _run(LENET, "--import", str(published), "--export", str(out))
+    with pytest.raises(QirError, match="did you mean '/conv1/Conv'"):
+        _run(LENET, "--import", str(published), "--without", "conv1/Conv", "--export", str(out))
+
+
+def test_layers_that_a_published_table_leaves_out_are_unknown(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    without = ("--without", "/conv1/Conv", "--without", "/fc2/Gemm")
+    _run(LENET, "--import", str(published), *without, "--export", "nvidia-t4.csv")
+    output = " ".join(_run(LENET, "--target", "nvidia-t4").split())
+    assert "unknown cost, not in the totals: /conv1/Conv, /fc2/Gemm" in output
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npy"])
+def test_delay_tables_change_their_layout(tmp_path: Path, suffix: str) -> None:
+    first, second, third = (tmp_path / name for name in ("a.npy", f"b{suffix}", "c.csv"))
+    _run(LENET, "--target", "bismo-16x16x256", "--export", str(first))
+    _run("--import", str(first), "--export", str(second))
+    _run(LENET, "--import", str(second), "--export", str(third))
+    assert read_delay_table(third).at("/fc1/Gemm", 8, 8) == read_delay_table(first).at("2", 8, 8)
+
+
+def test_a_target_is_fitted_to_measurements_alone(tmp_path: Path) -> None:
+    lines = ["layer,weight_bits,activation_bits,delay,in_channels,out_channels,height,width,kernel,stride,padding,"]
+    lines[0] += "groups,batch"
+    for name, channels, cycles in (("a", 32, 100), ("b", 64, 400), ("c", 128, 1600)):
+        lines.append(f"{name},8,8,{cycles},{channels},{channels},8,8,1x1,1x1,0x0x0x0,1,1")
+    (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    saved = tmp_path / "fitted.json"
+    output = _run("--target", "systolic-16x16", "--fit", str(tmp_path / "mine.csv"), "--save-target", str(saved))
+    assert "pointwise: 3 measurements, median error" in output
+    assert saved.exists()
+
+
+def test_referee_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QIR_VELA", "/absent/vela")
+    with pytest.raises(MissingExtraError, match=r"qir\[vela\]"):
+        _run(LENET, "--referee", "vela", "--target", "ethos-u55-128-like")

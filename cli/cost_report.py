@@ -1,0 +1,136 @@
+"""What `qir cost` prints: targets, the table of a network, explanations, a referee's cycles, a fit's residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from qir.errors import TargetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qir.backends.cost_table import CostTable
+    from qir.backends.fitting import FitResult
+    from qir.backends.target import Target
+    from qir.backends.vela.referee import Compared
+    from qir.policy import Bits
+
+
+def print_lines(console: Console, lines: list[str]) -> None:
+    """Lines as they are: no markup."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def print_targets(console: Console) -> None:
+    """The shipped targets."""
+    from rich.table import Table
+
+    from qir.backends.target import load_target, target_names
+
+    shown = Table("target", "weights", "activations", "cost model", "description")
+    for name in target_names():
+        found = load_target(name)
+        note = "Illustrative. " if found.illustrative else ""
+        widths = (found.weight_widths, found.activation_widths)
+        shown.add_row(name, *(",".join(map(str, w)) for w in widths), found.cost.kind, note + found.description)
+    console.print(shown)
+
+
+def print_table(console: Console, table: CostTable, target: Target, policies: Mapping[str, Mapping[str, Bits]]) -> None:
+    """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown."""
+    from rich.table import Table
+
+    note = " (illustrative)" if target.illustrative else ""
+    shown = Table(title=f"{target.name}{note}: cycles, activation/weight bits (what bounds the node)")
+    shown.add_column("node")
+    shown.add_column("op")
+    legal = {}
+    for name, bits in policies.items():
+        try:
+            legal[name] = table.rows(bits)
+        except TargetError as error:
+            print_lines(console, [f"{name}: {error}"])
+    for name in legal:
+        shown.add_column(name, justify="right")
+    for cells in zip(*legal.values(), strict=True):
+        shown.add_row(cells[0].node, cells[0].op, *(f"{cell.cycles:,.0f} ({cell.bound_by})" for cell in cells))
+    shown.add_section()
+    for label, values in _totals(table, target, [policies[name] for name in legal]).items():
+        shown.add_row(label, "", *values)
+    console.print(shown)
+    print_lines(console, [f"note: {line}" for line in (*target.cost_model().notes, *table.facts.notes)])
+    if table.unknown:
+        listed = ", ".join(table.unknown)
+        print_lines(console, [f"unknown cost, not in the totals: {listed}: give --shape, or register the op"])
+
+
+def _totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -> dict[str, list[str]]:
+    """Label → one number a policy."""
+    from qir.backends.table_reports import critical_path, model_bytes, peak_memory
+
+    cycles = table.cost(chosen, unknown="ignore")
+    numbers: dict[str, Iterable[float]] = {
+        "cycles": cycles,
+        "energy, uJ": table.cost(chosen, "energy_pj", unknown="ignore") / 1e6,
+        "moved, KiB": table.cost(chosen, "total_bytes", unknown="ignore") / 1024,
+        "bit operations, M": table.cost(chosen, "bit_operations", unknown="ignore") / 1e6,
+        "model, KiB": model_bytes(table, chosen) / 1024,
+        "peak activations, KiB": peak_memory(table, chosen) / 1024,
+        "critical path, cycles": [critical_path(table, bits).cycles for bits in chosen],
+    }
+    found = {label: [f"{value:,.1f}" for value in values] for label, values in numbers.items()}
+    if target.clock_hz is not None:
+        found["ms"] = [f"{count / target.clock_hz * 1e3:,.4f}" for count in cycles]
+    return found
+
+
+def explanations(table: CostTable, node: str) -> list[str]:
+    """Sentences on what bounds one layer (or `all`) at each pair of widths, and where fewer bits stop helping."""
+    from qir.backends.table_reports import explain
+
+    layers = dict.fromkeys(row.name for row in table if row.part == "layer" and row.known)
+    lines = []
+    for name in layers if node == "all" else [node]:
+        found = explain(table, name)
+        lines.append(f"{name}:")
+        lines += [
+            f"  {a}/{w} bits: {found.cycles[a, w]:,.0f} cycles, bound by {by}" for (a, w), by in found.bound_by.items()
+        ]
+        lines += [f"  {stop}" for stop in found.stops]
+    return lines
+
+
+def print_referee(console: Console, target: Target, rows: list[Compared]) -> None:
+    """The compiler's cycles beside the cost model's."""
+    from rich.table import Table
+
+    from qir.backends.vela.referee import rank_correlation
+
+    spec = target.referee
+    title = "" if spec is None else f"{spec.compiler}, {spec.accelerator}, {spec.system_config}, {spec.memory_mode}"
+    shown = Table(title=f"{target.name} beside {title}: cycles")
+    shown.add_column("node")
+    shown.add_column("op")
+    for name in ("ours", "referee", "ours / referee"):
+        shown.add_column(name, justify="right")
+    for row in rows:
+        ratio = f"{row.cycles / row.referee_cycles:.2f}" if row.referee_cycles else "fused"
+        shown.add_row(row.node, row.op, f"{row.cycles:,.0f}", f"{row.referee_cycles:,.0f}", ratio)
+    ours, theirs = sum(row.cycles for row in rows), sum(row.referee_cycles for row in rows)
+    shown.add_section()
+    shown.add_row("total", "", f"{ours:,.0f}", f"{theirs:,.0f}", f"{ours / theirs:.2f}" if theirs else "")
+    console.print(shown)
+    print_lines(console, [f"rank correlation over the layers: {rank_correlation(rows):.3f}"])
+
+
+def print_fit(console: Console, found: FitResult) -> None:
+    """Fitted parameters, and the errors by class of layers."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in found.parameters.items())
+    lines = [f"fitted: {values}; one cycle is {found.scale:.4g} of the measurements' unit"]
+    lines += [
+        f"{name}: {residual.entries} measurements, median error {residual.median:.1%}, largest {residual.largest:.1%}"
+        for name, residual in found.residuals.items()
+    ]
+    print_lines(console, lines)

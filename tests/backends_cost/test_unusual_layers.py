@@ -1,0 +1,99 @@
+"""Recurrent layers, volumes, embeddings and unknown ops are costed or reported, never zero in silence."""
+
+import numpy as np
+import pytest
+
+from qir.backends import load_target
+from qir.backends.cost_models.cost import Cost
+from qir.backends.layer_shapes import layer_shape
+from qir.errors import TargetError
+from qir.graph import Graph, Node
+from qir.module import Module
+from qir.ops import infer_graph, op_of
+from qir.tensor import Tensor
+from qir.types import DType, TensorType
+
+
+def network(op, shape, constants, *, element=DType.FLOAT32, results=1, first=None, **attributes):
+    """One node on one input; `first` is a constant in front of the input."""
+    graph = Graph(op)
+    value = graph.add_input("x", TensorType(element, shape))
+    operands = [graph.add_constant(f"c{i}", Tensor.of(array)) for i, array in enumerate(constants)]
+    inputs = (value, *operands) if first is None else (graph.add_constant("table", Tensor.of(first)), value, *operands)
+    names = tuple(f"y{i}" for i in range(results))
+    node = graph.insert(Node(op, inputs, names, name="node", attributes=attributes))
+    graph.set_outputs([node.results[0]])
+    module = Module(graph, opsets={"": 21})
+    infer_graph(module)
+    return module, node
+
+
+def table_of(module, target="bismo-16x16x256"):
+    return load_target(target).cost_model().table(module)
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_cost_their_products(op, gates):
+    weights = [np.zeros((1, gates * 8, 16), np.float32), np.zeros((1, gates * 8, 8), np.float32)]
+    module, node = network(op, (5, 2, 16), weights, hidden_size=8)
+    table = table_of(module)
+    assert not table.unknown
+    [row] = table.rows({})
+    assert row.cost.bit_operations == 64 * 5 * 2 * gates * 8 * (16 + 8) == 64 * op_of(node).macs(node)
+    assert row.cycles > 0
+    assert any("float operand" in note for note in table.facts.notes)
+
+
+@pytest.mark.parametrize(
+    ("op", "weight", "attributes"),
+    [
+        ("Conv", (6, 4, 3, 2, 2), {"pads": (1, 0, 0, 1, 1, 0), "strides": (2, 1, 1)}),
+        ("Conv", (6, 2, 3, 3, 3), {"group": 2}),
+        ("ConvTranspose", (4, 6, 2, 2, 2), {"strides": (2, 2, 2)}),
+    ],
+)
+def test_convolutions_over_volumes_cost_all_their_products(op, weight, attributes):
+    module, node = network(op, (1, 4, 8, 9, 7), [np.zeros(weight, np.float32)], **attributes)
+    shape, copies = layer_shape(node)
+    assert copies * shape.macs == op_of(node).macs(node)
+    assert shape.weights == np.prod(weight)
+    assert table_of(module).rows(table_of(module).uniform(8, 8))[0].cycles > 0
+
+
+def test_an_embedding_reads_its_rows_and_not_the_whole_table():
+    module, _ = network("Gather", (1, 6), [], element=DType.INT64, first=np.zeros((1000, 32), np.float32))
+    table = table_of(module)
+    assert not table.unknown
+    [row] = table.rows({})
+    assert row.cost.total_bytes == (6 * 32 + 6 + 6 * 32) * 4
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [("Einsum", [np.zeros((5, 4), np.float32)], {"equation": "ij,kj->ik"}), ("Mystery", [], {"domain": "custom"})],
+)
+def test_unknown_ops_are_reported(op, constants, attributes):
+    domain = attributes.pop("domain", "")
+    graph = Graph("unknown")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (3, 4)))
+    operands = [graph.add_constant(f"c{i}", Tensor.of(array)) for i, array in enumerate(constants)]
+    node = graph.insert(Node(op, (value, *operands), ("y",), name="odd", domain=domain, attributes=attributes))
+    graph.set_outputs([node.result])
+    table = table_of(Module(graph, opsets={"": 21, "custom": 1}))
+    assert table.unknown == ("odd",)
+    with pytest.raises(TargetError, match="cost of odd is unknown"):
+        table.cost([{}])
+
+
+def test_an_unknown_dimension_asks_for_the_shape():
+    module, _ = network("Conv", (1, 3, "height", 8), [np.zeros((4, 3, 3, 3), np.float32)])
+    table = table_of(module)
+    with pytest.raises(TargetError, match="--shape"):
+        table.cost([table.uniform(8, 8)])
+
+
+def test_a_float_node_has_one_column():
+    module, _ = network("Add", (1, 8), [np.ones(8, np.float32)])
+    table = table_of(module)
+    assert {row.activation_widths for row in table} == {(32,)}
+    assert all(isinstance(cell, Cost) for row in table for line in row.costs for cell in line)
