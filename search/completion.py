@@ -8,14 +8,15 @@ edges are relaxed or labels merged downwards: the tables are then lower bounds a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 
 from qir.search.problem import Floats
-from qir.search.tables import AdditiveCost, Bools, Edge, Tables
+from qir.search.tables import Bools, Edge, Tables
 
 _LARGEST_TABLE = 4096
 _MOST_LABELS = 48
@@ -32,19 +33,35 @@ class _Step:
     legal: Bools
 
 
-class Completion:
-    """Which options of the next decision leave a completion that meets every relation and every additive budget.
+class Terms(Protocol):
+    """A sum of unary and pair terms, as `AdditiveCost` holds them."""
+
+    @property
+    def unary(self) -> Floats:
+        """[decisions, most options]."""
+
+    @property
+    def pairs(self) -> Mapping[Edge, Floats]:
+        """Edge (first < second) -> [most options, most options]."""
+
+    @property
+    def fixed(self) -> float:
+        """What no decision changes."""
+
+
+class Elimination:
+    """Tables of one or more additive costs, from the last decision to the first.
+
+    Args:
+        tables: arrays of the problem.
+        costs: the costs.
 
     Attributes:
-        exact: the answer is exact; otherwise an option that is called illegal is illegal, but one that is called legal
-            may lead to a dead end.
+        exact: nothing was relaxed or merged.
     """
 
-    def __init__(self, tables: Tables, budgets: Sequence[str] | None = None) -> None:
-        names = tables.additive_budgets if budgets is None else tuple(budgets)
-        self._tables = tables
-        self._costs = [tables.costs[name] for name in names]
-        self._limits = np.array([tables.scaled_limit(name) if name in tables.limits else np.inf for name in names])
+    def __init__(self, tables: Tables, costs: Sequence[Terms]) -> None:
+        self._tables, self._costs = tables, list(costs)
         self.exact = True
         relaxed = self._relaxed_edges()
         self._real = [self._step(t, frozenset()) for t in range(len(tables.sizes))]
@@ -52,63 +69,24 @@ class Completion:
         self._frontiers = frontiers(len(tables.sizes), tables.edges() - relaxed)
         self._labels = self._eliminate(steps)
         self._start = np.array([cost.fixed for cost in self._costs])
-        self._spans = self._rest_spans()
-
-    @property
-    def feasible(self) -> bool:
-        """Some policy meets everything (if `exact`; otherwise none is ruled out)."""
-        return bool((self._start + self._labels[0][()] <= self._limits).all(1).any())
-
-    def smallest(self) -> Floats:
-        """Smallest cost of any policy, per budget on its own, in the unit of that cost."""
-        low = (self._start + self._labels[0][()]).min(0, initial=np.inf)
-        return np.asarray(low / np.array([cost.scale for cost in self._costs]), dtype=np.float64)
+        self._trail: list[tuple[int, Floats]] = []
 
     def spent(self, prefix: Sequence[int]) -> Floats:
-        """Scaled costs [budgets] of the decisions taken so far."""
-        spent = self._start.copy()
-        for t, option in enumerate(prefix):
-            spent += self._step_cost(t, prefix)[:, option]
+        """Scaled costs [costs] of the decisions taken so far."""
+        trail, known = self._trail, 0
+        while known < min(len(trail), len(prefix)) and trail[known][0] == prefix[known]:
+            known += 1
+        del trail[known:]
+        spent = trail[-1][1] if trail else self._start
+        for t in range(known, len(prefix)):
+            spent = spent + self._step_cost(t, prefix)[:, prefix[t]]
+            trail.append((prefix[t], spent))
         return spent
 
-    def options(self, prefix: Sequence[int], spent: Floats | None = None) -> Bools:
-        """Which options [most options] of decision `len(prefix)` are legal.
-
-        Args:
-            prefix: option indices taken so far.
-            spent: `spent(prefix)`, if the caller has it.
-        """
+    def labels(self, prefix: Sequence[int]) -> Floats:
+        """What a completion of a prefix adds: [labels, costs], scaled."""
         t = len(prefix)
-        step, frontier = self._real[t], self._frontiers[t + 1]
-        legal = step.legal.copy()
-        for earlier, _, allowed in step.edges:
-            legal &= allowed[prefix[earlier]]
-        costs = (self.spent(prefix) if spent is None else spent)[:, None] + self._step_cost(t, prefix)
-        table = self._labels[t + 1]
-        for option in np.flatnonzero(legal):
-            labels = table[tuple(int(option) if i == t else prefix[i] for i in frontier)]
-            legal[option] = (costs[:, option] + labels <= self._limits).all(1).any()
-        return legal
-
-    def extended(self, prefix: Sequence[int], spent: Floats, option: int) -> Floats:
-        """Scaled costs [budgets] after one more decision."""
-        return np.asarray(spent + self._step_cost(len(prefix), prefix)[:, option])
-
-    def slack(self, prefix: Sequence[int]) -> tuple[float, float]:
-        """What is left of the tightest budget when the prefix is completed as cheaply as possible.
-
-        Returns:
-            As a share of the budget, and as a share of what the rest could spend at most; both 0 to 1.
-        """
-        if not self._costs:
-            return 1.0, 1.0
-        labels = self._labels[len(prefix)][tuple(prefix[i] for i in self._frontiers[len(prefix)])]
-        if not len(labels):
-            return 0.0, 0.0
-        left = self._limits - self.spent(prefix) - labels.min(0)
-        of_budget = left / np.maximum(np.abs(self._limits), 1e-12)
-        of_rest = left / np.maximum(self._spans[len(prefix)], 1e-12)
-        return float(np.clip(of_budget.min(), 0.0, 1.0)), float(np.clip(of_rest.min(), 0.0, 1.0))
+        return self._labels[t][tuple(prefix[i] for i in self._frontiers[t])]
 
     def _step_cost(self, t: int, prefix: Sequence[int]) -> Floats:
         step = self._real[t]
@@ -128,16 +106,6 @@ class Completion:
                 return frozenset(relaxed)
             self.exact = False
             relaxed.add(max((e for e in kept if e[0] in widest), key=lambda e: (e[1] - e[0], e)))
-
-    def _rest_spans(self) -> Floats:
-        """At most what the decisions from t on can add beyond the least: [decisions + 1, budgets]."""
-        spans = np.zeros((len(self._real) + 1, len(self._costs)))
-        for t in range(len(self._real) - 1, -1, -1):
-            step = self._real[t]
-            spans[t] = spans[t + 1] + np.ptp(step.unary[:, step.legal], axis=1)
-            for _, matrix, _ in step.edges:
-                spans[t] += np.ptp(matrix[:, step.legal], axis=(1, 2))
-        return spans
 
     def _step(self, t: int, relaxed: frozenset[Edge]) -> _Step:
         tables = self._tables
@@ -176,12 +144,91 @@ class Completion:
             yield cost[:, option] + later[tuple(int(option) if i == t else given[i] for i in self._frontiers[t + 1])]
 
     def _merge(self, found: list[Floats]) -> Floats:
-        budgets = len(self._costs)
-        labels = np.concatenate(found) if found else np.zeros((0, budgets))
+        """The labels of a state from those of its options: the least of every cost on its own."""
+        labels = np.concatenate(found) if found else np.zeros((0, len(self._costs)))
+        return np.asarray(labels.min(0, keepdims=True)) if len(labels) > 1 else labels
+
+
+class Completion(Elimination):
+    """Which options of the next decision leave a completion that meets every relation and every additive budget.
+
+    Attributes:
+        exact: the answer is exact; otherwise an option that is called illegal is illegal, but one that is called legal
+            may lead to a dead end.
+    """
+
+    def __init__(self, tables: Tables, budgets: Sequence[str] | None = None) -> None:
+        names = tables.additive_budgets if budgets is None else tuple(budgets)
+        self._limits = np.array([tables.scaled_limit(name) if name in tables.limits else np.inf for name in names])
+        self._scales = np.array([tables.costs[name].scale for name in names])
+        super().__init__(tables, [tables.costs[name] for name in names])
+        self._spans = self._rest_spans()
+
+    @property
+    def feasible(self) -> bool:
+        """Some policy meets everything (if `exact`; otherwise none is ruled out)."""
+        return bool((self._start + self._labels[0][()] <= self._limits).all(1).any())
+
+    def smallest(self) -> Floats:
+        """Smallest cost of any policy, per budget on its own, in the unit of that cost."""
+        low = (self._start + self._labels[0][()]).min(0, initial=np.inf)
+        return np.asarray(low / self._scales, dtype=np.float64)
+
+    def options(self, prefix: Sequence[int], spent: Floats | None = None) -> Bools:
+        """Which options [most options] of decision `len(prefix)` are legal.
+
+        Args:
+            prefix: option indices taken so far.
+            spent: `spent(prefix)`, if the caller has it.
+        """
+        t = len(prefix)
+        step, frontier = self._real[t], self._frontiers[t + 1]
+        legal = step.legal.copy()
+        for earlier, _, allowed in step.edges:
+            legal &= allowed[prefix[earlier]]
+        costs = (self.spent(prefix) if spent is None else spent)[:, None] + self._step_cost(t, prefix)
+        table = self._labels[t + 1]
+        for option in np.flatnonzero(legal):
+            labels = table[tuple(int(option) if i == t else prefix[i] for i in frontier)]
+            legal[option] = (costs[:, option] + labels <= self._limits).all(1).any()
+        return legal
+
+    def extended(self, prefix: Sequence[int], spent: Floats, option: int) -> Floats:
+        """Scaled costs [budgets] after one more decision."""
+        return np.asarray(spent + self._step_cost(len(prefix), prefix)[:, option])
+
+    def slack(self, prefix: Sequence[int]) -> tuple[float, float]:
+        """What is left of the tightest budget when the prefix is completed as cheaply as possible.
+
+        Returns:
+            As a share of the budget, and as a share of what the rest could spend at most; both 0 to 1.
+        """
+        if not self._costs:
+            return 1.0, 1.0
+        labels = self.labels(prefix)
+        if not len(labels):
+            return 0.0, 0.0
+        left = self._limits - self.spent(prefix) - labels.min(0)
+        of_budget = left / np.maximum(np.abs(self._limits), 1e-12)
+        of_rest = left / np.maximum(self._spans[len(prefix)], 1e-12)
+        return float(np.clip(of_budget.min(), 0.0, 1.0)), float(np.clip(of_rest.min(), 0.0, 1.0))
+
+    def _rest_spans(self) -> Floats:
+        """At most what the decisions from t on can add beyond the least: [decisions + 1, budgets]."""
+        spans = np.zeros((len(self._real) + 1, len(self._costs)))
+        for t in range(len(self._real) - 1, -1, -1):
+            step = self._real[t]
+            spans[t] = spans[t + 1] + np.ptp(step.unary[:, step.legal], axis=1)
+            for _, matrix, _ in step.edges:
+                spans[t] += np.ptp(matrix[:, step.legal], axis=(1, 2))
+        return spans
+
+    def _merge(self, found: list[Floats]) -> Floats:
+        if len(self._costs) <= 1:
+            return super()._merge(found)
+        labels = np.concatenate(found) if found else np.zeros((0, len(self._costs)))
         if len(labels) <= 1:
             return labels
-        if budgets <= 1:
-            return np.asarray(labels.min(0, keepdims=True))
         labels = non_dominated(labels)
         if len(labels) > _MOST_LABELS:
             self.exact = False
@@ -204,7 +251,7 @@ def non_dominated(points: Floats) -> Floats:
     return np.asarray(ordered[kept])
 
 
-def _pair(cost: AdditiveCost, edge: Edge, width: int) -> Floats:
+def _pair(cost: Terms, edge: Edge, width: int) -> Floats:
     return cost.pairs.get(edge, np.zeros((width, width)))
 
 

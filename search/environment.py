@@ -51,8 +51,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         continuous: the action is a number in 0 to 1 that selects among the options, narrow to wide.
         novel: options whose every completion was measured before are masked, so that no episode repeats a policy.
         normalise: a final reward is returned as the normal quantile of its rank among those so far.
-        dense: each step of a problem that is all sensitivity returns minus what its option adds to the sensitivity, as
-            a share of the median policy so far; the last step does not return the final reward again.
+        dense: each step of a problem that is all sensitivity returns minus how much its option raises what the best
+            completion costs at least (`StepRewards`); the last step does not return the final reward again.
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
 
@@ -96,7 +96,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._trie = Trie(self._completion) if novel else None
         self._statistics = RankedRewards() if normalise else None
         self._reference, self._scale = reference, accuracy_scale
-        self._features = static_features(problem, features)
+        self._features = static_features(problem, features, derived=dense)
         self._orders = [_narrow_to_wide(problem, d) for d in range(len(problem.decisions))]
         self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
         width = problem.tables.legal.shape[1]
@@ -154,7 +154,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         done = len(self._prefix) == len(self.problem.decisions)
         result = self._finish(info) if done else 0.0
         if self._dense is not None:
-            result = self._dense.reward(len(self._prefix) - 1, option)
+            result = self._dense.reward(self._prefix)
         if not done:
             info["action_mask"] = self.action_masks()
         return self._observe(), result, done, False, info

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from qir.errors import SearchError
+from qir.search.potential import Potential
 from qir.search.problem import Floats, Problem
-from qir.search.tables import AdditiveCost
+from qir.search.tables import AdditiveCost, Edge
+
+_LARGEST_RISE = 1e4
 
 
 class RankedRewards:
@@ -34,41 +37,48 @@ class RankedRewards:
 
 
 class StepRewards:
-    """Minus the sensitivity that one option adds, as a share of the median total of the episodes so far."""
+    """Minus what an option costs in reachable sensitivity: how much it raises the bound of `Potential`.
+
+    Shaping by a potential leaves the best policy as it is (Ng et al., 1999). A step's rise is taken as log(1 + rise /
+    mean rise that the bound of the whole problem leaves a decision), as rises differ by orders of magnitude.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        sensitivity = problem.tables.sensitivity
-        assert sensitivity is not None  # noqa: S101 - the environment asks only problems that have one
-        self._table = sensitivity.unary / sensitivity.scale
-        legal = problem.tables.legal
-        self._totals = [float(np.where(legal, self._table, 0.0).sum() / max(1, legal.sum()) * len(legal)) or 1.0]
-        self._running = 0.0
+        self._potential = Potential(problem.tables)
+        start = self._potential.least(())
+        self._share = max(abs(start), 1e-12) / len(problem.decisions)
+        self._before = start
 
-    def reward(self, decision: int, option: int) -> float:
-        """Reward of taking an option; at the last decision the episode's total joins the scale."""
-        loss = float(self._table[decision, option])
-        scale = float(np.median(self._totals[-32:])) or 1.0
-        self._running += loss
-        if decision == len(self._table) - 1:
-            self._totals.append(self._running)
-            self._running = 0.0
-        return -loss / scale
+    def reward(self, prefix: Sequence[int]) -> float:
+        """Reward of the last option of a prefix; prefixes of an episode come in order."""
+        if len(prefix) == 1:
+            self._before = self._potential.least(())
+        now = min(self._potential.least(prefix), self._before + _LARGEST_RISE * self._share)
+        rise, self._before = max(0.0, now - self._before), now
+        return -float(np.log1p(rise / self._share))
 
 
-def static_features(problem: Problem, features: Sequence[Sequence[float]] | Floats | None) -> Floats:
+def static_features(
+    problem: Problem, features: Sequence[Sequence[float]] | Floats | None, *, derived: bool = False
+) -> Floats:
     """Features per decision, each column scaled to 0 to 1 over the decisions: [decisions, features].
 
-    Without given features: position, number of options, and per option the ranks of its costs and sensitivity.
+    Without given features, or beside them with `derived`: position, number of options, per option the ranks of its
+    costs and sensitivity and the logarithms of its sensitivity and budgeted costs; and the means of the latter over the
+    decisions that a relation or a pair cost joins, earlier and later ones apart.
 
     Raises:
         SearchError: not one row of finite numbers per decision.
     """
     given = features if features is not None else problem.features
-    table = _derived(problem) if given is None else np.asarray(given, dtype=np.float64)
-    if table.ndim != 2 or len(table) != len(problem.decisions) or not np.isfinite(table).all():
+    parts = [] if given is None else [np.asarray(given, dtype=np.float64)]
+    if parts and (parts[0].ndim != 2 or len(parts[0]) != len(problem.decisions) or not np.isfinite(parts[0]).all()):
         raise SearchError(
-            f"features: shape {table.shape}; expected [{len(problem.decisions)} decisions, features], all finite"
+            f"features: shape {parts[0].shape}; expected [{len(problem.decisions)} decisions, features], all finite"
         )
+    if derived or not parts:
+        parts.append(_derived(problem))
+    table = np.concatenate(parts, axis=1)
     low, high = table.min(0), table.max(0)
     span = np.where(high > low, high - low, 1.0)
     return np.asarray((table - low) / span, dtype=np.float64)
@@ -77,13 +87,30 @@ def static_features(problem: Problem, features: Sequence[Sequence[float]] | Floa
 def _derived(problem: Problem) -> Floats:
     from scipy.stats import rankdata
 
-    count = len(problem.decisions)
-    tables = [_marginal(cost, problem) for cost in problem.tables.costs.values()]
-    if problem.tables.sensitivity is not None:
-        tables.append(problem.tables.sensitivity.unary)
+    count, tables = len(problem.decisions), problem.tables
+    costs = {name: _marginal(cost, problem) for name, cost in tables.costs.items()}
+    ranked = [*costs.values(), *([] if tables.sensitivity is None else [tables.sensitivity.unary])]
     columns = [np.arange(count, dtype=np.float64), np.array([float(len(d.options)) for d in problem.decisions])]
-    columns += [rankdata(column) for table in tables for column in table.T if np.ptp(column) > 0]
-    return np.stack(columns, axis=1)
+    columns += [rankdata(column) for table in ranked for column in table.T if np.ptp(column) > 0]
+    own = np.stack(columns, axis=1)
+    if tables.sensitivity is None:
+        return own
+    sizes = np.concatenate([tables.sensitivity.unary, *(costs[name] for name in tables.additive_budgets)], axis=1)
+    logarithms = np.log10(np.maximum(sizes, 1e-12 * max(float(sizes.max()), 1e-300)))
+    return np.concatenate([own, logarithms, *_of_neighbours(logarithms, tables.edges())], axis=1)
+
+
+def _of_neighbours(table: Floats, edges: set[Edge]) -> list[Floats]:
+    """Means of rows over the joined decisions before and behind each decision; zeros where there are none."""
+    if not edges:
+        return []
+    found = []
+    for here, there in ((1, 0), (0, 1)):
+        joined = np.zeros((len(table), len(table)))
+        for edge in edges:
+            joined[edge[here], edge[there]] = 1.0
+        found.append(joined @ table / np.maximum(joined.sum(1, keepdims=True), 1.0))
+    return found
 
 
 def _marginal(cost: AdditiveCost, problem: Problem) -> Floats:

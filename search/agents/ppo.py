@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from qir.search.environment import QuantizationEnv
 
 _PATIENCE = 200
+_DENSE_STEPS = 256
+_DENSE_TRACE = 0.5
+_LEAST_RATE = 0.05
 
 
 def maskable_ppo(
@@ -43,8 +47,8 @@ def maskable_ppo(
         novel: mask options that only lead to policies that were measured before (with enforcement "mask").
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: turns the objective into a share in 0 to 1, for example 0.01 for percent.
-        learning_rate: of Adam.
-        episodes_per_update: episodes between updates; by default 4, or 8 where every step has a reward.
+        learning_rate: of Adam; where every step has a reward it falls in proportion to the evaluations left.
+        episodes_per_update: episodes between updates; by default 4, or 256 steps where every step has a reward.
         epochs: passes over the episodes in an update.
         entropy: weight of the entropy bonus; by default 0.01, or 0 where every step has a reward.
         record: keep the action probabilities of every episode.
@@ -68,21 +72,20 @@ def maskable_ppo(
     except ImportError as error:
         raise MissingExtraError("sb3-contrib", "search") from error
     decisions = len(run.problem.decisions)
-    episodes = episodes_per_update or (8 if dense else 4)
-    if episodes < 2:
-        raise SearchError(f"rl: episodes_per_update is {episodes}; expected 2 or more")
-    steps = decisions * episodes
+    if episodes_per_update is not None and episodes_per_update < 2:
+        raise SearchError(f"rl: episodes_per_update is {episodes_per_update}; expected 2 or more")
+    steps = _DENSE_STEPS if dense and episodes_per_update is None else decisions * (episodes_per_update or 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         model = MaskablePPO(
             "MlpPolicy",
             env,
-            learning_rate=learning_rate,
+            learning_rate=_falling(run, learning_rate) if dense else learning_rate,
             n_steps=steps,
             batch_size=steps,
             n_epochs=epochs,
             gamma=1.0,
-            gae_lambda=0.95 if dense else 1.0,
+            gae_lambda=_DENSE_TRACE if dense else 1.0,
             ent_coef=(0.0 if dense else 0.01) if entropy is None else entropy,
             policy_kwargs={"net_arch": [64, 64]},
             seed=run.seed,
@@ -91,6 +94,12 @@ def maskable_ppo(
         callback = episode_callback(run, env, record=record)
         model.learn(total_timesteps=2**40, callback=callback)
     return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))
+
+
+def _falling(run: Run, rate: float) -> Callable[[float], float]:
+    """A learning rate that falls with the evaluations left; the agent's own measure of progress is ignored."""
+    first = max(1, run.ledger.remaining)
+    return lambda _: rate * max(_LEAST_RATE, run.ledger.remaining / first)
 
 
 def build_environment(
