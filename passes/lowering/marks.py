@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from qir.errors import ExportError
 from qir.fake_quant import bits_of, ranges_at, scheme_of
 from qir.graph import Node, Value
 
@@ -32,7 +33,7 @@ def mark(value: Value, node: Node) -> None:
     widths = sorted({bits} if isinstance(bits, int) else set(bits) - {0})
     entry: dict[str, Any] = {
         "name": node.name,
-        "source": None if node.operands[0].is_constant else node.operands[0].name,
+        "source": None if node.operands[0].is_constant else _reader(node),
         "bits": bits,
         "signed": node.attribute("signed", 1),
         "narrow": node.attribute("narrow", 0),
@@ -46,6 +47,18 @@ def mark(value: Value, node: Node) -> None:
     if levels:
         entry["levels"] = levels
     maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+
+
+def _reader(node: Node) -> list[str | int]:
+    """Name of a node of the chain that reads the quantizer's operand, and the operand's index there.
+
+    Values that become outputs of the network are renamed on writing; nodes keep their names.
+    """
+    source = node.operands[0]
+    for use in source.uses:
+        if use.node.name.startswith(f"{node.name}."):
+            return [use.node.name, use.index]
+    raise ExportError(f"quantizer {node.name!r}: no node of its chain reads {source.name!r}")
 
 
 def _plain(array: Any) -> Any:

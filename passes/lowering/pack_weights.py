@@ -43,9 +43,11 @@ class PackWeights(Pass):
             low, step, bits = _width(codes.constant.numpy())
             if codes.constant.size * (8 - bits) // 8 > OVERHEAD_BYTES:
                 chain = Chain(module.graph, node, codes.name)
-                node.set_input(0, _unpack(chain, codes.constant, low, step, bits))
+                unpacked = _unpack(chain, codes.constant, low, step, bits)
+                node.set_input(0, unpacked)
                 if not codes.uses:
                     module.graph.remove_constant(codes)
+                    unpacked.name = codes.name
                 changed = True
         return changed
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -12,12 +14,15 @@ from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.fold_constants import FoldConstants
 from qir.passes.manager import Pass, PassContext
+from qir.passes.raising.integers import OPS as INTEGER_LAYERS
+from qir.passes.raising.integers import raise_integer_layer
+from qir.passes.raising.marked import drop_guards, raise_marked
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
 from qir.passes.raising.qonnx import raise_qonnx
 from qir.passes.raising.state import RaiseState
 
-_DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ConvInteger", "MatMulInteger"}
+_DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
 
 
 @dataclass
@@ -40,10 +45,14 @@ class RaiseQuantized(Pass):
     QuantizeLinear → Clip → DequantizeLinear, also with grid-keeping operators on codes in between; dequantized
     constants (weights become float constants under a fake-quant node, int32 biases float constants); QLinearConv,
     QLinearMatMul and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool,
-    QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax; QONNX Quant and BipolarQuant. Scales
+    QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax; ConvInteger and MatMulInteger with
+    their scaling behind; QONNX Quant and BipolarQuant. Scales
     and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
 
-    The width of a weight is the smallest that holds all of its codes. What is not understood stays as it is:
+    Chains of ordinary operators that qir's own lowerings marked come back as the quantizers they stand for.
+
+    The width of a weight is the smallest that holds all of its codes, or the wider one that the file's own policy
+    names; codes -1 and +1 alone are one bit. What is not understood stays as it is:
     `module.meta["raise-quantized"]` is the `RaiseReport` that says why.
 
     Attributes:
@@ -55,21 +64,35 @@ class RaiseQuantized(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Raise; True when a node was replaced."""
-        FoldConstants().run(module, context)
         report = RaiseReport()
+        policy = _policy(module)
         for graph in module.graphs:
-            self._raise_graph(graph, report)
+            self._raise_marked(module, graph, report)
+        FoldConstants().run(module, context)
+        for graph in module.graphs:
+            self._raise_graph(graph, report, policy)
         module.meta[self.name] = report
         if report.quantizers:
             EliminateDeadCode().run(module, context)
             _drop_unused_domains(module)
         return bool(report.quantizers)
 
-    def _raise_graph(self, graph: Graph, report: RaiseReport) -> None:
+    def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport) -> None:
         state = RaiseState(graph, self.widths)
+        drop_guards(graph)
+        raise_marked(module, graph, state)
+        report.quantizers += state.made
+        report.left |= state.left
+        if state.made:
+            EliminateDeadCode().run(module, PassContext())
+
+    def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
+        state = RaiseState(graph, self.widths, policy)
         for node in graph.nodes:
             for inner in node.subgraphs():
-                self._raise_graph(inner, report)
+                self._raise_graph(inner, report, policy)
+            if node.op in INTEGER_LAYERS and raise_integer_layer(node, state):
+                continue
             if node.op in _DYNAMIC:
                 state.leave(node, "its activations are quantized at run time")
             elif _is_linear(node, "QuantizeLinear"):
@@ -94,6 +117,15 @@ def raise_quantized(module: Module) -> Module:
     """
     RaiseQuantized().run(module, PassContext())
     return module
+
+
+def _policy(module: Module) -> dict[str, int]:
+    """The width of each quantizer as the exported file itself says it; empty for files of other tools."""
+    try:
+        found = json.loads(module.metadata.get("qir.policy", "{}"))
+        return {str(name): int(bits) for name, bits in found.items() if isinstance(bits, int)}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _is_linear(node: Node, op: str) -> bool:

@@ -14,8 +14,8 @@ from qir.graph import Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.affine import Reject
-from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
-from qir.passes.raising.state import RaiseState
+from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
+from qir.passes.raising.state import RaiseState, weight_spec
 from qir.tensor import Array
 
 VERSION = "1.0.0"
@@ -88,17 +88,13 @@ def _spec(value: Value, entry: Mapping[str, Any]) -> QuantizerSpec:
 
 def _weight_spec(value: Value, scale: Array, axis: int | None, signed: bool) -> QuantizerSpec:
     """The narrowest grid that holds a weight's codes; -1 and +1 alone are one bit."""
-    from qir.passes.raising.state import tightened
-
     assert value.constant is not None  # noqa: S101 - asked for constants
     shape = [1] * len(value.constant.shape)
     if axis is not None:
         shape[axis] = -1
     codes = np.rint(value.constant.numpy() / scale.reshape(shape if axis is not None else ())).astype(np.int64)
-    if signed and (np.abs(codes) == 1).all():
-        return bipolar_spec(scale, axis)
-    grid = tightened(Grid(scale, np.zeros(scale.size, np.int64), axis, -(2**15), 2**15 - 1), codes)
-    spec = spec_of(grid)
+    low = -(2**15) if signed else 0
+    spec = weight_spec(Grid(scale, np.zeros(scale.size, np.int64), axis, low, low + 2**16 - 1), codes)
     if isinstance(spec, Reject):
         raise QirError(f"encodings of {value.name!r}: {spec.reason}")
     return spec

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.passes.affine import Reject
-from qir.quantizers import get_scheme
+from qir.quantizers import QuantParameters, get_scheme, kernels
 from qir.tensor import Array
 
 _ULPS = 6
@@ -49,6 +49,12 @@ class Grid:
             scale, zero = scale.reshape(shape), zero.reshape(shape)
         found: npt.NDArray[np.float32] = (codes.astype(np.int64) - zero).astype(np.float32) * scale
         return found
+
+    def holds(self, other: QuantParameters) -> bool:
+        """Whether every level of another grid is a value of this one, which has one scale."""
+        levels = kernels.grid(other)
+        codes = np.clip(np.rint(levels / self.scale) + self.zero_point, self.low_code, self.high_code)
+        return bool((self.values(codes) == levels).all())
 
     def width(self) -> tuple[int, bool, bool] | Reject:
         """Bits, signed, and narrow (without the lowest code) of the codes."""

@@ -10,7 +10,7 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
-from qir.passes.raising.qdq import float_type, on_grid
+from qir.passes.raising.qdq import clipped, float_type, limited, on_grid
 from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 
 
@@ -83,13 +83,27 @@ def _place_result(node: Node, made: Node, operator: Operator, state: RaiseState)
         node.result.replace_all_uses_with(made.result)
         return
     grid = grid_at(node, scale, zero, None, element_of(node.result) if node.input(zero) is None else None)
-    name = f"{made.name or made.result.name}.output"
-    twin = grid if isinstance(grid, Reject) else on_grid(made.result, grid, state, name, made)
-    if isinstance(grid, Reject) or isinstance(twin, Reject):
+    found = grid if isinstance(grid, Reject) else clipped(node, grid, state)
+    if found is None or isinstance(found, Reject):
         state.graph.erase(made)
-        state.leave(node, twin.reason if isinstance(twin, Reject) else "its grid is unknown")
+        state.leave(node, found.reason if found is not None else "a Clip on its codes has bounds that are not constant")
         return
-    state.twins[node.result] = (twin, grid)
+    bounded = limited(made.result, found, state, made)
+    after = bounded.producer or made
+    twin = on_grid(bounded, found.grid, state, _result_name(node, made), after)
+    if isinstance(twin, Reject):
+        for extra in dict.fromkeys((after, made)):
+            state.graph.erase(extra)
+        state.leave(node, twin.reason)
+        return
+    for value in found.results:
+        state.twins[value] = (twin, found.grid)
+
+
+def _result_name(node: Node, made: Node) -> str:
+    """The quantizer's name: that of the codes where it tells one, else the node's."""
+    name = base_name(node.result.name.removesuffix(".before"))
+    return name if name != node.result.name else f"{made.name or made.result.name}.output"
 
 
 def _operands(node: Node, operator: Operator, state: RaiseState) -> list[Value | None] | Reject:

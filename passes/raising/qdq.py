@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from qir.fake_quant import parameters_of
@@ -25,24 +27,72 @@ def raise_quantize(node: Node, state: RaiseState) -> None:
     if isinstance(grid, Reject) or data is None:
         state.leave(node, grid.reason if isinstance(grid, Reject) else "it has no operand")
         return
-    results = [node.result]
-    clip = _clip_behind(node)
-    if clip is not None:
-        bounds = [array_of(clip.input(index)) for index in (1, 2)]
-        if any(b is None and v is not None for b, v in zip(bounds, (clip.input(1), clip.input(2)), strict=True)):
-            state.leave(clip, "its bounds are not constant")
-            return
-        low, high = (None if b is None else int(b) for b in bounds)
-        low = grid.low_code if low is None else max(low, grid.low_code)
-        high = grid.high_code if high is None else min(high, grid.high_code)
-        grid = Grid(grid.scale, grid.zero_point, grid.axis, low, high)
-        results.append(clip.result)
-    twin = on_grid(data, grid, state, base_name(node.name or data.name), node)
+    found = clipped(node, grid, state)
+    if found is None:
+        return
+    bounded = limited(data, found, state, node)
+    after = node if bounded is data or bounded.producer is None else bounded.producer
+    twin = on_grid(bounded, found.grid, state, base_name(node.name or data.name), after)
     if isinstance(twin, Reject):
         state.leave(node, twin.reason)
         return
-    for value in results:
-        state.twins[value] = (twin, grid)
+    for value in found.results:
+        state.twins[value] = (twin, found.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Clipped:
+    """What the Clips on codes behind a node say.
+
+    Attributes:
+        grid: a grid of a whole number of bits that holds the codes.
+        results: values that lie on it.
+        low, high: smallest and largest code that is left.
+    """
+
+    grid: Grid
+    results: tuple[Value, ...]
+    low: int
+    high: int
+
+
+def clipped(node: Node, grid: Grid, state: RaiseState) -> Clipped | None:
+    """The Clips on codes that follow a node; None where one is left.
+
+    Together they are a quantizer's own bounds, or those and an activation's (Relu as codes from the zero point on).
+    """
+    results, low, high = [node.result], grid.low_code, grid.high_code
+    candidates = [grid]
+    while (clip := _clip_behind(results[-1])) is not None:
+        bounds = [array_of(clip.input(index)) for index in (1, 2)]
+        if any(b is None and v is not None for b, v in zip(bounds, (clip.input(1), clip.input(2)), strict=True)):
+            state.leave(clip, "its bounds are not constant")
+            return None
+        own = (
+            grid.low_code if bounds[0] is None else int(bounds[0]),
+            grid.high_code if bounds[1] is None else int(bounds[1]),
+        )
+        candidates.append(replace(grid, low_code=max(own[0], grid.low_code), high_code=min(own[1], grid.high_code)))
+        low, high = max(low, own[0]), min(high, own[1])
+        results.append(clip.result)
+    candidates.append(replace(grid, low_code=low, high_code=high))
+    whole = next(found for found in reversed(candidates) if found is grid or not isinstance(spec_of(found), Reject))
+    return Clipped(whole, tuple(results), low, high)
+
+
+def limited(data: Value, found: Clipped, state: RaiseState, after: Node) -> Value:
+    """The value whose codes stay inside the bounds: itself, or behind a Relu or Clip on floats."""
+    grid = found.grid
+    if (found.low, found.high) == (grid.low_code, grid.high_code):
+        return data
+    if found.high == grid.high_code and grid.zero_point.size == 1 and found.low == grid.zero_point[0]:
+        made = Node("Relu", (data,))
+    else:
+        edges = grid.values(np.asarray([found.low, found.high]))
+        bounds = [state.graph.add_constant(f"{data.name}.bound", frozen(edge.reshape(()))) for edge in edges]
+        made = Node("Clip", (data, *bounds))
+    made.result.type = float_type(data)
+    return state.graph.insert(made, after=after).result
 
 
 def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) -> Value | Reject:
@@ -55,7 +105,7 @@ def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) 
         had = parameters_of(known)
         same = np.array_equal(had.scale, grid.scale) and np.array_equal(had.zero_point, grid.zero_point)
         inside = grid.low_code <= had.low_code and had.high_code <= grid.high_code
-        if same and inside and grid.axis is None and had.is_affine:
+        if grid.axis is None and ((same and inside and had.is_affine) or (not had.is_affine and grid.holds(had))):
             return data
     made = state.quantizer(data, spec, name)
     return state.graph.insert(made, after=after).result
@@ -134,8 +184,8 @@ def _axis(node: Node, value: Value | None) -> int | None:
     return axis + rank if axis < 0 and rank is not None else axis
 
 
-def _clip_behind(node: Node) -> Node | None:
-    uses = node.result.uses
+def _clip_behind(value: Value) -> Node | None:
+    uses = value.uses
     if len(uses) == 1 and is_standard(uses[0].node, "Clip") and uses[0].index == 0:
         return uses[0].node
     return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from qir.fake_quant import make_fake_quant, set_ranges
 from qir.graph import Graph, Node, Value
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
-from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
+from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.tensor import Array
 from qir.types import DType, TensorType
 
@@ -39,13 +41,16 @@ class RaiseState:
 
     Attributes:
         graph: graph that is raised.
+        widths: candidate widths besides the file's own.
+        policy: the width of each quantizer, where the file says so.
         made: names of the quantizers made.
         left: nodes that are not understood, and why.
     """
 
-    def __init__(self, graph: Graph, widths: tuple[int, ...]) -> None:
+    def __init__(self, graph: Graph, widths: tuple[int, ...], policy: Mapping[str, int] | None = None) -> None:
         self.graph = graph
         self.widths = widths
+        self.policy = dict(policy or {})
         self.twins: dict[Value, tuple[Value, Grid]] = {}
         self.made: list[str] = []
         self.left: dict[str, str] = {}
@@ -72,13 +77,14 @@ class RaiseState:
         key = (value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
         if key in self._weights:
             return self._weights[key]
-        spec = spec_of(tightened(grid, codes))
+        name = base_name(value.name)
+        label = name if name.endswith("weight") else f"{name}.weight"
+        spec = weight_spec(grid, codes, self.policy.get(label, 0))
         if isinstance(spec, Reject):
             return spec
-        name = base_name(value.name)
         constant = self.graph.add_constant(self.graph.clock.unique_name(name), frozen(grid.values(codes)))
         first = next(iter(self.graph))
-        made = self.quantizer(constant, spec, f"{name}" if name.endswith("weight") else f"{name}.weight")
+        made = self.quantizer(constant, spec, label)
         self._weights[key] = self.graph.insert(made, before=first).result
         return made.result
 
@@ -141,12 +147,25 @@ def element_of(value: Value | None) -> DType | None:
     return value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
 
 
-def tightened(grid: Grid, codes: Array) -> Grid:
-    """The grid of the smallest width that holds all codes and zero points."""
+def weight_spec(grid: Grid, codes: Array, least: int = 0) -> QuantizerSpec | Reject:
+    """The fake-quant attributes for constant codes: the narrowest width that holds them; -1 and +1 alone are one bit.
+
+    Args:
+        grid: the grid of the file.
+        codes: the codes.
+        least: width that the file names; wider codes win.
+    """
+    if least <= 1 and grid.low_code < 0 and not grid.zero_point.any() and (np.abs(codes.astype(np.int64)) == 1).all():
+        return bipolar_spec(grid.scale, grid.axis)
+    return spec_of(_tightened(grid, codes, least))
+
+
+def _tightened(grid: Grid, codes: Array, least: int) -> Grid:
+    """The grid of the smallest width, `least` or more, that holds all codes and zero points."""
     numbers = np.concatenate([codes.astype(np.int64).reshape(-1), grid.zero_point])
     low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
     signed = grid.low_code < 0
-    for bits in range(2 if signed else 1, 17):
+    for bits in range(max(2 if signed else 1, least), 17):
         top = (1 << (bits - signed)) - 1
         if high > top:
             continue

@@ -1,0 +1,95 @@
+"""Quantizers that were lowered to ordinary arithmetic and left their attributes on its last node.
+
+`qir.passes.lowering.marks` writes the marks.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from qir.backends.evaluate import evaluate_constant
+from qir.errors import QirError
+from qir.fake_quant import make_fake_quant, set_levels, set_ranges
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.passes.constants import array_of, frozen, is_standard
+from qir.passes.lowering.emulate import LOWEST
+from qir.passes.lowering.marks import KEY
+from qir.passes.raising.state import RaiseState
+from qir.tensor import Array
+
+
+def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
+    """Put the fake-quant node of every marked chain back, on the value that the chain read or on the constant it made.
+
+    The chain itself is dead afterwards; a mark that cannot be read, or whose value is gone, is left with its reason.
+    """
+    marked = [node for node in graph if KEY in node.metadata]
+    nodes = {node.name: node for node in graph} if marked else {}
+    for node in marked:
+        try:
+            entry = json.loads(node.metadata[KEY])
+            source = _source(nodes, entry["source"]) if entry["source"] else _constant(module, graph, node, entry)
+            made = _quantizer(source, entry, state)
+        except (KeyError, TypeError, ValueError, IndexError, QirError) as error:
+            state.leave(node, f"its mark of a quantizer cannot be read: {error}")
+            continue
+        graph.insert(made, after=node)
+        node.result.replace_all_uses_with(made.result)
+
+
+def drop_guards(graph: Graph) -> None:
+    """Take out the nodes that keep ONNX Runtime from quantizing float weights by itself: `Max(x, lowest float32)`."""
+    for node in graph.nodes:
+        lowest = array_of(node.input(1)) if is_standard(node, "Max") and len(node.inputs) == 2 else None
+        data = node.input(0)
+        if data is not None and lowest is not None and lowest.size == 1 and lowest.reshape(-1)[0] == LOWEST:
+            node.result.replace_all_uses_with(data)
+            graph.erase(node)
+
+
+def _quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> Node:
+    bits = entry["bits"]
+    made = make_fake_quant(
+        source,
+        name=entry["name"],
+        bits=bits if isinstance(bits, int) else tuple(bits),
+        widths=entry["widths"],
+        signed=bool(entry["signed"]),
+        narrow=bool(entry["narrow"]),
+        axis=entry["axis"],
+    )
+    made.set_attribute("scheme", [f"{width}={scheme}" for width, scheme in entry["schemes"].items()])
+    set_ranges(made, np.asarray(entry["ranges"], np.float32))
+    for width, levels in entry.get("levels", {}).items():
+        set_levels(made, int(width), np.asarray(levels, np.float32))
+    state.made.append(entry["name"])
+    return made
+
+
+def _source(nodes: dict[str, Node], place: list[Any]) -> Value:
+    source: Value | None = nodes[place[0]].inputs[place[1]]
+    if source is None:
+        raise QirError(f"node {place[0]!r} reads nothing there")
+    return source
+
+
+def _constant(module: Module, graph: Graph, node: Node, entry: dict[str, Any]) -> Value:
+    name = str(entry["name"])
+    clock = graph.clock
+    values = _evaluated(module, node.result)
+    return graph.add_constant(clock.unique_name(name) if name in clock.names else name, frozen(values))
+
+
+def _evaluated(module: Module, value: Value) -> Array:
+    """What a chain of constants computes."""
+    known, node = array_of(value), value.producer
+    if known is not None:
+        return known
+    if node is None:
+        raise QirError(f"{value.name!r} depends on an input")
+    operands = [None if operand is None else _evaluated(module, operand) for operand in node.inputs]
+    return evaluate_constant(node, operands, opsets=module.opsets)[value.index]
