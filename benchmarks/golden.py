@@ -13,9 +13,10 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,18 @@ from scipy.stats import spearmanr
 
 from qir.backends import ConvShape, load_target
 
+if TYPE_CHECKING:
+    from qir.module import Module
+
 Line = tuple[bool, str]
 Floats = npt.NDArray[np.float64]
 
 APQ_CLOCK_HZ = 5e8
 ENERGY_SPLIT = 7
 """Every seventh entry fits the energy constants; the others test them."""
+
+POLICIES = 500_000
+"""Policies in the measurement of throughput."""
 
 
 def golden(name: str) -> Any:
@@ -140,6 +147,70 @@ def _energy(terms: Floats, published: Floats) -> Iterator[Line]:
     yield bool(median <= 0.05), f"APQ BitFusion, {line} (median <= 5 %)"
 
 
+def vela_cycles() -> Iterator[Line]:
+    """Our cycles against those of Arm's compiler: ranks by layer, totals after a fit by op on another network."""
+    from qir.backends.vela.compiler import vela_command
+    from qir.backends.vela.referee import fit_ops, predicted, rank_correlation, referee
+    from qir.errors import MissingExtraError
+
+    try:
+        vela_command()
+    except MissingExtraError as error:
+        yield True, f"Vela: skipped, {error}, or name its command by QIR_VELA"
+        return
+    networks = {name: folded(name) for name in ("resnet-20", "mobilenet-v2")}
+    for name in ("ethos-u55-128-like", "ethos-u65-256-like", "ethos-u85-256-like"):
+        target = load_target(name)
+        rows = {}
+        for network, module in networks.items():
+            table = target.cost_model().table(module, target)
+            rows[network] = referee(module, target, table, table.uniform(8, 8))
+            rank = rank_correlation(rows[network])
+            theirs = sum(row.referee_cycles for row in rows[network])
+            total = f"total {sum(row.cycles for row in rows[network]) / theirs:.3f} of theirs before any fit"
+            yield rank > 0.9, f"Vela, {name}, {network}: Spearman by layer {rank:.3f} (> 0.9), {total}"
+        fits = fit_ops(rows["resnet-20"])
+        ratio = predicted(rows["mobilenet-v2"], fits) / sum(row.referee_cycles for row in rows["mobilenet-v2"])
+        found = ", ".join(
+            f"{op} {fit.efficiency:.2f} + {fit.constant:.0f}" if fit.efficiency < np.inf else f"{op} fused"
+            for op, fit in fits.items()
+        )
+        line = f"efficiency + constant by op from resnet-20 ({found}) predict mobilenet-v2: {ratio:.3f} of theirs"
+        yield abs(ratio - 1) <= 0.15, f"Vela, {name}, {line} (within 15 %)"
+
+
+def folded(network: str) -> Module:
+    """A reference network of random weights with its BatchNormalization folded."""
+    import qir
+    from qir.models.builders import export_onnx
+    from qir.passes import PassManager, parse_pipeline
+
+    with tempfile.TemporaryDirectory() as folder:
+        module = qir.load(export_onnx(network, Path(folder) / f"{network}.onnx"))
+        PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(module)
+    return module
+
+
+def throughput() -> Iterator[Line]:
+    """Policies of a network of 53 layers costed a second on one core."""
+    table = load_target("bismo-16x16x256").cost_model().table(folded("mobilenet-v2"))
+    generator = np.random.default_rng(0)
+    codes = np.stack([generator.integers(0, len(w), POLICIES, np.int8) for w in table.widths.values()], axis=1)
+    policies = [
+        {name: widths[code] for (name, widths), code in zip(table.widths.items(), row, strict=True)}
+        for row in codes[: POLICIES // 100]
+    ]
+    rates = {}
+    for form, given in (("as an array of codes", codes), ("as maps", policies)):
+        table.cost(given[:1])
+        start = time.thread_time()
+        table.cost(given)
+        rates[form] = len(given) / (time.thread_time() - start)
+    line = ", ".join(f"{rate:,.0f} {form}" for form, rate in rates.items())
+    limit = "reading each map limits the second form"
+    yield rates["as an array of codes"] >= 1e6, f"cost table, 53 layers, policies a second: {line} (1,000,000; {limit})"
+
+
 def measured_latency() -> Iterator[Line]:
     """Whole networks timed in ONNX Runtime against the sum of their single layers, float32, one thread."""
     import qir
@@ -155,7 +226,7 @@ def measured_latency() -> Iterator[Line]:
             yield abs(error) <= 0.25, f"ONNX Runtime, {network}: {line} (within 25 %)"
 
 
-CHECKS: list[Callable[[], Iterable[Line]]] = [haq_bit_serial, apq_bitfusion]
+CHECKS: list[Callable[[], Iterable[Line]]] = [haq_bit_serial, apq_bitfusion, vela_cycles, throughput]
 
 
 def main() -> int:
