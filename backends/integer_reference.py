@@ -17,8 +17,9 @@ import numpy as np
 
 from qir.backends.evaluate import evaluate_constant
 from qir.backends.integer_reference_kernels import KERNELS, MOVES, Operand
+from qir.backends.integer_reference_operators import run_operator
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS, Requantization
-from qir.backends.integer_reference_values import Grid, Pending, integer_limits, quantized, rescaled
+from qir.backends.integer_reference_values import Grid, Pending, integer_limits, label_of, on_grid, quantized
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.module import Module
@@ -138,15 +139,16 @@ class _State:
             found = self._move(node, operands)
         elif node.domain == "" and node.op in KERNELS:
             found = KERNELS[node.op](node, operands)
-        if found is not None:
-            if variable:
-                self.integer_nodes.append(label_of(node))
-            return [found]
+        else:
+            found = run_operator(node, operands, self.requantization)
+        results: Sequence[Array | Grid | Pending] = [found] if found is not None else self._evaluate(node, operands)
         if variable:
-            self.float_nodes.append(label_of(node))
-        return evaluate_constant(
-            node, [None if operand is None else _plain(operand) for operand in operands], opsets=self.module.opsets
-        )
+            exact = found is not None or all(_is_integral(value) for value in (*operands, *results))
+            (self.integer_nodes if exact else self.float_nodes).append(label_of(node))
+        return results
+
+    def _evaluate(self, node: Node, operands: list[Operand]) -> Sequence[Array]:
+        return evaluate_constant(node, [_optional(operand) for operand in operands], opsets=self.module.opsets)
 
     def _move(self, node: Node, operands: list[Operand]) -> Grid | None:
         grid, rest = operands[0], operands[1:]
@@ -154,11 +156,6 @@ class _State:
             return None
         moved = evaluate_constant(node, [grid.codes, *map(_optional, rest)], opsets=self.module.opsets)[0]
         return replace(grid, codes=moved)
-
-
-def label_of(node: Node) -> str:
-    """A node's name, or its first result's where it has none."""
-    return node.name or node.results[0].name
 
 
 def _optional(operand: Operand) -> Array | None:
@@ -191,13 +188,10 @@ def _quantize(node: Node, operands: Sequence[Operand], requantization: Requantiz
     dtype = np.asarray(operands[2]).dtype if len(operands) > 2 and operands[2] is not None else np.dtype(np.uint8)
     rank = value.codes.ndim if isinstance(value, Grid) else value.ndim if isinstance(value, np.ndarray) else 0
     scale, zero = _parameters(node, operands, max(rank, 1), None)
-    if isinstance(value, Grid) and value.per_tensor() == (np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])):
-        limits = integer_limits(dtype)
-        return np.clip(value.codes, limits.min, limits.max).astype(dtype)
-    if isinstance(value, Grid) and value.per_tensor() is not None and scale.size == 1:
-        value = rescaled(value)
-    if isinstance(value, Pending):
-        return value.quantize(np.float32(scale), int(zero), dtype, requantization, label_of(node)).astype(dtype)
+    plain = isinstance(value, Pending) or (isinstance(value, Grid) and value.per_tensor() is not None)
+    if plain and scale.size == 1 and isinstance(value, Grid | Pending):
+        step, code = np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+        return on_grid(value, step, code, dtype, requantization, label_of(node))
     assert value is not None  # noqa: S101 - QuantizeLinear's first operand is required
     return quantized(_plain(value), scale, zero, dtype).astype(dtype)
 
@@ -209,6 +203,10 @@ def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid:
     scale, zero = _parameters(node, operands, max(codes.ndim, 1), length)
     limits = integer_limits(codes.dtype)
     return Grid(codes.astype(np.int32), scale, zero, int(limits.bits))
+
+
+def _is_integral(value: Operand) -> bool:
+    return value is None or (isinstance(value, np.ndarray) and _is_integer(value.dtype))
 
 
 def _is_integer(dtype: np.dtype[Any]) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from qir.backends.integer_reference_requantization import Requantization, Term, requantized, term
 from qir.errors import DataError
+from qir.graph import Node
 from qir.tensor import Array
 
 INT32_LIMIT = 2**31
@@ -218,6 +219,23 @@ def global_average(total: Array, scale: np.float32, count: int) -> Pending:
         lambda: np.asarray(values * np.float32(scale / np.float32(count)), np.float32),
         lambda: (term(total, scale, count=count),),
     )
+
+
+def on_grid(
+    value: Grid | Pending, scale: np.float32, zero_point: int, dtype: np.dtype[Any], kind: Requantization, where: str
+) -> Array:
+    """The codes of a value on an output grid, of the element type `dtype`; `where` names the node in messages."""
+    if isinstance(value, Grid):
+        if value.per_tensor() == (scale, zero_point):
+            limits = integer_limits(dtype)
+            return np.asarray(np.clip(value.codes, limits.min, limits.max)).astype(dtype)
+        value = rescaled(value)
+    return value.quantize(scale, zero_point, dtype, kind, where).astype(dtype)
+
+
+def label_of(node: Node) -> str:
+    """A node's name, or its first result's where it has none."""
+    return node.name or node.results[0].name
 
 
 def quantized(real: Array, scale: Array, zero_point: Array, dtype: np.dtype[Any]) -> Array:

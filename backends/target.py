@@ -210,7 +210,7 @@ class Target(Strict):
 
     def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
         """The pairs that `reduce_range` leaves."""
-        return frozenset(pair for pair in pairs if not (self.reduce_range and saturates(*pair)))
+        return frozenset((a, w) for a, w in pairs if not (self.reduce_range and saturates(2**a - 1, 2 ** (w - 1) - 1)))
 
     def cost_model(self) -> CostModel[Any]:
         """The cost model of this target.
@@ -232,9 +232,9 @@ class Target(Strict):
         temporary.replace(file)
 
 
-def saturates(activation_bits: int, weight_bits: int) -> bool:
-    """Whether two products of unsigned activations and symmetric signed weights can leave int16 (VPMADDUBSW)."""
-    return bool(2 * (2**activation_bits - 1) * (2 ** (weight_bits - 1) - 1) > 2**15 - 1)
+def saturates(largest_activation: int, largest_weight: int) -> bool:
+    """Whether two products of unsigned activations and signed weights of these magnitudes can leave int16."""
+    return 2 * largest_activation * largest_weight > 2**15 - 1
 
 
 def target_names() -> list[str]:

@@ -17,11 +17,13 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Exported network (QCDQ).")],
+    model: Annotated[Path, typer.Argument(help="Exported network, of any profile that ONNX Runtime runs.")],
     against: Annotated[Path | None, typer.Option(help="Float network: prints the noise of each layer.")] = None,
     data: Annotated[Path | None, typer.Option(help="Samples, .npy or .npz; normal noise without them.")] = None,
 ) -> None:
     """Run the integer reference and ONNX Runtime (fused, unfused, plain) and compare every code.
+
+    The column `dyadic` is the integer reference with int32 multipliers and shifts in place of float32 multipliers.
 
     Exit code 0: the file keeps its promise; 1: it does not; 2: the input is wrong.
 
@@ -58,11 +60,24 @@ def _print(report: ParityReport) -> None:
         console.print(_summary(report, name), soft_wrap=True)
     for name, reason in report.refused.items():
         console.print(f"{name}: refused: {reason}", soft_wrap=True)
+    computed = [layer for layer in report.layers if layer.kernel != "border"]
+    integer = sum(layer.kernel == "integer" for layer in computed)
+    console.print(f"on integer kernels in ONNX Runtime: {integer} of {len(computed)} tensors of codes")
     for layer in report.layers:
         if layer.reason:
             console.print(f"on floats: {layer.node}: {layer.reason}", soft_wrap=True)
     if report.float_nodes:
         console.print(f"on floats in the integer reference: {', '.join(report.float_nodes)}", soft_wrap=True)
+    if report.saturating:
+        console.print(
+            "x86 CPUs without VNNI can saturate in "
+            f"{', '.join(report.saturating)}: use 7-bit weights there, or a target with reduce_range",
+            soft_wrap=True,
+        )
+    if report.default != "fused":
+        console.print("made for ONNX Runtime without QDQ fusion (session.disable_quant_qdq=1)")
+    if report.requantization != "float32":
+        console.print(f"made for hardware that requantizes with {report.requantization} multipliers", soft_wrap=True)
     if report.exact:
         console.print("power-of-two scales: equal codes are promised of every setting", soft_wrap=True)
     console.print("promise kept" if report.keeps_promise else "promise broken", style="bold")
@@ -72,7 +87,7 @@ def _summary(report: ParityReport, engine: str) -> str:
     wrong = sum(layer.mismatches[engine] for layer in report.layers)
     total = sum(layer.codes for layer in report.layers)
     flips = report.argmax_flips.get(engine)
-    line = f"{engine}: {wrong:,} of {total:,} codes differ ({wrong / total:.1e})"
+    line = f"{engine}: {wrong:,} of {total:,} codes differ ({report.rate(engine):.1e})"
     line += "" if flips is None else f", argmax flips {flips} of {report.samples}"
     first = report.first[engine]
     if first is not None:

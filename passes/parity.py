@@ -2,36 +2,43 @@
 
 Three settings of ONNX Runtime run the same file: `fused` (its default: integer kernels), `unfused` (default
 optimization without QDQ fusion) and `plain` (no optimization). The last two compute layers on floats between the
-codes, so that ties may round differently; their rates are measured. The file keeps its promise when no code of `fused`
-differs, layers aside that ONNX Runtime computes on floats. With power-of-two scales inside the accumulator bound the
-promise covers all layers and all three settings.
+codes, so that ties may round differently; their rates are measured. A fourth column is the integer reference itself
+with the multipliers of hardware without floats. The file keeps its promise when no code of `fused` differs, layers
+aside that ONNX Runtime computes on floats. With power-of-two scales inside the accumulator bound the promise covers all
+layers and all settings.
 """
 
 from __future__ import annotations
 
-import tempfile
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE, IntegerReference, IntegerRun, label_of
-from qir.backends.onnxruntime_session import INTEGER_OPS, OrtSession
-from qir.errors import DataError, QirError
-from qir.graph import Node, Value
+from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE, IntegerReference, IntegerRun
+from qir.backends.integer_reference_requantization import REQUANTIZATIONS
+from qir.backends.integer_reference_values import label_of
+from qir.backends.onnxruntime_session import OrtSession
+from qir.errors import QirError
 from qir.module import Module
 from qir.passes.calibration_data import batches
+from qir.passes.parity_layers import LayerParity, expose_codes, layers_of, saturating_layers
+from qir.passes.parity_noise import FloatNetwork
+from qir.passes.parity_simulation import Simulation, is_simulation
 from qir.tensor import Array
 from qir.types import TensorType
 
-ENGINES: dict[str, dict[str, Any]] = {
+SESSIONS: dict[str, dict[str, Any]] = {
     "fused": {"optimization": "all"},
     "unfused": {"optimization": "all", "disable_qdq_fusion": True},
     "plain": {"optimization": "disable"},
 }
 """Settings of ONNX Runtime that are compared, by name."""
+
+ENGINES = (*SESSIONS, "dyadic")
+"""What is compared by default: ONNX Runtime's settings, and the integer reference with dyadic multipliers."""
 
 
 @dataclass(frozen=True)
@@ -43,34 +50,6 @@ class Divergence:
     index: tuple[int, ...]
     expected: int
     found: int
-
-
-@dataclass
-class LayerParity:
-    """One tensor of codes.
-
-    Attributes:
-        value: name of the value that holds the codes.
-        node: name of the node whose result is quantized.
-        kernel: how ONNX Runtime computes it at its default: `integer`, `float`, or `border` (a quantized input).
-        reason: why it is computed on floats, empty otherwise.
-        promised: whether equal codes are promised: neither it nor a layer before it is computed on floats, by ONNX
-            Runtime or by the reference.
-        codes: number of codes compared.
-        mismatches: codes that differ, by engine.
-        largest: largest difference of a code, by engine.
-        sqnr: signal to quantization noise against the float network, in decibels; None where that has no such value.
-    """
-
-    value: str
-    node: str
-    kernel: str
-    reason: str
-    promised: bool
-    codes: int = 0
-    mismatches: dict[str, int] = field(default_factory=dict)
-    largest: dict[str, int] = field(default_factory=dict)
-    sqnr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +65,11 @@ class ParityReport:
         float_nodes: nodes that the integer reference computes on floats (no codes on their operands).
         refused: reason of each engine that does not load the file.
         exact: whether equal codes are promised of every engine: all scales are powers of two, zero points even, and
-            all sums proven below 2^24 (by the guide in the file), so that float32 holds every sum.
+            all sums proven below 2^24 (the file's metadata say so), so that float32 holds every sum.
+        default: the engine that the file is made for: `fused`, or `unfused` where its metadata ask for that.
+        saturating: layers whose products, added in pairs, can leave int16: on x86 CPUs without VNNI ONNX Runtime's
+            kernels saturate there.
+        requantization: the target's arithmetic, as the file's metadata name it.
     """
 
     samples: int
@@ -96,6 +79,9 @@ class ParityReport:
     float_nodes: tuple[str, ...]
     refused: dict[str, str]
     exact: bool
+    default: str = "fused"
+    saturating: tuple[str, ...] = ()
+    requantization: str = "float32"
 
     @property
     def keeps_promise(self) -> bool:
@@ -103,12 +89,17 @@ class ParityReport:
         if self.exact:
             kept = not any(any(layer.mismatches.values()) for layer in self.layers)
         else:
-            kept = all(not layer.mismatches.get("fused", 0) for layer in self.layers if layer.promised)
-        return kept and "fused" not in self.refused
+            kept = all(not layer.mismatches.get(self.default, 0) for layer in self.layers if layer.promised)
+        return kept and self.default not in self.refused
+
+    def rate(self, engine: str) -> float:
+        """Share of all codes that differ."""
+        codes = sum(layer.codes for layer in self.layers)
+        return sum(layer.mismatches.get(engine, 0) for layer in self.layers) / codes if codes else 0.0
 
 
 def parity(
-    module: Module, data: Any = None, *, against: Module | None = None, engines: Iterable[str] = tuple(ENGINES)
+    module: Module, data: Any = None, *, against: Module | None = None, engines: Iterable[str] = ()
 ) -> ParityReport:
     """Run the integer reference and ONNX Runtime on the same samples and compare every code.
 
@@ -116,47 +107,50 @@ def parity(
         module: an exported network as `qir.load` reads it.
         data: samples, as for calibration; by default 16 samples of normal noise.
         against: the float network that it was made from, for the noise of each layer.
-        engines: names of the settings of ONNX Runtime to compare.
+        engines: what to compare: names of `SESSIONS`, `dyadic` or `power-of-two` for the integer reference with these
+            multipliers; by default `ENGINES` and the target's arithmetic.
 
     Raises:
-        QirError: the network is no QCDQ export, the data do not fit, or the float network has other inputs.
+        QirError: the network holds no codes, the data do not fit, or the float network has other inputs.
     """
+    arithmetic = module.metadata.get("qir.requantization", "float32")
+    chosen = tuple(engines) or tuple(dict.fromkeys((*ENGINES, *({arithmetic} - {"float32"}))))
+    if is_simulation(module):
+        return _simulated(module, data, chosen)
     reference = IntegerReference(module)
+    others = {kind: IntegerReference(module, requantization=kind) for kind in REQUANTIZATIONS if kind in chosen}
     exposed = expose_codes(module)
-    sessions, refused = _sessions(exposed, engines)
-    comparison = _Comparison(module, _layers(module, exposed, refused), tuple(sessions))
-    floats = (
-        None if against is None else _FloatNetwork(against, {layer.value: layer for layer in comparison.layers}, module)
-    )
+    sessions, refused = _sessions(module, exposed, chosen)
+    loads = "fused" not in chosen or "fused" not in refused
+    comparison = _Comparison(module, layers_of(module, exposed, loads=loads), (*sessions, *others))
+    floats = None if against is None else FloatNetwork(against, module, comparison.layers)
     for feed in batches(module, random_feed(module) if data is None else data, batch=32):
         run = reference.run(feed)
         comparison.count(run, len(next(iter(feed.values()))))
         for name, session in sessions.items():
             comparison.add(name, run, session.run(feed))
+        for kind, other in others.items():
+            found = other.run(feed)
+            comparison.add(kind, run, {**found.codes, **found.outputs})
         if floats is not None:
             floats.add(run, feed)
     if floats is not None:
         floats.finish()
-    return comparison.report(refused)
+    return comparison.report(refused, arithmetic)
 
 
-def code_values(module: Module) -> dict[Node, Value]:
-    """The value that holds the codes of each QuantizeLinear: its result, or the result of the Clip behind it."""
-    found = {}
-    for node in module.graph:
-        if node.op == QUANTIZE:
-            users = node.result.users
-            found[node] = users[0].result if len(users) == 1 and users[0].op == "Clip" else node.result
-    return found
-
-
-def expose_codes(module: Module) -> Module:
-    """A copy of an exported network whose codes are outputs too, under their own names; kernels fuse as before."""
-    copy = module.clone()
-    graph = copy.graph
-    extra = [value for value in code_values(copy).values() if not value.is_output]
-    graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *(value.name for value in extra)])
-    return copy
+def _simulated(module: Module, data: Any, engines: Iterable[str]) -> ParityReport:
+    """Only the outputs of a file that holds no codes."""
+    reference = Simulation(module)
+    sessions, refused = _sessions(module, module, engines)
+    comparison = _Comparison(module, reference.layers(), tuple(sessions))
+    for feed in batches(module, random_feed(module) if data is None else data, batch=32):
+        run = reference.run(feed)
+        comparison.count(run, len(next(iter(feed.values()))))
+        for name, session in sessions.items():
+            found = session.run(feed)
+            comparison.add(name, run, reference.codes(found))
+    return comparison.report(refused, module.metadata.get("qir.requantization", "float32"))
 
 
 def random_feed(module: Module, samples: int = 16) -> dict[str, Array]:
@@ -171,67 +165,18 @@ def random_feed(module: Module, samples: int = 16) -> dict[str, Array]:
     return feeds
 
 
-def _sessions(exposed: Module, engines: Iterable[str]) -> tuple[dict[str, OrtSession], dict[str, str]]:
+def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[dict[str, OrtSession], dict[str, str]]:
+    """A session of each setting that loads the file as it stands, and why the others do not."""
     sessions, refused = {}, {}
     for name in engines:
+        if name not in SESSIONS:
+            continue
         try:
-            sessions[name] = OrtSession(exposed, **ENGINES[name])
+            OrtSession(module, **SESSIONS[name])
+            sessions[name] = OrtSession(exposed, **SESSIONS[name])
         except QirError as error:
             refused[name] = str(error)
     return sessions, refused
-
-
-def _layers(module: Module, exposed: Module, refused: Mapping[str, str]) -> list[LayerParity]:
-    """Every tensor of codes, and how ONNX Runtime's default computes it."""
-    kernels = {} if "fused" in refused else _kernels(exposed)
-    layers, after_float = [], set[Value]()
-    by_node = code_values(module)
-    for node in module.graph:
-        if any(value in after_float for value in node.operands):
-            after_float.update(node.results)
-        if node not in by_node:
-            continue
-        made = node.operands[0].producer
-        operator = kernels.get(node.result.name, QUANTIZE)
-        kernel = "border" if made is None else "integer" if operator != QUANTIZE else "float"
-        if made is not None and made.op == DEQUANTIZE:
-            kernel = "integer"
-        if kernel == "float":
-            after_float.update(node.results)
-        promised = not any(value in after_float for value in node.results)
-        reason = _reason(node, made) if kernel == "float" and made is not None else ""
-        layers.append(
-            LayerParity(by_node[node].name, label_of(node if made is None else made), kernel, reason, promised)
-        )
-    return layers
-
-
-def _kernels(exposed: Module) -> dict[str, str]:
-    """Operator that makes each value in ONNX Runtime's optimized graph."""
-    from qir.onnx_io import load
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        OrtSession(exposed, save_optimized=path)
-        return {value.name: node.op for node in load(path.read_bytes()).graph for value in node.results}
-
-
-def _reason(quantize: Node, made: Node) -> str:
-    """Why ONNX Runtime keeps a node on floats, from what its fusion asks for."""
-    zero = quantize.input(2)
-    if made.op in ("Relu", "Clip"):
-        constant = None if zero is None else zero.constant
-        if constant is not None and constant.numpy().any():
-            return f"its {made.op} does not fold into a zero point other than 0"
-        inner = made.operands[0].producer
-        return f"its {made.op} follows an input" if inner is None else _reason(quantize, inner)
-    if not any(f"QLinear{made.op}" == name or f"Q{made.op}" == name for name in INTEGER_OPS):
-        return f"ONNX Runtime has no integer kernel for {made.op}"
-    for operand in made.operands:
-        source = operand.producer
-        if not operand.is_constant and (source is None or source.op != DEQUANTIZE):
-            return f"its operand {operand.name!r} has no codes"
-    return f"ONNX Runtime does not fuse {made.op} with these element types"
 
 
 @dataclass
@@ -270,24 +215,35 @@ class _Comparison:
     def add(self, engine: str, run: IntegerRun, found: Mapping[str, Array]) -> None:
         """Compare one batch of one engine."""
         for layer in self.layers:
-            difference = found[layer.value].astype(np.int64) - run.codes[layer.value]
+            expected = run.codes[layer.value].astype(np.int64)
+            difference = found[layer.value].astype(np.int64) - expected
             wrong = np.argwhere(difference)
             layer.mismatches[engine] = layer.mismatches.get(engine, 0) + len(wrong)
             layer.largest[engine] = max(layer.largest.get(engine, 0), int(np.abs(difference).max(initial=0)))
             if len(wrong) and self.first[engine] is None:
                 index = tuple(int(i) for i in wrong[0])
-                expected, other = int(run.codes[layer.value][index]), int(found[layer.value][index])
+                code, other = int(expected[index]), int(found[layer.value][index])
                 index = (index[0] + self.samples - len(difference), *index[1:]) if index else index
-                self.first[engine] = Divergence(layer.value, layer.node, index, expected, other)
+                self.first[engine] = Divergence(layer.value, layer.node, index, code, other)
         for name, output in run.outputs.items():
             if output.ndim == 2:
                 flips = int((output.argmax(-1) != found[name].argmax(-1)).sum())
                 self.flips[engine] = self.flips.get(engine, 0) + flips
 
-    def report(self, refused: dict[str, str]) -> ParityReport:
+    def report(self, refused: dict[str, str], arithmetic: str) -> ParityReport:
         """The result."""
+        session = json.loads(self.module.metadata.get("qir.session", "{}"))
         return ParityReport(
-            self.samples, tuple(self.layers), self.first, self.flips, self.float_nodes, refused, _exact(self.module)
+            self.samples,
+            tuple(self.layers),
+            self.first,
+            self.flips,
+            self.float_nodes,
+            refused,
+            _exact(self.module),
+            "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused",
+            tuple(saturating_layers(self.module)),
+            arithmetic,
         )
 
 
@@ -305,57 +261,3 @@ def _exact(module: Module) -> bool:
         if zero is not None and (zero.numpy().astype(np.int64) % 2).any():
             return False
     return True
-
-
-class _FloatNetwork:
-    """The float network's values beside the dequantized codes: sums of squares of signal and noise."""
-
-    def __init__(self, against: Module, layers: Mapping[str, LayerParity], module: Module) -> None:
-        from qir.passes.manager import PassManager
-        from qir.passes.pipeline import parse_pipeline
-
-        folded = against.clone()
-        PassManager(parse_pipeline("fold-batchnorm")).run(folded)
-        values = {value.name: value for value in folded.graph.values() if not value.is_constant}
-        by_node = {node.name: node.result.name for node in folded.graph if node.name and len(node.results) == 1}
-        self.layers = layers
-        self.sources: dict[str, tuple[str, tuple[float, int]]] = {}
-        for node, codes in code_values(module).items():
-            source = node.operands[0]
-            made = "" if source.producer is None else by_node.get(source.producer.name, "")
-            name = source.name if source.name in values else made
-            if name:
-                self.sources[codes.name] = name, _grid(node)
-        wanted = dict.fromkeys(name for name, _ in self.sources.values())
-        extra = [values[name] for name in wanted if not values[name].is_output and not values[name].is_input]
-        graph = folded.graph
-        graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *(value.name for value in extra)])
-        self.session = OrtSession(folded)
-        missing = set(self.session.input_names) - {value.name for value in module.graph.inputs}
-        if missing:
-            raise DataError(f"the float network has the input {min(missing)!r}, which the quantized network lacks")
-        self.signal: dict[str, float] = dict.fromkeys(self.sources, 0.0)
-        self.noise: dict[str, float] = dict.fromkeys(self.sources, 0.0)
-
-    def add(self, run: IntegerRun, feed: Mapping[str, Array]) -> None:
-        """Add one batch."""
-        found = {**feed, **self.session.run(feed)}
-        for codes, (name, (scale, zero)) in self.sources.items():
-            exact = found[name].astype(np.float64)
-            self.signal[codes] += float((exact**2).sum())
-            self.noise[codes] += float((((run.codes[codes].astype(np.int64) - zero) * scale - exact) ** 2).sum())
-
-    def finish(self) -> None:
-        """Write the ratios into the layers, in decibels."""
-        for codes, signal in self.signal.items():
-            if signal:
-                noise = max(self.noise[codes], signal * 1e-20)
-                self.layers[codes].sqnr = float(10 * np.log10(signal / noise))
-
-
-def _grid(quantize: Node) -> tuple[float, int]:
-    scale, zero = quantize.input(1), quantize.input(2)
-    if scale is None or scale.constant is None or scale.constant.size != 1:
-        raise QirError(f"node {quantize.name!r}: its scale is no constant per tensor")
-    code = 0 if zero is None or zero.constant is None else int(zero.constant.numpy().reshape(-1)[0])
-    return float(scale.constant.numpy().reshape(-1)[0]), code

@@ -107,6 +107,74 @@ def test_the_command_prints_every_layer_and_exits_with_zero(exported, tmp_path) 
     assert "fused: 0 of" in result.output
 
 
+PROFILES = ("qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (4, 4), (2, 2)])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_that_onnx_runtime_runs_is_verified(random_network, tmp_path, profile, widths) -> None:
+    network, module = random_network(5, *widths)
+    written = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images(2))
+    report = parity(qir.load(written.model), network.images(4), against=network.module())
+    assert report.keeps_promise
+    assert set(report.first) | set(report.refused) == {"fused", "unfused", "plain"} | (
+        set() if profile == "float" else {"dyadic"}
+    )
+    assert all(layer.codes and layer.mismatches for layer in report.layers)
+    assert all(not layer.reason for layer in report.layers if layer.kernel != "float")
+    assert all(layer.reason for layer in report.layers if layer.kernel == "float")
+    if profile in ("qcdq-packed", "qoperator"):
+        assert all(layer.promised for layer in report.layers)
+    if profile != "float":
+        assert all(layer.sqnr is not None for layer in report.layers)
+        assert len(report.layers) >= 10
+
+
+def test_native_types_below_8_bits_are_named_where_they_fall_back(random_network, tmp_path) -> None:
+    network, module = random_network(5, 4, 4)
+    written = export(module, tmp_path / "m.quant.onnx", profile="qdq-int4", data=network.images(2))
+    reasons = [layer.reason for layer in parity(qir.load(written.model), network.images(2)).layers]
+    assert "ONNX Runtime does not fuse Conv with the element types uint4, int4, uint4" in reasons
+
+
+def test_a_file_made_for_a_session_option_keeps_its_promise_with_it(random_network, tmp_path) -> None:
+    network, module = random_network(5, 2, 2)
+    written = export(module, tmp_path / "m.quant.onnx", profile="qdq-int2", data=network.images(2))
+    report = parity(qir.load(written.model), network.images(2))
+    assert "fused" in report.refused
+    assert report.default == "unfused"
+    assert report.keeps_promise
+
+
+def test_16_bit_networks_are_compared_code_by_code(tmp_path, random_network) -> None:
+    network, _ = random_network(5, 8, 8)
+    module = network.module()
+    pipeline = "insert-fake-quant{weight_widths=12,activation_widths=10},calibrate{method=minmax}"
+    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(16)))
+    written = export(module, tmp_path / "m.quant.onnx", profile="qdq-16", data=network.images(2))
+    report = parity(qir.load(written.model), network.images(4), against=network.module())
+    assert report.float_nodes == ()
+    assert max(max(layer.largest.values()) for layer in report.layers) <= 1
+    assert max(layer.sqnr for layer in report.layers) > 50
+
+
+def test_layers_that_saturate_without_vnni_are_named(exported) -> None:
+    _, module, _ = exported(5, 8, 8)
+    named = parity(module, engines=["fused"]).saturating
+    assert len(named) == sum(node.op in ("Conv", "Gemm") for node in module.graph)
+    _, module, _ = exported(5, 7, 8)
+    assert parity(module, engines=["fused"]).saturating == ()
+    _, module, _ = exported(5, 8, 7)
+    assert parity(module, engines=["fused"]).saturating == ()
+
+
+def test_dyadic_multipliers_change_few_codes(exported) -> None:
+    network, module, _ = exported(5, 8, 8)
+    report = parity(module, network.images(64))
+    assert report.rate("dyadic") < 1e-3
+    assert max(layer.largest["dyadic"] for layer in report.layers) <= 1
+
+
 def test_a_float_network_is_bad_input() -> None:
-    with pytest.raises(QirError, match="no QCDQ export"):
+    with pytest.raises(QirError, match="no quantizers: it is no export"):
         parity(qir.load(qir.models.path("lenet")))

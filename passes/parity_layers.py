@@ -1,0 +1,214 @@
+"""Which values of an exported network hold codes, how ONNX Runtime's default computes them, and why not on integers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE
+from qir.backends.integer_reference_operators import operator_of
+from qir.backends.integer_reference_values import label_of
+from qir.backends.onnxruntime_session import INTEGER_OPS, OrtSession
+from qir.backends.target import saturates
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.ops import op_of
+from qir.types import DType, TensorType, tensor_type
+
+_NARROW = {DType.UINT4: DType.UINT8, DType.INT4: DType.INT8, DType.UINT2: DType.UINT8, DType.INT2: DType.INT8}
+"""Element types that ONNX Runtime hands out of a session in no numpy type, and what holds their codes."""
+
+
+@dataclass
+class LayerParity:
+    """One tensor of codes.
+
+    Attributes:
+        value: name of the value that holds the codes.
+        node: name of the node whose result is quantized.
+        kernel: how ONNX Runtime computes it at its default: `integer`, `float`, or `border` (a quantized input).
+        reason: why it is computed on floats, empty otherwise.
+        promised: whether equal codes are promised: neither it nor a layer before it is computed on floats, by ONNX
+            Runtime or by the reference.
+        codes: number of codes compared.
+        mismatches: codes that differ, by engine.
+        largest: largest difference of a code, by engine.
+        sqnr: signal to quantization noise against the float network, in decibels; None where that has no such value.
+    """
+
+    value: str
+    node: str
+    kernel: str
+    reason: str
+    promised: bool
+    codes: int = 0
+    mismatches: dict[str, int] = field(default_factory=dict)
+    largest: dict[str, int] = field(default_factory=dict)
+    sqnr: float | None = None
+
+
+def code_values(module: Module) -> dict[Node, Value]:
+    """The value that holds the codes of each QuantizeLinear and operator on codes, in order.
+
+    It is the node's result, or that of the Clip, or Cast, Clip and Cast, that limits it to fewer bits.
+    """
+    found = {}
+    for node in module.graph:
+        if makes_codes(node):
+            value = node.result
+            while (limiter := _limiter(value)) is not None:
+                value = limiter.result
+            found[node] = value
+    return found
+
+
+def makes_codes(node: Node) -> bool:
+    """Whether a node puts its result on a grid."""
+    if node.op == QUANTIZE:
+        return True
+    operator = operator_of(node)
+    return operator is not None and 0 <= operator.output[0] < len(node.inputs)
+
+
+def _limiter(value: Value) -> Node | None:
+    """The Clip behind a value of codes, or a Cast between integers around a Clip."""
+    users = value.users
+    if len(users) != 1:
+        return None
+    kind = users[0].result.type if users[0].op == "Cast" else None
+    integers = isinstance(kind, TensorType) and not kind.dtype.is_float
+    return users[0] if users[0].op == "Clip" or integers else None
+
+
+def expose_codes(module: Module) -> Module:
+    """A copy of an exported network whose codes are outputs too, under their own names; kernels fuse as before.
+
+    Codes of 2 and 4 bits come out in 8 bits.
+    """
+    copy = module.clone()
+    graph = copy.graph
+    extra, names = [], []
+    for value in code_values(copy).values():
+        if value.is_output:
+            continue
+        names.append(value.name)
+        wide = _NARROW.get(value.type.dtype) if isinstance(value.type, TensorType) else None
+        if wide is None or not isinstance(value.type, TensorType):
+            extra.append(value)
+            continue
+        cast = Node("Cast", (value,), (f"{value.name}.wide",), attributes={"to": wide.onnx_code})
+        graph.insert(cast, after=value.producer)
+        cast.result.type = tensor_type(wide, value.type.shape)
+        extra.append(cast.result)
+    graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *names])
+    return copy
+
+
+def layers_of(module: Module, exposed: Module, *, loads: bool) -> list[LayerParity]:
+    """Every tensor of codes, and how ONNX Runtime's default computes it; `loads` = its default takes the file."""
+    kernels = _kernels(exposed) if loads else {}
+    layers, after_float = [], set[Value]()
+    by_node = code_values(module)
+    for node in module.graph:
+        if any(value in after_float for value in node.operands):
+            after_float.update(node.results)
+        if node not in by_node:
+            continue
+        made = node.operands[0].producer if node.op == QUANTIZE else node
+        kernel = _kernel(node, made, kernels)
+        if kernel == "float":
+            after_float.update(node.results)
+        promised = not any(value in after_float for value in node.results)
+        reason = _reason(node, made) if kernel == "float" and made is not None else ""
+        layers.append(
+            LayerParity(by_node[node].name, label_of(node if made is None else made), kernel, reason, promised)
+        )
+    return layers
+
+
+def _kernel(node: Node, made: Node | None, kernels: dict[str, str]) -> str:
+    """How ONNX Runtime makes a node's codes: `made` is what the node quantizes, or the node itself."""
+    if made is None:
+        return "border"
+    operator = kernels.get(node.result.name, QUANTIZE)
+    return "integer" if operator != QUANTIZE or made.op == DEQUANTIZE else "float"
+
+
+def _kernels(exposed: Module) -> dict[str, str]:
+    """Operator that makes each value in ONNX Runtime's optimized graph, seen through a Cast."""
+    from qir.onnx_io import load
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        OrtSession(exposed, save_optimized=path)
+        nodes = list(load(path.read_bytes()).graph)
+    made = {value.name: node.op for node in nodes for value in node.results}
+    casts = {node.result.name: made.get(node.operands[0].name, "") for node in nodes if node.op == "Cast"}
+    return made | casts
+
+
+def _reason(quantize: Node, made: Node) -> str:
+    """Why ONNX Runtime keeps a node on floats, from what its fusion asks for."""
+    zero = quantize.input(2)
+    if made.op in ("Relu", "Clip"):
+        constant = None if zero is None else zero.constant
+        if constant is not None and constant.numpy().any():
+            return f"its {made.op} does not fold into a zero point other than 0"
+        inner = made.operands[0].producer
+        return f"its {made.op} follows an input" if inner is None else _reason(quantize, inner)
+    keeps_grid = op_of(made).grid_operand(made) is not None
+    if not keeps_grid and not any(f"QLinear{made.op}" == name or f"Q{made.op}" == name for name in INTEGER_OPS):
+        return f"ONNX Runtime has no integer kernel for {made.op}"
+    for operand in made.operands:
+        source = operand.producer
+        if not operand.is_constant and (source is None or source.op != DEQUANTIZE):
+            return f"its operand {operand.name!r} has no codes"
+    elements = [_element(value.producer.operands[0]) for value in made.operands if value.producer is not None]
+    found = ", ".join((*elements[:2], _element(quantize.result)))
+    return f"ONNX Runtime does not fuse {made.op} with the element types {found}"
+
+
+def _element(value: Value) -> str:
+    return value.type.dtype.label if isinstance(value.type, TensorType) else "?"
+
+
+def saturating_layers(module: Module) -> Iterator[str]:
+    """Layers of unsigned activations and signed weights whose products, added in pairs, can leave int16.
+
+    ONNX Runtime's 8-bit kernels for x86 CPUs without VNNI add them so (VPMADDUBSW), and saturate.
+    """
+    for node in module.graph:
+        operator = operator_of(node)
+        if operator is not None and len(operator.operands) == 2:
+            data, weight = (node.input(indices[0]) for indices in operator.operands)
+        elif (operands := op_of(node).quantizable(node)) is not None:
+            data, weight = (_codes_behind(node.input(index)) for index in (operands.data, operands.weight))
+        else:
+            continue
+        constant = None if weight is None else weight.constant
+        if data is None or constant is None or constant.dtype is not DType.INT8 or _element(data) != "uint8":
+            continue
+        codes = constant.numpy()
+        largest = max(int(codes.max(initial=0)), -int(codes.min(initial=0)))
+        if saturates(_largest_code(data), largest):
+            yield label_of(node)
+
+
+def _codes_behind(value: Value | None) -> Value | None:
+    """The codes that a DequantizeLinear reads."""
+    producer = None if value is None else value.producer
+    return producer.operands[0] if producer is not None and producer.op == DEQUANTIZE else None
+
+
+def _largest_code(codes: Value) -> int:
+    """The largest code that the Clip in front of a value lets through, seen through what only moves codes."""
+    maker = codes.producer
+    while maker is not None and maker.op != "Clip":
+        index = 0 if maker.op in (QUANTIZE, DEQUANTIZE) else op_of(maker).grid_operand(maker)
+        source = None if index is None else maker.input(index)
+        maker = None if source is None else source.producer
+    high = None if maker is None else maker.input(2)
+    integer = high is not None and high.constant is not None and high.constant.numpy().dtype.kind in "iu"
+    return int(high.constant.numpy()) if integer and high is not None and high.constant is not None else 255
