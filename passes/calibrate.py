@@ -18,7 +18,7 @@ from qir.errors import PassError, QirError
 from qir.fake_quant import scheme_of, set_ranges
 from qir.graph import Node, Value
 from qir.module import Module
-from qir.passes.calibration_data import Feed, batches
+from qir.passes.calibration_data import Feed, batches, fitting_batch
 from qir.passes.gram_matrices import GramMatrix, has_gram_matrix, operand_axis
 from qir.passes.manager import Pass, PassContext
 from qir.passes.observers import Histogram
@@ -39,7 +39,7 @@ class Calibrate(Pass):
         weights: how weights are clipped: `output` (least error of the layer's output on the data), `output-centred`
             (the same but for its mean, for networks whose biases are corrected later), `mse` (least error of the
             weight, which the first two fall back to where there are no data or rows are too long) or `minmax`.
-        batch: samples per forward pass.
+        batch: samples per forward pass at most; fewer where their activations would take more than 256 MiB.
     """
 
     name: ClassVar[str] = "calibrate"
@@ -65,7 +65,8 @@ class Calibrate(Pass):
             data = context.require("calibration_data")
             if self.weights in {"output", "output-centred"}:
                 grams = _gram_matrices(module, weights)
-            histograms = _observe(module, activations, batches(module, data, batch=self.batch), grams)
+            batch = fitting_batch({_unquantized(node.operands[0]) for node in activations}, self.batch)
+            histograms = _observe(module, activations, batches(module, data, batch=batch), grams)
             for node in activations:
                 set_ranges(node, _activation_ranges(node, histograms[node], self.method))
                 store_levels(node, histograms[node].sample())

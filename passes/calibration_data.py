@@ -6,6 +6,7 @@ torch `DataLoader`, and an ONNX Runtime `CalibrationDataReader` (anything with `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from qir.errors import DataError
+from qir.graph import Value
 from qir.module import Module
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
 Feed = dict[str, Array]
+
+MEMORY = 256 << 20
+"""Bytes that the activations of one forward pass may take while they are gathered."""
 
 
 def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
@@ -34,6 +39,18 @@ def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
             yield _checked(module, feed)
     if not seen:
         raise DataError("the calibration data are empty: give at least one sample")
+
+
+def fitting_batch(values: Iterable[Value], batch: int) -> int:
+    """At most `batch` samples, fewer where the values of so many would take more than `MEMORY` bytes; at least 1.
+
+    Values of unknown shape, and dimensions other than the first that are not known, count as little as they can.
+    """
+    elements = 0
+    for value in values:
+        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        elements += math.prod(dim for dim in (shape or ())[1:] if isinstance(dim, int))
+    return max(min(batch, MEMORY // (4 * max(elements, 1))), 1)
 
 
 def _items(data: Any) -> Iterator[Any]:

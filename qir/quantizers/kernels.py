@@ -116,9 +116,9 @@ def fake_quantize(x: NDArray[np.generic], parameters: QuantParameters, axis: int
         codes = np.asarray(values / scale)
         np.rint(codes, out=codes)
         codes += zero_point
-        np.maximum(codes, np.float32(parameters.low_code), out=codes)
-        np.minimum(codes, np.float32(parameters.high_code), out=codes)
-        codes -= zero_point
+        np.clip(codes, np.float32(parameters.low_code), np.float32(parameters.high_code), out=codes)
+        if zero_point.any():
+            codes -= zero_point
         codes *= scale
     return codes
 

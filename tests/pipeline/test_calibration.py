@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from qir.errors import DataError, PassError, QirError
 from qir.fake_quant import quantizers, ranges_at
+from qir.graph import Graph
 from qir.passes import PassContext, PassManager
 from qir.passes.calibrate import Calibrate
-from qir.passes.calibration_data import batches
+from qir.passes.calibration_data import batches, fitting_batch
 from qir.passes.observers import Histogram
 from qir.passes.thresholds import METHODS, lp, threshold
+from qir.types import DType, TensorType, UnknownType
 
 
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50), min_size=1, max_size=6))
@@ -113,6 +115,14 @@ def test_data_of_a_wrong_shape_are_refused_with_both_shapes(lenet, shape: tuple[
 def test_empty_data_are_refused(lenet) -> None:
     with pytest.raises(DataError, match="empty"):
         list(batches(lenet[0], np.zeros((0, 1, 28, 28), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "fitting"), [((1, 3, 4, 4), 64), (("n", 16, 1024, 1024), 4), ((1, 2**27), 1), (None, 64)]
+)
+def test_a_batch_takes_no_more_memory_than_it_may(shape, fitting) -> None:
+    kind = UnknownType() if shape is None else TensorType(DType.FLOAT32, shape)
+    assert fitting_batch([Graph().add_input("x", kind)], 64) == fitting
 
 
 class _Reader:
