@@ -24,7 +24,9 @@ from qir.passes.accumulator_bounds import accumulator_bounds
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.lowering.codes import Codes, bias_codes, integer_codes
 from qir.passes.lowering.lower_qonnx import float_type, lower_quantizer, round_biases, scale_shape, write_known_types
+from qir.passes.lowering.marks import MARKED_IR
 from qir.passes.lowering.qonnx_forms import smallest_type
+from qir.passes.lowering.threshold_marks import mark_activation, mark_layer
 from qir.passes.lowering.thresholds import layer_thresholds, value_thresholds
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
@@ -70,6 +72,7 @@ class LowerThresholds(Pass):
         annotations = read_annotations(graph) | annotated
         write_annotations(graph, {name: pairs for name, pairs in annotations.items() if name in present})
         module.opsets.setdefault(QONNX_DOMAIN, 1)
+        module.ir_version = max(module.ir_version, MARKED_IR)
         write_known_types(graph)
         return True
 
@@ -115,6 +118,7 @@ class _Lowering:
             attributes={"out_dtype": label, "out_scale": float(grid.code_step), "out_bias": float(low)}
             | _layout(source, axis),
         )
+        mark_activation(made, node, self.sums[node][0] if node in self.sums else None)
         codes = self._insert(made, node, source)
         self.types[codes] = label
         real = self._times(codes, grid.scale, node, node.name, scale_shape(node, node.operands[0], grid.channels))
@@ -131,12 +135,18 @@ class _Lowering:
             return
         self._check(layer, codes)
         weight = self._weight(layer, codes)
-        if layer.node.op == "Gemm":
-            made = Node("MatMul", (data, weight), (f"{layer.name}.sum",), name=layer.node.name)
-        else:
-            attributes = dict(layer.node.attributes)
-            operands = (data, weight) if _operands(layer) == (0, 1) else (weight, data)
-            made = Node(layer.node.op, operands, (f"{layer.name}.sum",), name=layer.node.name, attributes=attributes)
+        product = (parameters_of(layer.data).scale[0] * codes.scale).astype(np.float32)
+        biased = layer.bias is not None and layer.bias.constant is not None
+        bias = bias_codes(layer, product)[0].reshape(-1) if biased else None
+        gemm, index = layer.node.op == "Gemm", _operands(layer)[1]
+        made = Node(
+            "MatMul" if gemm else layer.node.op,
+            (data, weight) if index == 1 else (weight, data),
+            (f"{layer.name}.sum",),
+            name=layer.node.name,
+            attributes={} if gemm else dict(layer.node.attributes),
+        )
+        mark_layer(made, layer, codes, bias, turned=_is_turned(layer), index=index)
         total = self._insert(made, layer.node, layer.node.result)
         bounds = accumulator_bounds(layer, codes.values, None)
         if bounds is not None:
@@ -144,16 +154,13 @@ class _Lowering:
         if layer.output is not None and _grid(layer.output).is_affine and _grid(layer.output).channels == 1:
             self.sums[layer.output] = (layer, total)
             return
-        product = (parameters_of(layer.data).scale[0] * codes.scale).astype(np.float32)
-        rank = _rank(layer.node.result) or 2
-        shape = [-1 if axis == _channel_axis(layer) else 1 for axis in range(rank)] if product.size > 1 else []
-        if layer.bias is not None and layer.bias.constant is not None:
-            bias = bias_codes(layer, product)[0].astype(np.float32).reshape(-1)
-            spread = [-1 if axis == _channel_axis(layer) else 1 for axis in range(rank)]
-            constant = self.graph.add_constant(f"{layer.name}.bias", Tensor.of(bias.reshape(spread)))
+        spread = [-1 if axis == _channel_axis(layer) else 1 for axis in range(_rank(layer.node.result) or 2)]
+        if bias is not None:
+            constant = self.graph.add_constant(f"{layer.name}.bias", Tensor.of(bias.astype(np.float32).reshape(spread)))
             added = Node("Add", (total, constant), (f"{layer.name}.biased",), name=f"{layer.name}.add")
             total = self._insert(added, layer.node, total)
-        real = self._times(total, product, layer.node, layer.name, tuple(shape))
+        shape = tuple(spread) if product.size > 1 else ()
+        real = self._times(total, product, layer.node, layer.name, shape)
         layer.node.result.replace_all_uses_with(real)
 
     def _codes_of(self, value: Value | None) -> Value | None:
@@ -175,7 +182,7 @@ class _Lowering:
 
     def _weight(self, layer: QuantizedLayer, codes: Codes) -> Value:
         """The codes of a weight less their zero point, as a float constant; a Gemm's is transposed for MatMul."""
-        turned = layer.node.op == "Gemm" and bool(layer.node.attribute("transB", 0))
+        turned = _is_turned(layer)
         key = (layer.weight, turned)
         if key not in self._weights:
             shape = scale_shape(layer.weight, layer.weight.operands[0], codes.zero_point.size)
@@ -226,6 +233,11 @@ def _operands(layer: QuantizedLayer) -> tuple[int, int]:
     operands = op_of(layer.node).quantizable(layer.node)
     assert operands is not None  # noqa: S101 - quantized layers have operands
     return operands.data, operands.weight
+
+
+def _is_turned(layer: QuantizedLayer) -> bool:
+    """Whether the weight is transposed on the way from Gemm to MatMul."""
+    return layer.node.op == "Gemm" and bool(layer.node.attribute("transB", 0))
 
 
 def _is_plain(node: Node) -> bool:

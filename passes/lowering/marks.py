@@ -29,11 +29,16 @@ def mark(value: Value, node: Node) -> None:
     """
     maker = value.producer
     assert maker is not None  # noqa: S101 - chains have nodes
+    entry = entry_of(node) | {"source": None if node.operands[0].is_constant else _reader(node)}
+    maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+
+
+def entry_of(node: Node) -> dict[str, Any]:
+    """The attributes of a fake-quant node as JSON holds them."""
     bits = bits_of(node)
     widths = sorted({bits} if isinstance(bits, int) else set(bits) - {0})
     entry: dict[str, Any] = {
         "name": node.name,
-        "source": None if node.operands[0].is_constant else _reader(node),
         "bits": bits,
         "signed": node.attribute("signed", 1),
         "narrow": node.attribute("narrow", 0),
@@ -46,7 +51,7 @@ def mark(value: Value, node: Node) -> None:
     levels = {width: _plain(table.numpy()) for width, table in tables.items() if table is not None}
     if levels:
         entry["levels"] = levels
-    maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+    return entry
 
 
 def _reader(node: Node) -> list[str | int]:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from qir.graph import Graph, Node
 from qir.module import Module
+from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annotations
 from qir.ops.qonnx import QONNX_DOMAINS
 from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
@@ -21,6 +22,7 @@ from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
 from qir.passes.raising.qonnx import raise_qonnx
 from qir.passes.raising.state import RaiseState
+from qir.passes.raising.thresholds import raise_thresholds
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
 
@@ -75,12 +77,14 @@ class RaiseQuantized(Pass):
         if report.quantizers:
             EliminateDeadCode().run(module, context)
             _drop_unused_domains(module)
+            _drop_data_types(module.graph)
         return bool(report.quantizers)
 
     def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport) -> None:
         state = RaiseState(graph, self.widths)
         drop_guards(graph)
         raise_marked(module, graph, state)
+        raise_thresholds(graph, state)
         report.quantizers += state.made
         report.left |= state.left
         if state.made:
@@ -131,6 +135,14 @@ def _policy(module: Module) -> dict[str, int]:
 def _is_linear(node: Node, op: str) -> bool:
     """Whether the node is this quantizer of ONNX's own set, or of ONNX Runtime's (16 and 4 bits before opset 21)."""
     return is_standard(node, op) or (node.op == op and node.domain == "com.microsoft")
+
+
+def _drop_data_types(graph: Graph) -> None:
+    """Forget the data types that QONNX annotates: they were those of the file's tensors."""
+    if graph.opaque:
+        annotations = read_annotations(graph)
+        kept = {name: {k: v for k, v in pairs.items() if k != FINN_DATATYPE} for name, pairs in annotations.items()}
+        write_annotations(graph, kept)
 
 
 def _drop_unused_domains(module: Module) -> None:

@@ -33,7 +33,7 @@ def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
         try:
             entry = json.loads(node.metadata[KEY])
             source = _source(nodes, entry["source"]) if entry["source"] else _constant(module, graph, node, entry)
-            made = _quantizer(source, entry, state)
+            made = make_quantizer(source, entry, state)
         except (KeyError, TypeError, ValueError, IndexError, QirError) as error:
             state.leave(node, f"its mark of a quantizer cannot be read: {error}")
             continue
@@ -51,7 +51,8 @@ def drop_guards(graph: Graph) -> None:
             graph.erase(node)
 
 
-def _quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> Node:
+def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> Node:
+    """The fake-quant node that an entry (`qir.passes.lowering.marks.entry_of`) describes, not yet inserted."""
     bits = entry["bits"]
     made = make_fake_quant(
         source,

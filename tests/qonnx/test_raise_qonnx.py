@@ -6,9 +6,11 @@ import pytest
 import qir
 from qir.backends.onnxruntime_session import OrtSession
 from qir.fake_quant import parameters_of, quantizers
+from qir.onnx_io.annotations import read_annotations
 from qir.passes import PassContext, PassManager, raise_quantized
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.lower_qonnx import LowerQonnx
+from qir.passes.lowering.lower_thresholds import LowerThresholds
 
 
 def lowered(module, *passes):
@@ -22,14 +24,17 @@ def reread(module, path):
     return qir.load(path)
 
 
+@pytest.mark.parametrize("lowering", [LowerQonnx, LowerThresholds])
 @pytest.mark.parametrize(("weight", "activation"), [(8, 8), (4, 4), (1, 2), (2, 1)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_our_qonnx_files_come_back_with_their_names_widths_and_codes(
-    quantized_network, tmp_path, seed, weight, activation
+    quantized_network, tmp_path, seed, weight, activation, lowering
 ):
     network, module = quantized_network(seed, weight, activation)
-    raised = raise_quantized(reread(lowered(module, LowerQonnx()), tmp_path / "q.onnx"))
+    raised = raise_quantized(reread(lowered(module, lowering()), tmp_path / "q.onnx"))
     assert not raised.meta["raise-quantized"].left
+    assert not read_annotations(raised.graph)
+    qir.verify(raised)
     before, after = quantizers(module.graph), quantizers(raised.graph)
     assert set(before) == set(after)
     for name, node in before.items():
