@@ -237,11 +237,15 @@ def saturates(largest_activation: int, largest_weight: int) -> bool:
     return 2 * largest_activation * largest_weight > 2**15 - 1
 
 
+def shipped_targets() -> list[str]:
+    """Names of the targets that come with qir."""
+    files = (file.name for file in resources.files("qir.backends.targets").iterdir())
+    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+
+
 def target_names() -> list[str]:
     """Names of the shipped targets and of those that other packages declare as entry points `qir.targets`."""
-    shipped = (file.name for file in resources.files("qir.backends.targets").iterdir())
-    names = {name.removesuffix(".json") for name in shipped if name.endswith(".json")}
-    return sorted(names | {point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
+    return sorted({*shipped_targets(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
 def target_schema() -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qir.backends import ConvShape, load_target, target_names
-from qir.backends.target import target_schema
+from qir.backends.target import Target, shipped_targets, target_schema
+from qir.backends.target_document import document, schema
 from qir.errors import TargetError
 
 
@@ -143,3 +144,37 @@ def test_reduce_range_leaves_out_the_pairs_whose_products_leave_int16(tmp_path: 
 def test_requantization_is_one_of_three(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"export\.requantization.*'float32', 'dyadic' or 'power-of-two'"):
         _load(tmp_path, _data() | {"export": {"requantization": "int8"}})
+
+
+def _sourced(target: Target) -> set[str]:
+    """Paths that the keys of `sources` name; a key names several, divided by commas, under the first one's prefix."""
+    found = set()
+    for key in target.sources:
+        prefix = ""
+        for part in key.split(", "):
+            path = part if "." in part or part in Target.model_fields else prefix + part
+            prefix = path.rpartition(".")[0] + "."
+            found.add(path)
+    return found
+
+
+@pytest.mark.parametrize("name", shipped_targets())
+def test_every_number_of_a_shipped_target_has_a_source(name: str) -> None:
+    target = load_target(name)
+    wanted = {f"cost.parameters.{key}" for key in target.cost.parameters} | {"weight_widths", "activation_widths"}
+    wanted |= {key for key in ("clock_hz", "pairs") if getattr(target, key)}
+    memory = target.outermost_memory
+    wanted |= {
+        f"memories.{memory.name}.{key}" for key in ("bits_per_cycle", "energy_pj_per_bit") if getattr(memory, key)
+    }
+    sourced = _sourced(target) | {path.replace("memories.", f"memories.{memory.name}.", 1) for path in _sourced(target)}
+    missing = [path for path in wanted if not any(path == key or path.startswith(key + ".") for key in sourced)]
+    assert not missing
+
+
+def test_documents_hold_the_shipped_targets() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    command = "python -m qir.backends.target_document"
+    assert (docs / "targets.md").read_text(encoding="utf-8") == document(), f"run: {command} > docs/targets.md"
+    written = (docs / "target.schema.json").read_text(encoding="utf-8")
+    assert written == schema(), f"run: {command} --schema > docs/target.schema.json"
