@@ -36,7 +36,7 @@ def adversarial_noise(
     steps: int = 10,
     seed: int = 0,
 ) -> Sensitivity:
-    """‖r_i(b)‖² / (t_i·‖r*‖²) (Zhou et al., 2018, "Adaptive quantization for deep neural network", section 3).
+    """‖r_i(b)‖² / (t_i·‖r*‖²) (Zhou et al., 2018, "Adaptive quantization for deep neural network", AAAI).
 
     ‖r_i(b)‖² is the squared change of the outputs with quantizer i alone on; t_i is the one that uniform noise on its
     operand makes when accuracy has dropped by `drop`, over the mean squared adversarial noise ‖r*‖² (half the squared

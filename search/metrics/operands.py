@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
 from qir.backends.torch_quantizers import TorchParameters, get_torch_scheme
+from qir.backends.torch_quantizers.blocks import fake_quantize_blocks
 from qir.errors import DataError
 from qir.fake_quant import parameters_of, quantizers, scheme_of
 from qir.passes.propagate_constraints import BitConstraints
@@ -47,7 +48,8 @@ def checked_batch(images: Array) -> torch.Tensor:
 def on_grid(node: Node, x: torch.Tensor, bits: int) -> torch.Tensor:
     """An operand rounded to its quantizer's grid at so many bits, same shape."""
     scheme = get_torch_scheme(scheme_of(node, bits))
-    return scheme.fake_quantize(x, TorchParameters.of(parameters_of(node, bits), x.device), node.attribute("axis"))
+    parameters = TorchParameters.of(parameters_of(node, bits), x.device)
+    return fake_quantize_blocks(x, scheme, parameters, node.attribute("axis"), node.attribute("block"))
 
 
 def float_operands(
@@ -107,19 +109,6 @@ def targets(network: TorchModule, batch: torch.Tensor, labels: Array | None) -> 
     return torch.from_numpy(np.ascontiguousarray(labels, np.int64)), 0
 
 
-def sample_gradients(
-    network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor, labels: torch.Tensor
-) -> Iterator[Tensors]:
-    """Gradient of every sample's own loss by the operands: one forward and one backward pass for each sample."""
-    for n in range(len(batch)):
-        loss, leaves = loss_and_leaves(network, nodes, batch[n : n + 1], labels[n : n + 1])
-        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        yield {
-            name: torch.zeros_like(leaf) if gradient is None else gradient
-            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
-        }
-
-
 def perturbations(
     nodes: Mapping[str, Node], operands: Tensors, constraints: BitConstraints
 ) -> Iterator[tuple[str, int, torch.Tensor]]:
@@ -127,3 +116,13 @@ def perturbations(
     for name, node in nodes.items():
         for bits in constraints.options[name]:
             yield name, bits, on_grid(node, operands[name], bits) - operands[name]
+
+
+def noise_to_signal_of(
+    nodes: Mapping[str, Node], operands: Tensors, constraints: BitConstraints
+) -> dict[tuple[str, int], float]:
+    """(quantizer, bits) → mean squared change of the operand over its mean square."""
+    return {
+        (name, bits): float(change.square().mean()) / (float(operands[name].square().mean()) or 1.0)
+        for name, bits, change in perturbations(nodes, operands, constraints)
+    }

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 def output_error(network: TorchModule, constraints: BitConstraints, images: Array) -> Sensitivity:
     """mean((f(x) - f_q(x))²) over samples and outputs, f_q being the float network with one quantizer on.
 
-    That output distortions of single layers add up is the assumption of OBACWA (Zhe et al., 2019, "Optimizing the bit
-    allocation for compression of weights and activations", the additivity of output error); EvoQ (Yuan et al., 2020)
-    guides its mutations by the same number.
+    That the output errors of single tensors add up is OBACWA's relation (Zhe et al., 2019, ICIP; survey, equations 11
+    and 12); EvoQ (Yuan et al., 2020) guides its mutations by the same number.
 
     Args:
         network: calibrated network; not changed.

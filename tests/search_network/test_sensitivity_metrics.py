@@ -14,10 +14,13 @@ from qir.fake_quant import quantizers
 from qir.search import output_divergence, prepare
 from qir.search.metrics.adversarial_noise import adversarial_noise
 from qir.search.metrics.empirical_fisher import empirical_fisher
+from qir.search.metrics.feature_separability import feature_separability, separability
 from qir.search.metrics.hessian_trace import hessian_trace
 from qir.search.metrics.operands import on_grid
 from qir.search.metrics.output_error import output_error
+from qir.search.metrics.pca_significance import pca_significance, significant_dimensions
 from qir.search.metrics.quantization_error import noise_to_signal, quantization_error
+from qir.search.metrics.rate_distortion import envelope, rate_distortion_slope
 from qir.search.metrics.second_order import second_order
 
 RNG = np.random.default_rng(3)
@@ -151,6 +154,75 @@ def test_adversarial_noise_scales_output_error_by_quantizer(linear):
 
 def spread(key, change):
     return [change] * len(IMAGES) if key[0].endswith("weight") else change
+
+
+def test_feature_separability_prices_widths_by_what_is_not_apart(linear):
+    network, constraints, _ = linear
+    logits = IMAGES @ WEIGHT.T
+    apart = separability(torch.from_numpy(logits), torch.from_numpy(LABELS))
+    ratios = noise_to_signal(network, constraints, IMAGES).values
+    found = feature_separability(network, constraints, IMAGES, labels=LABELS)
+    assert_equal(found, {key: (1 - apart) * ratio for key, ratio in ratios.items()})
+    assert found.forward_passes == 2
+
+
+def test_separability_of_mixed_and_of_distant_classes():
+    labels = torch.tensor([0, 0, 1, 1])
+    assert separability(torch.tensor([[0.0], [1.0], [0.0], [1.0]]), labels) == 0.0
+    near_one = separability(torch.tensor([[0.0], [1.0], [100.0], [101.0]]), labels)
+    assert near_one == pytest.approx(1 - 1 / 1e4, abs=1e-4)
+    assert separability(torch.rand(3, 2), torch.tensor([0, 1, 2])) == 0.0
+
+
+def test_pca_significance_is_the_rise_of_significant_dimensions(linear):
+    network, constraints, _ = linear
+    before = network.policy
+    found = pca_significance(network, constraints, IMAGES)
+    assert network.policy == before
+    ratios = noise_to_signal(network, constraints, IMAGES).values
+    prices = {found.values[key] / ratio for key, ratio in ratios.items() if ratio > 0}
+    assert max(prices) == pytest.approx(min(prices))
+    assert found.forward_passes == 2
+
+
+@pytest.mark.parametrize("shape", [(50, 4), (10, 4, 5, 1)])
+def test_significant_dimensions_are_the_rank_of_what_varies(shape):
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.rand((shape[0], 2, *shape[2:]), generator=generator)
+    mixed = torch.einsum("oc,nc...->no...", torch.rand((4, 2), generator=generator), basis) + 7
+    assert significant_dimensions(mixed, 0.999999) == 2
+    assert significant_dimensions(torch.ones(shape), 0.99) == 0
+    assert significant_dimensions(torch.diag(torch.tensor([100.0, 1.0, 1.0])), 0.9) == 1
+
+
+def test_variance_must_be_a_share(linear):
+    network, constraints, _ = linear
+    with pytest.raises(SearchError, match="variance 1"):
+        pca_significance(network, constraints, IMAGES, variance=1)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([8, 4, 2, 1], [8, 4, 2, 1]),
+        ([8, 7, 2, 1], [8, 5, 2, 1]),
+        ([8, 9, 2, 3], [8, 5, 2, 2]),
+        ([1, 1, 1, 1], [1, 1, 1, 1]),
+    ],
+)
+def test_envelope_is_convex_below_the_errors_and_never_rises(errors, expected):
+    assert envelope([1, 2, 3, 4], errors) == pytest.approx(expected)
+
+
+def test_rate_distortion_is_the_envelope_of_the_output_error(linear):
+    network, constraints, _ = linear
+    found = rate_distortion_slope(network, constraints, IMAGES)
+    measured = output_error(network, constraints, IMAGES)
+    assert found.forward_passes == measured.forward_passes
+    for name in ("fc.input", "fc.weight"):
+        widths = sorted(constraints.options[name])
+        expected = envelope(widths, [measured.values[name, bits] for bits in widths])
+        assert [found.values[name, bits] for bits in widths] == pytest.approx(expected)
 
 
 def test_output_divergence_counts_a_follower_with_its_decision(linear):

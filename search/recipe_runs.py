@@ -1,0 +1,201 @@
+"""A published method as a composition of a metric, a solver and an objective, and how it is run on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qir.errors import DataError, SearchError
+from qir.fake_quant import quantizers
+from qir.module import Module
+from qir.passes.calibration_data import batches
+from qir.passes.propagate_constraints import BitConstraints, bit_constraints
+from qir.policy import Policy
+from qir.search.problem import Budget
+from qir.search.result import Result
+from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.backends.target import Target
+    from qir.search.metrics.sensitivity import Sensitivity
+
+METRICS = {
+    "mse": "quantization_error:quantization_error",
+    "noise-to-signal": "quantization_error:noise_to_signal",
+    "output-mse": "output_error:output_error",
+    "output-divergence": "output_divergence:output_divergence",
+    "hessian-trace": "hessian_trace:hessian_trace",
+    "empirical-fisher": "empirical_fisher:empirical_fisher",
+    "second-order": "second_order:second_order",
+    "adversarial-noise": "adversarial_noise:adversarial_noise",
+    "feature-separability": "feature_separability:feature_separability",
+    "pca-significance": "pca_significance:pca_significance",
+    "rate-distortion": "rate_distortion:rate_distortion_slope",
+}
+"""Name of a sensitivity metric → module:function of `qir.search.metrics`."""
+
+WITH_LABELS = frozenset(
+    {"hessian-trace", "empirical-fisher", "second-order", "adversarial-noise", "feature-separability"}
+)
+"""Metrics of loss or accuracy; without labels they take the float network's own predictions."""
+
+OBJECTIVES = {
+    "proxy": "none measured: the additive sensitivity is minimised",
+    "accuracy": "measured accuracy, corrected, no retraining",
+    "output-mse": "measured output error of the whole network (no labels)",
+}
+"""What a recipe optimises."""
+
+MEASURED_EVALUATIONS = 50
+METRIC_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published method.
+
+    Attributes:
+        name: its name here.
+        source: the paper.
+        solver: a name in `qir.search.METHODS`.
+        metric: a name in `METRICS`, or None.
+        objective: a name in `OBJECTIVES`.
+        differs: what differs from the paper, and why.
+        metric_options: of the metric.
+        solver_options: of the solver.
+    """
+
+    name: str
+    source: str
+    solver: str
+    metric: str | None
+    objective: str
+    differs: str
+    metric_options: Mapping[str, Any] = field(default_factory=dict)
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(
+        self,
+        module: Module | str | Path,
+        *,
+        target: Target | str | Path,
+        data: Any,
+        labels: Array | None = None,
+        budget: Mapping[str, Budget | str],
+        evaluations: int | None = None,
+        seed: int = 0,
+        input_widths: str = "8",
+        metric_images: int = METRIC_IMAGES,
+    ) -> Result:
+        """Choose bits for a network.
+
+        A recipe that measures accuracy fits the correction to the first half of the data and measures on the second.
+
+        Args:
+            module: float or calibrated network (not changed), or a path to a float ONNX file.
+            target: hardware: a `Target`, a shipped name, or a JSON file.
+            data: calibration data of any kind that `calibrate` takes, one input.
+            labels: int64 [N]; needed where accuracy is measured, used by metrics of the loss.
+            budget: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.6x".
+            evaluations: policies to measure; 50 unless given, and nothing to a recipe that measures none.
+            seed: of every random choice.
+            input_widths: widths of the network's inputs, `all` makes them decisions.
+            metric_images: how many of the data the sensitivity metric sees.
+
+        Returns:
+            The result; its policy names decisions.
+
+        Raises:
+            QirError: bad input of any kind, or no policy meets the budget.
+        """
+        from qir.backends.target import load_target
+        from qir.search.methods import solve
+        from qir.search.network import network_problem
+        from qir.search.reuse import ReusingNetwork
+
+        hardware = load_target(target) if isinstance(target, str | Path) else target
+        network, images = _read(module, data)
+        constraints = _calibrated(network, hardware, images, input_widths, seed)
+        self._check(constraints, images, labels)
+        sensitivity = None
+        if self.metric is not None:
+            some = None if labels is None else labels[:metric_images]
+            found = self._measure(ReusingNetwork(network), constraints, images[:metric_images], some, seed)
+            sensitivity = found.per_decision(constraints)
+        problem = network_problem(
+            network,
+            constraints,
+            hardware.cost_model().table(network, hardware),
+            budgets={name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budget.items()},
+            objective=self._objective(network, constraints, images, labels),
+            sensitivity=sensitivity,
+        )
+        measures = None if self.objective == "proxy" else evaluations or MEASURED_EVALUATIONS
+        return solve(problem, self.solver, evaluations=measures, seed=seed, **self.solver_options)
+
+    def _check(self, constraints: BitConstraints, images: Array, labels: Array | None) -> None:
+        if not constraints.decisions:
+            raise SearchError(f"recipe {self.name!r}: the target leaves no decision open; quantize without a search")
+        if self.objective == "accuracy" and labels is None:
+            raise DataError(f"recipe {self.name!r} measures accuracy: give labels, one for each image")
+        if labels is not None and len(labels) != len(images):
+            raise DataError(f"recipe {self.name!r}: {len(images)} images but {len(labels)} labels; expected as many")
+        if self.objective == "accuracy" and len(images) < 2:
+            raise DataError(f"recipe {self.name!r}: {len(images)} images; expected 2 or more, for two splits")
+
+    def _measure(
+        self, network: Any, constraints: BitConstraints, images: Array, labels: Array | None, seed: int
+    ) -> Sensitivity:
+        assert self.metric is not None  # noqa: S101 - asked for only where the recipe has a metric
+        home, function = METRICS[self.metric].split(":")
+        options = dict(self.metric_options)
+        if self.metric in WITH_LABELS:
+            options["labels"] = labels
+        if self.metric in {"hessian-trace", "adversarial-noise"}:
+            options["seed"] = seed
+        found: Sensitivity = getattr(import_module(f"qir.search.metrics.{home}"), function)(
+            network, constraints, images, **options
+        )
+        return found
+
+    def _objective(
+        self, module: Module, constraints: BitConstraints, images: Array, labels: Array | None
+    ) -> Callable[[Policy], float] | None:
+        if self.objective == "output-mse":
+            from qir.search.metrics.output_error import NetworkOutputError
+
+            return NetworkOutputError(module, constraints, images[:50])
+        if self.objective == "proxy" or labels is None:
+            return None
+        from qir.search.evaluation import AccuracyObjective, ArraySamples
+
+        half = len(images) // 2
+        return AccuracyObjective(
+            module,
+            constraints,
+            calibration=ArraySamples(images[:half], labels[:half], "first half"),
+            validation=ArraySamples(images[half:], labels[half:], "second half"),
+        )
+
+
+def _read(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
+    from qir.search.preparation import load_network
+
+    network = module.clone() if isinstance(module, Module) else load_network(module)
+    feeds = list(batches(network, data))
+    if len(feeds[0]) != 1:
+        raise DataError(f"recipes take networks with one input; this one has {', '.join(feeds[0])}")
+    return network, np.concatenate([next(iter(feed.values())) for feed in feeds])
+
+
+def _calibrated(module: Module, target: Target, images: Array, input_widths: str, seed: int) -> BitConstraints:
+    from qir.search.preparation import prepare
+
+    if quantizers(module.graph):
+        return bit_constraints(module, target.operand_rules())
+    return prepare(module, target, images, input_widths=input_widths, seed=seed)
