@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
+from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.propagate_constraints import FIXED
 
 
@@ -135,6 +136,21 @@ def set_widths(module: qir.Module, weight: int, activation: int) -> None:
         if FIXED not in node.metadata and bits in node.attribute("widths"):
             policy[name] = bits
     apply_policy(module, policy)
+
+
+@pytest.fixture
+def at_every_width():
+    """Factory: calibrated module → (weight bits, activation bits, module lowered to QCDQ) for all pairs from 1 to 8."""
+
+    def every(module: qir.Module):
+        for weight in range(1, 9):
+            for activation in range(1, 9):
+                lowered = module.clone()
+                set_widths(lowered, weight, activation)
+                PassManager([LowerQcdq()]).run(lowered, PassContext())
+                yield weight, activation, lowered
+
+    return every
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import qir
+import qir.models
 from qir.backends.onnxruntime_session import OrtSession
+from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.passes.parity import parity
 from qir.passes.parity_layers import expose_codes
 
@@ -28,14 +31,31 @@ def test_no_code_of_a_random_network_differs(exported, seed, widths) -> None:
     assert differ == 0
 
 
+def count_all_widths(modules, images) -> str:
+    total = dyadic = everything = 0
+    for weight, activation, lowered in modules:
+        found = parity(lowered, images, engines=["fused", "dyadic"])
+        assert found.keeps_promise, (weight, activation)
+        total += sum(layer.codes for layer in found.layers if layer.promised)
+        everything += sum(layer.codes for layer in found.layers)
+        dyadic += sum(layer.mismatches["dyadic"] for layer in found.layers)
+    return f"{total:,} codes equal; dyadic multipliers change {dyadic:,} of {everything:,}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_no_code_of_a_larger_network_differs_at_any_pair_of_widths(exported, seed) -> None:
-    total = 0
-    for weight in range(1, 9):
-        for activation in range(1, 9):
-            made = exported(seed, weight, activation, size=16, blocks=6, channels=12)
-            differ, compared = mismatches(*made, count=8)
-            assert differ == 0, (weight, activation)
-            total += compared
-    print(f"seed {seed}: {total:,} codes equal")
+def test_no_code_of_a_larger_network_differs_at_any_pair_of_widths(random_network, at_every_width, seed) -> None:
+    network, module = random_network(seed, 8, 8, size=16, blocks=6, channels=12)
+    print(f"seed {seed}: {count_all_widths(at_every_width(module), network.images(8))}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet", "resnet-20"])
+def test_no_code_of_a_trained_network_differs_at_any_pair_of_widths(at_every_width, name) -> None:
+    """Shipped networks, trained on Fashion-MNIST; labelled images through every pair of widths."""
+    module = qir.load(qir.models.path(name))
+    pipeline = "fold-constants,fold-batchnorm,insert-fake-quant{input_widths=all},calibrate{method=minmax}"
+    calibration = qir.models.fashion_mnist("calibration").images[:64]
+    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=calibration))
+    images = qir.models.fashion_mnist("test").images[: 64 if name == "lenet" else 8]
+    print(f"{name}: {count_all_widths(at_every_width(module), images)}")
