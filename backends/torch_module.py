@@ -29,6 +29,7 @@ from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.policy import Bits
+from qir.quantizers.multiples import integer_step
 
 Hook = Callable[[Node, torch.Tensor], torch.Tensor]
 """Called with every node's first result; what it returns is the result from then on."""
@@ -173,6 +174,14 @@ class TorchModule(nn.Module):
             self._grids[node, bits] = (get_torch_scheme(scheme_of(node, bits)), parameters)
         return self._grids[node, bits]
 
+    def _step(self, node: Node, bits: int) -> torch.Tensor | None:
+        """The scale whose integer multiples all values of a quantizer are; None where its levels have none."""
+        grid = self._grid(node, bits)[1]
+        if grid.levels is None:
+            return grid.scale
+        step = integer_step(parameters_of(node, bits))
+        return None if step is None else torch.from_numpy(step).to(self.device)
+
     # -- execution ----------------------------------------------------------------------------------------------
 
     def forward(
@@ -266,11 +275,11 @@ class TorchModule(nn.Module):
         key = (node, bits, widths)
         learned = (data, bits) in self._learned or (weight, widths) in self._learned
         if bias.requires_grad or learned or key not in self._cached:
-            first, second = self._grid(data, bits)[1], self._grid(weight, widths)[1]
-            if first.levels is not None or second.levels is not None or first.scale.numel() != 1:
+            first, second = self._step(data, bits), self._step(weight, widths)
+            if first is None or second is None or first.numel() != 1:
                 return operands
             with torch.no_grad():
-                scale = first.scale[0] * second.scale
+                scale = first[0] * second
                 rounded = (bias.double() / scale.double()).round().to(scale.dtype) * scale
             made = bias + (rounded - bias).detach() if bias.requires_grad else rounded
             if not bias.requires_grad and not learned:

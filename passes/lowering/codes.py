@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +12,15 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Node
 from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
 from qir.passes.quantized_layers import QuantizedLayer
-from qir.quantizers import QuantParameters, get_scheme
+from qir.quantizers import get_scheme
 from qir.quantizers.channels import quantize_channels
+from qir.quantizers.multiples import integer_levels as integer_levels
 from qir.tensor import Array
-
-LARGEST_MULTIPLE = 2**15
-"""Levels are searched among the multiples of a step up to this one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """A weight as integers: value = (codes - zero_point) * scale along `axis`.
+    """A weight as integers: value = (codes - zero_point) * scale along `axis`, or a scale a block.
 
     Attributes:
         values: int32, the weight's shape.
@@ -73,31 +71,6 @@ def integer_codes(node: Node) -> Codes | None:
         return None
     table, stepped = multiples
     return Codes(table[codes - grid.low_code], stepped.scale, stepped.zero_point, int(table.min()), int(table.max()))
-
-
-def integer_levels(grid: QuantParameters) -> tuple[npt.NDArray[np.int32], QuantParameters] | None:
-    """Integers k and scales s with level = k * s exactly in float32, the same k in every channel; else None.
-
-    Returns:
-        k int32 [codes], and the grid without levels whose scale is s.
-    """
-    assert grid.levels is not None  # noqa: S101 - asked only of tables
-    sizes = np.abs(grid.levels.astype(np.float64))
-    step = np.where(sizes > 0, sizes, np.inf).min(axis=1)
-    if not np.isfinite(step).all():
-        return None
-    table = np.rint(grid.levels / step[:, None])
-    scale = step.astype(np.float32)
-    exact = (table.astype(np.float32) * scale[:, None] == grid.levels).all()
-    if not exact or (table != table[:1]).any() or np.abs(table).max() > LARGEST_MULTIPLE:
-        return None
-    codes = table[0].astype(np.int32)
-    zero = np.zeros(len(scale), np.int32)
-    plain = replace(
-        grid, scale=scale, zero_point=zero, low_code=int(codes.min()), high_code=int(codes.max()), levels=None,
-        boundaries=None,
-    )  # fmt: skip
-    return codes, plain
 
 
 def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Array, Array]:

@@ -163,7 +163,7 @@ def _weight(node: Node) -> Holding:
     stepped = integer_levels(grid)
     if codes is None or stepped is None:
         return Holding(FLOAT, "levels", None, None, "a table of levels, looked up in float")
-    return Holding(FLOAT, "levels", stepped[1], codes, "levels as multiples of a step")
+    return Holding(FLOAT, "levels", stepped[1], codes, "levels as multiples of a step, biases in int32 steps of it")
 
 
 def _activation(node: Node) -> Holding:

@@ -54,7 +54,7 @@ def round_bias(graph: Graph, layer: QuantizedLayer, data: Holding, weight: Holdi
         return
     codes, scale = bias_codes(layer, product)
     rounded = (codes.astype(np.float32) * scale).astype(np.float32)
-    made = graph.add_constant(graph.clock.unique_name(f"{bias.name}.rounded"), Tensor.of(rounded))
+    made = graph.add_constant(f"{bias.name}.rounded", Tensor.of(rounded))
     layer.node.set_input(layer.node.inputs.index(bias), made)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)

@@ -120,13 +120,21 @@ def _lower_quantizer(graph: Graph, node: Node, holding: Holding) -> None:
         lowered = _emulate(graph, node, holding)
     if holding.grid is not None and not source.is_constant:
         _repeat_on_grid(graph, node, holding)
-    by_int32 = holding.container.bits == 16 and not source.is_constant
-    if holding.form != "affine" or holding.grid is None or by_int32:
+    if _needs_mark(holding, source):
         mark(lowered, node)
     node.result.replace_all_uses_with(lowered)
     graph.erase(node)
     if source.is_constant and not source.uses:
         graph.remove_constant(source)
+
+
+def _needs_mark(holding: Holding, source: Value) -> bool:
+    """Whether the operators alone do not tell the quantizer: tables, odd codes, widths per channel, clips by int32."""
+    if holding.form != "affine" or holding.grid is None:
+        return True
+    if source.is_constant:
+        return holding.grid.code_step > 1 and holding.grid.codes > 2
+    return holding.container.bits == 16 and not fills(holding.grid, holding.container)
 
 
 def _emulate(graph: Graph, node: Node, holding: Holding) -> Value:
