@@ -172,7 +172,7 @@ def _parameters(node: Node, operands: Sequence[Operand], rank: int, length: int 
     zero = np.zeros((), np.int32) if len(operands) < 3 or operands[2] is None else np.asarray(operands[2])
     zero = zero.astype(np.int32)
     if scale.ndim > 1 or node.attribute("block_size", 0):
-        raise QirError(f"node {node.name!r}: blocks of scales are not covered by the integer reference")
+        raise QirError(f"node {node.name!r}: blocks of scales are covered for constants only")
     if scale.ndim == 1 and scale.size > 1:
         axis = node.attribute("axis", 1) % rank
         shape = [1] * rank
@@ -196,13 +196,24 @@ def _quantize(node: Node, operands: Sequence[Operand], requantization: Requantiz
     return quantized(_plain(value), scale, zero, dtype).astype(dtype)
 
 
-def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid:
+def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid | Array:
     codes = np.asarray(operands[0])
+    if node.attribute("block_size", 0):
+        return _dequantize_blocks(node, codes, operands)
     axis = node.attribute("axis", 1)
     length = codes.shape[axis] if codes.ndim and -codes.ndim <= axis < codes.ndim else None
     scale, zero = _parameters(node, operands, max(codes.ndim, 1), length)
     limits = integer_limits(codes.dtype)
     return Grid(codes.astype(np.int32), scale, zero, int(limits.bits))
+
+
+def _dequantize_blocks(node: Node, codes: Array, operands: Sequence[Operand]) -> Array:
+    """Real numbers: a product with blocks of scales has no one scale, and is computed in float."""
+    axis, block = node.attribute("axis", 1) % codes.ndim, node.attribute("block_size")
+    places = np.arange(codes.shape[axis]) // block
+    scale = np.take(np.asarray(operands[1], np.float32), places, axis)
+    zero = 0 if len(operands) < 3 or operands[2] is None else np.take(np.asarray(operands[2], np.int32), places, axis)
+    return ((codes.astype(np.int32) - zero).astype(np.float32) * scale).astype(np.float32)
 
 
 def _is_integral(value: Operand) -> bool:

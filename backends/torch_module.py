@@ -15,6 +15,7 @@ from torch import nn
 from qir.backends.torch_graph import GraphPlan
 from qir.backends.torch_ops import Lowering, Operands
 from qir.backends.torch_quantizers import TorchParameters, TorchScheme, get_torch_scheme
+from qir.backends.torch_quantizers.blocks import fake_quantize_blocks
 from qir.backends.torch_weights import (
     Recalibrate,
     find_biases,
@@ -248,7 +249,7 @@ class TorchModule(nn.Module):
         axis = node.attribute("axis")
         if isinstance(bits, int):
             scheme, parameters = self._grid(node, bits)
-            made = scheme.fake_quantize(x, parameters, axis)
+            made = fake_quantize_blocks(x, scheme, parameters, axis, node.attribute("block"))
         else:
             made = self._per_channel(node, x, bits, axis)
         if cachable:

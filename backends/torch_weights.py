@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from qir.backends.torch_quantizers import TorchParameters, get_torch_scheme
-from qir.fake_quant import quantizers, scheme_of, set_ranges
+from qir.fake_quant import quantizers, rows_of, scheme_of, set_ranges
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -38,7 +38,10 @@ def trained_values(graph: Graph) -> frozenset[Value]:
 
 
 def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
-    """Layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer."""
+    """Layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer.
+
+    Layers whose weight has blocks of scales are left out: their sums have no one scale.
+    """
     found = {}
     for node in graph.walk():
         operands = op_of(node).quantizable(node)
@@ -46,7 +49,7 @@ def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
         if operands is None or operands.bias is None or bias is None or bias.constant is None:
             continue
         data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-        if data is not None and weight is not None:
+        if data is not None and weight is not None and weight.attribute("block") is None:
             found[node] = (operands.bias, data, weight)
     return found
 
@@ -99,9 +102,9 @@ def fitted_ranges(node: Node, weight: Array) -> Array:
         QirError: a scheme refuses a width.
     """
     signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
-    axis = node.attribute("axis")
+    rows, axis = rows_of(node, weight)
     fits = (
-        get_scheme(scheme_of(node, bits)).fit(weight, bits, signed, narrow, axis) for bits in node.attribute("widths")
+        get_scheme(scheme_of(node, bits)).fit(rows, bits, signed, narrow, axis) for bits in node.attribute("widths")
     )
     return np.stack(list(fits))
 

@@ -27,13 +27,14 @@ from qir.guide import (
     RequantizationGuide,
     RescalingGuide,
     StepGuide,
+    StoredWeightGuide,
     TensorGuide,
 )
 from qir.module import Module
 from qir.packing import pack
 from qir.passes.lowering.codes import integer_codes, integer_levels, proven_bounds, weight_codes
 from qir.passes.memory_plan import activations, execution_order, plan_memory
-from qir.passes.quantized_layers import QuantizedLayer, output_clamp, quantized_layers
+from qir.passes.quantized_layers import QuantizedLayer, output_clamp, quantized_layers, stored_weights
 from qir.passes.requantization import (
     ROUNDING,
     Multipliers,
@@ -78,6 +79,7 @@ def build_guide(
     plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
     parts = _Layers(weights_file, costs, emulated or {})
     layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
+    stored = parts.stored(module.graph)
     total = costs.total("cycles")
     guide = Guide(
         provenance=Provenance(
@@ -93,6 +95,7 @@ def build_guide(
         outputs=list(module.graph.output_names),
         requantization=RequantizationGuide(kind=kind, rounding=ROUNDING[kind]),
         layers=layers,
+        stored_weights=stored,
         rescalings=[_rescaling(found) for found in rescalings(module.graph)],
         execution_order=_steps(module.graph, costs),
         memory=_memory(module.graph, target),
@@ -180,6 +183,26 @@ class _Layers:
             emulation="; ".join(dict.fromkeys(reasons)),
         )
 
+    def stored(self, graph: Graph) -> list[StoredWeightGuide]:
+        """Entries of weights whose kernels compute in float; one that two nodes read is packed once."""
+        found, packed = [], dict[Node, PackedTensor | None]()
+        for entry in stored_weights(graph):
+            weight = _tensor(entry.quantizer)
+            if entry.quantizer not in packed:
+                packed[entry.quantizer] = self._pack(entry.quantizer, weight)
+            found.append(
+                StoredWeightGuide(
+                    name=entry.quantizer.name,
+                    node=entry.node.name,
+                    op=entry.node.op,
+                    operand=entry.index,
+                    weight=weight,
+                    packed_weight=packed[entry.quantizer],
+                    reason=entry.reason,
+                )
+            )
+        return found
+
     def _pack(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
         if isinstance(bits_of(node), int):
             codes, low = weight_codes(node), parameters_of(node).low_code
@@ -224,6 +247,7 @@ def _tensor(node: Node) -> TensorGuide:
         signed=parameters.signed,
         scheme=scheme_of(node, widest),
         axis=node.attribute("axis"),
+        block=node.attribute("block"),
         scale=scale.tolist(),
         zero_point=zero.tolist(),
         low_code=low,

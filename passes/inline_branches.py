@@ -74,9 +74,9 @@ def _inline(module: Module, node: Node) -> None:
         if value is not None:
             _replace(node, result, value)
     erase(node)
-    for value in made:
-        if value.name in taken:
-            value.name = graph.clock.unique_name(value.name)
+    for new in made:
+        if new.name in taken:
+            new.name = graph.clock.unique_name(new.name)
 
 
 def _replace(node: Node, result: Value, value: Value) -> None:

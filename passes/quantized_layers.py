@@ -1,4 +1,7 @@
-"""The quantized layers of a network: an expensive node with the quantizers of its operands and of its result."""
+"""The quantized layers of a network: an expensive node with the quantizers of its operands and of its result.
+
+Layers whose kernels compute in float, with weights that are stored as codes, are listed apart.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,46 @@ class QuantizedLayer:
         return value.constant if value.is_constant else None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """A weight that is stored as codes for a kernel that computes in float.
+
+    Attributes:
+        node: LSTM, Gather, …, or a layer whose weight has blocks of scales.
+        index: operand that the weight is.
+        quantizer: the weight's quantizer.
+        reason: why no integer kernel computes it.
+    """
+
+    node: Node
+    index: int
+    quantizer: Node
+    reason: str
+
+
+def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
+    """Every quantized constant weight of recurrent layers, embeddings and layers with blocks of scales, in order."""
+    for node in graph:
+        operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+        if operands is not None:
+            found = quantizer_of(node.input(operands.weight))
+            if found is not None and found.attribute("block") is not None:
+                reason = "blocks of scales: codes are read back as floats and multiplied in float"
+                yield StoredWeight(node, operands.weight, found, reason)
+        for index in () if kernel is None else kernel.weights:
+            found = quantizer_of(node.input(index))
+            if found is not None and found.operands[0].is_constant:
+                yield StoredWeight(node, index, found, f"{node.op}: computed in float with weights stored as codes")
+
+
 def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
-    """Every expensive node whose data and weight operand lie on grids, in order."""
+    """Every expensive node whose data and weight operand lie on grids, in order; none with blocks of scales."""
     for node in graph:
         operands = op_of(node).quantizable(node)
         if operands is None:
             continue
         data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-        if data is None or weight is None:
+        if data is None or weight is None or weight.attribute("block") is not None:
             continue
         bias = None if operands.bias is None else node.input(operands.bias)
         yield QuantizedLayer(node, data, weight, output_quantizer(node), bias, operands.bias)

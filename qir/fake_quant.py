@@ -102,6 +102,27 @@ def set_ranges(node: Node, ranges: Array) -> None:
     node.set_attribute("stale", None)
 
 
+def rows_of(node: Node, values: Array) -> tuple[Array, int | None]:
+    """Values and channel axis as quantizing schemes take them: as they are, or with blocks as rows, one a block.
+
+    Args:
+        node: fake-quant node.
+        values: what it quantizes.
+    """
+    from qir.quantizers.blocks import to_rows
+
+    axis, block = node.attribute("axis"), node.attribute("block")
+    return (values, axis) if block is None else (to_rows(values, axis, block), 0)
+
+
+def restored(node: Node, rows: Array, shape: tuple[int, ...]) -> Array:
+    """What `rows_of` made rows of, in its shape again."""
+    from qir.quantizers.blocks import from_rows
+
+    block = node.attribute("block")
+    return rows if block is None else from_rows(rows, shape, node.attribute("axis"), block)
+
+
 def set_levels(node: Node, bits: int, levels: Array) -> None:
     """Store the levels of a width, in the order of codes: float32 [channels or 1, codes].
 

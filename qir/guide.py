@@ -36,6 +36,9 @@ class TensorGuide(_Strict):
     signed: bool
     scheme: str
     axis: int | None
+    block: int | None = Field(
+        default=None, description="elements along `axis` that share a scale; scales in C order of the tensor of blocks"
+    )
     scale: list[float]
     zero_point: list[int]
     low_code: int
@@ -112,6 +115,18 @@ class LayerGuide(_Strict):
     emulation: str = Field(default="", description="what the export profile could not express and how it is computed")
 
 
+class StoredWeightGuide(_Strict):
+    """A weight that is stored as codes for a kernel that computes in float: recurrent layers, embeddings, blocks."""
+
+    name: str
+    node: str
+    op: str
+    operand: int = Field(description="index of the operand that the weight is")
+    weight: TensorGuide
+    packed_weight: PackedTensor | None
+    reason: str
+
+
 class RescalingGuide(_Strict):
     """A node without weights whose operands and result lie on different grids: Add, Mul, Concat, averages."""
 
@@ -186,6 +201,7 @@ class Guide(_Strict):
     outputs: list[str]
     requantization: RequantizationGuide
     layers: list[LayerGuide]
+    stored_weights: list[StoredWeightGuide] = Field(default=[], description="weights of kernels that compute in float")
     rescalings: list[RescalingGuide]
     execution_order: list[StepGuide]
     memory: MemoryGuide | None = Field(description="null when the size of a tensor is unknown")

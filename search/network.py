@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.cost_table import CostRow, CostTable
+from qir.backends.table_reports import FLOAT_BITS, peak_memory, ratios
 from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import quantized_layers
@@ -20,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 
 METRICS = {"latency": "cycles", "energy": "energy_pj", "bops": "bit_operations"}
 """Name of a budget → column of the cost table: cycles, picojoules, bit operations."""
+
+PEAK_MEMORY = "peak-memory"
 
 
 def network_problem(
@@ -34,14 +39,17 @@ def network_problem(
 ) -> Problem:
     """The problem of choosing bits for a network.
 
-    Costs: `latency` (cycles), `energy` (picojoules), `bops` (bit operations) and `size` (bits of packed weights). A
-    quantizer that follows from a decision costs with it; a node whose operands belong to two decisions is a pair cost.
+    Costs: `latency` (cycles), `energy` (picojoules), `bops` (bit operations), `size` (bits of packed weights) and
+    `average-bits` (`size` over the number of weights); with a budget on it also `peak-memory` (bytes of activations that
+    are alive at once, not additive: for searches that measure). A quantizer that follows from a decision costs with it;
+    a node whose operands belong to two decisions is a pair cost.
 
     Args:
         module: calibrated network.
         constraints: its decisions, relations and implied quantizers.
         table: cost of every node on the target.
-        budgets: limits by name of cost; relative ones are shares of the widest legal policy.
+        budgets: limits by name of cost; relative ones are shares of 8 bits everywhere ("0.6x"), or of float32 for size,
+            average bits, bit operations and peak memory ("0.1x fp32").
         objective: accuracy of a policy of decisions, to be maximised.
         sensitivity: additive proxy per decision and option, to be minimised.
         identity: hashes of model, data and protocol, for a store.
@@ -50,19 +58,43 @@ def network_problem(
     costs, pair_costs, fixed = {}, {}, {}
     for name, metric in METRICS.items():
         costs[name], pair_costs[name], fixed[name] = builder.costs(table, metric)
-    costs["size"], pair_costs["size"], fixed["size"] = builder.sizes(module)
+    costs["size"], fixed["size"], weights = builder.sizes(module)
+    costs["average-bits"] = [[bits / max(weights, 1) for bits in row] for row in costs["size"]]
+    fixed["average-bits"] = fixed["size"] / max(weights, 1)
     return Problem(
         decisions=[Decision(name, constraints.options[name]) for name in constraints.decisions],
         costs=costs,
         pair_costs=pair_costs,
         fixed_costs=fixed,
         relations=builder.relations(),
+        metrics={PEAK_MEMORY: partial(_peak_memory, table, constraints)} if PEAK_MEMORY in budgets else {},
         budgets=budgets,
+        references={"fp32": _float_costs(table, constraints, weights)},
         objective=objective,
         sensitivity=sensitivity,
         identity=identity or {},
         features=layer_features(module, constraints, table),
     )
+
+
+def _peak_memory(table: CostTable, constraints: BitConstraints, policies: Sequence[Policy]) -> Floats:
+    """Bytes of activations alive at once [policies], of policies of decisions."""
+    chosen = ({name: bits for name, bits in policy.items() if isinstance(bits, int)} for policy in policies)
+    return peak_memory(table, [constraints.complete(bits) for bits in chosen])
+
+
+def _float_costs(table: CostTable, constraints: BitConstraints, weights: int) -> dict[str, float]:
+    """What the float32 network costs, where that follows from the number of values alone."""
+    widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
+    operations = table.cost([widest], "bit_operations", unknown="ignore")[0] * ratios(table, widest)["hawq_bops"]
+    tensors = tuple(replace(tensor, quantizer=None, width=FLOAT_BITS) for tensor in table.facts.tensors)
+    plain = CostTable([], {}, table.target, replace(table.facts, tensors=tensors))
+    return {
+        "size": float(FLOAT_BITS * weights),
+        "average-bits": float(FLOAT_BITS),
+        "bops": float(operations),
+        PEAK_MEMORY: float(peak_memory(plain, [{}])[0]),
+    }
 
 
 class _Builder:
@@ -119,23 +151,24 @@ class _Builder:
             return None, [widths.index(next(iter(mapping.values())))]
         return decision, [widths.index(mapping[option]) for option in self.constraints.options[decision]]
 
-    def sizes(self, module: Module) -> tuple[list[list[float]], list[PairCost], float]:
-        """Bits of packed weights."""
+    def sizes(self, module: Module) -> tuple[list[list[float]], float, int]:
+        """Bits of packed weights per decision and option, those that no decision changes, and the number of weights."""
         unary = {name: np.zeros(len(self.constraints.options[name])) for name in self.decisions}
-        fixed, seen = 0.0, set()
-        for layer in quantized_layers(module.graph):
-            if layer.weight_tensor is None or layer.weight.name in seen:
+        fixed, weights = 0.0, 0
+        for quantizer in module.graph.fake_quants():
+            weight = quantizer.operands[0]
+            if weight.constant is None or not weight.is_constant:
                 continue
-            seen.add(layer.weight.name)
-            elements = layer.weight_tensor.size
-            decision, mapping = self.widths_of(layer.weight.name)
+            elements = weight.constant.size
+            weights += elements
+            decision, mapping = self.widths_of(quantizer.name)
             if decision is None:
                 fixed += elements * next(iter(mapping.values()))
             else:
                 unary[decision] += np.array(
                     [elements * mapping[o] for o in self.constraints.options[decision]], np.float64
                 )
-        return [unary[name].tolist() for name in self.decisions], [], fixed
+        return [unary[name].tolist() for name in self.decisions], fixed, weights
 
     def relations(self) -> list[Relation]:
         """Legal pairs between decisions; what is implied is legal by construction."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
+from qir.fake_quant import bits_of, parameters_of, restored, rows_of
 from qir.graph import Node
 from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
 from qir.passes.quantized_layers import QuantizedLayer
@@ -45,8 +45,10 @@ def float_weight(node: Node) -> npt.NDArray[np.float32]:
 
 def weight_codes(node: Node) -> Array:
     """The integer codes of a weight's fake-quant node: int32, the weight's shape; 1 bit has the codes -1 and +1."""
-    scheme = get_scheme("uniform")
-    return np.asarray(scheme.quantize(float_weight(node), parameters_of(node), node.attribute("axis")))
+    weight = float_weight(node)
+    rows, axis = rows_of(node, weight)
+    codes = get_scheme("uniform").quantize(rows, parameters_of(node), axis)
+    return np.asarray(restored(node, codes, weight.shape))
 
 
 def integer_codes(node: Node) -> Codes | None:

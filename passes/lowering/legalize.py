@@ -13,7 +13,7 @@ from qir.ops import op_of
 from qir.passes.lowering.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
 from qir.passes.lowering.profiles import Profile, Runtime, find_profile, profiles, runtime_at
 from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
 from qir.quantizers import QuantParameters
 from qir.types import DType, code_range
 
@@ -95,6 +95,8 @@ class Legalize(Pass):
         for layer in quantized_layers(module.graph):
             if _check_sums(layer, found.profile):
                 found.emulated[layer.node.name] = "a bias beyond int32, added in float"
+        for stored in stored_weights(module.graph):
+            found.emulated.setdefault(stored.node.name, stored.reason)
         if not any(found.profile.session.get(key) == value for key, value in rules.lifted_by.items()):
             _widen(module, found, rules)
         module.meta[self.name] = found
@@ -142,6 +144,8 @@ def _try(node: Node, profile: Profile) -> Holding | str:
 
 def _needs(node: Node, found: Holding) -> str:
     """The kind of emulation."""
+    if node.attribute("block") is not None:
+        return "blocks"
     if not isinstance(bits_of(node), int) and found.codes is not None:
         return "channel-widths"
     return "tables" if found.form == "levels" and found.codes is None else found.form
@@ -159,7 +163,8 @@ def _weight(node: Node) -> Holding:
         return Holding(FLOAT, "affine", None, codes, "a width per channel, stored at the widest")
     grid = parameters_of(node)
     if grid.levels is None:
-        return Holding(FLOAT, "affine", grid, codes)
+        blocks = "" if node.attribute("block") is None else "blocks of scales, multiplied in float"
+        return Holding(FLOAT, "affine", grid, codes, blocks)
     stepped = integer_levels(grid)
     if codes is None or stepped is None:
         return Holding(FLOAT, "levels", None, None, "a table of levels, looked up in float")

@@ -23,7 +23,8 @@ from qir.passes.lowering.marks import MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.quantizers import kernels
-from qir.tensor import Tensor
+from qir.quantizers.blocks import blocks_shape
+from qir.tensor import Array, Tensor
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,19 @@ def _weight(chain: Chain, node: Node, holding: Holding) -> Value:
     if holding.codes is None:
         return emulate.weight_levels(chain, node)
     codes, axis = holding.codes, node.attribute("axis")
-    shape = kernels.channel_shape(codes.values.shape, codes.scale.size, axis)
-    centred = codes.values - codes.zero_point.reshape(shape)
+    scales, zeros = (_spread(node, part, codes.values.shape, axis) for part in (codes.scale, codes.zero_point))
+    centred = codes.values - zeros
     value = chain.constant("codes", centred.astype(np.float32))
-    scale = chain.constant("scale", codes.scale.reshape(shape))
+    scale = chain.constant("scale", scales)
     return chain.node("Mul", (value, scale), "dequantize", node.operands[0].type, result=f"{node.name}.dequantized")
+
+
+def _spread(node: Node, values: Array, shape: tuple[int, ...], axis: int | None) -> Array:
+    """One number a channel or a block in a shape that broadcasts against the weight."""
+    block = node.attribute("block")
+    if block is None or axis is None:
+        return values.reshape(kernels.channel_shape(shape, values.size, axis))
+    return np.take(values.reshape(blocks_shape(shape, axis, block)), np.arange(shape[axis]) // block, axis)
 
 
 def _activation(chain: Chain, node: Node, holding: Holding) -> Value:

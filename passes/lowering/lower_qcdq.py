@@ -20,6 +20,7 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.lowering import emulate
+from qir.passes.lowering.blocks import dequantize_blocks
 from qir.passes.lowering.chain import Chain, of_element
 from qir.passes.lowering.codes import bias_codes as bias_codes
 from qir.passes.lowering.codes import proven_bounds as proven_bounds
@@ -27,7 +28,7 @@ from qir.passes.lowering.codes import weight_codes as weight_codes
 from qir.passes.lowering.legalize import FLOAT, Holding, Legalization, legalization
 from qir.passes.lowering.marks import KEY, MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.quantized_layers import QuantizedLayer, StoredWeight, quantized_layers, stored_weights
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.types import DType, code_range
@@ -53,8 +54,10 @@ class LowerQcdq(Pass):
         for layer in list(quantized_layers(graph)):
             _lower_bias(graph, layer, found)
             _guard(graph, layer, found)
+        for stored in stored_weights(graph):
+            _guard_blocks(graph, stored)
         for node in graph.fake_quants():
-            _lower_quantizer(graph, node, found.holdings[node.name])
+            _lower_quantizer(graph, node, found.holdings[node.name], module.opsets.get("", 0))
         if any(KEY in node.metadata for node in graph):
             module.ir_version = max(module.ir_version, MARKED_IR)
         return True
@@ -110,10 +113,19 @@ def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
     layer.node.set_input(operand.data, emulate.guarded(Chain(graph, layer.node, layer.name), data))
 
 
-def _lower_quantizer(graph: Graph, node: Node, holding: Holding) -> None:
+def _guard_blocks(graph: Graph, stored: StoredWeight) -> None:
+    """A layer with blocks of scales between quantizers would become an integer kernel with one scale a channel."""
+    operands = op_of(stored.node).quantizable(stored.node)
+    data = None if operands is None else stored.node.input(operands.data)
+    if operands is not None and data is not None:
+        guarded = emulate.guarded(Chain(graph, stored.node, stored.quantizer.name), data)
+        stored.node.set_input(operands.data, guarded)
+
+
+def _lower_quantizer(graph: Graph, node: Node, holding: Holding, opset: int) -> None:
     source = node.operands[0]
     if source.is_constant:
-        lowered = _dequantize_constant(graph, node, holding)
+        lowered = _dequantize_constant(graph, node, holding, opset)
     elif holding.form == "affine" and holding.grid is not None:
         lowered = _quantize(graph, node.name, source, holding, after=node)
     else:
@@ -151,10 +163,12 @@ def _emulate(graph: Graph, node: Node, holding: Holding) -> Value:
     )
 
 
-def _dequantize_constant(graph: Graph, node: Node, holding: Holding) -> Value:
+def _dequantize_constant(graph: Graph, node: Node, holding: Holding, opset: int) -> Value:
     chain, dtype = Chain(graph, node, node.name), holding.container
     if holding.codes is None:
         return emulate.weight_levels(chain, node)
+    if node.attribute("block") is not None:
+        return dequantize_blocks(chain, node, holding.codes, dtype, opset)
     codes = chain.constant("codes", holding.codes.values, dtype)
     scale, zero = _parameters(graph, node.name, holding.codes.scale, holding.codes.zero_point, dtype)
     attributes = {} if node.attribute("axis") is None else {"axis": node.attribute("axis")}

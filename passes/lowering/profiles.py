@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qir.errors import ExportError
 
-Emulation = Literal["levels", "tables", "channel-widths", "mid-rise"]
+Emulation = Literal["levels", "tables", "channel-widths", "mid-rise", "blocks"]
 """What a profile may compute exactly by other means: weights whose levels are multiples of a step, tables that are
-looked up, widths per channel, odd codes of activations."""
+looked up, widths per channel, odd codes of activations, blocks of scales along a weight."""
 
 
 class _Strict(BaseModel):
