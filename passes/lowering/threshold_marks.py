@@ -50,11 +50,9 @@ def mark_layer(
         turned: whether the weight was transposed.
         index: the weight's operand.
     """
-    other = made.op != layer.node.op
-    attributes = {name: attribute.python() for name, attribute in layer.node.attributes.items()} if other else None
     entry = {
         "op": layer.node.op,
-        "attributes": attributes,
+        "attributes": {name: attribute.python() for name, attribute in layer.node.attributes.items()},
         "weight": entry_of(layer.weight),
         "scale": codes.scale.tolist(),
         "bias": None if bias is None else bias.reshape(-1).tolist(),

@@ -18,6 +18,7 @@ from qir.passes.manager import Pass, PassContext
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layer
 from qir.passes.raising.marked import drop_guards, raise_marked
+from qir.passes.raising.multi_threshold import raise_annotated_weights
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
 from qir.passes.raising.qonnx import raise_qonnx
@@ -92,6 +93,7 @@ class RaiseQuantized(Pass):
 
     def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
         state = RaiseState(graph, self.widths, policy)
+        raise_annotated_weights(graph, state)
         for node in graph.nodes:
             for inner in node.subgraphs():
                 self._raise_graph(inner, report, policy)

@@ -8,12 +8,16 @@ from qir.graph import Node, Value
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, is_standard
 from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.multi_threshold import raise_multi_threshold
 from qir.passes.raising.state import RaiseState, base_name
 from qir.types import TensorType
 
 
 def raise_qonnx(node: Node, state: RaiseState) -> None:
     """A QONNX quantizer, with the Clip that cuts its grid: a fake-quant node on its operand."""
+    if node.op == "MultiThreshold":
+        raise_multi_threshold(node, state)
+        return
     data, last = node.input(0), node
     grid = _grid(node)
     if isinstance(grid, Grid):

@@ -103,7 +103,7 @@ class _Raising:
             product = (step * scale).astype(np.float32).astype(np.float64)
             values = (np.asarray(entry["bias"], np.float64) * product).astype(np.float32)
             operands.append(self.graph.add_constant(f"{node.name}.bias", frozen(values)))
-        made = Node(entry["op"], operands, name=node.name, attributes=entry["attributes"] or dict(node.attributes))
+        made = Node(entry["op"], operands, name=node.name, attributes=entry["attributes"])
         made.result.type = float_type(node.result)
         self.graph.insert(made, before=node)
         self.sums[node.result] = made.result
