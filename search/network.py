@@ -40,9 +40,9 @@ def network_problem(
     """The problem of choosing bits for a network.
 
     Costs: `latency` (cycles), `energy` (picojoules), `bops` (bit operations), `size` (bits of packed weights) and
-    `average-bits` (`size` over the number of weights); with a budget on it also `peak-memory` (bytes of activations that
-    are alive at once, not additive: for searches that measure). A quantizer that follows from a decision costs with it;
-    a node whose operands belong to two decisions is a pair cost.
+    `average-bits` (`size` over the number of weights); with a budget on it also `peak-memory` (bytes of activations
+    that are alive at once, not additive: for searches that measure). A quantizer that follows from a decision costs
+    with it; a node whose operands belong to two decisions is a pair cost.
 
     Args:
         module: calibrated network.
