@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,9 @@ BANDWIDTH = "bits_per_cycle"
 _DEFAULTS = (BANDWIDTH, "efficiency", "launch_cycles")
 _ITERATIONS = 60
 """Steps of the search for each free parameter."""
+_SWEEPS = 2
+_STEPS = np.array([0.0, *(sign * step for step in range(1, 8) for sign in (-1, 1))])
+"""Powers of two that are tried around the start before the search, nearest first."""
 
 
 class Residual(NamedTuple):
@@ -100,12 +103,24 @@ def fit(
         return float(np.abs(logarithms - np.median(logarithms)).mean())
 
     start = np.log([max(numbers[name], 1.0 if name == "launch_cycles" else 1e-3) for name in free])
+    start = _coarse(start, loss)
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": _ITERATIONS * len(free), "xatol": 1e-3})
     fitted = dict(zip(free, np.exp(found.x).tolist(), strict=True))
     best = _with(target, fitted)
     ratios = _ratios(best, layers, table)
     scale = float(np.exp(np.median(np.log(list(ratios.values())))))
     return FitResult(best, fitted, scale, _residuals(layers, ratios, scale))
+
+
+def _coarse(start: Floats, loss: Callable[[Floats], float]) -> Floats:
+    """The best of powers of two around the start, one parameter after the other: a bound that is not met is flat."""
+    best = start
+    for _ in range(_SWEEPS):
+        for index in range(len(start)):
+            tried = np.repeat(best[None], len(_STEPS), axis=0)
+            tried[:, index] += np.log(2.0) * _STEPS
+            best = tried[int(np.argmin([loss(point) for point in tried]))]
+    return best
 
 
 def _numbers(target: Target) -> dict[str, float]:

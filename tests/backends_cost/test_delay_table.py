@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends import load_target
-from qir.backends.delay_table import DelayTable, delays_of, read_delay_table, read_hawq_latencies
+from qir.backends import ConvShape, load_target
+from qir.backends.delay_table import (
+    COLUMNS,
+    SHAPE_COLUMNS,
+    DelayTable,
+    delays_of,
+    read_delay_table,
+    read_hawq_latencies,
+)
 from qir.backends.fitting import fit
 from qir.errors import TargetError
 
 LENET = Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.onnx"
+
+HEAD = ",".join((*COLUMNS, *SHAPE_COLUMNS)) + "\n"
 
 
 def _target(tmp_path: Path, table: DelayTable, name: str = "mine.csv", widths: tuple[int, ...] = (1, 4, 8)):
@@ -58,10 +67,18 @@ def test_missing_and_wrong_layers_are_named(tmp_path: Path) -> None:
     delays = dict(delays_of(load_target("npu-148").cost_model().table(module)).delays)
     first = next(iter(delays))
     short = {name: cells for name, cells in delays.items() if name != first}
-    with pytest.raises(TargetError, match="is missing"):
+    with pytest.raises(TargetError, match=r"is missing: did you mean"):
         _target(tmp_path, DelayTable(short)).cost_model().table(module)
-    with pytest.raises(TargetError, match="has no layer 'stranger'"):
+    with pytest.raises(TargetError, match="has no layer 'stranger': expected one of"):
         _target(tmp_path, DelayTable(delays | {"stranger": delays[first]})).cost_model().table(module)
+
+
+def test_a_misspelt_layer_names_the_nearest(tmp_path: Path) -> None:
+    module = qir.load(LENET)
+    delays = dict(delays_of(load_target("npu-148").cost_model().table(module)).delays)
+    cells = delays.pop("/fc1/Gemm")
+    with pytest.raises(TargetError, match="'/fc1/Gemm' is missing: did you mean '/fc1/Gem'"):
+        _target(tmp_path, DelayTable({"/fc1/Gem": cells} | delays)).cost_model().table(module)
 
 
 def test_damaged_tables_are_refused(tmp_path: Path) -> None:
@@ -73,6 +90,10 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
         ("e.json", "{}"),
         ("f.npy", "no array"),
         ("g.txt", ""),
+        ("h.csv", "layer,weight_bits,activation_bits,delay,in_channels\nx,8,8,1,3\n"),
+        ("i.csv", HEAD + "x,8,8,1,3,4,8,8,three,1x1,0x0x0x0,1,1\n"),
+        ("j.csv", HEAD + "x,8,8,1,3,4,2,2,3x3,1x1,0x0x0x0,1,1\n"),
+        ("k.csv", HEAD + "x,8,8,nan,3,4,8,8,3x3,1x1,0x0x0x0,1,1\n"),
     ):
         (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(TargetError, match="delay table"):
@@ -102,3 +123,32 @@ def test_fit_explains_measurements_of_a_slower_memory() -> None:
 def test_fit_names_an_unknown_parameter() -> None:
     with pytest.raises(TargetError, match="depth"):
         fit(load_target("npu-148"), DelayTable({}), qir.load(LENET), parameters=["dept"])
+
+
+def test_shapes_survive_a_round_trip(tmp_path: Path) -> None:
+    shapes = {"x": ConvShape(3, 4, 8, 8, (3, 3), (2, 2), (1, 0, 1, 0), batch=2)}
+    table = DelayTable({"x": {(8, 8): 1.5}, "y": {(8, 8): 2.0}}, shapes=shapes)
+    table.write(tmp_path / "t.csv")
+    assert read_delay_table(tmp_path / "t.csv") == table
+
+
+def test_fit_needs_no_network_where_the_table_holds_shapes(tmp_path: Path) -> None:
+    target = load_target("systolic-16x16")
+    shapes = {f"c{n}": ConvShape(n, n, 14, 14, (3, 3), padding=(1, 1)) for n in (16, 32, 64)}
+    shapes |= {f"d{n}": ConvShape(n, n, 14, 14, (3, 3), padding=(1, 1), groups=n) for n in (16, 32)}
+    shapes |= {"f": ConvShape(64, 10, 1, 1, fully_connected=True)}
+    memory = target.outermost_memory.model_copy(update={"bits_per_cycle": 8.0})
+    slow = target.model_copy(update={"memories": (memory,)}).cost_model()
+    cells = {name: {(8, 8): 3 * slow.layer_cost(shape, 8, 8).cycles} for name, shape in shapes.items()}
+    DelayTable(cells, shapes=shapes).write(tmp_path / "mine.csv")
+    found = fit(target, tmp_path / "mine.csv")
+    assert found.parameters["bits_per_cycle"] == pytest.approx(8, rel=0.05)
+    assert found.scale == pytest.approx(3, rel=0.05)
+    assert {name: residual.entries for name, residual in found.residuals.items()} == {
+        "convolution": 3,
+        "depthwise": 2,
+        "fully connected": 1,
+    }
+    assert all(residual.median < 0.05 for residual in found.residuals.values())
+    with pytest.raises(TargetError, match="shape of layer 'c16' is not known: give the network"):
+        fit(target, DelayTable(cells))
