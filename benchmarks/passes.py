@@ -68,6 +68,7 @@ def tool_named(name: str) -> Tool:
 
 def qir_tool(pipeline: str | None) -> Tool:
     import qir
+    import qir.onnx_io
     from qir import Graph, Module
     from qir.passes import PassManager, parse_pipeline
     from qir.passes.canonicalize import SIMPLIFY

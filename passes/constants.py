@@ -63,6 +63,8 @@ def set_constant(node: Node, index: int, array: Array, name: str) -> Value:
     tensor = frozen(array)
     value = node.input(index)
     if value is not None and value.is_constant and len(value.uses) == 1:
+        if value.constant is not None:
+            value.constant.release()
         value.constant = tensor
         value.type = tensor.type
         return value

@@ -120,6 +120,12 @@ class Tensor:
             self._array = array
         return self._array
 
+    def release(self) -> None:
+        """Say that the values are not needed soon: pages of a mapped file leave memory until they are read again."""
+        release = getattr(self.source, "release", None)
+        if release is not None:
+            release()
+
     @property
     def is_read(self) -> bool:
         """Whether the values are in memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -125,10 +126,15 @@ class DataWriter:
                 write_piece(file.write, data)
 
 
-def write_piece(write: object, data: Piece) -> None:
+def write_piece(write: Callable[[memoryview], object], data: Piece) -> None:
     """Write a piece in chunks; pages of a mapped file are given back behind each."""
     view = memoryview(data)
     for start in range(0, len(view), CHUNK):
-        write(view[start : start + CHUNK])  # type: ignore[operator]
-        if isinstance(view.obj, mmap.mmap):
-            view.obj.madvise(mmap.MADV_DONTNEED)
+        write(view[start : start + CHUNK])
+        give_back(view)
+
+
+def give_back(view: memoryview) -> None:
+    """Give back the memory of a mapped file's pages, where the system can; they are read again when they are needed."""
+    if isinstance(view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        view.obj.madvise(mmap.MADV_DONTNEED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import secrets
 import stat
@@ -29,11 +30,17 @@ from qir.tensor import Tensor
 LARGEST_MESSAGE = 2**31 - 1
 """Protobuf messages have fewer bytes than 2 GiB."""
 
+MAPPED_FROM = 1 << 25
+"""Model files of so many bytes are mapped instead of read."""
+
 _TEXTS = ("producer_name", "producer_version", "domain", "doc_string")
 
 
 def load(source: str | os.PathLike[str] | bytes) -> Module:
-    """Read a model; weights stay in the file's bytes (external ones in their mapped file) until they are needed.
+    """Read a model; weights stay in the file's bytes until they are needed.
+
+    Data files and models of `MAPPED_FROM` bytes and more are mapped: replace them (as `save` does), do not write into
+    them, as long as the module is used.
 
     Args:
         source: path of an ONNX file, or its bytes.
@@ -56,17 +63,20 @@ def from_proto(proto: onnx.ModelProto) -> Module:
     return load(proto.SerializeToString())
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> bytes | mmap.mmap:
     try:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise ModelFileError(f"{path}: is no file: the path of an ONNX model is expected")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < MAPPED_FROM:
+                return file.read()
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelFileError(f"{path}: cannot be read: {reason}; the path of an ONNX model is expected") from None
 
 
-def _load(data: bytes, folder: Path | None, where: str) -> Module:
+def _load(data: bytes | mmap.mmap, folder: Path | None, where: str) -> Module:
     try:
         with no_collection():
             return _decode(data, folder)
@@ -78,7 +88,7 @@ def _load(data: bytes, folder: Path | None, where: str) -> Module:
         raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
 
 
-def _decode(data: bytes, folder: Path | None) -> Module:
+def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
     skeleton, messages = split_model(memoryview(data))
     proto = onnx.ModelProto.FromString(skeleton)
     graph = proto.graph

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from qir.errors import ModelFileError, TypeVerifyError
-from qir.onnx_io.external import DataFolder, DataWriter
+from qir.onnx_io.external import DataFolder, DataWriter, give_back
 from qir.onnx_io.metadata import read_metadata, text, write_metadata
 from qir.onnx_io.opaque import unmodelled
 from qir.onnx_io.wire import TENSOR_RAW_DATA, Piece, field, split_tensor
@@ -58,6 +58,11 @@ class StoredTensor:
         self.message = message
         self.is_external = False
         self.sparse: onnx.SparseTensorProto | None = None
+
+    def release(self) -> None:
+        """Give back the memory of a mapped file's pages."""
+        if self.raw is not None:
+            give_back(self.raw)
 
 
 def byte_size(dtype: DType, shape: tuple[int, ...]) -> int:

@@ -1,5 +1,6 @@
 """Files: errors that name the remedy, atomic writes, external data, quantizers, names of outputs."""
 
+import mmap
 import os
 
 import numpy as np
@@ -173,6 +174,24 @@ def test_external_data_are_mapped_and_stay_external(tmp_path):
     assert np.array_equal(load(tmp_path / "other" / "n.onnx").graph.constants[-1].constant.numpy(), values)
     assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["n.onnx", "n.onnx.data"]
     onnx.checker.check_model(str(tmp_path / "other" / "n.onnx"))
+
+
+def test_large_models_are_mapped_and_can_be_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("qir.onnx_io.files.MAPPED_FROM", 1)
+    values = np.arange(100_000, dtype=np.float32)
+    module = _load(_chain())
+    module.graph.add_constant("large", Tensor.of(values))
+    save(module, tmp_path / "m.onnx")
+    again = load(tmp_path / "m.onnx")
+    large = again.graph.constants[-1].constant
+    assert isinstance(large.source.raw.obj, mmap.mmap)
+    array = large.numpy()
+    large.release()
+    assert np.array_equal(array, values)
+    save(again, tmp_path / "m.onnx")  # over the file that is mapped
+    large.release()
+    assert np.array_equal(array, values)
+    assert np.array_equal(load(tmp_path / "m.onnx").graph.constants[-1].constant.numpy(), values)
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "a/../../weights.bin", "", "a\0b"])
