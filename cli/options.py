@@ -17,7 +17,13 @@ TargetName = Annotated[
     str, typer.Option("--target", "-t", help="Shipped target or JSON file (`qir cost --list` shows them).")
 ]
 Data = Annotated[
-    Path, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz by input name.", show_default=False)
+    Path,
+    typer.Option(
+        "--data",
+        "-d",
+        help="Calibration samples: .npy or .npz by input name; `distilled` makes them from BatchNorm statistics.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; guide and weights lie beside it.")]
 Budgets = Annotated[

@@ -25,6 +25,7 @@ _PASSES = {
     "check-finn": "lowering.check_finn:CheckFinn",
     "correct-bias": "correct:CorrectBias",
     "correct-channels": "correct:CorrectChannels",
+    "distill-data": "distill_data:DistillData",
     "eliminate-common-subexpressions": "eliminate_common_subexpressions:EliminateCommonSubexpressions",
     "eliminate-dead-code": "eliminate_dead_code:EliminateDeadCode",
     "eliminate-identities": "eliminate_identities:EliminateIdentities",

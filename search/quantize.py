@@ -11,6 +11,7 @@ from qir.errors import QirError
 from qir.passes.adaround import AdaRound
 from qir.passes.calibration_data import batches
 from qir.passes.correct import CorrectChannels
+from qir.passes.distill_data import given_or_distilled
 from qir.passes.exporting import ExportReport, export
 from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.policies import apply_policy
@@ -53,7 +54,8 @@ def quantize(
     Args:
         model: float ONNX file.
         target: hardware: a `Target`, a shipped name, or a JSON file.
-        data: calibration data of any kind that `calibrate` takes, without labels.
+        data: calibration data of any kind that `calibrate` takes, without labels; `distilled` makes them from the
+            statistics of the network's BatchNormalizations.
         budgets: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.5x".
         output: path of the quantized model; guide and weights lie beside it.
         input_widths: widths of the network's inputs, `all` makes them decisions.
@@ -69,6 +71,7 @@ def quantize(
 
     hardware = load_target(target) if isinstance(target, str | Path) else target
     module = load_network(model)
+    data = given_or_distilled(module, data)
     constraints = prepare(module, hardware, data, input_widths=input_widths, method=method)
     result = None
     if budgets:
