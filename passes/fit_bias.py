@@ -7,10 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.fake_quant import parameters_of, ranges_at, set_ranges
+from qir.fake_quant import parameters_of, ranges_at, scheme_of, set_ranges
+from qir.graph import Node
 from qir.module import Module
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.quantizers import get_scheme
+from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array
 
 _LARGEST_CODE = 2.0**30
@@ -62,4 +65,19 @@ def _widened(layer: QuantizedLayer, bits: int, needed: Array) -> tuple[Array | N
     factor = np.where(least > scale * _SLACK, least / scale, 1.0)
     if not (factor > 1.0).any():
         return None, ranges
-    return factor, (ranges * factor[:, None]).astype(np.float32)
+    lost = (factor > 1.0) & (scale <= SMALLEST_SCALE)
+    made = np.where(lost[:, None], _ranges_of(layer.weight, bits, least), ranges * factor[:, None])
+    return factor, made.astype(np.float32)
+
+
+def _ranges_of(weight: Node, bits: int, scale: Array) -> Array:
+    """Ranges around zero with these scales, for channels whose scale was raised so that it tells nothing of the range.
+
+    Args:
+        weight: the weight's fake-quant node.
+        bits: a width.
+        scale: float64 [channels].
+    """
+    scheme, one = get_scheme(scheme_of(weight, bits)), np.array([[-1.0, 1.0]], np.float32)
+    unit = scheme.parameters(one, bits, bool(weight.attribute("signed", 1)), bool(weight.attribute("narrow", 0)))
+    return np.asarray(one * (scale / float(unit.scale[0]))[:, None])

@@ -69,5 +69,5 @@ class Simulation:
 
 
 def is_simulation(module: Module) -> bool:
-    """Whether a network holds no codes at all."""
-    return not any(makes_codes(node) for node in module.graph)
+    """Whether a network holds no codes at all, and no fake-quant nodes that were not lowered."""
+    return not module.graph.fake_quants() and not any(makes_codes(node) for node in module.graph)

@@ -182,8 +182,9 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
             can leave the accumulator, or a ratio of scales is no power of two where the target asks for it. The
             message names the layer or quantizer and what to do.
     """
+    for node in graph.fake_quants():
+        _check_underflow(node)
     for layer in quantized_layers(graph):
-        _check_underflow(layer.weight)
         _check_multipliers(layer.name, layer_multipliers(layer), kind)
         bounds = proven_bounds(layer)
         if bounds is not None and bounds.bits > accumulator_bits and accumulator_bits != 32:
@@ -193,26 +194,25 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
             )
     for found in rescalings(graph):
         _check_multipliers(found.node.name or found.node.result.name, rescaling_multipliers(found), kind)
-    for node in graph.fake_quants():
-        if not node.operands[0].is_constant:
-            _check_underflow(node)
 
 
 def _check_underflow(node: Node) -> None:
     """A scale raised to the smallest one that float32 products allow leaves no codes but zero."""
     if not isinstance(bits_of(node), int):
         return
-    parameters = parameters_of(node)
+    parameters, source = parameters_of(node), node.operands[0].constant
     raised = parameters.scale <= SMALLEST_SCALE
-    source = node.operands[0]
     if not raised.any() or not parameters.has_integer_codes:
         return
-    if source.constant is not None and not source.constant.numpy().any():
-        return
-    raise ExportError(
-        f"quantizer {node.name!r}: the scale of channel {int(np.argmax(raised))} underflows (below "
-        f"{SMALLEST_SCALE:g}), so that all its values become zero: run fit-bias or equalize-weights, or rescale it"
-    )
+    if source is not None:
+        axis = node.attribute("axis")
+        rows = source.numpy().reshape(1, -1) if axis is None else np.moveaxis(source.numpy(), axis, 0)
+        raised = raised & rows.reshape(len(rows), -1).any(axis=1)
+    if raised.any():
+        raise ExportError(
+            f"quantizer {node.name!r}: the scale of channel {int(np.argmax(raised))} underflows (below "
+            f"{SMALLEST_SCALE:g}), so that all its values become zero: run fit-bias or equalize-weights, or rescale it"
+        )
 
 
 def _check_multipliers(name: str, found: Multipliers | None, kind: Requantization) -> None:

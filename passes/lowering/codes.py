@@ -97,8 +97,8 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
     largest = np.abs(codes).max(initial=0)
     if not largest < 2**62:
         raise ExportError(
-            f"layer {layer.name!r}: bias (largest {np.abs(values).max():g}) exceeds int64 at scale {scale.min():g}; "
-            "calibrate with a wider range, or equalize the weights"
+            f"layer {layer.name!r}: its bias (largest {np.abs(values).max():g}) exceeds int64 at scale s_x*s_w = "
+            f"{scale.min():g}: run fit-bias behind calibrate, or equalize the weights"
         )
     return codes.astype(np.int32 if largest < 2**31 else np.int64), scale
 

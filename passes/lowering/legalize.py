@@ -212,17 +212,23 @@ def _describe(node: Node) -> str:
 
 
 def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
-    """Refuse sums that the profile's accumulators cannot hold; whether the bias exceeds int32."""
+    """Refuse a bias or sums that the profile's accumulators cannot hold; whether the bias exceeds int32."""
+    biased = layer.bias is not None and layer.bias.constant is not None
     bounds = proven_bounds(layer)
     if bounds is None:
         return False
+    exceeds = biased and bias_codes(layer)[0].dtype.itemsize > 4
+    if exceeds and profile.accumulator_bits <= 32:
+        raise ExportError(
+            f"layer {layer.name!r}: its bias exceeds int32 at scale s_x*s_w = {bias_codes(layer)[1].min():g}: run "
+            "fit-bias behind calibrate, calibrate its input with a wider range, or equalize the weights"
+        )
     if bounds.bits > profile.accumulator_bits:
         raise ExportError(
             f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and leave "
             f"int{profile.accumulator_bits}: use fewer bits for its weights or input, or split the layer"
         )
-    biased = layer.bias is not None and layer.bias.constant is not None
-    return biased and bias_codes(layer)[0].dtype.itemsize > 4
+    return exceeds
 
 
 def _widen(module: Module, found: Legalization, rules: Runtime) -> None:

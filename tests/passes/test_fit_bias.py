@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 import qir
 from qir.passes import PassContext, PassManager, export, parse_pipeline
@@ -24,8 +25,9 @@ def calibrated(builder, tiny):
     return module, data
 
 
-def test_a_dead_channel_gets_a_range_that_its_bias_fits(builder, tmp_path):
-    module, data = calibrated(builder, 1e-9)
+@pytest.mark.parametrize("tiny", [1e-9, 1e-25, 0.0])
+def test_a_dead_channel_gets_a_range_that_its_bias_fits(builder, tmp_path, tiny):
+    module, data = calibrated(builder, tiny)
     FitBias().run(module, PassContext())
     (layer,) = quantized_layers(module.graph)
     codes, _ = bias_codes(layer)
