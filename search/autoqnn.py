@@ -7,35 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qir.backends.torch_module import TorchModule
 from qir.backends.torch_quantizers import get_torch_scheme
-from qir.errors import DataError, SearchError
+from qir.errors import SearchError
 from qir.fake_quant import bits_of, quantizers, scheme_of, set_levels, set_ranges
 from qir.graph import Node
 from qir.module import Module
-from qir.passes.weight_ranges import weight_ranges
 from qir.policy import Policy
 from qir.quantizers import get_scheme
 from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch, SchemeSearch
 from qir.search.differentiable_cost import ExpectedCost, average_bits, precision_loss
-from qir.search.relaxed import LearnedBits, Relaxation, RunningGrid, SoftChoice, temperature
+from qir.search.learned_bits import FollowingBits, LearnedBits
+from qir.search.relaxed import Relaxation, RunningGrid, SoftChoice, temperature
+from qir.search.relaxed_training import Progress, RelaxedTraining
 from qir.search.rounding import round_within
 
 CANDIDATES = ("fixedq", "zoomq", "clipq", "potq", "resq")
 """The paper's candidates that exist at 3 bits; binary, ternary and quaternary have one width each."""
 
-Progress = Callable[[int, int, float], None]
-"""Told after every epoch: epoch, number of epochs, mean loss."""
 
-
-@dataclass(slots=True)
+@dataclass
 class AutoQnn:
     """One run of Algorithm 2 on a network.
 
@@ -58,19 +56,34 @@ class AutoQnn:
     progress: Progress | None = None
     network: TorchModule = field(init=False)
     nodes: dict[str, Node] = field(init=False)
+    _training: RelaxedTraining = field(init=False)
     _grids: dict[str, RunningGrid] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.labels) or not len(self.images):
-            raise DataError(
-                f"AutoQNN got {len(self.images)} images and {len(self.labels)} labels: expected as many of both"
-            )
+        plan = self.protocol
         self.network = TorchModule(self.module)
+        self._training = RelaxedTraining(
+            self.network,
+            self.images,
+            self.labels,
+            plan.batch,
+            plan.learning_rate,
+            plan.momentum,
+            plan.seed,
+            self.progress,
+        )
         self.nodes = quantizers(self.module.graph)
         if not self.decided:
             raise SearchError(
                 "AutoQNN: no quantizer has more than one width; insert fake-quant nodes with candidate widths"
             )
+
+    @cached_property
+    def elements(self) -> dict[str, int]:
+        """Values of each quantizer (activations: of one image), by which an average of bits counts it."""
+        relaxation = Relaxation({}, self.nodes)
+        self._training.see(relaxation)
+        return relaxation.elements
 
     @property
     def decided(self) -> dict[str, Node]:
@@ -122,7 +135,7 @@ class AutoQnn:
             )
 
         optimizer = torch.optim.Adam(list(logits.values()), lr=self.protocol.scheme_rate)
-        self._train(
+        self._training.run(
             Relaxation(choices, self.nodes),
             self.protocol.scheme_epochs,
             optimizer=optimizer,
@@ -159,54 +172,83 @@ class AutoQnn:
         learned: dict[str, LearnedBits] = {}
         for name, node in self.decided.items():
             scheme = schemes.get(name) or scheme_of(node, max(node.attribute("widths")))
-            self._grids[name] = _grid(node, scheme)
             given = widths.get(name) if isinstance(widths, Mapping) else widths
             allowed = set(get_scheme(scheme).widths).intersection(node.attribute("widths"), given or range(1, 33))
             if not allowed:
                 raise SearchError(f"quantizer {name!r}: scheme {scheme!r} has none of the widths that are allowed")
-            learned[name] = LearnedBits(self._grids[name], sorted(allowed), first)
-        relaxation = Relaxation(learned, self.nodes)
-        result = PrecisionSearch(Policy({}), {}, 0.0, target, relaxation.elements)
-
-        def measure() -> Tensor:
-            bits = {name: quantizer.bits for name, quantizer in learned.items()}
-            if cost is None:
-                return precision_loss(average_bits(bits, relaxation.elements), target)
-            fixed = {name: torch.tensor(float(_width(node))) for name, node in self.nodes.items() if name not in bits}
-            return torch.relu(cost({**fixed, **bits}) / target - 1) ** 2
-
-        def clamp() -> None:
-            for quantizer in learned.values():
-                quantizer.clamp()
-
+            learned[name] = LearnedBits(self.grid(name, scheme), sorted(allowed), first)
         fixed = {name: _width(node) for name, node in self.nodes.items() if name not in learned}
 
         def value(chosen: Mapping[str, int]) -> float:
             if cost is not None:
                 return cost.at({**fixed, **chosen})
-            counts = {name: relaxation.elements[name] for name in chosen}
+            counts = {name: self.elements[name] for name in chosen}
             return sum(width * counts[name] for name, width in chosen.items()) / sum(counts.values())
 
-        with torch.no_grad():
-            self._loss(relaxation, np.arange(min(len(self.images), self.protocol.batch)))
+        def penalty(bits: Mapping[str, Tensor]) -> Tensor:
+            if cost is None:
+                return precision_loss(average_bits(bits, self.elements), target)
+            constant = {name: torch.tensor(float(width)) for name, width in fixed.items()}
+            return torch.relu(cost({**constant, **bits}) / target - 1) ** 2
+
+        def choose(found: Mapping[str, float]) -> Mapping[str, int]:
+            return round_within(found, {name: own.widths for name, own in learned.items()}, value, target)
+
+        result = self.train_bits(learned, penalty, choose, target)
+        result.average = value({name: result.policy[name] for name in learned})  # type: ignore[misc]
+        return result
+
+    def grid(self, name: str, scheme: str) -> RunningGrid:
+        """A new grid of a scheme for a quantizer; `finish` writes back what it has become."""
+        self._grids[name] = _grid(self.nodes[name], scheme)
+        return self._grids[name]
+
+    def train_bits(
+        self,
+        quantizers_of: Mapping[str, LearnedBits | FollowingBits],
+        penalty: Callable[[Mapping[str, Tensor]], Tensor],
+        choose: Callable[[Mapping[str, float]], Mapping[str, int]],
+        target: float,
+    ) -> PrecisionSearch:
+        """Train weights and bits together, choose legal widths, and train the weights at them (line 7 of Algorithm 2).
+
+        Args:
+            quantizers_of: a relaxed quantizer for every quantizer that is decided.
+            penalty: bits of each quantizer → the loss that is added (equation 6, or of a cost).
+            choose: real-valued bits of the learned ones → their legal widths.
+            target: what the penalty draws to, for the record.
+
+        Returns:
+            What was found; its average is not measured.
+        """
+        learned = {name: own for name, own in quantizers_of.items() if isinstance(own, LearnedBits)}
+        relaxation = Relaxation(quantizers_of, self.nodes)
+        result = PrecisionSearch(Policy({}), {}, float("nan"), target, relaxation.elements)
+
+        def clamp() -> None:
+            for quantizer in learned.values():
+                quantizer.clamp()
+
+        def extra() -> Tensor:
+            bits: dict[str, Tensor] = {name: quantizer.bits for name, quantizer in quantizers_of.items()}
+            return self.protocol.precision_weight * penalty(bits)
+
+        self._training.see(relaxation)
         settling = round(self.protocol.precision_epochs * self.protocol.settling)
-        optimizer = torch.optim.Adam([quantizer.bits for quantizer in learned.values()], lr=self.protocol.bits_rate)
-        self._train(
+        self._training.run(
             relaxation,
             self.protocol.precision_epochs - settling,
-            optimizer=optimizer,
+            optimizer=torch.optim.Adam([own.bits for own in learned.values()], lr=self.protocol.bits_rate),
             after=result.losses.append,
-            extra=measure,
+            extra=extra,
             clamp=clamp,
         )
-        result.learned = {name: float(quantizer.bits.detach()) for name, quantizer in learned.items()}
-        rounded = round_within(
-            result.learned, {name: quantizer.widths for name, quantizer in learned.items()}, value, target
-        )
-        result.policy, result.average = Policy({**fixed, **rounded}), value(rounded)
-        for name, width in rounded.items():
+        result.learned = {name: float(own.bits.detach()) for name, own in learned.items()}
+        for name, width in choose(result.learned).items():
             learned[name].fix(width)
-        self._train(relaxation, settling, after=result.losses.append)
+        chosen = {name: own.width for name, own in quantizers_of.items()}
+        result.policy = Policy({name: chosen.get(name) or _width(node) for name, node in self.nodes.items()})
+        self._training.run(relaxation, settling, after=result.losses.append)
         return result
 
     def finish(self, schemes: Mapping[str, str], policy: Policy) -> Module:
@@ -220,7 +262,7 @@ class AutoQnn:
         self.network.write_back(made)
         for name, node in quantizers(made.graph).items():
             if name not in self._grids:
-                _refit(node)
+                node.set_attribute("stale", None)  # the ranges that its weight was trained at
                 continue
             grid = self._grids[name]
             widths = tuple(width for width in node.attribute("widths") if width in get_scheme(schemes[name]).widths)
@@ -233,50 +275,6 @@ class AutoQnn:
                     set_levels(node, width, levels)
             node.set_attribute("bits", policy[name])
         return made
-
-    def _train(
-        self,
-        relaxation: Relaxation,
-        epochs: int,
-        *,
-        after: Callable[[float], None],
-        optimizer: torch.optim.Optimizer | None = None,
-        before: Callable[[int], None] | None = None,
-        extra: Callable[[], Tensor] | None = None,
-        clamp: Callable[[], None] | None = None,
-    ) -> None:
-        """Train weights and relaxed quantizers together (Algorithm 2, lines 2 to 5, and line 7)."""
-        plan, parameters = self.protocol, list(self.network.trainable_constants().values())
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        weights = torch.optim.SGD(parameters, lr=plan.learning_rate, momentum=plan.momentum)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(weights, max(epochs, 1))
-        optimizers = [weights] if optimizer is None else [weights, optimizer]
-        order = np.random.default_rng(plan.seed)
-        try:
-            for epoch in range(epochs):
-                if before is not None:
-                    before(epoch)
-                losses = []
-                for chosen in _batches(order.permutation(len(self.images)), plan.batch):
-                    loss = self._loss(relaxation, chosen)
-                    losses.append(_step(loss if extra is None else loss + plan.precision_weight * extra(), optimizers))
-                    if clamp is not None:
-                        clamp()
-                schedule.step()
-                after(float(np.mean(losses)))
-                if self.progress is not None:
-                    self.progress(epoch + 1, epochs, float(np.mean(losses)))
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-                parameter.grad = None
-            self.network.forget_weights()
-
-    def _loss(self, relaxation: Relaxation, chosen: NDArray[np.int64]) -> Tensor:
-        with self.network.quantizers_off():
-            (logits, *_) = self.network(torch.from_numpy(self.images[chosen]), hook=relaxation)
-        return F.cross_entropy(logits, torch.from_numpy(self.labels[chosen]))
 
 
 def autoqnn(
@@ -305,26 +303,6 @@ def autoqnn(
     return run.finish(found.schemes, learned.policy), found, learned
 
 
-def _step(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> float:
-    """One step down a loss; gives the loss."""
-    value = float(loss.detach())
-    if not np.isfinite(value):
-        raise DataError(f"AutoQNN: the loss is {value}: lower the learning rate")
-    for optimizer in optimizers:
-        optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    for optimizer in optimizers:
-        optimizer.step()
-    return value
-
-
-def _refit(node: Node) -> None:
-    """Fit the ranges of a fixed quantizer to its retrained weight."""
-    constant = node.operands[0].constant
-    if constant is not None and node.attribute("stale", 0):
-        set_ranges(node, weight_ranges(node, constant.numpy(), "mse"))
-
-
 def _signed(node: Node) -> bool:
     return bool(node.attribute("signed", 1))
 
@@ -343,9 +321,3 @@ def _width(node: Node) -> int:
 def _grid(node: Node, scheme: str) -> RunningGrid:
     momentum = 0.0 if _is_weight(node) else 0.9
     return RunningGrid(get_torch_scheme(scheme), _signed(node), node.attribute("axis"), momentum)
-
-
-def _batches(order: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
-    """Whole batches in the given order; one smaller batch where there are not enough images for a whole one."""
-    count = max(len(order) // batch, 1)
-    return [order[index * batch : (index + 1) * batch] for index in range(count)]

@@ -15,6 +15,7 @@ from qir.errors import SearchError
 
 if TYPE_CHECKING:
     from qir.backends.cost_table import CostTable
+    from qir.search.problem import Problem
 
 
 def average_bits(bits: Mapping[str, Tensor], elements: Mapping[str, int]) -> Tensor:
@@ -57,12 +58,13 @@ class ExpectedCost:
 
     Args:
         terms: one per node.
+        fixed: what no width changes.
 
     Raises:
         SearchError: a matrix does not have one finite cost per pair of widths.
     """
 
-    def __init__(self, terms: Sequence[CostTerm]) -> None:
+    def __init__(self, terms: Sequence[CostTerm], fixed: float = 0.0) -> None:
         for term in terms:
             expected = (len(term.activation_widths), len(term.weight_widths))
             if term.cost.shape != expected or not np.isfinite(term.cost).all():
@@ -70,7 +72,7 @@ class ExpectedCost:
                     f"cost of ({term.activation}, {term.weight}): {term.cost.shape}, not finite everywhere or not "
                     f"{expected}: illegal pairs and unknown costs cannot be learned; use another solver"
                 )
-        self.terms = tuple(terms)
+        self.terms, self.fixed = tuple(terms), fixed
 
     @staticmethod
     def of_table(table: CostTable, metric: str = "cycles") -> ExpectedCost:
@@ -90,13 +92,39 @@ class ExpectedCost:
             ]
         )
 
+    @staticmethod
+    def of_problem(problem: Problem, name: str) -> ExpectedCost:
+        """The terms of a search problem's additive cost, over its decisions.
+
+        Pairs that are illegal cost as much as the dearest legal one here: they are drawn only between neighbours, and
+        a solver of the problem keeps them out of the policy.
+
+        Args:
+            problem: its options are ascending widths.
+            name: of the cost.
+
+        Raises:
+            SearchError: a cost is unknown.
+        """
+        widths = {d.name: tuple(o for o in d.options if isinstance(o, int)) for d in problem.decisions}
+        rows = problem.costs.get(name, [[0.0] * len(own) for own in widths.values()])
+        terms = [
+            CostTerm(None, own, (0,), widths[own], _finite(np.asarray([row], np.float64)))
+            for own, row in zip(widths, rows, strict=True)
+        ]
+        terms += [
+            CostTerm(p.first, p.second, widths[p.first], widths[p.second], _finite(np.asarray(p.matrix, np.float64)))
+            for p in problem.pair_costs.get(name, ())
+        ]
+        return ExpectedCost(terms, float(problem.fixed_costs.get(name, 0.0)))
+
     def __call__(self, bits: Mapping[str, Tensor]) -> Tensor:
         """The expected cost: a scalar that carries gradients to the bits.
 
         Args:
             bits: real-valued bits of each quantizer, scalars.
         """
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.tensor(self.fixed, dtype=torch.float64)
         for term in self.terms:
             left = _shares(bits, term.activation, term.activation_widths)
             right = _shares(bits, term.weight, term.weight_widths)
@@ -106,6 +134,12 @@ class ExpectedCost:
     def at(self, bits: Mapping[str, int]) -> float:
         """The exact cost of a policy."""
         return float(self({name: torch.tensor(float(width)) for name, width in bits.items()}))
+
+
+def _finite(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Infinite costs as large as the largest finite one; NaN stays."""
+    known = matrix[np.isfinite(matrix)]
+    return np.where(np.isposinf(matrix), known.max(initial=0.0), matrix)
 
 
 def _shares(bits: Mapping[str, Tensor], name: str | None, widths: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Quantizers that gradients can choose: a soft choice among schemes, and a number of bits that is learned.
+"""Quantizers that gradients can change: grids that follow their tensor, and a soft choice among schemes.
 
 The parts plug into a `TorchModule` through `Relaxation`, a hook that replaces what fake-quant nodes compute. The graph
 stays as it is until a method writes its choice back.
@@ -6,7 +6,6 @@ stays as it is until a method writes its choice back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qir.backends.torch_quantizers import TorchParameters, TorchScheme, get_torch_scheme
+from qir.backends.torch_quantizers.blocks import fake_quantize_blocks
 from qir.errors import DataError, SearchError
 from qir.fake_quant import bits_of, parameters_of, scheme_of
 from qir.graph import Node
-from qir.search.rounding import nearest_width
 
 SAMPLE = 1 << 15
 """Activation ranges are fitted to at most so many values of a batch, evenly spread."""
@@ -138,62 +137,6 @@ def soft_weights(logits: Tensor, temperature: float, generator: torch.Generator 
     return torch.softmax((logits + noise) / temperature, 0)
 
 
-class LearnedBits(nn.Module):
-    """A quantizer whose number of bits is a real parameter; it computes with the nearest legal width.
-
-    Args:
-        grid: the scheme and its ranges.
-        widths: legal widths, ascending.
-        start: first value of the parameter.
-    """
-
-    def __init__(self, grid: RunningGrid, widths: Sequence[int], start: float) -> None:
-        super().__init__()
-        self.grid, self.widths = grid, tuple(sorted(widths))
-        self.bits = nn.Parameter(torch.tensor(float(np.clip(start, self.widths[0], self.widths[-1]))))
-
-    @property
-    def width(self) -> int:
-        """The legal width nearest to the parameter; the smaller one where two are equally near."""
-        return nearest_width(float(self.bits.detach()), self.widths)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize at the nearest width; the parameter receives the gradient of equation 5."""
-        quantized = self.grid.fake_quantize(x, self.width, self.training)
-        result: Tensor = _BitGradient.apply(quantized, x, self.bits)  # type: ignore[no-untyped-call]
-        return result
-
-    def fix(self, width: int) -> None:
-        """Stop learning, at a legal width."""
-        self.widths = (width,)
-        self.bits.requires_grad_(False)
-        self.clamp()
-
-    def clamp(self) -> None:
-        """Keep the parameter between the smallest and the largest width; call it after an optimizer's step."""
-        with torch.no_grad():
-            self.bits.clamp_(self.widths[0], self.widths[-1])
-
-
-class _BitGradient(torch.autograd.Function):
-    """Identity of the quantized tensor that gives the bits their gradient.
-
-    AutoQNN equation 5: `dL/db = -sum(dL/dq * step * ln 2 * (H(x / step) - x / step))`, step = range / 2**b. With scale
-    and step equal, `step * H(x / step)` is the quantized value, so the gradient is `-ln 2 * sum(dL/dq * (q - x))` for
-    every scheme.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, quantized: Tensor, x: Tensor, bits: Tensor) -> Tensor:  # noqa: ARG004  bits get a gradient
-        ctx.save_for_backward(quantized - x)
-        return quantized.view_as(quantized)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor]:
-        (error,) = ctx.saved_tensors
-        return gradients[0], None, -math.log(2) * (gradients[0] * error).sum()
-
-
 class Relaxation:
     """A hook for `TorchModule` that computes fake-quant nodes by relaxed quantizers.
 
@@ -221,7 +164,7 @@ class Relaxation:
             relaxed: Tensor = self.relaxed[node.name](result)
             return relaxed
         scheme, parameters = self._fixed_grid(node, result.device)
-        return scheme.fake_quantize(result, parameters, node.attribute("axis"))
+        return fake_quantize_blocks(result, scheme, parameters, node.attribute("axis"), node.attribute("block"))
 
     def _fixed_grid(self, node: Node, device: torch.device) -> tuple[TorchScheme, TorchParameters]:
         if node.name not in self._fixed:

@@ -12,7 +12,9 @@ from qir.quantizers import get_scheme
 from qir.search.autoqnn import AutoQnn
 from qir.search.autoqnn_protocol import AutoQnnProtocol
 from qir.search.differentiable_cost import CostTerm, ExpectedCost, average_bits, precision_loss
-from qir.search.relaxed import LearnedBits, RunningGrid, SoftChoice, soft_weights, temperature
+from qir.search.learned_bits import FollowingBits, LearnedBits
+from qir.search.problem import Decision, PairCost, Problem
+from qir.search.relaxed import RunningGrid, SoftChoice, soft_weights, temperature
 from qir.search.rounding import round_within
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
@@ -243,3 +245,55 @@ def test_data_and_networks_that_do_not_fit_are_refused():
         AutoQnn(network(), images, labels[:9])
     with pytest.raises(SearchError, match="granularity"):
         AutoQnn(network(), images, labels).search_schemes(granularity="channel")
+
+
+def test_bits_that_follow_are_linear_between_the_widths_of_their_source():
+    grid = RunningGrid(get_torch_scheme("uniform"), True, None, 0.0)
+    source = LearnedBits(RunningGrid(get_torch_scheme("uniform"), False, None, 0.0), (2, 4, 8), 3.0)
+    follower = FollowingBits(grid, source, {2: 1, 4: 4, 8: 8})
+    assert follower.bits.item() == pytest.approx(2.5)
+    follower.bits.backward()
+    assert source.bits.grad.item() == pytest.approx(1.5)
+    for learned, width, bits in ((2.0, 1, 1.0), (3.9, 4, 3.85), (4.0, 4, 4.0), (7.0, 8, 7.0), (8.0, 8, 8.0)):
+        with torch.no_grad():
+            source.bits.fill_(learned)
+        assert follower.width == width
+        assert follower.bits.item() == pytest.approx(bits)
+    x = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    source.bits.grad = None
+    follower(x).square().sum().backward()
+    assert source.bits.grad is not None
+    assert list(follower.parameters()) == []
+    only = FollowingBits(grid, source, {4: 8})
+    assert only.bits.item() == 8.0
+
+
+def test_the_cost_of_a_problem_is_exact_at_its_options_and_finite_at_illegal_pairs():
+    problem = Problem(
+        decisions=[Decision("a", (2, 4)), Decision("w", (2, 4, 8))],
+        costs={"latency": [[1.0, 2.0], [0.0, 1.0, 5.0]]},
+        pair_costs={"latency": [PairCost("a", "w", [[1.0, 2.0, np.inf], [2.0, 3.0, 4.0]])]},
+        fixed_costs={"latency": 7.0},
+        sensitivity=[[0.0] * 2, [0.0] * 3],
+    )
+    cost = ExpectedCost.of_problem(problem, "latency")
+    for a in (2, 4):
+        for w in (2, 4, 8):
+            if (a, w) != (2, 8):
+                assert cost.at({"a": a, "w": w}) == pytest.approx(problem.cost("latency", {"a": a, "w": w}))
+    assert cost.at({"a": 2, "w": 8}) == pytest.approx(1 + 5 + 4 + 7)
+
+
+def test_a_fixed_quantizer_keeps_the_ranges_that_its_weight_was_trained_at():
+    images, labels = data(64)
+    module = network()
+    node = quantizers(module.graph)["weight1"]
+    before = parameters_of(node, 8).scale
+    node.set_attribute("ranges", Tensor.of(node.attribute("ranges").numpy()[-1:]))
+    node.set_attribute("widths", (8,))
+    run = AutoQnn(module, images, labels, FAST)
+    precision = run.learn_precision({}, 4.0)
+    made = quantizers(run.finish(dict.fromkeys(run.decided, "uniform"), precision.policy).graph)["weight1"]
+    np.testing.assert_array_equal(parameters_of(made).scale, before)
+    weights = [n.operands[0].constant.numpy() for n in (node, made)]
+    assert not np.array_equal(*weights)
