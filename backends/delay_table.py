@@ -90,15 +90,16 @@ class DelayTable:
         """Write CSV, JSON or HAQ's .npy, by the name's ending, atomically.
 
         Raises:
-            TargetError: another ending, or an .npy of widths other than 1 to 8.
+            TargetError: another ending, an .npy of widths other than 1 to 8, or the file cannot be written.
         """
-        file = Path(path)
-        writer = {".csv": self._csv, ".json": self._json, ".npy": self._npy}.get(file.suffix)
-        if writer is None:
-            raise TargetError(f"delay table {path}: expected a name that ends in .csv, .json or .npy")
+        file = check_layout(path)
+        data = {".csv": self._csv, ".json": self._json, ".npy": self._npy}[file.suffix]()
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(writer())
-        temporary.replace(file)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(file)
+        except OSError as error:
+            raise TargetError(f"delay table {path}: cannot be written: {error}; expected an existing folder") from error
 
     def _csv(self) -> bytes:
         text = io.StringIO()
@@ -134,18 +135,27 @@ class DelayTable:
         return data.getvalue()
 
 
+def check_layout(path: str | Path) -> Path:
+    """The path, when its ending names a layout that is known.
+
+    Raises:
+        TargetError: it names none.
+    """
+    file = Path(path)
+    if file.suffix not in (".csv", ".json", ".npy"):
+        raise TargetError(f"delay table {path}: expected a name that ends in .csv, .json or .npy")
+    return file
+
+
 def read_delay_table(path: str | Path) -> DelayTable:
     """Read CSV, JSON or HAQ's .npy, by the name's ending.
 
     Raises:
         TargetError: the file cannot be read, or an entry is wrong; names the line or layer.
     """
-    file = Path(path)
-    reader = {".csv": _read_csv, ".json": _read_json, ".npy": _read_npy}.get(file.suffix)
-    if reader is None:
-        raise TargetError(f"delay table {path}: expected a name that ends in .csv, .json or .npy")
+    file = check_layout(path)
     try:
-        return reader(file)
+        return {".csv": _read_csv, ".json": _read_json, ".npy": _read_npy}[file.suffix](file)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise TargetError(f"delay table {path}: cannot be read: {error}; expected {' , '.join(COLUMNS)}") from error
 

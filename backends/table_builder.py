@@ -168,6 +168,10 @@ class _Builder:
 
     def _terms(self, node: Node) -> list[CostRow]:
         facts = op_of(node)
+        support = self.model.target.ops.get(node.op)
+        if support is not None and not support.supported:
+            self.notes.append(f"{label(node)}: target {self.model.target.name!r} cannot run {node.op}")
+            return [self._unknown(node)]
         if facts.is_expensive:
             return self._layer(node)
         if not facts.is_known or facts.has_subgraphs:

@@ -47,11 +47,9 @@ class Padding(Strict):
 
     Attributes:
         storage_widths: a tensor of a width in between is stored at the next larger of these; empty = at its own.
-        channels: channels are stored in multiples of this.
     """
 
     storage_widths: tuple[int, ...] = ()
-    channels: int = Field(default=1, gt=0)
 
     def storage_bits(self, bits: int) -> int:
         """Bits that one element of a width occupies in memory."""
@@ -62,7 +60,7 @@ class OpSupport(Strict):
     """What a target can do with one op.
 
     Attributes:
-        supported: False = the target cannot run it at all.
+        supported: False = the target cannot run it at all: its cost is unknown.
         pairs: legal (activation bits, weight bits), in place of the target's.
     """
 
@@ -225,11 +223,18 @@ class Target(Strict):
         return self.model_dump_json(indent=2, exclude_defaults=True)
 
     def save(self, path: str | Path) -> None:
-        """Write the target's file, atomically."""
+        """Write the target's file, atomically.
+
+        Raises:
+            TargetError: the file cannot be written.
+        """
         file = Path(path)
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-        temporary.replace(file)
+        try:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+            temporary.replace(file)
+        except OSError as error:
+            raise TargetError(f"target {path}: cannot be written: {error}; expected an existing folder") from error
 
 
 def saturates(largest_activation: int, largest_weight: int) -> bool:

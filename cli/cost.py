@@ -124,9 +124,11 @@ def _fit(console: Console, module: Module | None, name: str, file: Path, save: P
 
 
 def _measure(console: Console, module: Module, batch: int, file: Path) -> None:
+    from qir.backends.delay_table import check_layout
     from qir.backends.measured import measure_layers
     from qir.cli.cost_report import print_lines
 
+    check_layout(file)
     table, lines = measure_layers(module, batch=batch)
     table.write(file)
     print_lines(console, lines)

@@ -7,6 +7,7 @@ HAQ's `.npy` (int64 [layers, 8, 8], indexed [layer, weight bits - 1, activation 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -56,6 +57,11 @@ class DelayTableModel(CostModel[DelayTableParameters]):
     def delays(self) -> DelayTable:
         """The table, read on first use."""
         if self._table is None:
+            if not Path(self.parameters.file).exists():
+                raise TargetError(
+                    f"target {self.target.name!r}: its delay table {self.parameters.file} is not there: "
+                    f"{self.target.description}"
+                )
             self._table = read_delay_table(self.parameters.file)
         return self._table
 

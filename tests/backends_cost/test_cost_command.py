@@ -56,6 +56,13 @@ def test_lists_targets_and_schema() -> None:
         (("--import", "absent.csv"), "--export"),
         (("--import", "absent.csv", "--export", "out.csv"), "cannot be read"),
         (("--fit", "absent.csv"), "cannot be read"),
+        ((LENET, "--export", "table.txt"), "ends in .csv"),
+        ((LENET, "--export", "absent/table.csv"), "cannot be written"),
+        ((LENET, "--measure", "table.txt"), "ends in .csv"),
+        ((LENET, "--policy", "absent.json"), "cannot be read"),
+        ((LENET, "--policy", LENET), "cannot be read"),
+        (("absent.onnx",), "absent.onnx"),
+        ((LENET, "--target", "nvidia-t4"), "nvidia-t4.csv"),
     ],
 )
 def test_bad_input_is_refused(arguments: tuple[str, ...], message: str) -> None:
@@ -110,6 +117,16 @@ def test_a_target_is_fitted_to_measurements_alone(tmp_path: Path) -> None:
     output = _run("--target", "systolic-16x16", "--fit", str(tmp_path / "mine.csv"), "--save-target", str(saved))
     assert "pointwise: 3 measurements, median error" in output
     assert saved.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[8]", "expected quantizer"), ('{"inputs": 8}', "did you mean 'input'"), ('{"input": 3}', "3 bits; the table")],
+)
+def test_policies_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "policy.json").write_text(text, encoding="utf-8")
+    with pytest.raises(QirError, match=message):
+        _run(LENET, "--policy", str(tmp_path / "policy.json"))
 
 
 def test_referee_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

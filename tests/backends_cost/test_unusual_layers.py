@@ -6,6 +6,7 @@ import pytest
 from qir.backends import load_target
 from qir.backends.cost_models.cost import Cost
 from qir.backends.layer_shapes import layer_shape
+from qir.backends.target import OpSupport
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -83,6 +84,15 @@ def test_unknown_ops_are_reported(op, constants, attributes):
     assert table.unknown == ("odd",)
     with pytest.raises(TargetError, match="cost of odd is unknown"):
         table.cost([{}])
+
+
+def test_ops_that_a_target_cannot_run_are_reported():
+    module, _ = network("Add", (1, 8), [np.ones(8, np.float32)])
+    target = load_target("npu-148")
+    target = target.model_copy(update={"ops": {"Add": OpSupport(supported=False)}})
+    table = target.cost_model().table(module)
+    assert table.unknown == ("node",)
+    assert table.facts.notes == ("node: target 'npu-148' cannot run Add",)
 
 
 def test_an_unknown_dimension_asks_for_the_shape():
