@@ -20,7 +20,7 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.lowering import emulate
-from qir.passes.lowering.blocks import dequantize_blocks
+from qir.passes.lowering.blocks import NATIVE_OPSET, dequantize_blocks
 from qir.passes.lowering.chain import Chain, of_element
 from qir.passes.lowering.codes import bias_codes as bias_codes
 from qir.passes.lowering.codes import proven_bounds as proven_bounds
@@ -132,7 +132,8 @@ def _lower_quantizer(graph: Graph, node: Node, holding: Holding, opset: int) -> 
         lowered = _emulate(graph, node, holding)
     if holding.grid is not None and not source.is_constant:
         _repeat_on_grid(graph, node, holding)
-    if _needs_mark(holding, source):
+    rearranged = node.attribute("block") is not None and opset < NATIVE_OPSET
+    if rearranged or _needs_mark(holding, source):
         mark(lowered, node)
     node.result.replace_all_uses_with(lowered)
     graph.erase(node)

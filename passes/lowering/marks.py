@@ -43,6 +43,7 @@ def entry_of(node: Node) -> dict[str, Any]:
         "signed": node.attribute("signed", 1),
         "narrow": node.attribute("narrow", 0),
         "axis": node.attribute("axis"),
+        "block": node.attribute("block"),
         "widths": widths,
         "schemes": {width: scheme_of(node, width) for width in widths},
         "ranges": [_plain(ranges_at(node, width)) for width in widths],

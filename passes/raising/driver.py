@@ -15,6 +15,7 @@ from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.fold_constants import FoldConstants
 from qir.passes.manager import Pass, PassContext
+from qir.passes.raising.blocked import raise_blocked_weight, raise_matmul_nbits
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layer
 from qir.passes.raising.marked import drop_guards, raise_marked
@@ -104,7 +105,9 @@ class RaiseQuantized(Pass):
             elif _is_linear(node, "QuantizeLinear"):
                 raise_quantize(node, state)
             elif _is_linear(node, "DequantizeLinear"):
-                raise_dequantize(node, state)
+                (raise_blocked_weight if node.attribute("block_size", 0) else raise_dequantize)(node, state)
+            elif node.op == "MatMulNBits":
+                raise_matmul_nbits(node, state)
             elif node.domain in QONNX_DOMAINS:
                 raise_qonnx(node, state)
             elif node.op.startswith(("QLinear", "QGemm")):

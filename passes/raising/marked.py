@@ -62,6 +62,7 @@ def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> N
         signed=bool(entry["signed"]),
         narrow=bool(entry["narrow"]),
         axis=entry["axis"],
+        block=entry.get("block"),
     )
     made.set_attribute("scheme", [f"{width}={scheme}" for width, scheme in entry["schemes"].items()])
     set_ranges(made, np.asarray(entry["ranges"], np.float32))

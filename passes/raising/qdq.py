@@ -119,9 +119,6 @@ def raise_dequantize(node: Node, state: RaiseState) -> None:
     if values is not None and values.dtype == np.int32:
         _raise_bias(node, state)
         return
-    if node.attribute("block_size", 0):
-        state.leave(node, "it dequantizes in blocks")
-        return
     twin = grid if isinstance(grid, Reject) else state.twin(codes, grid)
     if isinstance(twin, Reject):
         state.leave(node, twin.reason)

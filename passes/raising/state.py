@@ -117,6 +117,11 @@ def base_name(name: str) -> str:
     return name
 
 
+def code_limits(dtype: DType | None) -> tuple[int, int] | None:
+    """Smallest and largest code of an element type; None for types that hold no codes."""
+    return None if dtype is None else _CODES.get(dtype.label)
+
+
 def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DType | None) -> Grid | Reject:
     """The grid that operands `scale` and `zero_point` of a node give.
 

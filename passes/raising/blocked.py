@@ -1,0 +1,114 @@
+"""Weights with blocks of scales, raised: DequantizeLinear with `block_size`, and ONNX Runtime's MatMulNBits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from qir.graph import Node, Value
+from qir.passes.affine import Reject
+from qir.passes.constants import array_of, frozen
+from qir.passes.raising.grids import Grid
+from qir.passes.raising.qdq import float_type
+from qir.passes.raising.state import RaiseState, base_name, code_limits, element_of, weight_spec
+from qir.quantizers.blocks import blocks_shape, from_rows, to_rows
+from qir.tensor import Array
+
+
+def raise_blocked_weight(node: Node, state: RaiseState) -> None:
+    """DequantizeLinear of constant codes in blocks: a float constant under a quantizer with blocks."""
+    source, codes, scale = node.input(0), array_of(node.input(0)), array_of(node.input(1))
+    limits = code_limits(element_of(source))
+    if source is None or codes is None or scale is None or limits is None or scale.dtype != np.float32:
+        state.leave(node, "it dequantizes in blocks, and its codes or float32 scales are not constant")
+        return
+    zero = array_of(node.input(2))
+    zeros = np.zeros(scale.shape, np.int64) if zero is None else zero.astype(np.int64)
+    axis, block = node.attribute("axis", 1) % codes.ndim, int(node.attribute("block_size"))
+    made = _weight(source, codes.astype(np.int64), (scale, zeros), (axis, block), limits, state, node)
+    if isinstance(made, Reject):
+        state.leave(node, made.reason)
+        return
+    node.result.replace_all_uses_with(made)
+
+
+def raise_matmul_nbits(node: Node, state: RaiseState) -> None:
+    """MatMulNBits: MatMul with a float weight under a quantizer with blocks."""
+    packed, scale, data = array_of(node.input(1)), array_of(node.input(2)), node.input(0)
+    if packed is None or scale is None or data is None or scale.dtype != np.float32 or node.input(4) is not None:
+        state.leave(node, "its codes or float32 scales are not constant, or its rows are reordered")
+        return
+    rows, columns, bits, block = (int(node.attribute(name)) for name in ("K", "N", "bits", "block_size"))
+    blocks = -(-rows // block)
+    zero = array_of(node.input(3))
+    if zero is None:
+        zeros = np.full((columns, blocks), 1 << (bits - 1), np.int64)
+    elif zero.dtype == np.uint8:
+        zeros = _unpacked(zero.reshape(columns, -1), bits)[:, :blocks]
+    else:
+        state.leave(node, "its zero points are no integers")
+        return
+    codes = _unpacked(packed.reshape(columns, -1), bits)[:, :rows]
+    shift = 1 << (bits - 1) if (zeros == 1 << (bits - 1)).all() else 0
+    limits = (-shift, (1 << bits) - 1 - shift)
+    source = node.input(1)
+    assert source is not None  # noqa: S101 - it has codes
+    grids = scale.reshape(columns, blocks).T, (zeros - shift).T
+    weight = _weight(source, (codes - shift).T, grids, (0, block), limits, state, node)
+    if isinstance(weight, Reject):
+        state.leave(node, weight.reason)
+        return
+    made = Node("MatMul", (data, weight), name=node.name)
+    made.result.type = float_type(node.result)
+    last = state.graph.insert(made, before=node)
+    if node.input(5) is not None:
+        last = state.graph.insert(Node("Add", (made.result, node.input(5))), before=node)
+        last.result.type = float_type(node.result)
+    node.result.replace_all_uses_with(last.result)
+
+
+def _weight(
+    source: Value,
+    codes: npt.NDArray[np.int64],
+    grids: tuple[Array, Array],
+    place: tuple[int, int],
+    limits: tuple[int, int],
+    state: RaiseState,
+    before: Node,
+) -> Value | Reject:
+    """The float constant for codes with a scale and a zero point a block, under its quantizer.
+
+    Args:
+        source: the constant that holds the codes, for names.
+        codes: integers of the weight's shape.
+        grids: float32 scales and int64 zero points, of the shape of the blocks.
+        place: axis and size of a block.
+        limits: smallest and largest code of their element type.
+        state: what is known.
+        before: node in front of which the quantizer stands.
+    """
+    axis, block = place
+    expected = blocks_shape(codes.shape, axis, block)
+    if any(np.shape(grid) != expected for grid in grids):
+        return Reject(f"its scales have the shape {np.shape(grids[0])}, blocks of {block} have {expected}")
+    rows = to_rows(codes, axis, block)
+    grid = Grid(np.ascontiguousarray(grids[0]).reshape(-1), np.ascontiguousarray(grids[1]).reshape(-1), 0, *limits)
+    name = base_name(source.name)
+    label = name if name.endswith("weight") else f"{name}.weight"
+    spec = weight_spec(grid, rows, state.policy.get(label, 0))
+    if isinstance(spec, Reject):
+        return spec
+    values = from_rows(grid.values(rows), codes.shape, axis, block)
+    constant = state.graph.add_constant(state.graph.clock.unique_name(name), frozen(values))
+    made = state.quantizer(constant, replace(spec, axis=axis), label)
+    made.set_attribute("block", block)
+    return state.graph.insert(made, before=before).result
+
+
+def _unpacked(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
+    """Codes of 2, 4 or 8 bits from bytes [rows, bytes], the lowest bits first."""
+    steps = np.arange(0, 8, bits, dtype=np.uint8)
+    parts = (data[:, :, None] >> steps) & np.uint8((1 << bits) - 1)
+    return parts.reshape(len(data), -1).astype(np.int64)
