@@ -88,6 +88,11 @@ class Elimination:
         t = len(prefix)
         return self._labels[t][tuple(prefix[i] for i in self._frontiers[t])]
 
+    def allowed(self, prefix: Sequence[int]) -> bool:
+        """Whether the last option of a prefix breaks no relation with those before it."""
+        last = len(prefix) - 1
+        return last < 0 or all(ok[prefix[earlier], prefix[last]] for earlier, _, ok in self._real[last].edges)
+
     def _step_cost(self, t: int, prefix: Sequence[int]) -> Floats:
         step = self._real[t]
         cost = step.unary

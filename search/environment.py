@@ -34,7 +34,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
 
     An observation is the features of the decision at hand, then three dynamic columns: the last executed action (0 to 1
     over the options from narrow to wide; 1 at the start), and what is left of the tightest budget if the rest is as
-    cheap as possible: as a share of the budget, and as a share of what the rest could spend at most.
+    cheap as possible: as a share of the budget, and as a share of what the rest could spend at most. Where every step
+    has a reward, the rewards that the options of the decision would get follow.
 
     `step`'s `info` holds at the end of an episode: "policy", "executed" (option indices after enforcement: what is to
     be learned from), "value", "raw_reward" and "projected" (how many actions were illegal and replaced by the nearest
@@ -101,7 +102,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
         width = problem.tables.legal.shape[1]
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(width)
-        self.observation_space = spaces.Box(-np.inf, np.inf, (self._features.shape[1] + 3,), np.float32)
+        seen = self._features.shape[1] + 3 + (width if dense else 0)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (seen,), np.float32)
         self._prefix: list[int] = []
         self._projected = 0
 
@@ -187,6 +189,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         decision = min(len(prefix), len(self._features) - 1)
         last = self.as_share(len(prefix) - 1, prefix[-1]) if prefix else 1.0
         dynamic = [last, *self._completion.slack(prefix)]
+        if self._dense is not None:
+            dynamic += self._dense.outlook(prefix)
         return np.concatenate([self._features[decision], dynamic]).astype(np.float32)
 
     def _observe(self) -> Observation:

@@ -23,6 +23,7 @@ from qir.passes.correct import fold_affine
 from qir.passes.policies import apply_policy
 from qir.passes.propagate_constraints import BitConstraints
 from qir.policy import Bits
+from qir.search.identity import data_digest, module_digest
 from qir.tensor import Array
 
 if TYPE_CHECKING:
@@ -78,12 +79,21 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
     return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
 
 
-def search_identity(module: Module, validation: Samples, protocol: EvaluationProtocol) -> dict[str, str]:
-    """What a measured value depends on beside the policy: hashes of model, data and protocol."""
-    data = hashlib.sha256(np.ascontiguousarray(validation.images).tobytes() + validation.labels.tobytes())
+def search_identity(
+    module: Module, validation: Samples, protocol: EvaluationProtocol, *others: Samples
+) -> dict[str, str]:
+    """What a measured value depends on beside the policy: hashes of the calibrated network, data and protocol.
+
+    Args:
+        module: calibrated network.
+        validation: samples that accuracy is measured on.
+        protocol: how.
+        others: samples of the calibration and the retraining split.
+    """
+    samples = (validation, *others)
     return {
-        "model": str(module.meta.get("source_sha256", "")),
-        "data": data.hexdigest(),
+        "model": module_digest(module),
+        "data": data_digest(*(array for s in samples for array in (s.images, s.labels))),
         "protocol": protocol.digest(),
     }
 

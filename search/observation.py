@@ -12,7 +12,8 @@ from qir.search.potential import Potential
 from qir.search.problem import Floats, Problem
 from qir.search.tables import AdditiveCost, Edge
 
-_LARGEST_RISE = 1e4
+_WORST = -10.0
+"""Reward of an option that leaves no completion, or a far worse one."""
 
 
 class RankedRewards:
@@ -47,15 +48,27 @@ class StepRewards:
         self._potential = Potential(problem.tables)
         start = self._potential.least(())
         self._share = max(abs(start), 1e-12) / len(problem.decisions)
-        self._before = start
+        self._seen: tuple[tuple[int, ...], list[float]] = ((-1,), [])
 
     def reward(self, prefix: Sequence[int]) -> float:
-        """Reward of the last option of a prefix; prefixes of an episode come in order."""
-        if len(prefix) == 1:
-            self._before = self._potential.least(())
-        now = min(self._potential.least(prefix), self._before + _LARGEST_RISE * self._share)
-        rise, self._before = max(0.0, now - self._before), now
-        return -float(np.log1p(rise / self._share))
+        """Reward of the last option of a prefix."""
+        return self.outlook(prefix[:-1])[prefix[-1]]
+
+    def outlook(self, prefix: Sequence[int]) -> list[float]:
+        """What each option of the next decision would be rewarded with [most options]; zeros behind the last one."""
+        key = tuple(prefix)
+        if key != self._seen[0]:
+            self._seen = (key, self._rewards(key))
+        return self._seen[1]
+
+    def _rewards(self, prefix: tuple[int, ...]) -> list[float]:
+        legal = self._potential.legal(len(prefix))
+        before = self._potential.least(prefix)
+        rewards = [_WORST] * len(legal)
+        for option in np.flatnonzero(legal):
+            rise = max(0.0, self._potential.least((*prefix, int(option))) - before) / self._share
+            rewards[int(option)] = max(_WORST, -float(np.log1p(rise)))
+        return rewards
 
 
 def static_features(

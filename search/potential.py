@@ -15,7 +15,7 @@ import numpy as np
 
 from qir.search.completion import Elimination
 from qir.search.problem import Floats
-from qir.search.tables import AdditiveCost, Edge, Tables
+from qir.search.tables import AdditiveCost, Bools, Edge, Tables
 
 _PRICES = np.array([0.0, *np.geomspace(1e-6, 1e3, 60)])
 """Prices of all budgets together, in units of the sensitivity's range over the whole problem."""
@@ -35,14 +35,19 @@ class Potential:
         most = np.where(tables.legal, sensitivity.unary, -np.inf).max(1)
         least = np.where(tables.legal, sensitivity.unary, np.inf).min(1)
         prices = _PRICES * max(float((most - least).sum()), 1e-300) if budgets else np.zeros(1)
-        self._scale = float(sensitivity.scale)
+        self._all, self._scale = tables, float(sensitivity.scale)
         self._worth = prices * len(budgets)
         self._tables = Elimination(tables, [_priced(sensitivity, budgets, float(price)) for price in prices])
+
+    def legal(self, decision: int) -> Bools:
+        """Which options exist [most options]; none behind the last decision."""
+        legal = self._all.legal
+        return np.asarray(legal[decision] if decision < len(legal) else np.zeros(legal.shape[1], dtype=bool))
 
     def least(self, prefix: Sequence[int]) -> float:
         """No feasible policy that begins with these options has less sensitivity; +inf if there is none."""
         ahead = self._tables.labels(prefix)
-        if not len(ahead):
+        if not len(ahead) or not self._tables.allowed(prefix):
             return float("inf")
         return float((self._tables.spent(prefix) + ahead[0] - self._worth).max() / self._scale)
 

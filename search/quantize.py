@@ -45,6 +45,7 @@ def quantize(
     profile: str = "qcdq",
     correct: bool = True,
     adaround: bool = False,
+    store: str | Path | None = None,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
@@ -63,6 +64,7 @@ def quantize(
         profile: export profile.
         correct: fold the channel-wise affine correction into the file.
         adaround: learn how weights are rounded (AdaRound), in place of nearest rounding.
+        store: SQLite file or SQLAlchemy URL that keeps the sensitivities: later budgets measure nothing again.
 
     Raises:
         QirError: bad input of any kind, or no policy meets a budget (the message says the smallest reachable).
@@ -76,7 +78,7 @@ def quantize(
     result = None
     if budgets:
         parsed = {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budgets.items()}
-        result = _choose(module, hardware, constraints, data, parsed)
+        result = _choose(module, hardware, constraints, data, parsed, store)
         apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
     last: list[Pass] = [*([AdaRound()] if adaround else []), *([CorrectChannels()] if correct else [])]
     PassManager(last).run(module, PassContext(target=hardware, calibration_data=data))
@@ -86,17 +88,19 @@ def quantize(
     return Quantized(written, result)
 
 
-def _choose(module: Any, target: Target, constraints: Any, data: Any, budgets: Mapping[str, Budget]) -> Result:
+def _choose(
+    module: Any, target: Target, constraints: Any, data: Any, budgets: Mapping[str, Budget], store: Path | str | None
+) -> Result:
     from qir.search.methods import solve
-    from qir.search.metrics.output_divergence import output_divergence
+    from qir.search.metrics.measuring import measure
     from qir.search.network import network_problem
-    from qir.search.reuse import ReusingNetwork
 
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
     feed = next(iter(batches(module, data, batch=SENSITIVITY_IMAGES)))
     if len(feed) != 1:
         raise QirError(f"choosing bits takes networks with one input; this one has {', '.join(feed)}")
-    proxy = output_divergence(ReusingNetwork(module), constraints, next(iter(feed.values()))).per_decision(constraints)
+    images = next(iter(feed.values()))
+    proxy = measure("output-divergence", module, constraints, images, store=store).per_decision(constraints)
     table = target.cost_model().table(module, target)
     return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,38 +15,21 @@ from qir.module import Module
 from qir.passes.calibration_data import batches
 from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 from qir.policy import Policy
+from qir.search.identity import data_digest, module_digest
+from qir.search.metrics.measuring import measure
 from qir.search.problem import Budget
 from qir.search.result import Result
 from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.backends.target import Target
-    from qir.search.metrics.sensitivity import Sensitivity
-
-METRICS = {
-    "mse": "quantization_error:quantization_error",
-    "noise-to-signal": "quantization_error:noise_to_signal",
-    "output-mse": "output_error:output_error",
-    "output-divergence": "output_divergence:output_divergence",
-    "hessian-trace": "hessian_trace:hessian_trace",
-    "empirical-fisher": "empirical_fisher:empirical_fisher",
-    "second-order": "second_order:second_order",
-    "adversarial-noise": "adversarial_noise:adversarial_noise",
-    "feature-separability": "feature_separability:feature_separability",
-    "pca-significance": "pca_significance:pca_significance",
-    "rate-distortion": "rate_distortion:rate_distortion_slope",
-}
-"""Name of a sensitivity metric → module:function of `qir.search.metrics`."""
-
-WITH_LABELS = frozenset(
-    {"hessian-trace", "empirical-fisher", "second-order", "adversarial-noise", "feature-separability"}
-)
-"""Metrics of loss or accuracy; without labels they take the float network's own predictions."""
+    from qir.search.store import Store
 
 OBJECTIVES = {
     "proxy": "none measured: the additive sensitivity is minimised",
     "accuracy": "measured accuracy, corrected, no retraining",
     "output-mse": "measured output error of the whole network (no labels)",
+    "learned": "the training loss, by gradient; accuracy is measured on the half that is not trained on",
 }
 """What a recipe optimises."""
 
@@ -91,6 +73,7 @@ class Recipe:
         seed: int = 0,
         input_widths: str = "8",
         metric_images: int = METRIC_IMAGES,
+        store: Store | str | Path | None = None,
     ) -> Result:
         """Choose bits for a network.
 
@@ -106,6 +89,7 @@ class Recipe:
             seed: of every random choice.
             input_widths: widths of the network's inputs, `all` makes them decisions.
             metric_images: how many of the data the sensitivity metric sees.
+            store: keeps sensitivities and measured values; later budgets and restarts measure nothing again.
 
         Returns:
             The result; its policy names decisions.
@@ -116,16 +100,23 @@ class Recipe:
         from qir.backends.target import load_target
         from qir.search.methods import solve
         from qir.search.network import network_problem
-        from qir.search.reuse import ReusingNetwork
 
         hardware = load_target(target) if isinstance(target, str | Path) else target
-        network, images = _read(module, data)
+        network, images = read_data(module, data)
         constraints = _calibrated(network, hardware, images, input_widths, seed)
         self._check(constraints, images, labels)
         sensitivity = None
         if self.metric is not None:
-            some = None if labels is None else labels[:metric_images]
-            found = self._measure(ReusingNetwork(network), constraints, images[:metric_images], some, seed)
+            found = measure(
+                self.metric,
+                network,
+                constraints,
+                images[:metric_images],
+                labels=None if labels is None else labels[:metric_images],
+                seed=seed,
+                store=store,
+                **self.metric_options,
+            )
             sensitivity = found.per_decision(constraints)
         problem = network_problem(
             network,
@@ -134,9 +125,14 @@ class Recipe:
             budgets={name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budget.items()},
             objective=self._objective(network, constraints, images, labels),
             sensitivity=sensitivity,
+            identity={
+                "model": module_digest(network),
+                "data": data_digest(images, labels),
+                "protocol": f"recipe {self.objective}",
+            },
         )
         measures = None if self.objective == "proxy" else evaluations or MEASURED_EVALUATIONS
-        return solve(problem, self.solver, evaluations=measures, seed=seed, **self.solver_options)
+        return solve(problem, self.solver, evaluations=measures, seed=seed, store=store, **self.solver_options)
 
     def _check(self, constraints: BitConstraints, images: Array, labels: Array | None) -> None:
         if not constraints.decisions:
@@ -147,21 +143,6 @@ class Recipe:
             raise DataError(f"recipe {self.name!r}: {len(images)} images but {len(labels)} labels; expected as many")
         if self.objective == "accuracy" and len(images) < 2:
             raise DataError(f"recipe {self.name!r}: {len(images)} images; expected 2 or more, for two splits")
-
-    def _measure(
-        self, network: Any, constraints: BitConstraints, images: Array, labels: Array | None, seed: int
-    ) -> Sensitivity:
-        assert self.metric is not None  # noqa: S101 - asked for only where the recipe has a metric
-        home, function = METRICS[self.metric].split(":")
-        options = dict(self.metric_options)
-        if self.metric in WITH_LABELS:
-            options["labels"] = labels
-        if self.metric in {"hessian-trace", "adversarial-noise"}:
-            options["seed"] = seed
-        found: Sensitivity = getattr(import_module(f"qir.search.metrics.{home}"), function)(
-            network, constraints, images, **options
-        )
-        return found
 
     def _objective(
         self, module: Module, constraints: BitConstraints, images: Array, labels: Array | None
@@ -183,7 +164,12 @@ class Recipe:
         )
 
 
-def _read(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
+def read_data(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
+    """A copy of a network, or the one of a file, and the images of its one input as one array.
+
+    Raises:
+        DataError: the network has more than one input, or the data do not fit.
+    """
     from qir.search.preparation import load_network
 
     network = module.clone() if isinstance(module, Module) else load_network(module)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qir.errors import MissingExtraError, SearchError
 from qir.policy import Bits, Policy
+from qir.search.metrics.sensitivity import Sensitivity
 from qir.search.parallel import Measured
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ class Store:
             sql.Column("versions", sql.Text, nullable=False),
             sql.Column("measured_at", sql.String(40), nullable=False),
         )
+        self._sensitivities = sql.Table(
+            "qir_sensitivities",
+            metadata,
+            sql.Column("key", sql.String(64), primary_key=True),
+            sql.Column("identity", sql.Text, nullable=False),
+            sql.Column("found", sql.Text, nullable=False),
+            sql.Column("versions", sql.Text, nullable=False),
+            sql.Column("measured_at", sql.String(40), nullable=False),
+        )
         self._sql = sql
         self._versions = json.dumps(_versions())
         try:
@@ -103,10 +113,36 @@ class Store:
             "error": measured.error,
             "seconds": measured.seconds,
             "versions": self._versions,
-            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "measured_at": _now(),
         }
         with self._connection() as connection:
             connection.execute(self._rows.insert().values(**row))
+
+    def get_sensitivity(self, identity: Mapping[str, str]) -> Sensitivity | None:
+        """The sensitivities that were measured under this identity (hashes of model and data, metric, its options)."""
+        table = self._sensitivities
+        query = self._sql.select(table.c.found).where(table.c.key == key(identity, {}))
+        with self._connection() as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else Sensitivity.parse(found)
+
+    def put_sensitivity(self, identity: Mapping[str, str], found: Sensitivity) -> None:
+        """Keep sensitivities for every later budget; those of the same identity are replaced.
+
+        Raises:
+            SearchError: the database cannot be written.
+        """
+        table, own = self._sensitivities, key(identity, {})
+        row = {
+            "key": own,
+            "identity": json.dumps(dict(sorted(identity.items()))),
+            "found": str(found),
+            "versions": self._versions,
+            "measured_at": _now(),
+        }
+        with self._connection() as connection:
+            connection.execute(table.delete().where(table.c.key == own))
+            connection.execute(table.insert().values(**row))
 
     def __len__(self) -> int:
         with self._connection() as connection:
@@ -167,6 +203,10 @@ def key(identity: Mapping[str, str], policy: Mapping[str, Bits]) -> str:
     """SHA-256 over identity and policy, whatever their order."""
     text = json.dumps([sorted(identity.items()), sorted(policy.items())], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _policy(text: str) -> Policy:

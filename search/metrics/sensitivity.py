@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,17 @@ class Sensitivity:
             [self._total(constraints, decision, bits) for bits in constraints.options[decision]]
             for decision in constraints.decisions
         ]
+
+    def __str__(self) -> str:
+        """JSON that `parse` reads."""
+        rows = [[name, bits, value] for (name, bits), value in self.values.items()]
+        return json.dumps([self.metric, rows, self.forward_passes, self.backward_passes])
+
+    @staticmethod
+    def parse(text: str) -> Sensitivity:
+        """Read what `str` wrote."""
+        metric, rows, forward, backward = json.loads(text)
+        return Sensitivity(metric, {(name, bits): value for name, bits, value in rows}, forward, backward)
 
     def _total(self, constraints: BitConstraints, decision: str, bits: int) -> float:
         chosen = {decision: bits}

@@ -10,7 +10,7 @@ from qir.backends import load_target
 from qir.errors import DataError, SearchError
 from qir.passes.quantized_layers import quantized_layers
 from qir.search import load_network, prepare, recipe
-from qir.search.recipe_runs import METRICS
+from qir.search.metrics.measuring import METRICS
 from qir.search.recipes import RECIPES, table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"

@@ -1,0 +1,108 @@
+"""Sensitivity metrics by name, measured once: a store keeps what they found for every later budget."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qir.errors import SearchError
+from qir.module import Module
+from qir.passes.propagate_constraints import BitConstraints
+from qir.search.identity import data_digest, module_digest
+from qir.search.metrics.sensitivity import Sensitivity
+from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.search.store import Store
+
+METRICS = {
+    "mse": "quantization_error:quantization_error",
+    "noise-to-signal": "quantization_error:noise_to_signal",
+    "output-mse": "output_error:output_error",
+    "output-divergence": "output_divergence:output_divergence",
+    "hessian-trace": "hessian_trace:hessian_trace",
+    "empirical-fisher": "empirical_fisher:empirical_fisher",
+    "second-order": "second_order:second_order",
+    "adversarial-noise": "adversarial_noise:adversarial_noise",
+    "feature-separability": "feature_separability:feature_separability",
+    "pca-significance": "pca_significance:pca_significance",
+    "rate-distortion": "rate_distortion:rate_distortion_slope",
+}
+"""Name of a sensitivity metric → module:function of `qir.search.metrics`."""
+
+
+def measure(
+    metric: str,
+    module: Module,
+    constraints: BitConstraints,
+    images: Array,
+    *,
+    labels: Array | None = None,
+    seed: int = 0,
+    store: Store | str | Path | None = None,
+    **options: Any,
+) -> Sensitivity:
+    """Measure a metric, or take what a store holds of it.
+
+    Args:
+        metric: a name in `METRICS`.
+        module: calibrated network; not changed.
+        constraints: decisions and options.
+        images: float32 [N, …] of the calibration split.
+        labels: int64 [N], for metrics of loss or accuracy; without them these take the network's own predictions.
+        seed: of metrics that draw random numbers.
+        store: keeps the result under hashes of network and data, the metric and its options.
+        **options: of the metric's function.
+
+    Raises:
+        SearchError: unknown metric or option.
+        DataError: no images, or another number of labels.
+    """
+    if metric not in METRICS:
+        raise SearchError(f"metric {metric!r}: unknown; known are {', '.join(METRICS)}")
+    home, function = METRICS[metric].split(":")
+    found = getattr(import_module(f"qir.search.metrics.{home}"), function)
+    known = list(inspect.signature(found).parameters)[3:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise SearchError(f"metric {metric!r}: unknown options {unknown}; it takes {known or 'none'}")
+    given = {"labels": labels, "seed": seed}
+    arguments = {name: value for name, value in given.items() if name in known} | options
+    if store is None:
+        return _measured(found, module, constraints, images, arguments)
+    from qir.search.store import Store
+
+    kept = store if isinstance(store, Store) else Store(store)
+    identity = _identity(metric, module, constraints, images, arguments)
+    known_already = kept.get_sensitivity(identity)
+    if known_already is None:
+        known_already = _measured(found, module, constraints, images, arguments)
+        kept.put_sensitivity(identity, known_already)
+    if kept is not store:
+        kept.close()
+    return known_already
+
+
+def _measured(
+    function: Any, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
+) -> Sensitivity:
+    from qir.search.reuse import ReusingNetwork
+
+    result: Sensitivity = function(ReusingNetwork(module), constraints, images, **arguments)
+    return result
+
+
+def _identity(
+    metric: str, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
+) -> dict[str, str]:
+    """What a sensitivity depends on."""
+    plain = {name: value for name, value in arguments.items() if name not in {"labels", "progress"}}
+    return {
+        "metric": metric,
+        "model": module_digest(module),
+        "options": json.dumps([plain, sorted(constraints.options.items())], sort_keys=True),
+        "data": data_digest(images, arguments.get("labels")),
+    }
