@@ -17,7 +17,9 @@ from qir.errors import ExportError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.lowering.legalize import Holding, legalization
+from qir.passes.lowering.lower_float import round_bias
 from qir.passes.manager import Pass, PassContext
+from qir.passes.quantized_layers import quantized_layers
 from qir.quantizers import kernels
 from qir.tensor import Array, Tensor
 from qir.types import code_range
@@ -29,7 +31,8 @@ VERSION = "1.0.0"
 class LowerEncodings(Pass):
     """Take quantizers out of the graph and list their grids: `module.meta["lower-encodings"]` is the file's content.
 
-    Verified IR in, verified IR out; the network computes in float, on weights that lie on their grids.
+    Verified IR in, verified IR out; the network computes in float, on weights that lie on their grids and biases that
+    lie on the grid of their layer's sums.
     """
 
     name: ClassVar[str] = "lower-encodings"
@@ -40,6 +43,8 @@ class LowerEncodings(Pass):
         found = legalization(module)
         activations: dict[str, dict[str, Any]] = {}
         parameters: dict[str, dict[str, Any]] = {}
+        for layer in list(quantized_layers(module.graph)):
+            round_bias(module.graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
         for node in module.graph.fake_quants():
             holding = found.holdings[node.name]
             table = parameters if node.operands[0].is_constant else activations

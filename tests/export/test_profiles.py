@@ -122,7 +122,8 @@ def test_a_width_that_a_profile_cannot_hold_is_refused_with_remedies(calibrated,
 
 
 SCHEMES = [
-    ("potq", 2), ("potq", 3), ("kmeans", 3), ("additive-power-of-two", 4), ("resq", 3), ("ternary", 2), ("quaternary", 2),
+    ("potq", 2), ("potq", 3), ("kmeans", 3), ("additive-power-of-two", 4), ("resq", 3), ("ternary", 2),
+    ("quaternary", 2),
 ]  # fmt: skip
 
 
