@@ -161,13 +161,17 @@ def _reason(quantize: Node, made: Node) -> str:
     keeps_grid = op_of(made).grid_operand(made) is not None
     if not keeps_grid and not any(f"QLinear{made.op}" == name or f"Q{made.op}" == name for name in INTEGER_OPS):
         return f"ONNX Runtime has no integer kernel for {made.op}"
+    found = op_of(made).quantizable(made)
+    weight = None if found is None else made.input(found.weight)
+    if weight is not None and weight.is_constant:
+        return f"its weight {weight.name!r} has no codes"
     for operand in made.operands:
         source = operand.producer
         if not operand.is_constant and (source is None or source.op != DEQUANTIZE):
             return f"its operand {operand.name!r} has no codes"
     elements = [_element(value.producer.operands[0]) for value in made.operands if value.producer is not None]
-    found = ", ".join((*elements[:2], _element(quantize.result)))
-    return f"ONNX Runtime does not fuse {made.op} with the element types {found}"
+    types = ", ".join((*elements[:2], _element(quantize.result)))
+    return f"ONNX Runtime does not fuse {made.op} with the element types {types}"
 
 
 def _element(value: Value) -> str:

@@ -31,6 +31,7 @@ from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, StoredWeight, quantized_layers, stored_weights
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
+from qir.tracing import quantizer_of
 from qir.types import DType, code_range
 
 
@@ -56,6 +57,8 @@ class LowerQcdq(Pass):
             _guard(graph, layer, found)
         for stored in stored_weights(graph):
             _guard_blocks(graph, stored)
+        for node in list(graph):
+            _guard_unplaced(graph, node)
         for node in graph.fake_quants():
             _lower_quantizer(graph, node, found.holdings[node.name], module.opsets.get("", 0))
         if any(KEY in node.metadata for node in graph):
@@ -120,6 +123,16 @@ def _guard_blocks(graph: Graph, stored: StoredWeight) -> None:
     if operands is not None and data is not None:
         guarded = emulate.guarded(Chain(graph, stored.node, stored.quantizer.name), data)
         stored.node.set_input(operands.data, guarded)
+
+
+def _guard_unplaced(graph: Graph, node: Node) -> None:
+    """A layer whose weight has no quantizer stays float; ONNX Runtime would quantize it between quantizers."""
+    operands = op_of(node).quantizable(node)
+    if operands is None:
+        return
+    data, weight = node.input(operands.data), node.input(operands.weight)
+    if data is not None and weight is not None and weight.is_constant and quantizer_of(data) is not None:
+        node.set_input(operands.data, emulate.guarded(Chain(graph, node, node.name or node.result.name), data))
 
 
 def _lower_quantizer(graph: Graph, node: Node, holding: Holding, opset: int) -> None:

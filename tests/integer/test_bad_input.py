@@ -44,6 +44,22 @@ def test_fake_quant_nodes_that_were_not_lowered_are_named(random_network) -> Non
         export(network.module(), "never.onnx")
 
 
+@pytest.mark.parametrize("operand", ["input", "weight"])
+def test_a_layer_with_one_quantizer_missing_stays_float_and_is_named(random_network, tmp_path, operand) -> None:
+    network, module = random_network(5, 8, 8)
+    node = quantizers(module.graph)[f"n3_conv.{operand}"]
+    node.result.replace_all_uses_with(node.operands[0])
+    module.graph.erase(node)
+    written = export(module, tmp_path / "m.quant.onnx", data=network.images(4))
+    report = parity(qir.load(written.model), network.images(4))
+    assert "n3_conv" in report.float_nodes
+    assert report.keeps_promise
+    assert max(layer.largest["fused"] for layer in report.layers) <= 1
+    assert report.rate("fused") < 1e-2
+    reason = "its weight 'c2' has no codes" if operand == "weight" else "its operand 'n2_out' has no codes"
+    assert [layer.reason for layer in report.layers if layer.kernel == "float"] == [reason]
+
+
 def test_missing_calibration_is_named(random_network, tmp_path) -> None:
     network, _ = random_network(5, 8, 8)
     module = network.module()
