@@ -179,6 +179,38 @@ def vela_cycles() -> Iterator[Line]:
         yield abs(ratio - 1) <= 0.15, f"Vela, {name}, {line} (within 15 %)"
 
 
+def vela_compression() -> Iterator[Line]:
+    """Weights on narrower grids: our cycles, which charge their widths, against the compiler's, which compresses."""
+    from qir.backends.vela.compiler import vela_command
+    from qir.backends.vela.referee import referee
+    from qir.errors import MissingExtraError
+    from qir.fake_quant import quantizers
+    from qir.passes import PassContext, PassManager, parse_pipeline
+
+    try:
+        vela_command()
+    except MissingExtraError:
+        return
+    module, target = folded("resnet-20"), load_target("ethos-u55-128-like")
+    images = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
+    context = PassContext(target=target, calibration_data=[{module.graph.inputs[0].name: images}])
+    PassManager(parse_pipeline("insert-fake-quant,calibrate")).run(module, context)
+    table = target.cost_model().table(module, target)
+    ratios = {}
+    for bits in (8, 6, 4):
+        policy = table.uniform(8, bits)
+        for name, node in quantizers(module.graph).items():
+            node.set_attribute("bits", policy[name])
+        rows = referee(module, target, table, policy)
+        ratios[bits] = sum(row.cycles for row in rows) / sum(row.referee_cycles for row in rows)
+    line = ", ".join(f"{bits} bits {ratio:.3f}" for bits, ratio in ratios.items())
+    holds = all(abs(ratio - 1) <= 0.15 for ratio in ratios.values())
+    yield (
+        holds,
+        f"Vela, ethos-u55-128-like, resnet-20, total by width of the weights, ours / theirs: {line} (within 15 %)",
+    )
+
+
 def folded(network: str) -> Module:
     """A reference network of random weights with its BatchNormalization folded."""
     import qir
@@ -226,7 +258,7 @@ def measured_latency() -> Iterator[Line]:
             yield abs(error) <= 0.25, f"ONNX Runtime, {network}: {line} (within 25 %)"
 
 
-CHECKS: list[Callable[[], Iterable[Line]]] = [haq_bit_serial, apq_bitfusion, vela_cycles, throughput]
+CHECKS: list[Callable[[], Iterable[Line]]] = [haq_bit_serial, apq_bitfusion, vela_cycles, vela_compression, throughput]
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ class MicroBlock(CostModel[MicroBlockParameters]):
     kind: ClassVar[str] = "micro-block"
     parameters_type: ClassVar[type[Strict]] = MicroBlockParameters
     notes: ClassVar[tuple[str, ...]] = (
-        "micro-block: weights cross their memory once and are not compressed; activations stay on chip",
+        "micro-block: weights cross their memory once, compressed to their width; activations stay on chip",
     )
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
