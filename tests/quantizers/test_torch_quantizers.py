@@ -165,6 +165,64 @@ def test_power_of_two_scales_equal_torchs_own_fake_quantize(bits):
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize(("name", "signed"), [("power-of-two", True), ("power-of-two", False), ("fixedq", True)])
+def test_one_power_of_two_scale_equals_torchs_own_fake_quantize_with_its_gradient(name, bits, signed):
+    parameters = get_scheme(name).parameters([[-0.9, 1.0] if signed else [0.0, 1.0]], bits, signed)
+    values = torch.from_numpy(near_ties(parameters.scale[0], 20_000))
+    low, high, scale = parameters.low_code, parameters.high_code, float(parameters.scale[0])
+    results = []
+    for run in (
+        lambda x: fake_quantize(x, torch.from_numpy(parameters.scale), None, low, high),
+        lambda x: torch.fake_quantize_per_tensor_affine(x, scale, int(parameters.zero_point[0]), low, high),
+    ):
+        x = values.clone().requires_grad_()
+        run(x).sum().backward()
+        results.append((run(x).detach(), x.grad))
+    ordinary = values.abs() < 1e9  # torch turns larger codes into int64 before it clips
+    assert torch.equal(results[0][0][ordinary], results[1][0][ordinary])
+    assert torch.equal(results[0][1][ordinary], results[1][1][ordinary])
+
+
+def slope(function, point, step):
+    """Central finite difference in float64."""
+    return (function(point + step) - function(point - step)) / (2 * step)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_learned_step_equals_finite_differences_of_the_smoothed_function(bits, signed):
+    """Rounding is replaced by a line of slope 1 through its value, which is what straight-through takes it for."""
+    generator = torch.Generator().manual_seed(bits)
+    x, upstream = (torch.randn(200, generator=generator) for _ in range(2))
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    here = torch.tensor([0.37], requires_grad=True)
+    (fake_quantize(x, here, None, low, high) * upstream).sum().backward()
+    ratio = x.double() / 0.37
+
+    def smoothed(step):
+        moved = ratio.round() + (x.double() / step - ratio)
+        code = torch.where(ratio <= low, low, torch.where(ratio >= high, high, moved))
+        return float((step * code * upstream.double()).sum())
+
+    assert here.grad.item() == pytest.approx(slope(smoothed, 0.37, 1e-6), rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_learned_clip_equals_finite_differences_of_the_smoothed_function(bits):
+    """PACT's function without rounding is clip(x, 0, a): its slope in a is 1 for saturated values."""
+    generator = torch.Generator().manual_seed(bits)
+    x, upstream = torch.rand(200, generator=generator) * 2, torch.randn(200, generator=generator)
+    twin = get_torch_scheme("pact")
+    ranges = torch.tensor([[0.0, 1.3]], requires_grad=True)
+    (twin.fake_quantize(x, twin.parameters(ranges, bits, False)) * upstream).sum().backward()
+
+    def smoothed(high):
+        return float((x.double().clamp(0, high) * upstream.double()).sum())
+
+    assert ranges.grad[0, 1].item() == pytest.approx(slope(smoothed, 1.3, 1e-6), rel=1e-4)
+
+
 def test_gradient_passes_inside_and_is_masked_outside():
     x = torch.tensor([-3.0, -0.5, 0.2, 0.9, 3.0], requires_grad=True)
     fake_quantize(x, torch.tensor([0.25]), None, -4, 3).sum().backward()
