@@ -62,17 +62,17 @@ class CorrectBias(Pass):
 def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[str, tuple[Array, Array]]:
     import torch
 
-    from qir.backends.affine_correction import fit_affine_correction, pre_activations
+    from qir.backends.affine_correction import correctable, fit_affine_correction, pre_activations
     from qir.backends.torch_module import TorchModule
 
-    layers = [layer.node for layer in quantized_layers(module.graph)]
+    layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
     if not layers:
         raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
     feed = next(iter(batches(module, context.require("calibration_data"), batch=images)))
-    if len(feed) != 1:
-        raise PassError(f"correction takes networks with one input; this one has {', '.join(feed)}")
-    network, batch = TorchModule(module), torch.from_numpy(next(iter(feed.values())))
-    correction = fit_affine_correction(network, pre_activations(network, layers, batch), batch, gain=gain)
+    network = TorchModule(module)
+    inputs = [torch.from_numpy(feed[value.name]) for value in module.graph.inputs if value.constant is None]
+    reference = pre_activations(network, layers, *inputs)
+    correction = fit_affine_correction(network, reference, *inputs, gain=gain)
     return {node.name: (g.numpy(), o.numpy()) for node, (g, o) in correction.terms.items()}
 
 
@@ -89,28 +89,41 @@ def fold_affine(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
     for layer in quantized_layers(module.graph):
         if layer.node.name in terms and layer.weight_tensor is not None:
             gain, offset = (np.asarray(term, np.float64) for term in terms[layer.node.name])
-            _scale_weight(layer, layer.weight_tensor, gain)
+            if (gain != 1).any():
+                _scale_weight(layer, layer.weight_tensor, gain)
             _move_bias(module, layer, gain, offset)
 
 
 def _scale_weight(layer: QuantizedLayer, tensor: Tensor, gain: Array) -> None:
     weight, axis = tensor.numpy(), layer.weight.attribute("axis")
+    if axis is None:
+        raise PassError(f"layer {layer.name!r}: its weight has one range; gains per channel need per-channel ranges")
     shape = [1] * weight.ndim
-    shape[0 if axis is None else axis] = -1
+    shape[axis] = -1
     layer.weight.operands[0].constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
     ranges = layer.weight.attribute("ranges").numpy()
-    if axis is None and np.ptp(gain) > 0:
-        raise PassError(f"layer {layer.name!r}: its weight has one range; gains per channel need per-channel ranges")
     set_ranges(layer.weight, (ranges * gain[None, :, None]).astype(np.float32))
 
 
 def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array) -> None:
-    bias = layer.bias
+    from qir.backends.affine_correction import bias_add
+
+    bias, place, add = layer.bias, layer.bias_index, bias_add(layer.node)
     if bias is not None and bias.constant is not None:
         bias.constant = Tensor.of((bias.constant.numpy() * gain + offset).astype(np.float32))
-        return
-    position = layer.bias_index
-    if position is None:
+    elif place is not None:
+        made = module.graph.add_constant(f"{layer.name}.bias", Tensor.of(offset.astype(np.float32)))
+        layer.node.set_inputs([*layer.node.inputs[:place], made])
+    elif add is not None:
+        node, index = add
+        vector = node.operands[index].constant
+        assert vector is not None  # noqa: S101 - so it was found
+        made = Tensor.of((vector.numpy() + offset).astype(np.float32))
+        node.set_inputs(
+            [
+                module.graph.add_constant(f"{layer.name}.bias", made) if position == index else value
+                for position, value in enumerate(node.inputs)
+            ]
+        )
+    elif offset.any():
         raise PassError(f"layer {layer.name!r}: {layer.node.op} takes no bias; write it as Gemm (pass canonicalize)")
-    made = module.graph.add_constant(f"{layer.name}.bias", Tensor.of(offset.astype(np.float32)))
-    layer.node.set_inputs([*layer.node.inputs[:position], made])

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from qir.backends.affine_correction import AffineCorrection, fit_affine_correction, pre_activations
+from qir.backends.affine_correction import AffineCorrection, correctable, fit_affine_correction, pre_activations
 from qir.backends.torch_graph import GraphPlan, Kernel, Values
 from qir.backends.torch_module import TorchModule
 from qir.graph import Node, Value
@@ -235,7 +235,7 @@ class Corrector:
 
     def __init__(self, network: TorchModule, images: torch.Tensor) -> None:
         self._network, self._images, self._tag = network, images, new_tag()
-        self._layers = [layer.node for layer in quantized_layers(network.graph)]
+        self._layers = [layer.node for layer in quantized_layers(network.graph) if correctable(layer.node)]
         self._reference = pre_activations(network, self._layers, images)
         self._terms: dict[tuple[Node, Signature], tuple[torch.Tensor, torch.Tensor]] = {}
 
