@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import qir
+import qir.models
 from qir.errors import QirError
 from qir.fake_quant import parameters_of, quantizers
-from qir.passes import PassContext, PassManager, export
+from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.parity import parity
 from qir.passes.power_of_two_scales import PowerOfTwoScales
 
@@ -20,18 +21,40 @@ from qir.passes.power_of_two_scales import PowerOfTwoScales
 def test_no_code_differs_between_any_two_executors(random_network, tmp_path, seed, widths) -> None:
     network, module = random_network(seed, *widths)
     PassManager([PowerOfTwoScales()]).run(module, PassContext())
-    written = export(module, tmp_path / "model.quant.onnx", data=network.images(4))
+    written = export(module, tmp_path / "model.quant.onnx", data=network.images(4), requantization="power-of-two")
     for layer in json.loads(written.guide.read_text())["layers"]:
         assert max(map(abs, layer["accumulator"])) < 2**24
         assert layer["multiplier"] is None or layer["multiplier"]["exponent"] is not None
     report = parity(qir.load(written.model), network.images(8))
     assert report.exact
     assert report.keeps_promise
-    assert {name: sum(layer.mismatches[name] for layer in report.layers) for name in report.first} == {
-        "fused": 0,
-        "unfused": 0,
-        "plain": 0,
-    }
+    assert report.requantization == "power-of-two"
+    assert list(report.first) == ["fused", "unfused", "plain", "dyadic", "power-of-two"]
+    assert not any(report.rate(name) for name in report.first)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("lenet", [(8, 8), (4, 4)]),
+        pytest.param("residual", [(8, 8), (4, 8), (1, 1)], marks=pytest.mark.slow),
+        pytest.param("resnet-20", [(4, 8), (8, 4), (2, 2)], marks=pytest.mark.slow),
+    ],
+)
+def test_no_code_of_a_trained_network_differs_between_any_two_executors(name, pairs, tmp_path) -> None:
+    """Pairs of (weight, activation) bits whose sums stay below 2^24."""
+    for weight, activation in pairs:
+        module = qir.load(qir.models.path(name))
+        placed = f"insert-fake-quant{{weight_widths={weight},activation_widths={activation}}}"
+        text = f"fold-constants,fold-batchnorm,{placed},calibrate{{method=minmax}},power-of-two-scales"
+        calibration = qir.models.fashion_mnist("calibration").images[:64]
+        PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=calibration))
+        images = qir.models.fashion_mnist("test").images[:32]
+        written = export(module, tmp_path / "m.quant.onnx", data=images, requantization="power-of-two")
+        report = parity(qir.load(written.model), images)
+        assert report.exact
+        assert report.keeps_promise
+        print(f"{name} {weight}/{activation}: {sum(layer.codes for layer in report.layers):,} codes equal")
 
 
 def test_every_candidate_width_gets_a_power_of_two_near_its_scale(random_network) -> None:
