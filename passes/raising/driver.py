@@ -16,6 +16,7 @@ from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.fold_constants import FoldConstants
 from qir.passes.manager import Pass, PassContext
 from qir.passes.raising.blocked import raise_blocked_weight, raise_matmul_nbits
+from qir.passes.raising.channels_last import put_channels_first
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layer
 from qir.passes.raising.marked import drop_guards, raise_marked
@@ -94,6 +95,7 @@ class RaiseQuantized(Pass):
 
     def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
         state = RaiseState(graph, self.widths, policy)
+        put_channels_first(graph)
         raise_annotated_weights(graph, state)
         for node in graph.nodes:
             for inner in node.subgraphs():

@@ -26,6 +26,7 @@ class Operator:
         bias: index of the int32 bias, whose scale is the product of the operands' scales.
         dropped: attributes that the float operator does not have.
         domain: domain of the operator on codes.
+        plain: indices of operands in front of the others that are no codes.
     """
 
     op: str
@@ -35,6 +36,7 @@ class Operator:
     bias: int | None = None
     dropped: tuple[str, ...] = ()
     domain: str = "com.microsoft"
+    plain: tuple[int, ...] = ()
 
 
 def _gemm_axis(node: Node) -> int:
@@ -54,6 +56,7 @@ _OPERATORS = {
     "QLinearSigmoid": Operator("Sigmoid", _UNARY, (3, 4)),
     "QLinearLeakyRelu": Operator("LeakyRelu", _UNARY, (3, 4)),
     "QLinearSoftmax": Operator("Softmax", _UNARY, (3, 4), dropped=("opset",)),
+    "QLinearWhere": Operator("Where", ((1, 2, 3), (4, 5, 6)), (7, 8), plain=(0,)),
 }
 
 
@@ -107,7 +110,7 @@ def _result_name(node: Node, made: Node) -> str:
 
 
 def _operands(node: Node, operator: Operator, state: RaiseState) -> list[Value | None] | Reject:
-    found: list[Value | None] = []
+    found = [node.input(index) for index in operator.plain]
     scales = []
     for position, (codes, scale, zero) in enumerate(operator.operands):
         axis = operator.weight_axis(node) if position else None
