@@ -3,8 +3,8 @@
 Brevitas lives in an environment of its own; QIR_BREVITAS_PYTHON names its interpreter:
 `python -m venv E; E/bin/pip install brevitas==0.13.4`. Three differences are known and tested as such. The gradient of
 binary and ternary weights: Brevitas multiplies it by the scale, and masks it where a ternary code is 0; qir passes it
-on (AutoQNN and BinaryConnect: the derivative of the projection is 1). Values less than half a step beyond the end codes:
-Brevitas lets their gradient pass (its mask is on rounded codes), LSQ's equation 3 does not.
+on (AutoQNN and BinaryConnect: the derivative of the projection is 1). Values less than half a step beyond the end
+codes: Brevitas lets their gradient pass (its mask is on rounded codes), LSQ's equation 3 does not.
 """
 
 import os
