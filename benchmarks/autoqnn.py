@@ -39,8 +39,12 @@ from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
 
 BITS = 3
 FEW_LEVELS = {"binary": 1, "ternary": 2, "quaternary": 2}
-"""Schemes of one width, for weights only; activations are ClipQ's then."""
-SINGLE = (*FEW_LEVELS, "fixedq", "zoomq", "potq", "resq", "clipq")
+"""Schemes of one width, for weights only."""
+SINGLE = (
+    *("binary/clipq", "ternary/clipq", "quaternary/clipq", "fixedq", "zoomq", "potq", "resq", "clipq"),
+    *("potq/clipq", "resq/clipq"),
+)
+"""Of weights / of activations, one name for both: the paper's rows, and ResQ where activations are ClipQ's."""
 PIPELINE = (
     "fold-constants,fold-batchnorm,insert-fake-quant{{placement=qag,weight_widths=1|2|3|4|5|6|7|8,"
     "activation_widths=2|3|4|5|6|7|8,keep={last}.weight:8}},calibrate{{weights=mse}}"
@@ -117,13 +121,15 @@ class Table:
         return AutoQnn(self.module, self.training.images, self.training.labels, protocol)
 
     def single(self, scheme: str) -> None:
-        """One scheme everywhere, at its one width for weights or at 3 bits."""
+        """One scheme for all weights and one for all activations, at 3 bits or the one width they have."""
         started, run = time.process_time(), self.start(self.whole)
-        weights = {name for name, node in run.decided.items() if node.operands[0].constant is not None}
-        few = scheme in FEW_LEVELS
-        schemes = {name: "clipq" if few and name not in weights else scheme for name in run.decided}
-        widths = {name: (FEW_LEVELS[scheme] if few and name in weights else BITS,) for name in run.decided}
-        self.row(f"{scheme}, {FEW_LEVELS.get(scheme, BITS)}/{BITS} bits", run, schemes, widths, started)
+        of_weights, _, of_activations = scheme.partition("/")
+        schemes, widths = {}, {}
+        for name, node in run.decided.items():
+            is_weight = node.operands[0].constant is not None
+            schemes[name] = of_weights if is_weight else of_activations or of_weights
+            widths[name] = (FEW_LEVELS.get(schemes[name], BITS),)
+        self.row(scheme, run, schemes, widths, started)
 
     def searched(self, granularity: str, *, learn: bool) -> None:
         """QSS at 3 bits, then training at 3 bits or QPL."""
@@ -187,6 +193,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--rate", type=float, default=0.01, help="first learning rate of the weights")
     parser.add_argument("--schemes", nargs="*", default=SINGLE, help="single schemes to train")
+    parser.add_argument("--singles-only", action="store_true", help="no searches")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -210,6 +217,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for scheme in options.schemes:
         table.single(scheme)
+    if options.singles_only:
+        return
     for granularity in ("model", "layer"):
         table.searched(granularity, learn=False)
     table.learned("clipq")
