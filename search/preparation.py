@@ -14,7 +14,9 @@ from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 if TYPE_CHECKING:
     from qir.backends.target import Target
 
-QUANTIZE = "insert-fake-quant{{input_widths={inputs}}},propagate-constraints,calibrate{{method={method}}},fit-bias"
+QUANTIZE = (
+    "insert-fake-quant{{input_widths={inputs}{insert}}},propagate-constraints,calibrate{{method={method}}},fit-bias"
+)
 """Behind `SIMPLIFY`, the pipeline of float networks."""
 
 
@@ -28,7 +30,14 @@ def load_network(path: str | Path) -> Module:
 
 
 def prepare(
-    module: Module, target: Target, calibration: Any, *, input_widths: str = "8", method: str = "mse", seed: int = 0
+    module: Module,
+    target: Target,
+    calibration: Any,
+    *,
+    input_widths: str = "8",
+    method: str = "mse",
+    seed: int = 0,
+    insert: str = "",
 ) -> BitConstraints:
     """Fold, insert fake-quant nodes, propagate the target's constraints and calibrate, in place.
 
@@ -39,6 +48,7 @@ def prepare(
         input_widths: widths of the network's inputs, `all` makes them decisions.
         method: calibration method of activations.
         seed: seed of the passes.
+        insert: more options of `insert-fake-quant`, for example `block=32,keep=[fc.*:8]`.
 
     Returns:
         The decisions that remain, with their options and relations.
@@ -47,6 +57,7 @@ def prepare(
         QirError: nothing can be quantized, no width remains, or the data do not fit.
     """
     context = PassContext(target=target, calibration_data=calibration, seed=seed)
-    steps = f"{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method)}"
+    options = f",{insert}" if insert else ""
+    steps = f"{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"
     PassManager(parse_pipeline(steps)).run(module, context)
     return bit_constraints(module, target.operand_rules())

@@ -13,7 +13,9 @@ from qir.passes.calibration_data import batches
 from qir.passes.correct import CorrectChannels
 from qir.passes.distill_data import given_or_distilled
 from qir.passes.exporting import ExportReport, export
+from qir.passes.lowering.profiles import find_profile
 from qir.passes.manager import Pass, PassContext, PassManager
+from qir.passes.pipeline import parse_pipeline
 from qir.passes.policies import apply_policy
 from qir.search.preparation import load_network, prepare
 from qir.search.problem import Budget
@@ -42,9 +44,11 @@ def quantize(
     output: str | Path = "model.quant.onnx",
     input_widths: str = "8",
     method: str = "mse",
-    profile: str = "qcdq",
+    profile: str | None = None,
     correct: bool = True,
     adaround: bool = False,
+    before: str = "",
+    insert: str = "",
     store: str | Path | None = None,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
@@ -61,9 +65,11 @@ def quantize(
         output: path of the quantized model; guide and weights lie beside it.
         input_widths: widths of the network's inputs, `all` makes them decisions.
         method: calibration method of activations.
-        profile: export profile.
+        profile: export profile, by default the target's.
         correct: fold the channel-wise affine correction into the file.
         adaround: learn how weights are rounded (AdaRound), in place of nearest rounding.
+        before: pipeline that runs before everything else, for example `freeze-inputs{values=[sr:16000]},infer-types`.
+        insert: more options of `insert-fake-quant`, for example `block=32,keep=[fc.*:8]`.
         store: SQLite file or SQLAlchemy URL that keeps the sensitivities: later budgets measure nothing again.
 
     Raises:
@@ -72,9 +78,12 @@ def quantize(
     from qir.backends.target import load_target
 
     hardware = load_target(target) if isinstance(target, str | Path) else target
+    find_profile(profile or hardware.export.profile)
     module = load_network(model)
+    if before:
+        PassManager(parse_pipeline(before)).run(module, PassContext(target=hardware))
     data = given_or_distilled(module, data)
-    constraints = prepare(module, hardware, data, input_widths=input_widths, method=method)
+    constraints = prepare(module, hardware, data, input_widths=input_widths, method=method, insert=insert)
     result = None
     if budgets:
         parsed = {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budgets.items()}
