@@ -81,6 +81,7 @@ class OpDef:
         is_random: two runs differ.
         is_quantize, is_dequantize: turns real numbers into codes, codes into real numbers.
         has_subgraphs: control flow.
+        rank_from: index of the operand that lists the sizes of result 0.
         keeps_type: result 0 has the type of operand 0; for ops that ONNX has no schema of.
         examples: nodes that the tests run through every executor.
     """
@@ -106,6 +107,7 @@ class OpDef:
     is_quantize: bool = False
     is_dequantize: bool = False
     has_subgraphs: bool = False
+    rank_from: int | None = None
     keeps_type: bool = False
     examples: tuple[Example, ...] = field(default=(), repr=False)
 

@@ -14,7 +14,7 @@ from qir.errors import QirError
 from qir.fake_quant import result_type
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
-from qir.ops.definition import OpDef
+from qir.ops.definition import OpDef, sizes_of
 from qir.ops.grid_flow import grid_of, kept
 from qir.ops.known_integers import known_integers
 from qir.ops.registry import lookup
@@ -144,12 +144,21 @@ def _by_schema(entry: OpDef, node: Node, opsets: Mapping[str, int]) -> tuple[Typ
     key = _memo_key(entry, node, constants)
     if key is not None and key in _MEMO:
         return _MEMO[key]
-    made = _ask_onnx(entry, node, constants, opsets)
+    made = _with_rank(entry, node, _ask_onnx(entry, node, constants, opsets))
     if key is not None:
         if len(_MEMO) >= _MEMO_SIZE:
             _MEMO.clear()
         _MEMO[key] = made
     return made
+
+
+def _with_rank(entry: OpDef, node: Node, types: tuple[Type, ...]) -> tuple[Type, ...]:
+    """The number of dimensions of a result whose sizes are computed."""
+    found = types[0] if types else UNKNOWN
+    if entry.rank_from is None or not isinstance(found, TensorType) or found.shape is not None:
+        return types
+    sizes = sizes_of(node.input(entry.rank_from))
+    return types if sizes is None else (TensorType(found.element, (None,) * sizes[0]), *types[1:])
 
 
 def _small(value: Value | None) -> Tensor | None:

@@ -15,6 +15,7 @@ OPS = (
         keeps=first,
         is_movement=True,
         is_view=True,
+        rank_from=1,
         examples=(
             example(normal(2, 3, 4), given([0, -1])),
             example(normal(0, 3), given([3, 0]), allowzero=1, label="allowzero"),

@@ -69,6 +69,12 @@ def test_integers_computed_from_known_dimensions_count_as_constants():
     assert result_of(graph, "Reshape", x, target).type.shape[1] == 3
 
 
+def test_sizes_that_are_computed_still_tell_the_number_of_dimensions():
+    graph, x = graph_with("N", 3, 4, 5)
+    sizes = graph.add_input("sizes", TensorType(DType.INT64, (2,)))
+    assert result_of(graph, "Reshape", x, sizes).type == TensorType(F, (None, None))
+
+
 def test_impossible_operands_are_refused_with_the_node():
     graph, x = graph_with(2, 3)
     node = graph.insert(Node("MatMul", (x, graph.add_input("y", TensorType(F, (4, 5))))))
