@@ -213,7 +213,7 @@ def _dequantize_blocks(node: Node, codes: Array, operands: Sequence[Operand]) ->
     places = np.arange(codes.shape[axis]) // block
     scale = np.take(np.asarray(operands[1], np.float32), places, axis)
     zero = 0 if len(operands) < 3 or operands[2] is None else np.take(np.asarray(operands[2], np.int32), places, axis)
-    return ((codes.astype(np.int32) - zero).astype(np.float32) * scale).astype(np.float32)
+    return np.asarray((codes.astype(np.int32) - zero).astype(np.float32) * scale, np.float32)
 
 
 def _is_integral(value: Operand) -> bool:

@@ -70,9 +70,9 @@ def _inline(module: Module, node: Node) -> None:
     for inner in branch:
         made.extend(graph.insert(clone_node(inner, mapped), before=node).results)
     returned = [value if value is None else mapped.get(value, value) for value in branch.outputs]
-    for result, value in zip(node.results, returned, strict=True):
-        if value is not None:
-            _replace(node, result, value)
+    for result, given in zip(node.results, returned, strict=True):
+        if given is not None:
+            _replace(node, result, given)
     erase(node)
     for new in made:
         if new.name in taken:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qir.attributes import Attribute
 from qir.graph import Node, Value
 from qir.passes.lowering.chain import Chain
 from qir.passes.lowering.codes import Codes
@@ -49,7 +50,7 @@ def dequantize_blocks(chain: Chain, node: Node, codes: Codes, dtype: DType, opse
     value = chain.node("Reshape", (value, chain.constant("parted", np.asarray(parted, np.int64))), "parts", parted)
     order = (*range(axis + 1), len(counts), *range(axis + 1, len(counts)))
     moved = tuple(parted[index] for index in order)
-    value = chain.node("Transpose", (value,), "moved", moved, perm=order)
+    value = chain.node("Transpose", (value,), "moved", moved, perm=Attribute.of(order))
     padded = (*shape[:axis], counts[axis] * block, *shape[axis + 1 :])
     cut = padded != shape
     whole = chain.constant("whole", np.asarray(padded, np.int64))

@@ -87,7 +87,7 @@ def _spread(node: Node, values: Array, shape: tuple[int, ...], axis: int | None)
     block = node.attribute("block")
     if block is None or axis is None:
         return values.reshape(kernels.channel_shape(shape, values.size, axis))
-    return np.take(values.reshape(blocks_shape(shape, axis, block)), np.arange(shape[axis]) // block, axis)
+    return np.asarray(np.take(values.reshape(blocks_shape(shape, axis, block)), np.arange(shape[axis]) // block, axis))
 
 
 def _activation(chain: Chain, node: Node, holding: Holding) -> Value:
