@@ -189,6 +189,29 @@ def resize(node: Node, operands: Sequence[Operand]) -> Grid | None:
     return None if indices is None else replace(value, codes=value.codes[np.ix_(*indices)])
 
 
+def pad(node: Node, operands: Sequence[Operand]) -> Grid | None:
+    """Pad of a grid: codes are copied, or the code of a value that lies on the grid is filled in."""
+    value, pads, filler = _three(operands)
+    if not isinstance(value, Grid) or (grid := value.per_tensor()) is None or not isinstance(pads, np.ndarray):
+        return None
+    axes = operands[3] if len(operands) > 3 else None
+    rank = value.codes.ndim
+    places = [int(axis) % rank for axis in axes] if isinstance(axes, np.ndarray) else list(range(rank))
+    widths = [(0, 0)] * rank
+    for index, axis in enumerate(places):
+        widths[axis] = int(pads[index]), int(pads[index + len(places)])
+    mode = node.attribute("mode", "constant")
+    if min(map(min, widths)) < 0 or mode not in ("constant", "reflect", "edge", "wrap"):
+        return None
+    if mode != "constant":
+        return replace(value, codes=np.pad(value.codes, widths, mode=mode))
+    real = np.float32(filler.reshape(-1)[0]) if isinstance(filler, np.ndarray) and filler.size else np.float32(0)
+    steps = np.rint(real / grid[0])
+    if np.float32(steps) * grid[0] != real:
+        return None
+    return replace(value, codes=np.pad(value.codes, widths, constant_values=int(steps) + grid[1]))
+
+
 def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
     first, second, third = (*operands, None, None, None)[:3]
     return first, second, third
@@ -244,6 +267,7 @@ KERNELS: dict[str, Kernel] = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
     "Resize": resize,
+    "Pad": pad,
 }
 """Kernel of each ONNX operator with integer arithmetic."""
 
@@ -259,6 +283,9 @@ MOVES = frozenset(
         "Slice",
         "DepthToSpace",
         "SpaceToDepth",
+        "Expand",
+        "Gather",
+        "Tile",
     }
 )
 """Operators that only move elements: they are applied to codes as they stand."""

@@ -28,8 +28,10 @@ def nearest_indices(node: Node, shape: Sequence[int], scales: Array | None, size
     """
     mode = node.attribute("coordinate_transformation_mode", "half_pixel")
     rounding = node.attribute("nearest_mode", "round_prefer_floor")
-    if node.attribute("axes") or mode not in _COORDINATES:
+    if mode not in _COORDINATES or node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         return None
+    if (axes := node.attribute("axes")) is not None:
+        scales, sizes = _everywhere(scales, axes, np.ones(len(shape))), _everywhere(sizes, axes, np.array(shape))
     if scales is None or not scales.size:
         if sizes is None:
             return None
@@ -46,6 +48,15 @@ def nearest_indices(node: Node, shape: Sequence[int], scales: Array | None, size
         place = _COORDINATES[mode](np.arange(output, dtype=np.float64), factor, size, output)
         found.append(np.clip(_ROUND[rounding](place), 0, size - 1).astype(np.int64))
     return found
+
+
+def _everywhere(given: Array | None, axes: Sequence[int], rest: Array) -> Array | None:
+    """Scales or sizes of some axes, completed for all."""
+    if given is None or not given.size:
+        return None
+    whole = rest.astype(given.dtype)
+    whole[list(axes)] = given
+    return whole
 
 
 _COORDINATES: dict[str, Callable[[Array, float, int, int], Array]] = {

@@ -37,12 +37,8 @@ class Window:
             spatial: spatial dimensions of its input.
             kernel: spatial dimensions of its kernel.
         """
-        rank = len(spatial)
-        strides = tuple(node.attribute("strides") or (1,) * rank)
-        dilations = tuple(node.attribute("dilations") or (1,) * rank)
+        strides, dilations, begin, end = _attributes(node, len(spatial))
         auto = node.attribute("auto_pad", "NOTSET")
-        pads = tuple(node.attribute("pads") or (0,) * (2 * rank))
-        begin, end = pads[:rank], pads[rank:]
         if auto in ("SAME_UPPER", "SAME_LOWER"):
             extents = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
             total = [
@@ -101,11 +97,8 @@ def transposed_window(node: Node, spatial: Sequence[int], kernel: Sequence[int])
         kernel: spatial dimensions of its kernel.
     """
     rank = len(spatial)
-    strides = tuple(node.attribute("strides") or (1,) * rank)
-    dilations = tuple(node.attribute("dilations") or (1,) * rank)
+    strides, dilations, begin, end = _attributes(node, rank)
     extra = tuple(node.attribute("output_padding") or (0,) * rank)
-    pads = tuple(node.attribute("pads") or (0,) * (2 * rank))
-    begin, end = pads[:rank], pads[rank:]
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     full = [(n - 1) * s + r + e for n, s, r, e in zip(spatial, strides, reach, extra, strict=True)]
     auto, wanted = node.attribute("auto_pad", "NOTSET"), node.attribute("output_shape")
@@ -116,3 +109,11 @@ def transposed_window(node: Node, spatial: Sequence[int], kernel: Sequence[int])
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         begin, end = (small, large) if auto == "SAME_UPPER" else (large, small)
     return Window(tuple(kernel), strides, dilations, begin, end), full
+
+
+def _attributes(node: Node, rank: int) -> tuple[tuple[int, ...], ...]:
+    """Strides, dilations, padding before and after, each with one entry per spatial dimension."""
+    pads = tuple(node.attribute("pads") or (0,) * (2 * rank))
+    ones = (1,) * rank
+    strides, dilations = tuple(node.attribute("strides") or ones), tuple(node.attribute("dilations") or ones)
+    return strides, dilations, pads[:rank], pads[rank:]

@@ -65,6 +65,28 @@ CASES = {
         (3, 4, 3, 3),
         1,
     ),
+    "transposed, same upper": (
+        "ConvTranspose",
+        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        (1, 3, 5, 4),
+        (3, 4, 3, 3),
+        1,
+    ),
+    "transposed, same lower": (
+        "ConvTranspose",
+        {"strides": [2, 3], "auto_pad": "SAME_LOWER"},
+        (1, 3, 5, 4),
+        (3, 4, 3, 5),
+        1,
+    ),
+    "transposed, output shape": (
+        "ConvTranspose",
+        {"strides": [2, 2], "output_shape": [10, 9]},
+        (1, 3, 5, 5),
+        (3, 4, 3, 3),
+        1,
+    ),
+    "three dimensions": ("Conv", {"pads": [1] * 6, "strides": [1, 2, 1]}, (1, 3, 5, 6, 4), (4, 3, 3, 3, 3), 0),
     "gemm": ("Gemm", {}, (3, 8), (8, 5), 1),
     "matmul": ("MatMul", {}, (2, 3, 8), (8, 5), 1),
 }
@@ -114,6 +136,33 @@ def test_nearest_resizing_copies_the_same_codes(mode, nearest, factor) -> None:
     attributes = {"mode": "nearest", "coordinate_transformation_mode": mode, "nearest_mode": nearest}
     constants = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, factor, factor], np.float32)}
     module = single("Resize", attributes, (1, 2, 6, 8), constants, [("roi", 0), ("scales", 0)], (0.05, 0.05), (3, 3))
+    feeds = {"x": codes(1, 2, 6, 8)}
+    run = IntegerReference(module).run(feeds)
+    assert run.float_nodes == ()
+    assert np.array_equal(run.codes["y"], OrtSession(module, optimization="disable").run(feeds)["y"])
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
+def test_padding_copies_codes(mode) -> None:
+    constants = {"pads": np.array([0, 1, 2, 1, 0, 0, 1, 2], np.int64), "value": np.float32(0.1)}
+    constants |= {} if mode == "constant" else {"value": np.float32(0)}
+    module = single("Pad", {"mode": mode}, (1, 3, 6, 8), constants, [("pads", 0), ("value", 0)], (0.05, 0.05), (3, 3))
+    feeds = {"x": codes(1, 3, 6, 8)}
+    run = IntegerReference(module).run(feeds)
+    assert run.float_nodes == ()
+    assert np.array_equal(run.codes["y"], OrtSession(module, optimization="disable").run(feeds)["y"])
+
+
+@pytest.mark.parametrize("given_as", ["scales", "sizes"])
+def test_nearest_resizing_of_some_axes(given_as) -> None:
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "axes": [3, 2]}
+    constants = {"roi": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32)}
+    if given_as == "scales":
+        constants["scales"] = np.array([2, 3], np.float32)
+    else:
+        constants["sizes"] = np.array([16, 18], np.int64)
+    names = [(name, 0) for name in constants]
+    module = single("Resize", attributes, (1, 2, 6, 8), constants, names, (0.05, 0.05), (3, 3))
     feeds = {"x": codes(1, 2, 6, 8)}
     run = IntegerReference(module).run(feeds)
     assert run.float_nodes == ()
