@@ -3,7 +3,7 @@
     python benchmarks/autoqnn.py [--model lenet] [--epochs 4] [--images 4000]
     python -m qir.models.train vgg-like-cifar --out /tmp/vgg
     QIR_CIFAR10=... python benchmarks/autoqnn.py --model /tmp/vgg/vgg_like_cifar_cifar_10.onnx --data cifar-10 \
-        --epochs 6 --images 4000 --rate 0.003
+        --epochs 9 --search-epochs 3 --images 4000 --rate 0.003
 
 Every row trains the same number of epochs on the same images from the same float network: single schemes at 3 bits
 (binary, ternary and quaternary weights with ClipQ activations, as in the paper), the scheme search model-wise and
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--model", default="lenet", help="a shipped network, or an ONNX file")
     parser.add_argument("--data", default="fashion-mnist", choices=("fashion-mnist", "cifar-10"))
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--search-epochs", type=int, help="epochs of a scheme search, half of all unless given")
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--rate", type=float, default=0.01, help="first learning rate of the weights")
     parser.add_argument("--schemes", nargs="*", default=SINGLE, help="single schemes to train")
@@ -198,9 +199,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     training, test = splits(options.data, options.images)
+    searching = options.epochs // 2 if options.search_epochs is None else options.search_epochs
     half = AutoQnnProtocol(
-        scheme_epochs=options.epochs // 2,
-        precision_epochs=options.epochs - options.epochs // 2,
+        scheme_epochs=searching,
+        precision_epochs=options.epochs - searching,
         learning_rate=options.rate,
         seed=options.seed,
     )
@@ -209,7 +211,8 @@ def main() -> None:
     )
     rate = accuracy(table.module, test)
     print(
-        f"{Path(options.model).stem}, {len(training)} images of {options.data}, {options.epochs} epochs, "
+        f"{Path(options.model).stem}, {len(training)} images of {options.data}, {options.epochs} epochs, of which a "
+        f"search takes {searching}, "
         f"rate {options.rate}, seed {options.seed}; at 8 bits without training {100 * rate:.2f} % of {len(test)} test "
         "images\n"
     )
