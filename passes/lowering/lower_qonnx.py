@@ -16,7 +16,7 @@ from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annotations
+from qir.onnx_io.annotations import annotate_data_types
 from qir.ops.qonnx import QONNX_DOMAIN
 from qir.passes.constants import remove_unused
 from qir.passes.lowering.codes import bias_codes, integer_codes
@@ -44,8 +44,8 @@ class LowerQonnx(Pass):
         types = {}
         for node in graph.fake_quants():
             result, form = lower_quantizer(graph, node)
-            types[result.name] = {FINN_DATATYPE: form.data_type}
-        write_annotations(graph, read_annotations(graph) | types)
+            types[result] = form.data_type
+        annotate_data_types(graph, types)
         module.opsets.setdefault(QONNX_DOMAIN, 1)
         write_known_types(graph)
         return True

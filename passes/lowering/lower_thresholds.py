@@ -17,7 +17,7 @@ from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annotations
+from qir.onnx_io.annotations import annotate_data_types
 from qir.ops import op_of
 from qir.ops.qonnx import QONNX_DOMAIN
 from qir.passes.accumulator_bounds import accumulator_bounds
@@ -67,10 +67,7 @@ class LowerThresholds(Pass):
         for node in graph.fake_quants():
             result, form = lower_quantizer(graph, node)
             lowering.types[result] = form.data_type
-        annotated = {value.name: {FINN_DATATYPE: label} for value, label in lowering.types.items()}
-        present = {value.name for value in graph.values()}
-        annotations = read_annotations(graph) | annotated
-        write_annotations(graph, {name: pairs for name, pairs in annotations.items() if name in present})
+        annotate_data_types(graph, lowering.types)
         module.opsets.setdefault(QONNX_DOMAIN, 1)
         module.ir_version = max(module.ir_version, MARKED_IR)
         write_known_types(graph)

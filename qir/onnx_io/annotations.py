@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import onnx
 
-from qir.graph import Graph
+from qir.graph import Graph, Value
+from qir.onnx_io.graph_writer import written_outputs
 from qir.onnx_io.metadata import read_metadata, write_metadata
 
 FINN_DATATYPE = "finn_datatype"
@@ -41,3 +42,20 @@ def write_annotations(graph: Graph, annotations: Mapping[str, Mapping[str, str]]
             entry = carried.quantization_annotation.add(tensor_name=name)
             write_metadata(dict(pairs), entry.quant_parameter_tensor_names)
     graph.opaque = carried.SerializeToString()
+
+
+def annotate_data_types(graph: Graph, types: Mapping[Value, str]) -> None:
+    """Annotate values with the element types that FINN and QONNX read; other annotations of tensors that exist stay.
+
+    Args:
+        graph: graph of the values.
+        types: names of element types.
+    """
+    outputs = written_outputs(graph)
+    names = {value: outputs.get(value, value.name) for value in graph.values()}
+    annotations = read_annotations(graph)
+    for value, label in types.items():
+        if value in names:
+            annotations[names[value]] = annotations.get(names[value], {}) | {FINN_DATATYPE: label}
+    present = set(names.values())
+    write_annotations(graph, {name: pairs for name, pairs in annotations.items() if name in present})

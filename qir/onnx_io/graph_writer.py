@@ -32,7 +32,7 @@ class _Names:
         self.where = where
         self._written: dict[Value, str] = {}
         self._taken: dict[str, Value] = {}
-        preferred = _output_names(graph)
+        preferred = written_outputs(graph)
         reserved = {name for name in graph.output_names if name}
         for value in graph.values():
             name = preferred.get(value)
@@ -75,7 +75,7 @@ class _Names:
         return self._written.get(value, "")
 
 
-def _output_names(graph: Graph) -> dict[Value, str]:
+def written_outputs(graph: Graph) -> dict[Value, str]:
     """Results that are written under the name of an output: no Identity is needed for them."""
     pairs = [(v, name) for v, name in zip(graph.outputs, graph.output_names, strict=False) if v is not None and name]
     names = {value: name for value, name in pairs if value.name == name}
