@@ -6,11 +6,13 @@ Sessions run on the calling thread, and its processor time is read: other progra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from qir.backends.constant_values import constant_of
 from qir.backends.delay_table import DelayTable
 from qir.backends.layer_shapes import label, shapes_of
 from qir.backends.onnxruntime_session import OrtSession
@@ -61,7 +63,7 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
     """
     sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {}
     layers: list[str] = []
-    for node in _computing(module):
+    for node in _apart(module):
         sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
         if op_of(node).quantizable(node) is not None:
             layers.append(label(node))
@@ -87,10 +89,8 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {("", FLOAT): lambda: whole.run(feeds)}
     empty = OrtSession(_empty())
     sessions["", INTEGER] = lambda: empty.run({"x": np.zeros((1, 1), np.float32)})
-    fused = frozenset(load_target(TARGET).fused_ops)
-    for node in _computing(module):
-        if not _is_fused(node, fused):
-            sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+    for node in _apart(module):
+        sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
     timings = interleaved(sessions, repeats)
     overhead = timings.pop(("", INTEGER)).microseconds
     total = timings.pop(("", FLOAT))
@@ -121,26 +121,40 @@ def interleaved(
     return found
 
 
-def _is_fused(node: Node, fused: frozenset[str]) -> bool:
-    """Whether only ops that fold lie between a layer of multiply-accumulates and this node."""
-    source = node.input(0)
-    producer = None if source is None else source.producer
-    if node.op not in fused or producer is None:
-        return False
-    return op_of(producer).is_expensive or _is_fused(producer, fused)
-
-
-def _computing(module: Module) -> Sequence[Node]:
-    """Nodes that compute something from the network's inputs; views are free."""
-    return [
+def _apart(module: Module) -> list[Node]:
+    """Nodes that are timed by themselves: those that compute something and do not fold into a layer before them."""
+    computing = [
         node
         for node in module.graph
-        if not node.is_fake_quant and not op_of(node).is_view and not all(value.is_constant for value in node.operands)
+        if not node.is_fake_quant and not op_of(node).is_view and not all(map(_is_fixed, node.operands))
     ]
+    folded = {follower for node in computing for follower in _followers(node)}
+    return [node for node in computing if node not in folded]
+
+
+def _followers(node: Node) -> list[Node]:
+    """Ops behind a layer of multiply-accumulates that ONNX Runtime folds into it, each the only user of the last."""
+    found: list[Node] = []
+    users = node.result.users if op_of(node).is_expensive else ()
+    while len(users) == 1 and users[0].op in _fused_ops() and all(map(_is_fixed, users[0].operands[1:])):
+        found.append(users[0])
+        users = users[0].result.users
+    return found
+
+
+@cache
+def _fused_ops() -> frozenset[str]:
+    return frozenset(load_target(TARGET).fused_ops)
+
+
+def _is_fixed(value: Value) -> bool:
+    return constant_of(value) is not None
 
 
 def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = False) -> Module:
     """A network of one node; as int8 its data, weight and result pass through QuantizeLinear and DequantizeLinear.
+
+    What folds into the node is left out: it runs on results that are in registers already.
 
     Raises:
         TargetError: the shape of an operand is not known.
@@ -159,16 +173,9 @@ def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = 
             )
         inputs.append(known[value])
     attributes = {name: attribute.python() for name, attribute in node.attributes.items()}
-    made = Node(
-        node.op,
-        tuple(inputs),
-        tuple("y" if i == 0 else "" for i, _ in enumerate(node.results)),
-        domain=node.domain,
-        name="layer",
-        attributes=attributes,
-    )
-    graph.insert(made)
-    result = made.result
+    names = tuple("y" if i == 0 else "" for i, _ in enumerate(node.results))
+    made = Node(node.op, tuple(inputs), names, domain=node.domain, name="layer", attributes=attributes)
+    result = graph.insert(made).result
     if operands is not None:
         scale, zero = (
             graph.add_constant("ys", Tensor.of(np.array(0.1, np.float32))),
@@ -181,8 +188,8 @@ def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = 
 
 
 def _operand(graph: Graph, value: Value, batch: int, *, quantized: bool) -> Value:
-    if value.is_constant and value.constant is not None:
-        array = value.constant.numpy()
+    array = constant_of(value)
+    if array is not None:
         if not quantized:
             return graph.add_constant(graph.clock.unique_name("c"), Tensor.of(array))
         step = max(float(np.abs(array).max()) / 127, 1e-8)

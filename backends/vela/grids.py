@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from qir.backends import constant_values
 from qir.backends.vela.tflite import Grid
 from qir.errors import TargetError
 from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
 from qir.graph import Node, Value
 from qir.quantizers import get_scheme
-from qir.tensor import Array, Tensor
+from qir.tensor import Array
 
 UNKNOWN_RANGE = (-8.0, 8.0)
 """Range of an activation that no calibrated quantizer knows: cycles do not depend on it."""
@@ -41,11 +42,7 @@ def constant_of(value: Value | None) -> Array | None:
     """The float values of a constant, before its fake-quant node where it has one; None for an activation."""
     if value is not None and value.producer is not None and value.producer.is_fake_quant:
         value = value.producer.input(0)
-    if value is None:
-        return None
-    node = value.producer
-    found = value.constant if node is None or node.operands else node.attribute("value")
-    return np.asarray(found.numpy()) if isinstance(found, Tensor) and not value.is_input else None
+    return constant_values.constant_of(value)
 
 
 def weight_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:

@@ -1,0 +1,64 @@
+"""Layers are timed one by one in ONNX Runtime, and the table of their times costs the network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qir
+from qir.backends import load_target
+from qir.backends.fitting import fit
+from qir.backends.measured import interleaved, measure_layers, predict_latency, single_layer
+from qir.errors import TargetError
+from qir.graph import Graph, Node
+from qir.module import Module
+from qir.tensor import Tensor
+from qir.types import DType, TensorType
+
+LENET = Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.onnx"
+
+
+def test_times_of_layers_cost_the_network_and_fit_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = qir.load(LENET)
+    table, lines = measure_layers(module, repeats=2)
+    assert table.layers == ["/conv1/Conv", "/conv2/Conv", "/fc1/Gemm", "/fc2/Gemm"]
+    assert all(set(cells) == {(8, 8), (32, 32)} and min(cells.values()) > 0 for cells in table.delays.values())
+    assert all("quartiles" in line for line in lines)
+    assert not any("Relu" in line for line in lines)
+    monkeypatch.chdir(tmp_path)
+    table.write("cpu-onnxruntime.csv")
+    costs = load_target("cpu-onnxruntime").cost_model().table(module)
+    total = sum(cells[32, 32] for cells in table.delays.values())
+    assert costs.cost([costs.uniform(32, 32)])[0] == pytest.approx(total)
+    found = fit(load_target("systolic-16x16"), "cpu-onnxruntime.csv")
+    assert set(found.residuals) == {"convolution", "fully connected"}
+
+
+def test_a_network_is_predicted_from_its_layers() -> None:
+    whole, predicted = predict_latency(qir.load(LENET), repeats=3)
+    assert whole.microseconds > 0
+    assert whole.spread >= 0
+    assert 0.3 < predicted / whole.microseconds < 3
+
+
+def test_an_int8_layer_reads_and_writes_codes() -> None:
+    module = qir.load(LENET)
+    layer = single_layer(module, next(node for node in module.graph if node.name == "/conv2/Conv"), integer=True)
+    assert [node.op for node in layer.graph] == ["DequantizeLinear", "DequantizeLinear", "Conv", "QuantizeLinear"]
+
+
+def test_timings_are_medians_over_rounds() -> None:
+    calls = []
+    found = interleaved({("a", (8, 8)): lambda: calls.append("a"), ("b", (8, 8)): lambda: calls.append("b")}, 3)
+    assert set(found) == {("a", (8, 8)), ("b", (8, 8))}
+    assert all(timing.microseconds > 0 for timing in found.values())
+
+
+def test_unknown_shapes_are_asked_for() -> None:
+    graph = Graph("unknown")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (1, 3, "height", 8)))
+    weight = graph.add_constant("w", Tensor.of(np.zeros((4, 3, 3, 3), np.float32)))
+    node = graph.insert(Node("Conv", (value, weight), ("y",), name="conv"))
+    graph.set_outputs([node.result])
+    with pytest.raises(TargetError, match="--shape"):
+        measure_layers(Module(graph, opsets={"": 21}))
