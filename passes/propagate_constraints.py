@@ -95,8 +95,30 @@ class BitConstraints:
         return bits[name]
 
     def uniform(self, bits: int) -> Policy:
-        """The policy nearest to one width everywhere: each decision takes its widest option of at most `bits`."""
-        return self.complete({name: _nearest(self.options[name], bits) for name in self.decisions})
+        """The policy nearest to one width: each decision takes its widest option of at most `bits` that is legal.
+
+        Where a relation forbids that beside earlier decisions, the next narrower one, then the next wider one.
+        """
+        known = {name: options[0] for name, options in self.options.items() if len(options) == 1}
+        decided: dict[str, int] = {}
+        for name in self.decisions:
+            options = sorted(self.options[name], key=lambda width: (width > bits, abs(width - bits)))
+            decided[name] = next((width for width in options if self._fits(known, decided, name, width)), options[0])
+        return self.complete(decided)
+
+    def _fits(self, known: Mapping[str, int], decided: Mapping[str, int], name: str, width: int) -> bool:
+        """Whether a decision leaves every relation a legal pair."""
+        bits = {**known, **decided, name: width}
+        for follower, (source, mapping) in self.implied.items():
+            if source in bits and bits[source] in mapping:
+                bits[follower] = mapping[bits[source]]
+        for relation in self.relations:
+            first, second = (
+                (bits[end],) if end in bits else self.options[end] for end in (relation.first, relation.second)
+            )
+            if not any((a, b) in relation.allowed for a in first for b in second):
+                return False
+        return True
 
     def explain(self, name: str) -> str:
         """Why each excluded width of a quantizer is excluded, and what ties the quantizer to others."""
@@ -281,10 +303,6 @@ def _implied(
                 implied[follower] = (source, {a: found[0] for a, found in mapping.items()})
                 break
     return implied
-
-
-def _nearest(options: tuple[int, ...], bits: int) -> int:
-    return max((width for width in options if width <= bits), default=options[0])
 
 
 @dataclass(frozen=True)

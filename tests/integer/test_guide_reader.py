@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qir
 from qir.backends import load_target
 from qir.backends.integer_reference import IntegerReference
 from qir.backends.target import ExportSpec
 from qir.errors import ExportError
+from qir.fake_quant import quantizers
 from qir.guide import guide_schema
-from qir.passes import PassContext, PassManager
+from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.build_guide import build_guide
 from qir.passes.power_of_two_scales import PowerOfTwoScales
 
@@ -142,6 +144,41 @@ def test_the_reader_is_short_and_needs_numpy_and_json_only() -> None:
     }
     assert imported <= {"numpy", "json", "sys", "zlib", "pathlib"}
     assert len(text.splitlines()) < 100
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("potq", 3), ("uniform", 1), ("wrpn", 4)])
+def test_weights_on_other_grids_are_recomputed_too(reader, random_network, tmp_path, scheme, bits) -> None:
+    network, _ = random_network(5, 8, 8)
+    module = network.module()
+    PassManager(parse_pipeline("insert-fake-quant")).run(module, PassContext())
+    for node in quantizers(module.graph).values():
+        if node.operands[0].is_constant:
+            node.set_attribute("scheme", scheme)
+            node.set_attribute("widths", (bits,))
+            node.set_attribute("bits", bits)
+    calibrated = PassContext(calibration_data=network.images(16))
+    PassManager(parse_pipeline("calibrate{method=minmax,weights=minmax}")).run(module, calibrated)
+    written = export(module, tmp_path / "m.quant.onnx", data=network.images(2))
+    run = IntegerReference(qir.load(written.model)).run({"input": network.images(2)})
+    guide = json.loads(written.guide.read_text())
+    compared = 0
+    for layer in guide["layers"]:
+        data, name = layer["input"]["quantizer"], layer["output"] and layer["output"]["quantizer"]
+        if layer["op"] != "Conv" or f"{data}.codes" not in run.codes or layer["multiplier"] is None:
+            continue
+        found = reader.recompute(layer, written.guide.parent, run.codes[f"{data}.codes"])
+        assert np.array_equal(found, run.codes[f"{name}.codes"]), layer["name"]
+        compared += 1
+    assert compared >= 3
+    assert (guide["layers"][0]["weight"]["table"] is not None) == (scheme == "potq")
+
+
+def test_the_reader_prints_every_layer(reader, exported, capsys) -> None:
+    _, _, report = exported(5, 4, 4)
+    reader.main(str(report.guide))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(json.loads(report.guide.read_text())["layers"])
+    assert sum("4 x 4 bits" in line for line in printed) >= 3
 
 
 def test_damaged_weights_are_noticed(reader, exported) -> None:

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 import qir
 import qir.models
+from qir.backends import load_target
 from qir.cli.main import make_app
 from qir.errors import QirError
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, PassManager, apply_policy, bit_constraints, export, parse_pipeline
 from qir.passes.parity import parity
 from qir.tensor import Tensor
 
@@ -105,6 +106,8 @@ def test_the_command_prints_every_layer_and_exits_with_zero(exported, tmp_path) 
     assert result.exit_code == 0, result.output
     assert "promise kept" in result.output
     assert "fused: 0 of" in result.output
+    assert "dyadic: " in result.output
+    assert "on integer kernels in ONNX Runtime: " in result.output
 
 
 PROFILES = ("qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")
@@ -166,6 +169,15 @@ def test_layers_that_saturate_without_vnni_are_named(exported) -> None:
     assert parity(module, engines=["fused"]).saturating == ()
     _, module, _ = exported(5, 8, 7)
     assert parity(module, engines=["fused"]).saturating == ()
+
+
+def test_a_target_with_reduce_range_leaves_no_layer_that_saturates(random_network, tmp_path) -> None:
+    network, module = random_network(5, 8, 8)
+    target = load_target("bitfusion-e").model_copy(update={"reduce_range": True})
+    policy = bit_constraints(module, target.operand_rules()).uniform(8)
+    apply_policy(module, policy)
+    written = export(module, tmp_path / "m.quant.onnx", data=network.images(2), target=target)
+    assert parity(qir.load(written.model), engines=["fused"]).saturating == ()
 
 
 def test_dyadic_multipliers_change_few_codes(exported) -> None:
