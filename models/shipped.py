@@ -13,6 +13,7 @@ _FILES = {
     "lenet": "lenet_fashion_mnist",
     "residual": "residual_fashion_mnist",
     "resnet-20": "resnet20_fashion_mnist",
+    "resnet-20-cifar": "resnet20_cifar10",
 }
 
 

@@ -9,9 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
+import qir
+from qir.backends.torch_module import TorchModule
 from qir.errors import DataError
 from qir.models.builders import NETWORKS, build, export_onnx
 from qir.models.exporting import export_network
+from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes.canonicalize import SIMPLIFY
 
 WEIGHTS = {
     "lenet": 430_500,
@@ -70,19 +74,36 @@ def test_vgg_like_gives_the_average_bits_of_the_paper():
     assert round(np.average([2, 3, 3, 4, 5, 4, 6], weights=outputs), 2) == 3.08
 
 
+def given_to(name, batch):
+    """Random input of a network."""
+    entry, generator = NETWORKS[name], np.random.default_rng(0)
+    if entry.takes_tokens:
+        return generator.integers(0, 5000, (batch, *entry.input_shape))
+    return generator.random((batch, *entry.input_shape), np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in NETWORKS]
+)
+def test_every_network_loads_in_qir_and_computes_what_onnx_runtime_does(name, tmp_path):
+    file = export_onnx(name, tmp_path / "a.onnx", **SMALL.get(name, {}))
+    module, given = qir.load(file), given_to(name, 1)
+    qir.verify(module)
+    (expected,) = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"input": given})
+    with torch.no_grad():
+        (found,) = TorchModule(module)(torch.from_numpy(given))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, PassContext())
+    assert sum(1 for _ in module.graph.fake_quants()) >= 2
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_exported_network_runs_in_onnx_runtime_at_another_batch(name, tmp_path):
     options = SMALL.get(name, {})
     file = export_onnx(name, tmp_path / "a.onnx", seed=3, **options)
     onnx.checker.check_model(onnx.load(file), full_check=True)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    generator = np.random.default_rng(0)
-    entry = NETWORKS[name]
-    if entry.takes_tokens:
-        given = generator.integers(0, 5000, (2, *entry.input_shape))
-    else:
-        given = generator.random((2, *entry.input_shape), np.float32)
-    (logits,) = session.run(None, {"input": given})
+    (logits,) = session.run(None, {"input": given_to(name, 2)})
     assert logits.shape == (2, 10)
     assert np.isfinite(logits).all()
     assert not np.array_equal(logits[0], logits[1])

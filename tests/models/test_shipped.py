@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections import Counter
 from dataclasses import asdict
 
@@ -10,23 +11,44 @@ import pytest
 
 from qir.errors import DataError
 from qir.models import card, fashion_mnist, names, path
-from qir.models.recipes import RECIPES
+from qir.models.data.cifar10 import VARIABLE
+from qir.models.recipes import RECIPES, training_data
 from qir.models.training import count_correct
 
-BATCH_NORMS = {"lenet": 3, "residual": 9, "resnet-20": 21}
+BATCH_NORMS = {"lenet": 3, "residual": 9, "resnet-20": 21, "resnet-20-cifar": 21}
+FASHION = [name for name in names() if card(name)["recipe"]["data"] == "fashion-mnist"]
 
 
 @pytest.mark.parametrize("name", names())
 def test_card_describes_the_file(name):
     content = card(name)
+    assert content["name"] == name
+    assert content["file"] == path(name).name
     assert hashlib.sha256(path(name).read_bytes()).hexdigest() == content["sha256"]
-    assert content["splits"]["search-validation"] == [58_000, 60_000]
-    assert content["trained_on"]["left_out"].startswith("58000 <= index < 60000")
-    assert content["trained_on"]["images"] == 58_000
+    assert content["bytes"] == path(name).stat().st_size
     assert content["recipe"] == asdict(RECIPES[name])
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", FASHION)
+def test_search_validation_is_left_out_of_training(name):
+    content = card(name)
+    assert content["splits"]["search-validation"] == [58_000, 60_000]
+    assert content["trained_on"]["left_out"].startswith("58000 <= index < 60000")
+    assert content["trained_on"]["images"] == 58_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no copy of CIFAR-10")
+def test_onnx_runtime_reproduces_the_accuracy_on_cifar_10():
+    content = card("resnet-20-cifar")
+    found = training_data("cifar-10")
+    assert len(found.samples) == content["trained_on"]["images"]
+    for split, samples in found.measured.items():
+        rate = count_correct(path("resnet-20-cifar"), samples.images, samples.labels) / len(samples)
+        assert rate == pytest.approx(content["accuracy"][split]["rate"], abs=0.0005)
+
+
+@pytest.mark.parametrize("name", FASHION)
 @pytest.mark.parametrize("split", ["search-validation", "test"])
 def test_onnx_runtime_reproduces_the_accuracy_of_the_card(name, split):
     samples = fashion_mnist(split)
