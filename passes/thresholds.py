@@ -32,11 +32,15 @@ def moving_average(histogram: Histogram, bits: int, signed: bool) -> Range:  # n
 
 
 def percentile(histogram: Histogram, bits: int, signed: bool, *, keep: float = 0.99999) -> Range:  # noqa: ARG001
-    """The range that holds the fraction `keep` of the values, half of the rest cut at each end that has outliers."""
+    """The range that holds the fraction `keep` of the values: half of the rest is cut at each end.
+
+    ONNX Runtime's percentile calibration has the same definition.
+    """
     share = np.cumsum(histogram.counts) / histogram.total
     edges = histogram.start + histogram.width * np.arange(1, share.size + 1)
-    high = float(edges[np.searchsorted(share, keep)])
-    low = float(edges[np.searchsorted(share, 1 - keep)] - histogram.width)
+    cut = (1 - keep) / 2
+    high = float(edges[np.searchsorted(share, 1 - cut)])
+    low = float(edges[np.searchsorted(share, cut)] - histogram.width)
     return max(low, histogram.low), min(high, histogram.high)
 
 

@@ -69,14 +69,13 @@ def test_min_max_is_that_of_onnxruntime(thresholds_of) -> None:
         assert threshold(histogram, "minmax", 8, signed=False) == pytest.approx((low, high), rel=1e-5, abs=1e-6), name
 
 
-def test_percentile_is_near_that_of_onnxruntime(thresholds_of) -> None:
-    """ONNX Runtime's histogram of absolute values counts outliers on both sides together: compared after ReLU."""
-    found = thresholds_of("Percentile", percentile=99.9, num_bins=2048)
-    compared = {name: entry for name, entry in found.items() if entry[0].low >= 0}
-    assert len(compared) >= 3
-    for name, (histogram, _, high) in compared.items():
-        ours = percentile(histogram, 8, False, keep=0.999)[1]
-        assert ours == pytest.approx(high, abs=0.02 * histogram.high), name
+def test_percentile_is_that_of_onnxruntime_to_a_bin(thresholds_of) -> None:
+    found = thresholds_of("Percentile", percentile=99.9, num_bins=2048, symmetric=False)
+    assert len(found) >= 4
+    for name, (histogram, low, high) in found.items():
+        theirs = 2 * max(-histogram.low, histogram.high) / 2048
+        for ours, other in zip(percentile(histogram, 8, False, keep=0.999), (low, high), strict=True):
+            assert ours == pytest.approx(other, abs=1.01 * (theirs + histogram.width)), name
 
 
 def divergence(histogram: Histogram, low: float, high: float, bits: int) -> float:
