@@ -27,6 +27,8 @@ from qir.policy import Bits
 MEMORY = 1 << 30
 """Bytes of results that are kept at most."""
 
+_MOST_MET = 1_000_000
+
 Signature = tuple[Bits, ...]
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 
@@ -34,8 +36,9 @@ Result = torch.Tensor | tuple[torch.Tensor, ...]
 class Memory:
     """Results by key, at most `limit` bytes; those that were not used for longest go first.
 
-    What was used since the last `turn` never goes: a scan over more batches than fit keeps the first ones instead of
-    none.
+    Once a quarter of that is taken, a result is kept when it is computed for the second time: most prefixes of a search
+    come once, and keeping all would cost more than it saves. What was used since the last `turn` never goes: a scan over
+    more batches than fit keeps the first ones instead of none.
 
     Attributes:
         hits: results that were found.
@@ -48,6 +51,7 @@ class Memory:
         self.bytes = 0
         self._kept: OrderedDict[Any, tuple[Result, int]] = OrderedDict()
         self._turn: dict[Any, int] = {}
+        self._met: set[int] = set()
         self._now = 0
 
     def turn(self) -> None:
@@ -58,6 +62,7 @@ class Memory:
         """Forget everything."""
         self._kept.clear()
         self._turn.clear()
+        self._met.clear()
         self.bytes = 0
 
     def get(self, key: Any) -> Result | None:
@@ -70,10 +75,15 @@ class Memory:
         self.hits += 1
         return found[0]
 
-    def put(self, key: Any, result: Result) -> None:
-        """Keep a result, if there is room."""
+    def put(self, key: Any, result: Result, *, once: bool = False) -> None:
+        """Keep a result, if there is room and it came before (or `once` is enough)."""
         parts = result if isinstance(result, tuple) else (result,)
         size = sum(part.numel() * part.element_size() for part in parts)
+        if not once and 4 * (self.bytes + size) > self.limit and hash(key) not in self._met:
+            if len(self._met) >= _MOST_MET:
+                self._met.clear()
+            self._met.add(hash(key))
+            return
         while self._kept and self.bytes + size > self.limit:
             oldest = next(iter(self._kept))
             if self._turn[oldest] == self._now:
@@ -102,6 +112,7 @@ class ReusingNetwork(TorchModule):
         self.tag: str | None = None
         self._plan = _ReusingPlan(module, self)
         self._cones = _cones(self._plan)
+        self.ends = frozenset(value.producer for value in self.graph.outputs if value is not None)
         self.borders = frozenset() if self._plan.subplans else _borders(self._plan, self._cones)
 
     def set_policy(self, policy: Any) -> None:
@@ -140,7 +151,8 @@ class _ReusingPlan(GraphPlan):
         def remembering(node: Node, lowering: Any, operands: Any) -> Result:
             made = kernel(node, lowering, operands)
             if node in network.borders:
-                network.memory.put((network.tag, node, network.signature(node)), made)
+                key = (network.tag, node, network.signature(node))
+                network.memory.put(key, made, once=node in network.ends)
             return made
 
         part = copy(self)

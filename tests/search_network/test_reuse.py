@@ -33,7 +33,7 @@ def policies(constraints, count):
 def test_outputs_equal_those_of_a_plain_network(calibrated):
     module, constraints, images = calibrated
     batch, plain, network = torch.from_numpy(images), TorchModule(module), ReusingNetwork(module)
-    for policy in [*policies(constraints, 6)] * 2:
+    for policy in [*policies(constraints, 6)] * 3:
         plain.set_policy(policy)
         network.set_policy(policy)
         with torch.no_grad(), reusing(network, "images"):
@@ -121,15 +121,19 @@ def test_a_hopeless_policy_is_left_early(calibrated):
     assert len(seen) < 6 * len(network.graph)
 
 
-def test_memory_keeps_what_is_used_and_its_limit():
+def test_memory_keeps_what_comes_again_and_its_limit():
     memory = Memory(limit=4 * 4)
     memory.put("a", torch.zeros(2))
+    assert memory.get("a") is None
+    for _ in range(2):
+        memory.put("a", torch.zeros(2))
+    assert memory.get("a") is not None
     memory.turn()
-    memory.put("b", torch.zeros(2))
-    memory.put("c", torch.zeros(2))
+    memory.put("b", torch.zeros(2), once=True)
+    memory.put("c", torch.zeros(2), once=True)
     assert memory.get("a") is None
     assert memory.bytes == 16
-    memory.put("d", torch.zeros(2))
+    memory.put("d", torch.zeros(2), once=True)
     assert memory.get("d") is None
     memory.clear()
     assert memory.bytes == 0

@@ -1,0 +1,117 @@
+"""What the benchmarks of searches on networks share: calibrated networks, splits, targets, measured objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qir import models
+from qir.backends import load_target
+from qir.backends.cost_table import CostTable
+from qir.backends.target import Target
+from qir.models.data.samples import Samples
+from qir.module import Module
+from qir.passes.propagate_constraints import BitConstraints
+from qir.policy import Policy
+from qir.search import AccuracyObjective, Budget, EvaluationProtocol, Problem, load_network, network_problem, prepare
+from qir.search.metrics.measuring import measure
+
+CIFAR_IMAGES = {"calibration": (0, 512), "search-validation": (48_000, 50_000)}
+"""Of the official training images of CIFAR-10: first and one past the last index of each split."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A calibrated network on a target, with its data.
+
+    Attributes:
+        name: what it is, for print-outs.
+        module: calibrated.
+        target: hardware.
+        constraints: decisions and options.
+        table: costs.
+        calibration, validation, test: disjoint splits.
+        path: of the float network.
+    """
+
+    name: str
+    module: Module
+    target: Target
+    constraints: BitConstraints
+    table: CostTable
+    calibration: Samples
+    validation: Samples
+    test: Samples
+    path: Path
+
+    def objective(
+        self, images: int | None = None, *, test: bool = False, correction_images: int = 256
+    ) -> AccuracyObjective:
+        """PTQ accuracy with the affine correction on the first images of the validation or the test split."""
+        samples = self.test if test else self.validation
+        samples = samples if images is None else samples.take(images)
+        protocol = EvaluationProtocol(correction_images=correction_images)
+        given = {"calibration": self.calibration, "validation": samples}
+        return AccuracyObjective(self.module, self.constraints, **given, protocol=protocol)
+
+    def sensitivity(self, images: int = 256) -> list[list[float]]:
+        """What `qir.quantize` measures: divergence of the outputs, corrected."""
+        found = measure("output-divergence", self.module, self.constraints, self.calibration.images[:images])
+        return found.per_decision(self.constraints)
+
+    def problem(self, budgets: Mapping[str, str], **given: object) -> Problem:
+        """The search problem under budgets such as {"average-bits": "3"}."""
+        parsed = {name: Budget.parse(limit) for name, limit in budgets.items()}
+        return network_problem(self.module, self.constraints, self.table, budgets=parsed, **given)
+
+
+def weights_only(widths: tuple[int, ...] = (2, 4, 8)) -> Target:
+    """A target whose activations stay at 8 bits."""
+    fields = load_target("npu-148").model_dump() | {
+        "name": "weights-only",
+        "description": "Weights of some widths, activations at 8 bits.",
+        "weight_widths": widths,
+        "activation_widths": (8,),
+        "pairs": tuple((8, width) for width in widths),
+    }
+    return Target.model_validate(fields)
+
+
+def setting(network: str, target: Target, *, input_widths: str = "8", cifar: Path | None = None) -> Setting:
+    """A shipped network on Fashion-MNIST, or a file on CIFAR-10 (given the folder or archive of its images)."""
+    if cifar is None:
+        path = models.path(network)
+        splits = tuple(models.fashion_mnist(name) for name in ("calibration", "search-validation", "test"))
+        name = f"{network} on Fashion-MNIST"
+    else:
+        path, train = Path(network), models.cifar10("train", cifar)
+        parts = {key: slice(*ends) for key, ends in CIFAR_IMAGES.items()}
+        splits = (
+            *(Samples(train.images[part], train.labels[part], key) for key, part in parts.items()),
+            models.cifar10("test", cifar),
+        )
+        name = f"{path.stem} on CIFAR-10"
+    module = load_network(path)
+    constraints = prepare(module, target, splits[0].images, input_widths=input_widths)
+    table = target.cost_model().table(module, target)
+    return Setting(name, module, target, constraints, table, *splits, path=path)
+
+
+class Remembered:
+    """An objective whose values are kept, shared by all methods: the same policy is measured once."""
+
+    def __init__(self, objective: AccuracyObjective) -> None:
+        self._objective = objective
+        self.values: dict[Policy, float] = {}
+
+    def __call__(self, policy: Policy) -> float:
+        """The measured value."""
+        if policy not in self.values:
+            self.values[policy] = self._objective(policy)
+        return self.values[policy]
+
+
+def verdict(good: bool) -> str:
+    """How a line begins."""
+    return "ok    " if good else "SHORT "
