@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qir.backends.cost_models.cost import Cost, combined
 from qir.backends.cost_models.validation import nearest
 from qir.backends.cost_table import CostRow, CostTable
 from qir.errors import TargetError
@@ -38,8 +39,8 @@ class Explanation:
 
     Attributes:
         node: layer name.
-        bound_by: (activation bits, weight bits) → what bounds the layer; legal pairs only.
-        cycles: the same keys → cycles of the layer.
+        bound_by: (activation bits, weight bits) → what bounds the node; legal pairs only; 0 weight bits = no weight.
+        cycles: the same keys → cycles of the node, without the traffic of its result where it is a layer.
         stops: sentences on where fewer bits stop helping.
     """
 
@@ -148,42 +149,57 @@ def _reference(table: CostTable) -> dict[str, Bits]:
 
 
 def explain(table: CostTable, node: str) -> Explanation:
-    """What bounds a layer at each legal pair of widths, and where fewer bits stop helping.
+    """What bounds a node at each legal pair of widths, and where fewer bits stop helping.
 
     Raises:
-        TargetError: the table has no such layer; names the nearest.
+        TargetError: the table has no such node, or its cost is unknown; names the nearest.
     """
-    rows = {row.name: row for row in table if row.part == "layer" and row.known}
-    row = rows.get(node)
-    if row is None:
-        raise TargetError(f"cost table: no layer {node!r}: {nearest(node, rows)}")
-    cells = {
+    terms: dict[str, list[CostRow]] = {}
+    for row in table:
+        if row.known:
+            terms.setdefault(row.name, []).append(row)
+    rows = terms.get(node)
+    if rows is None:
+        raise TargetError(f"cost table: no layer {node!r} of known cost: {nearest(node, terms)}")
+    layer = next((row for row in rows if row.part == "layer"), None)
+    cells = _streams(rows) if layer is None else _cells(layer)
+    cycles = {pair: cost.cycles for pair, cost in cells.items()}
+    bounds = {pair: cost.bound_by for pair, cost in cells.items()}
+    return Explanation(node, bounds, cycles, tuple(_stops(cycles, bounds)))
+
+
+def _cells(row: CostRow) -> dict[tuple[int, int], Cost]:
+    """(activation bits, weight bits) → cost, of the legal pairs."""
+    return {
         (a, w): cost
         for a, line in zip(row.activation_widths, row.costs, strict=True)
         for w, cost in zip(row.weight_widths, line, strict=True)
         if cost is not None
     }
-    cycles = {pair: cost.cycles for pair, cost in cells.items()}
-    bounds = {pair: cost.bound_by for pair, cost in cells.items()}
-    return Explanation(node, bounds, cycles, tuple(_stops(row, cycles, bounds)))
 
 
-def _stops(row: CostRow, cycles: Mapping[tuple[int, int], float], bounds: Mapping[tuple[int, int], str]) -> list[str]:
+def _streams(rows: Sequence[CostRow]) -> dict[tuple[int, int], Cost]:
+    """(bits, 0) → cost of a node without weights, all its tensors at that width, or at their widest without it."""
+    widths = sorted({bits for row in rows for bits in row.activation_widths if row.activation is not None})
+    found = {}
+    for bits in widths or rows[0].activation_widths:
+        at = [row.activation_widths.index(bits) if bits in row.activation_widths else -1 for row in rows]
+        costs = [row.costs[index][0] for row, index in zip(rows, at, strict=True)]
+        found[bits, 0] = combined(cost for cost in costs if cost is not None)
+    return found
+
+
+def _stops(cycles: Mapping[tuple[int, int], float], bounds: Mapping[tuple[int, int], str]) -> list[str]:
     """Along each axis, the width below which the cycles stay the same."""
     found = []
     for axis, own, other in ((0, "activation", "weights"), (1, "weight", "activations")):
-        others = row.weight_widths if axis == 0 else row.activation_widths
-        for fixed in others:
+        for fixed in sorted({pair[1 - axis] for pair in cycles}):
             line = sorted(pair for pair in cycles if pair[1 - axis] == fixed)
-            if len(line) < 2:
-                continue
             least = cycles[line[0]]
             helpful = max(pair for pair in line if cycles[pair] <= least * (1 + _SAME))
             if helpful != line[0]:
-                found.append(
-                    f"fewer than {helpful[axis]} {own} bits change nothing at {fixed}-bit {other}: "
-                    f"bound by {bounds[helpful]}"
-                )
+                where = f" at {fixed}-bit {other}" if fixed else ""
+                found.append(f"fewer than {helpful[axis]} {own} bits change nothing{where}: bound by {bounds[helpful]}")
     return found
 
 

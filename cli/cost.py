@@ -31,7 +31,7 @@ def cost(
         list[str] | None, typer.Option("--shape", help="Shape of an input, `name=1,3,224,224`; may be repeated.")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images, where the first dimension is unknown.")] = 1,
-    explain: Annotated[str | None, typer.Option("--explain", help="Layer to explain, or `all`.")] = None,
+    explain: Annotated[str | None, typer.Option("--explain", help="Node to explain, or `all`.")] = None,
     referee: Annotated[
         str | None, typer.Option("--referee", help="Compiler to compare with: `vela` (extra `vela`).")
     ] = None,

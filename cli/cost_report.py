@@ -87,17 +87,17 @@ def _totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) 
 
 
 def explanations(table: CostTable, node: str) -> list[str]:
-    """Sentences on what bounds one layer (or `all`) at each pair of widths, and where fewer bits stop helping."""
+    """Sentences on what bounds one node (or `all`) at each pair of widths, and where fewer bits stop helping."""
     from qir.backends.table_reports import explain
 
-    layers = dict.fromkeys(row.name for row in table if row.part == "layer" and row.known)
+    names = dict.fromkeys(row.name for row in table if row.known)
     lines = []
-    for name in layers if node == "all" else [node]:
+    for name in names if node == "all" else [node]:
         found = explain(table, name)
         lines.append(f"{name}:")
-        lines += [
-            f"  {a}/{w} bits: {found.cycles[a, w]:,.0f} cycles, bound by {by}" for (a, w), by in found.bound_by.items()
-        ]
+        for (a, w), by in found.bound_by.items():
+            widths = f"{a}/{w}" if w else str(a)
+            lines.append(f"  {widths} bits: {found.cycles[a, w]:,.0f} cycles, bound by {by}")
         lines += [f"  {stop}" for stop in found.stops]
     return lines
 

@@ -65,6 +65,14 @@ def test_explanation_names_bounds_and_the_width_where_fewer_bits_stop_helping():
     assert found.stops == ("fewer than 8 activation bits change nothing at 4-bit weights: bound by 8/4",)
 
 
+def test_explanation_of_a_node_without_weights():
+    table = load_target("systolic-16x16").cost_model().table(branches())
+    found = explain(table, "add")
+    assert found.cycles == {(32, 0): 3 * 64 * 32 / 64}
+    assert found.bound_by == {(32, 0): "dram.activations"}
+    assert found.stops == ()
+
+
 def branches():
     """x → left (1x1) and x → right (3x3), their sum: 4 channels of 4x4 pixels."""
     graph = Graph("branches")
