@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from qir.errors import SearchError
+from qir.search.autoqnn_recipe import AutoQnnRecipe
 from qir.search.recipe_runs import OBJECTIVES, Recipe
 
 
@@ -167,6 +168,16 @@ RECIPES = {
             "The network at its narrowest widths is the binary one, and it is not trained. A budget replaces the "
             "margin by which dimensions must rise: significant layers are widened as far as it goes. First and last "
             "layer are decisions, not in float.",
+        ),
+        AutoQnnRecipe(
+            "autoqnn",
+            "Gong et al., 2024, AutoQNN",
+            "autoqnn",
+            None,
+            "learned",
+            "Budgets are hard, of any cost of the target or of average bits (`bits`); the legal policy nearest to the "
+            "learned bits is found exactly. `evaluations` are epochs. BatchNorm is folded, weights have a range per "
+            "channel, and the network starts from its float weights. The first half of the data is trained on.",
         ),
     )
 }
