@@ -41,13 +41,14 @@ def verify(
 
 def _print(report: ParityReport) -> None:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
     engines = [name for name in report.first if name not in report.refused]
     for column in ("layer", "kernel", "codes", *engines, "SQNR dB"):
-        table.add_column(column, justify="left" if column in ("layer", "kernel") else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in ("layer", "kernel") else "right", no_wrap=True)
     for layer in report.layers:
         wrong = [
             f"{layer.mismatches[name]:,}" + (f" (±{layer.largest[name]})" if layer.mismatches[name] else "")
@@ -55,7 +56,8 @@ def _print(report: ParityReport) -> None:
         ]
         noise = "" if layer.sqnr is None else f"{layer.sqnr:.1f}"
         table.add_row(layer.node, layer.kernel, f"{layer.codes:,}", *wrong, noise)
-    console.print(table)
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    Console(highlight=False, markup=False, width=max(console.width, needed)).print(table)
     for name in engines:
         console.print(_summary(report, name), soft_wrap=True)
     for name, reason in report.refused.items():
@@ -70,8 +72,9 @@ def _print(report: ParityReport) -> None:
         console.print(f"on floats in the integer reference: {', '.join(report.float_nodes)}", soft_wrap=True)
     if report.saturating:
         console.print(
-            "x86 CPUs without VNNI can saturate in "
-            f"{', '.join(report.saturating)}: use 7-bit weights there, or a target with reduce_range",
+            f"x86 CPUs without VNNI can saturate in {len(report.saturating)} layers "
+            f"({', '.join((*report.saturating[:3], *(['…'] if len(report.saturating) > 3 else [])))}): "
+            "use 7-bit weights there, or a target with reduce_range",
             soft_wrap=True,
         )
     if report.default != "fused":
