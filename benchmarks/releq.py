@@ -1,14 +1,15 @@
 """ReLeQ in small (Elthakeb et al., 2020, table 2): average bits of the weights at 0.3 points of loss or less.
 
-    python benchmarks/releq.py --network lenet [--bits 2 2.5 3] [--evaluations 60] [--epochs 30]
-    python benchmarks/releq.py --network resnet-20 --bits 3 4 --evaluations 40 --epochs 6
+    python benchmarks/releq.py --network lenet --bits 2 2.5 3 4 --images 58000 --epochs 3
+    python benchmarks/releq.py --network resnet-20 --bits 3 4 --evaluations 40 --search-images 500 \
+        --images 12000 --epochs 2
 
 The paper's agent (PPO with an LSTM, one layer a step) chooses 2, 3, 4, 5 or 8 bits for each layer's weights, at an
 average of at most the row's bits; as in the paper every layer counts the same in the average. Then follows the long
 retraining, and the row with the fewest bits whose loss on search-validation is at most 0.3 points is the result.
 What differs: activations have 8 bits (the paper's stay float), a policy is measured in the search after affine
 correction and without retraining, the grid is qir's uniform one, and data and epochs are those of a laptop. Test
-accuracy is measured once a row, at the end.
+accuracy is measured once a row, at the end. More than 4,000 images to retrain on need the full Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
 import torch
 
 import qir
@@ -23,6 +25,7 @@ from qir.backends.retraining import protocol, retrain_module
 from qir.backends.torch_module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
+from qir.models.recipes import training_data
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.passes.propagate_constraints import BitConstraints
@@ -34,6 +37,12 @@ WIDTHS = (2, 3, 4, 5, 8)
 LOSS = 0.3
 """Points of accuracy that may be lost."""
 PIPELINE = "fold-constants,fold-batchnorm,insert-fake-quant{weight_widths=2|3|4|5|8,activation_widths=8},calibrate"
+
+
+def evenly(samples: Samples, count: int) -> Samples:
+    """So many of the samples, evenly spread; all of them where there are not more."""
+    chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
+    return Samples(samples.images[chosen], samples.labels[chosen], samples.split)
 
 
 def accuracy(network: TorchModule, samples: Samples) -> float:
@@ -69,13 +78,17 @@ def main() -> None:
     """Print one row per budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="lenet")
-    parser.add_argument("--bits", nargs="+", type=float, default=[2.0, 2.5, 3.0], help="largest averages")
+    parser.add_argument("--bits", nargs="+", type=float, default=[2.0, 2.5, 3.0, 3.5, 4.0], help="largest averages")
     parser.add_argument("--evaluations", type=int, default=60, help="policies that the agent measures a row")
     parser.add_argument("--search-images", type=int, default=1000, help="images that the agent measures on")
+    parser.add_argument("--images", type=int, default=4000, help="retrained on; more than 4,000 need the full set")
     parser.add_argument("--epochs", type=float, default=30, help="of the long retraining")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    retraining, validation, test = (fashion_mnist(name) for name in ("retraining", "search-validation", "test"))
+    validation, test = fashion_mnist("search-validation"), fashion_mnist("test")
+    retraining = evenly(fashion_mnist("retraining"), options.images)
+    if options.images > len(retraining):
+        retraining = evenly(training_data("fashion-mnist").samples, options.images)
     module = qir.load(path(options.network))
     exact = [accuracy(TorchModule(module), samples) for samples in (validation, test)]
     PassManager(parse_pipeline(PIPELINE)).run(module, PassContext(calibration_data=fashion_mnist("calibration").images))
