@@ -26,17 +26,20 @@ class QonnxReference:
 
     Args:
         module: network of Quant, IntQuant, BipolarQuant, MultiThreshold and ONNX's own operators.
+        optimization: of ONNX Runtime for each node, as for `OrtSession`; qonnx itself runs it at `all`, where a mean is
+            summed in another order.
 
     Raises:
         QirError: another operator of QONNX's domain, or a fake-quant node, stands in the network.
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, *, optimization: str = "disable") -> None:
         for node in module.graph:
             if node.is_fake_quant or (node.domain in QONNX_DOMAINS and _KERNELS.get(node.op) is None):
                 raise QirError(f"node {node}: the executor of QONNX knows {', '.join(_KERNELS)} and ONNX's operators")
         self._module = module
-        self._sessions: dict[tuple[Node, tuple[tuple[str, int], ...]], OrtSession] = {}
+        self._optimization = optimization
+        self._sessions: dict[tuple[Node, tuple[tuple[str, tuple[int, ...]], ...]], OrtSession] = {}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name.
@@ -85,20 +88,19 @@ class QonnxReference:
 
     def _session(self, node: Node, feeds: Mapping[Value, Array]) -> OrtSession:
         """A network of one node whose inputs are the operands that are no constants; made once for each shape."""
-        key = (node, tuple((str(array.dtype), array.ndim) for array in feeds.values()))
+        key = (node, tuple((str(array.dtype), array.shape) for array in feeds.values()))
         if key not in self._sessions:
             graph = Graph("node")
             mapped = {}
             for index, (value, array) in enumerate(feeds.items()):
-                dims = tuple(f"d{index}_{axis}" for axis in range(array.ndim))
-                mapped[value] = graph.add_input(f"operand{index}", tensor_type(dtype_of(array.dtype), dims))
+                mapped[value] = graph.add_input(f"operand{index}", tensor_type(dtype_of(array.dtype), array.shape))
             for value in node.operands:
                 if value.is_constant and value not in mapped:
                     mapped[value] = graph.add_constant(value.name, value.constant)
             made = graph.insert(clone_node(node, mapped))
             graph.set_outputs(made.results, [f"result{index}" for index in range(len(made.results))])
             module = Module(graph, opsets=self._module.opsets, ir_version=self._module.ir_version)
-            self._sessions[key] = OrtSession(module, optimization="disable")
+            self._sessions[key] = OrtSession(module, optimization=self._optimization)
         return self._sessions[key]
 
 

@@ -112,7 +112,7 @@ def in_qonnx(path, feeds, *converted):
 
 def largest_difference(path, feeds, tensors):
     """Over every tensor of the network, of our executor and qonnx's: number of elements, largest difference."""
-    values = QonnxReference(qir.load(path)).values(feeds)
+    values = QonnxReference(qir.load(path), optimization="all").values(feeds)
     compared = {value.name: array for value, array in values.items() if value.producer is not None and array.size}
     assert compared.keys() <= tensors.keys()
     worst = max(float(np.abs(array - tensors[name]).max()) for name, array in compared.items())
