@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from qir import models
 from qir.backends import load_target
 from qir.backends.cost_table import CostTable
@@ -17,8 +19,10 @@ from qir.policy import Policy
 from qir.search import AccuracyObjective, Budget, EvaluationProtocol, Problem, load_network, network_problem, prepare
 from qir.search.metrics.measuring import measure
 
-CIFAR_IMAGES = {"calibration": (0, 512), "search-validation": (48_000, 50_000)}
-"""Of the official training images of CIFAR-10: first and one past the last index of each split."""
+_CIFAR_HELD = 25
+"""Of the official training images of CIFAR-10, the last of so many in a row is search-validation."""
+
+_CALIBRATION = 512
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,11 @@ def setting(network: str, target: Target, *, input_widths: str = "8", cifar: Pat
         name = f"{network} on Fashion-MNIST"
     else:
         path, train = Path(network), models.cifar10("train", cifar)
-        parts = {key: slice(*ends) for key, ends in CIFAR_IMAGES.items()}
+        held = np.arange(len(train)) % _CIFAR_HELD == _CIFAR_HELD - 1
+        first = np.flatnonzero(~held)[:_CALIBRATION]
         splits = (
-            *(Samples(train.images[part], train.labels[part], key) for key, part in parts.items()),
+            Samples(train.images[first], train.labels[first], "calibration"),
+            Samples(train.images[held], train.labels[held], "search-validation"),
             models.cifar10("test", cifar),
         )
         name = f"{path.stem} on CIFAR-10"
@@ -102,7 +108,7 @@ class Remembered:
     """An objective whose values are kept, shared by all methods: the same policy is measured once."""
 
     def __init__(self, objective: AccuracyObjective) -> None:
-        self._objective = objective
+        self._objective, self.network = objective, objective.network
         self.values: dict[Policy, float] = {}
 
     def __call__(self, policy: Policy) -> float:

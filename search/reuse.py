@@ -36,9 +36,9 @@ Result = torch.Tensor | tuple[torch.Tensor, ...]
 class Memory:
     """Results by key, at most `limit` bytes; those that were not used for longest go first.
 
-    Once a quarter of that is taken, a result is kept when it is computed for the second time: most prefixes of a search
-    come once, and keeping all would cost more than it saves. What was used since the last `turn` never goes: a scan over
-    more batches than fit keeps the first ones instead of none.
+    Once a quarter of that is taken, a result is kept when it is computed for the second time: most prefixes of a
+    search come once, and keeping all would cost more than it saves. What was used since the last `turn` never goes: a
+    scan over more batches than fit keeps the first ones instead of none.
 
     Attributes:
         hits: results that were found.
