@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from qir.backends.cost_models.base import CostModel
@@ -15,6 +16,7 @@ from qir.fake_quant import quantizers
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.quantizers.blocks import blocks_shape
 from qir.tracing import grid_origin
 from qir.types import DType, TensorType
 
@@ -187,9 +189,7 @@ class _Builder:
         name, found = layer_name(node), layer_shape(node, self.batch)
         if found is None or not self.model.knows(name):
             return [self._unknown(node)]
-        operands = op_of(node).quantizable(node)
-        indices = () if operands is None else (operands.data, operands.weight)
-        data, weight = [self.quantizers.of(node.input(index)) for index in indices] or (None, None)
+        data, weight = (None if index is None else self.quantizers.of(node.input(index)) for index in _factors(node))
         target, rules = self.model.target, self.model.target.operand_rules()
         widest = max(rules.legal_pairs(node.op))
         if data is None or weight is None:
@@ -269,11 +269,23 @@ class _Builder:
         return tuple(found)
 
 
+def _factors(node: Node) -> tuple[int | None, int | None]:
+    """The operands whose widths a layer costs at; a recurrent layer costs wholly at those of its input and W."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if operands is not None:
+        return operands.data, operands.weight
+    return kernel.products[0] if kernel is not None and kernel.products else (None, None)
+
+
 def _scales(user: Node, value: Value) -> int:
-    """Scales of a weight: one a channel along the quantizer's axis (the layer's, where there is no quantizer yet)."""
+    """Scales of a weight: one a block or channel along the quantizer's axis (the layer's, where there is none yet)."""
     operands = op_of(user).quantizable(user)
     axis = user.attribute("axis") if user.is_fake_quant else None if operands is None else operands.weight_axis
     shape = value.type.shape if isinstance(value.type, TensorType) else None
+    block = user.attribute("block") if user.is_fake_quant else None
+    sizes = None if shape is None else tuple(size for size in shape if isinstance(size, int))
+    if block is not None and axis is not None and sizes is not None and shape is not None and len(sizes) == len(shape):
+        return prod(blocks_shape(sizes, axis, block))
     size = shape[axis] if shape is not None and axis is not None else 1
     return size if isinstance(size, int) else 1
 

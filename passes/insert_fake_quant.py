@@ -37,7 +37,8 @@ class InsertFakeQuant(Pass):
     """Insert fake-quant nodes; the network computes the same until they are calibrated.
 
     What a target's file asks for under `quantize` holds too: widths of first and last layer, rules, exclusions,
-    operators that are quantized besides the layers. Layers inside subgraphs stay float.
+    operators that are quantized besides the layers. Layers inside subgraphs stay float;
+    `module.meta["insert-fake-quant"]` says of every layer that does why.
 
     Options:
         placement: `deployable`, `qag` or `outputs`.
@@ -90,8 +91,26 @@ class InsertFakeQuant(Pass):
         rules = QuantizerRules.of(
             context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
         )
+        module.meta[self.name] = _left_float(module.graph, rules)
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
+
+
+def _left_float(graph: Graph, rules: QuantizerRules) -> dict[str, str]:
+    """Name of every layer without quantizers → why."""
+    found = {}
+    for node in graph.walk():
+        kernel = op_of(node).float_kernel(node)
+        name = node.name or node.result.name
+        if kernel is None and not op_of(node).is_expensive:
+            continue
+        if node.graph is not graph:
+            found[name] = "it stands inside a subgraph: inline-branches takes out branches whose condition is known"
+        elif rules.excludes(node):
+            found[name] = "a rule excludes it"
+        elif op_of(node).is_expensive and not _is_layer(node):
+            found[name] = "its weights are computed, or its form has no quantized kernel"
+    return found
 
 
 @dataclass

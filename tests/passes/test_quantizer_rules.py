@@ -47,6 +47,7 @@ def test_rules_of_target_and_option_add_up_and_the_option_comes_last() -> None:
 def test_a_target_excludes_operators_and_names(wish) -> None:
     module, _ = inserted("lenet", "", **wish)
     assert not any(name.startswith("fc") for name in quantizers(module.graph) if name.endswith(".weight"))
+    assert set(module.meta["insert-fake-quant"].values()) == {"a rule excludes it"}
 
 
 def test_an_excluded_pattern_that_is_none_is_named() -> None:

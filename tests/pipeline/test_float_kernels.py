@@ -15,7 +15,8 @@ from qir.constraints import OperandRules
 from qir.errors import ExportError
 from qir.fake_quant import parameters_of, quantizers
 from qir.guide import read_guide
-from qir.onnx_io import from_proto
+from qir.onnx_io import from_proto, to_bytes
+from qir.onnx_io import load as from_bytes
 from qir.packing import unpack
 from qir.passes import PassContext, PassManager, VerifyEach, apply_policy, bit_constraints, export, parse_pipeline
 from qir.passes.quantized_layers import quantized_layers, stored_weights
@@ -122,6 +123,15 @@ def test_blocks_have_a_smaller_error_than_channels() -> None:
         return float((network._fake_quantize(node, [weight]) - weight).square().mean())
 
     assert error("block=4") < error("per_channel=true") < error("per_channel=false")
+
+
+def test_blocks_survive_text_and_file() -> None:
+    module = calibrated(convolution(17), normal(4, 10, 6, 6), "weight_widths=4,activation_widths=8,block=4")
+    text = qir.print_module(module)
+    assert "block = 4" in text
+    assert qir.print_module(qir.parse(text)) == text
+    read = quantizers(from_bytes(to_bytes(module)).graph)
+    assert read["conv.weight"].attribute("block") == 4
 
 
 def test_a_short_axis_keeps_its_channels() -> None:
