@@ -11,7 +11,7 @@ from rich.console import Console
 
 from qir.errors import QirError
 
-VERBS = ("opt", "quantize", "search", "report", "cost", "verify")
+VERBS = ("opt", "quantize", "search", "export", "report", "cost", "verify")
 """Modules of `qir.cli`, each with `register(app)`."""
 
 EXIT_BAD_INPUT = 2

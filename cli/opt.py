@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qir.cli.options import Seed
+from qir.cli.written import ProfileName, print_report
 from qir.errors import ModelFileError, QirError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def opt(
         Path | None, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz; `distilled` makes them.")
     ] = None,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Shipped target or JSON file.")] = None,
+    profile: ProfileName = None,
     seed: Seed = 0,
     replay: Annotated[Path | None, typer.Option(help="Folder of a reproducer: run its pipeline again.")] = None,
     print_after: Annotated[bool, typer.Option(help="Print the text after every pass to standard error.")] = False,
@@ -51,7 +53,20 @@ def opt(
     instruments = _Instruments(print_after=print_after, dump_ir=dump_ir, timing=timing)
     module = _transformed(source, passes, replay, _Given(data, target, seed), instruments)
     instruments.report()
-    write(module, output)
+    if profile is None:
+        write(module, output)
+    else:
+        _export(module, output, profile, _Given(data, target, seed))
+
+
+def _export(module: Module, output: Path | None, profile: str, given: _Given) -> None:
+    from qir.backends import load_target
+    from qir.passes import export
+
+    if output is None:
+        raise ModelFileError("qir opt --profile: give the file to write with -o")
+    hardware = None if given.target is None else load_target(given.target)
+    print_report(export(module, output, profile=profile, target=hardware, data=given.data))
 
 
 @dataclass(frozen=True)

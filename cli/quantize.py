@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qir.cli.options import Budgets, Data, InputWidths, Model, Output, TargetName, parse_budgets
+from qir.cli.written import ProfileName, print_report
 
 
 def register(app: typer.Typer) -> None:
@@ -25,9 +26,11 @@ def quantize(
     method: Annotated[
         str, typer.Option(help="Calibration of activations: mse, minmax, percentile, entropy, …")
     ] = "mse",
-    profile: Annotated[str, typer.Option(help="Export profile.")] = "qcdq",
+    profile: ProfileName = None,
     correct: Annotated[bool, typer.Option(help="Channel-wise affine correction, folded into the file.")] = True,
     adaround: Annotated[bool, typer.Option(help="Learned rounding of weights (AdaRound), without labels.")] = False,
+    before: Annotated[str, typer.Option(help="Pipeline to run first, `freeze-inputs{shapes=[x:1x3x32x32]}`.")] = "",
+    insert: Annotated[str, typer.Option(help="Options of insert-fake-quant, `block=32,keep=[fc.*:8]`.")] = "",
 ) -> None:
     """Quantize a network without labels: exact choice of bits under the budgets, from the divergence of the outputs.
 
@@ -49,13 +52,9 @@ def quantize(
         profile=profile,
         correct=correct,
         adaround=adaround,
+        before=before,
+        insert=insert,
     )
     if done.result is not None:
         CONSOLE.print(f"bits: {done.result.policy}; certificate: {done.result.certificate}")
-    CONSOLE.print(f"integer kernels in ONNX Runtime: {', '.join(done.written.integer_nodes) or 'none'}")
-    for label, path in (
-        ("model", done.written.model),
-        ("guide", done.written.guide),
-        ("weights", done.written.weights),
-    ):
-        CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")
+    print_report(done.written)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from qir.cli.options import Budgets, Data, InputWidths, Model, Output, Seed, TargetName, parse_budgets
+from qir.cli.written import ProfileName, print_report
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,7 @@ def search(
     ] = None,
     result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
     output: Output = Path("model.quant.onnx"),
+    profile: ProfileName = None,
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
@@ -73,6 +75,4 @@ def search(
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))
     splits = {"calibration": str(data.name), "retraining": str(train.name), "search-validation": str(validation.name)}
-    written = export(winner, output, target=hardware, data=judged.images, splits=splits)
-    for label, path in (("model", written.model), ("guide", written.guide), ("weights", written.weights)):
-        CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")
+    print_report(export(winner, output, profile=profile, target=hardware, data=judged.images, splits=splits))

@@ -166,6 +166,9 @@ def _write(
     """Write all files in a folder of their own beside the old ones, check the model, and only then rename."""
     from qir.onnx_io import check_file, save
 
+    in_the_way = next((final for final in (*made, path) if final.is_dir()), None)
+    if in_the_way is not None:
+        raise ExportError(f"{in_the_way}: is a folder: the path of a file is expected; older files stay")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:

@@ -1,0 +1,40 @@
+"""What the shell says about an exported network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from qir.passes.exporting import ExportReport
+
+ProfileName = Annotated[
+    str | None,
+    typer.Option("--profile", help="Export profile; the target's by default (`qir export --list` shows them)."),
+]
+
+
+def print_report(report: ExportReport) -> None:
+    """Print kernels, comparison, what is emulated, what the runtime needs, and the files with their sizes."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"integer kernels in ONNX Runtime: {', '.join(report.integer_nodes) or 'none'}")
+    console.print(
+        f"profile {report.profile}: {report.mismatches:,} of {report.codes:,} codes differ from the {report.reference}"
+    )
+    for reason in dict.fromkeys(reason for _, reason in report.emulated):
+        names = [name for name, found in report.emulated if found == reason]
+        console.print(f"emulated: {reason}: {', '.join(names)}")
+    for option, value in report.session:
+        console.print(f"ONNX Runtime loads it with the session option {option}={value} only")
+    files = (
+        ("model", report.model),
+        ("guide", report.guide),
+        ("weights", report.weights),
+        ("encodings", report.encodings),
+    )
+    for label, path in files:
+        if path is not None:
+            console.print(f"{label:10}{path}  ({path.stat().st_size:,} bytes)")
