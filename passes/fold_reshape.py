@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qir.graph import Node, Value
-from qir.passes.constants import array_of, frozen, is_standard, remove_unused
+from qir.passes.constants import array_of, frozen, is_standard, remove_unused, uniform_value
 from qir.passes.rules import Rule
 from qir.types import Dim, TensorType
 
@@ -69,9 +69,11 @@ def _picked(node: Node, source: Dims) -> Dims | None:
         if indices is None or indices.ndim > 1 or not all(-len(source) <= i < len(source) for i in indices.reshape(-1)):
             return None
         return [source[int(i)] for i in indices.reshape(-1)]
-    if is_standard(node, "Slice") and node.input(4) is None:
-        starts, ends = array_of(node.input(1)), array_of(node.input(2))
-        return None if starts is None or ends is None else source[int(starts[0]) : int(ends[0])]
+    if is_standard(node, "Slice"):
+        starts, ends, steps = (array_of(node.input(index)) for index in (1, 2, 4))
+        if starts is None or ends is None or (node.input(4) is not None and uniform_value(steps) != 1):
+            return None
+        return source[int(starts[0]) : int(ends[0])]
     return None
 
 

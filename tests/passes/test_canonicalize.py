@@ -237,3 +237,16 @@ def test_rules_can_be_left_out(builder):
     assert ops(module) == ["Conv", "Mul"]
     with pytest.raises(PassError, match="no rule 'nope'"):
         Canonicalize(without=("nope",)).run(module, PassContext())
+
+
+def test_a_shape_sliced_from_that_of_the_data_becomes_constant(builder):
+    b = builder()
+    x = b.input("x", ["n", 6, 2, 2])
+    batch = b.node(
+        "Slice", [b.node("Shape", [x]), *(b.ints(k, [v]) for k, v in zip("seat", (0, 1, 0, 1), strict=True))]
+    )
+    module = b.module(b.node("Reshape", [x, b.node("Concat", [batch, b.ints("rest", [24])], axis=0)]))
+    canonicalize(module)
+    assert ops(module) == ["Reshape"]
+    target = next(iter(module.graph)).inputs[1].constant.numpy()
+    assert target.tolist() in ([0, 24], [-1, 24])
