@@ -152,14 +152,15 @@ def reference_outputs(module: Module, feed: dict[str, Array]) -> tuple[str, dict
     """
     from qir.backends.integer_reference import IntegerReference
 
-    copy, context = module.clone(), PassContext()
-    try:
-        UpgradeOpset(find_profile("qcdq").opset).run(copy, context)
-        Legalize().run(copy, context)
-        LowerQcdq().run(copy, context)
-        return "integer reference", IntegerReference(copy).run(feed).outputs
-    except QirError:  # a width beyond 8 bits, no integers at all, sums beyond int32
-        return "simulation", simulated(module, feed)
+    for name in ("qcdq", "qdq-16"):
+        copy, context = module.clone(), PassContext()
+        try:
+            for step in (UpgradeOpset(find_profile(name).opset), Legalize(name), LowerQcdq()):
+                step.run(copy, context)
+            return "integer reference", IntegerReference(copy).run(feed).outputs
+        except QirError:  # a width that the profile does not hold, no integers at all, sums beyond int32
+            continue
+    return "simulation", simulated(module, feed)
 
 
 def simulated(module: Module, feed: dict[str, Array]) -> dict[str, Array]:
