@@ -23,6 +23,7 @@ from qir.passes.correct import fold_affine
 from qir.passes.policies import apply_policy
 from qir.passes.propagate_constraints import BitConstraints
 from qir.policy import Bits
+from qir.search.channels import completed
 from qir.search.identity import data_digest, module_digest
 from qir.tensor import Array
 
@@ -187,7 +188,7 @@ class AccuracyObjective:
 
         if self._changed:
             self.reset()
-        self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
+        self.network.set_policy(completed(self.constraints, decided))
         correction = None if self._corrector is None else self._corrector.fit()
         plan = retrain or self.protocol.retrain
         if plan is not None and self.retraining is not None:
@@ -211,7 +212,7 @@ class AccuracyObjective:
         """A copy of the module at the policy, retrained, with correction folded into weights, ranges and biases."""
         correction = self.prepare(decided, retrain)
         made = module.clone()
-        policy = self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)})
+        policy = completed(self.constraints, decided)
         apply_policy(made, policy)
         self.network.write_back(made)
         for node in quantizers(made.graph).values():

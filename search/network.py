@@ -17,6 +17,7 @@ from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import quantized_layers
 from qir.policy import Bits, Policy
+from qir.search.channels import completed
 from qir.search.problem import Budget, Decision, PairCost, Problem, Relation
 
 Floats = npt.NDArray[np.float64]
@@ -79,8 +80,7 @@ def network_problem(
 
 def _peak_memory(table: CostTable, constraints: BitConstraints, policies: Sequence[Policy]) -> Floats:
     """Bytes of activations alive at once [policies], of policies of decisions."""
-    chosen = ({name: bits for name, bits in policy.items() if isinstance(bits, int)} for policy in policies)
-    return peak_memory(table, [constraints.complete(bits) for bits in chosen])
+    return peak_memory(table, [completed(constraints, policy) for policy in policies])
 
 
 def _float_costs(table: CostTable, constraints: BitConstraints, weights: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from qir.module import Module
 from qir.passes.calibration_data import batches
 from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 from qir.policy import Policy
+from qir.search.channels import ChannelGroups
 from qir.search.identity import data_digest, module_digest
 from qir.search.metrics.measuring import measure
 from qir.search.problem import Budget
@@ -50,6 +51,7 @@ class Recipe:
         differs: what differs from the paper, and why.
         metric_options: of the metric.
         solver_options: of the solver.
+        channel_groups: most groups of output channels of a weight with widths of their own; 0 = one width a weight.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Recipe:
     differs: str
     metric_options: Mapping[str, Any] = field(default_factory=dict)
     solver_options: Mapping[str, Any] = field(default_factory=dict)
+    channel_groups: int = 0
 
     def run(
         self,
@@ -131,8 +134,12 @@ class Recipe:
                 "protocol": f"recipe {self.objective}",
             },
         )
+        groups = ChannelGroups.of(network, constraints, self.channel_groups) if self.channel_groups else None
+        if groups is not None:
+            problem = groups.expanded(problem)
         measures = None if self.objective == "proxy" else evaluations or MEASURED_EVALUATIONS
-        return solve(problem, self.solver, evaluations=measures, seed=seed, store=store, **self.solver_options)
+        result = solve(problem, self.solver, evaluations=measures, seed=seed, store=store, **self.solver_options)
+        return result if groups is None else replace(result, policy=groups.policy(result.policy))
 
     def _check(self, constraints: BitConstraints, images: Array, labels: Array | None) -> None:
         if not constraints.decisions:

@@ -128,8 +128,10 @@ RECIPES = {
             "autoq",
             None,
             "accuracy",
-            f"{_NO_RETRAINING} Widths are per layer here: the targets' relations know no channels, so each layer has "
-            "one lower action. HIRO's goal correction is replaced by the executed goal.",
+            f"{_NO_RETRAINING} Up to eight groups of neighbouring channels a weight have widths of their own (every "
+            "channel in the paper); where a target ties weights to activations, each layer has one. HIRO's goal "
+            "correction is replaced by the executed goal.",
+            channel_groups=8,
         ),
         Recipe(
             "obacwa",

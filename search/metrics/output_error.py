@@ -10,6 +10,7 @@ import torch
 from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
 from qir.policy import Bits
+from qir.search.channels import completed
 from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
 from qir.search.metrics.sensitivity import Sensitivity
 from qir.search.parallel import sent
@@ -69,6 +70,6 @@ class NetworkOutputError:
 
     def __call__(self, decided: Mapping[str, Bits]) -> float:
         """The (negative) error of a policy of decisions, to be maximised: one forward pass."""
-        self.network.set_policy(self.constraints.complete({k: v for k, v in decided.items() if isinstance(v, int)}))
+        self.network.set_policy(completed(self.constraints, decided))
         with torch.no_grad(), reusing(self.network, self._tag):
             return -float((self.network(self.batch)[0] - self._aim).square().mean())
