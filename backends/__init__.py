@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from qir.backends.delay_table import DelayTable as DelayTable
     from qir.backends.delay_table import read_delay_table as read_delay_table
     from qir.backends.fitting import fit as fit
+    from qir.backends.module_retraining import retrain as retrain
+    from qir.backends.retraining import RetrainProtocol as RetrainProtocol
     from qir.backends.target import Target as Target
     from qir.backends.target import load_target as load_target
     from qir.backends.target import target_names as target_names
@@ -29,10 +31,12 @@ _HOME = {
     "CostModel": "qir.backends.cost_models.base",
     "CostTable": "qir.backends.cost_table",
     "DelayTable": "qir.backends.delay_table",
+    "RetrainProtocol": "qir.backends.retraining",
     "Target": "qir.backends.target",
     "fit": "qir.backends.fitting",
     "load_target": "qir.backends.target",
     "read_delay_table": "qir.backends.delay_table",
+    "retrain": "qir.backends.module_retraining",
     "target_names": "qir.backends.target",
 }
 

@@ -1,4 +1,7 @@
-"""Retraining of a quantized network with straight-through gradients."""
+"""Retraining of a quantized network with straight-through gradients: protocols and the loop.
+
+`qir.backends.retrain` runs it on a module at a policy; this works on the executor, at whatever bits it has.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own docu
 from qir.backends.affine_correction import AffineCorrection
 from qir.backends.checkpoint import load_checkpoint, save_checkpoint
 from qir.backends.torch_module import TorchModule
-from qir.backends.torch_weights import Recalibrate
 from qir.errors import DataError, QirError
-from qir.module import Module
-from qir.policy import Policy
 from qir.tensor import Array
 
 Progress = Callable[[int, int, float], None]
@@ -195,19 +195,14 @@ class _Run:
             factor = self.plan.range_learning_rate / self.plan.learning_rate
             groups.append({"params": self.ranges, "weight_decay": 0.0, "factor": factor})
         self.optimizer = torch.optim.SGD(groups, lr=self.plan.learning_rate, momentum=self.plan.momentum)
+        self.first = [weight.detach().clone() for weight in self.weights] if self.plan.distillation else []
 
     def step(self, index: int, images: Array, labels: Array) -> float:
         """One optimizer step; its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(index, self.steps) * group["factor"]
         device = self.network.device
-        loss = _loss(
-            self.network,
-            torch.from_numpy(images).to(device),
-            torch.from_numpy(labels).to(device),
-            self.plan,
-            self.correction,
-        )
+        loss = self._loss(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -257,25 +252,29 @@ class _Run:
         self.losses, self.best, self.waited = list(state["losses"]), state["best"], state["waited"]
         self.best_weights = state["best_weights"]
 
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        (logits, *_) = self.network(images, hook=self.correction)
+        loss = F.cross_entropy(logits, labels)
+        if self.plan.distillation:
+            share, temperature = self.plan.distillation, self.plan.temperature
+            soft = F.cross_entropy(logits / temperature, (self._teacher(images) / temperature).softmax(1))
+            loss = (1 - share) * loss + share * temperature**2 * soft
+        return loss
+
+    def _teacher(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the float network: without quantizers, at the weights that the run began with."""
+        self._exchange_weights()
+        with torch.no_grad(), self.network.quantizers_off():
+            logits: torch.Tensor = self.network(images)[0]
+        self._exchange_weights()
+        return logits
+
+    def _exchange_weights(self) -> None:
+        for weight, first in zip(self.weights, self.first, strict=True):
+            weight.data, first.data = first.data, weight.data
+
     def _identity(self) -> str:
         return f"{self.plan} {sorted(self.network.policy.items())} {sum(p.numel() for p in self.weights)}"
-
-
-def _loss(
-    network: TorchModule,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    plan: RetrainProtocol,
-    correction: AffineCorrection | None,
-) -> torch.Tensor:
-    (logits, *_) = network(images, hook=correction)
-    loss = F.cross_entropy(logits, labels)
-    if plan.distillation:
-        with torch.no_grad(), network.quantizers_off():
-            (teacher, *_) = network(images)
-        soft = F.cross_entropy(logits / plan.temperature, (teacher / plan.temperature).softmax(1))
-        loss = (1 - plan.distillation) * loss + plan.distillation * plan.temperature**2 * soft
-    return loss
 
 
 def _batches(count: int, plan: RetrainProtocol, steps: int) -> Iterator[Any]:
@@ -286,43 +285,3 @@ def _batches(count: int, plan: RetrainProtocol, steps: int) -> Iterator[Any]:
             order, start = generator.permutation(count), 0
         yield order[start : start + plan.batch]
         start += plan.batch
-
-
-def retrain_module(
-    module: Module,
-    policy: Policy,
-    samples: Samples,
-    plan: RetrainProtocol,
-    *,
-    recalibrate: Recalibrate | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-    checkpoint: Path | None = None,
-) -> Module:
-    """A copy of a calibrated module at a policy, with retrained weights.
-
-    Args:
-        module: network with calibrated fake-quant nodes; not changed.
-        policy: width of every quantizer to set.
-        samples: the retraining split.
-        plan: the protocol.
-        recalibrate: new ranges for changed weights; without it they keep the ranges they were trained at.
-        device: where to train.
-        progress: told after every step.
-        checkpoint: as in `retrain`.
-
-    Raises:
-        QirError: the policy names a quantizer that does not exist, or a width without ranges.
-        DataError: as in `retrain`.
-    """
-    made = module.clone()
-    network = TorchModule(made, device)
-    network.set_policy(policy)
-    for node in made.graph.fake_quants():
-        node.set_attribute("bits", network.policy[node.name])
-    retrain(network, samples.images, samples.labels, plan, progress=progress, checkpoint=checkpoint)
-    network.write_back(made, recalibrate=recalibrate)
-    if recalibrate is None:
-        for node in made.graph.fake_quants():
-            node.set_attribute("stale", None)
-    return made

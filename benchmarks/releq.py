@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 import qir
-from qir.backends.retraining import protocol, retrain_module
+from qir.backends import retrain
+from qir.backends.retraining import protocol
 from qir.backends.torch_module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
@@ -105,7 +106,7 @@ def main() -> None:
     for bits in sorted(options.bits):
         started = time.process_time()
         policy = searched(module, constraints, bits, options)
-        made = TorchModule(retrain_module(module, policy, retraining, plan))
+        made = TorchModule(retrain(module, policy, retraining, plan))
         lost = [before - accuracy(made, samples) for before, samples in zip(exact, (validation, test), strict=True)]
         chosen = [policy[name] for name in constraints.decisions]
         mean = sum(width for width in chosen if isinstance(width, int)) / len(chosen)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from qir.backends.retraining import PRESETS, RetrainProtocol, protocol, retrain, retrain_module
+from qir.backends import retrain as retrain_module
+from qir.backends.retraining import PRESETS, RetrainProtocol, protocol, retrain
 from qir.backends.torch_module import TorchModule
 from qir.errors import DataError, QirError
+from qir.fake_quant import quantizers, ranges_at
 from qir.policy import Policy
+from qir.quantizers import get_scheme
 
 LOW = dict.fromkeys(("conv1.input", "conv1.weight", "conv2.input", "conv2.weight", "fc.input", "fc.weight"), 4)
 
@@ -59,6 +62,28 @@ def test_the_same_seed_gives_the_same_weights(samples, network_at):
     first, second = network_at(), network_at()
     assert retrain(first, *samples, plan) == retrain(second, *samples, plan)
     assert all(torch.equal(weights_of(first)[k], v) for k, v in weights_of(second).items())
+
+
+def test_distillation_teaches_what_the_float_network_said_before(samples, make_network):
+    """With no share for the labels, wrong labels do no harm, and the outputs come nearer to the float network's."""
+    images = torch.from_numpy(samples[0][:64])
+    network = TorchModule(make_network())
+    network.set_policy(LOW)
+    with torch.no_grad(), network.quantizers_off():
+        (float_logits,) = network(images)
+
+    def distance():
+        with torch.no_grad():
+            (logits,) = network(images)
+        return float(torch.nn.functional.cross_entropy(logits, float_logits.softmax(1)))
+
+    before = distance()
+    plan = RetrainProtocol(steps=120, batch=32, learning_rate=0.02, distillation=1.0)
+    losses = retrain(network, samples[0][:64], np.zeros(64, np.int64), plan)
+    with torch.no_grad():
+        least = float(torch.nn.functional.cross_entropy(float_logits, float_logits.softmax(1)))
+    assert distance() - least < 0.5 * (before - least)
+    assert losses[-1] < losses[0]
 
 
 def test_a_run_that_was_interrupted_ends_as_if_it_was_not(samples, tmp_path, network_at):
@@ -122,6 +147,41 @@ def test_a_module_is_retrained_without_being_changed(samples, make_network, netw
     retrain(network, *samples, RetrainProtocol(steps=30, batch=32))
     images = torch.from_numpy(samples[0][:8])
     assert torch.equal(TorchModule(made)(images)[0], network(images)[0])
+
+
+def test_trained_widths_keep_their_ranges_and_the_others_are_refreshed(samples, make_network):
+    module = make_network()
+    made = retrain_module(module, Policy(LOW), Samples(*samples), RetrainProtocol(steps=20, batch=32))
+    before, after = quantizers(module.graph)["conv2.weight"], quantizers(made.graph)["conv2.weight"]
+    np.testing.assert_array_equal(ranges_at(after, 4), ranges_at(before, 4))
+    weight = after.operands[0].constant.numpy()
+    for bits in (2, 8):
+        np.testing.assert_array_equal(ranges_at(after, bits), get_scheme("uniform").fit(weight, bits, True, False, 0))
+    assert not any(node.attribute("stale", 0) for node in made.graph.fake_quants())
+
+
+def test_a_preset_has_a_name_and_a_bar(samples, make_network, capsys):
+    short = Samples(samples[0][:64], samples[1][:64])
+    first = retrain_module(make_network(), Policy(LOW), short, "short", progress=True)
+    assert "40/40" in capsys.readouterr().out
+    second = retrain_module(make_network(), Policy(LOW), short, "short")
+    for one, two in zip(first.graph.constants, second.graph.constants, strict=True):
+        np.testing.assert_array_equal(one.constant.numpy(), two.constant.numpy())
+    with pytest.raises(QirError, match="'brief' is unknown"):
+        retrain_module(make_network(), Policy(LOW), short, "brief")
+
+
+def test_validation_samples_stop_a_module_early(samples, make_network, make_samples):
+    steps = []
+    retrain_module(
+        make_network(),
+        Policy(LOW),
+        Samples(*samples),
+        RetrainProtocol(steps=400, batch=16, learning_rate=1e-6, validate_every=5, patience=2),
+        validation=Samples(*make_samples(50, seed=9)),
+        progress=lambda step, *_: steps.append(step),
+    )
+    assert len(steps) < 100
 
 
 def test_epochs_count_steps():
