@@ -33,6 +33,8 @@ def apply_policy(module: Module, policy: Mapping[str, Bits]) -> bool:
         if name not in nodes:
             raise QirError(f"policy: quantizer {name!r} does not exist; the network has {', '.join(nodes)}")
         widths = nodes[name].attribute("widths")
+        if not isinstance(bits, int) and nodes[name].attribute("block") is not None:
+            raise QirError(f"policy: quantizer {name!r} has blocks of scales: it takes one width, not one a channel")
         for width in {bits} if isinstance(bits, int) else set(bits) - {0}:
             if width not in widths:
                 raise QirError(

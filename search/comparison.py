@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from qir.backends.retraining import RetrainProtocol
 from qir.module import Module
-from qir.passes.quantized_layers import quantized_layers
 from qir.policy import Bits
 from qir.search.evaluation import AccuracyObjective, Samples, accuracy_of, standard_error
 from qir.search.problem import Problem
@@ -118,20 +117,16 @@ class Comparison:
 
 
 def _weights(module: Module) -> dict[str, Tensor]:
+    sources = {node.name: node.operands[0] for node in module.graph.fake_quants()}
     return {
-        layer.weight.name: layer.weight_tensor
-        for layer in quantized_layers(module.graph)
-        if layer.weight_tensor is not None
+        name: source.constant for name, source in sources.items() if source.is_constant and source.constant is not None
     }
 
 
 def weight_bytes(module: Module) -> int:
-    """Bytes of the packed integer weights at the module's bits."""
-    from qir.fake_quant import bits_of
+    """Bytes of the packed integer weights at the module's bits, those of kernels that compute in float included."""
+    from qir.fake_quant import policy_of
 
-    total = 0
-    for layer in quantized_layers(module.graph):
-        bits = bits_of(layer.weight)
-        if layer.weight_tensor is not None and isinstance(bits, int):
-            total += -(-layer.weight_tensor.size * bits // 8)
-    return total
+    policy = policy_of(module.graph)
+    found = ((tensor.size, policy[name]) for name, tensor in _weights(module).items())
+    return sum(-(-size * bits // 8) for size, bits in found if isinstance(bits, int))

@@ -12,14 +12,16 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.backends.torch_module import TorchModule
 from qir.constraints import OperandRules
-from qir.errors import ExportError
+from qir.errors import ExportError, QirError
 from qir.fake_quant import parameters_of, quantizers
 from qir.guide import read_guide
+from qir.models.networks.text import LstmClassifier
 from qir.onnx_io import from_proto, to_bytes
 from qir.onnx_io import load as from_bytes
 from qir.packing import unpack
 from qir.passes import PassContext, PassManager, VerifyEach, apply_policy, bit_constraints, export, parse_pipeline
 from qir.passes.quantized_layers import quantized_layers, stored_weights
+from qir.search.quantize import quantize
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 GENERATOR = np.random.default_rng(0)
@@ -211,3 +213,32 @@ def test_rows_of_an_embedding_with_blocks_get_a_quantizer_behind_them() -> None:
     found = quantizers(module.graph)
     assert found["table.weight"].attribute("block") == 4
     assert found["cell.input"].operands[0].producer.op == "Gather"
+
+
+def test_blocks_have_one_width() -> None:
+    module = calibrated(convolution(17), normal(4, 10, 6, 6), "weight_widths=4|8,activation_widths=8,block=4")
+    with pytest.raises(QirError, match=r"conv\.weight.*blocks of scales"):
+        apply_policy(module, {"conv.weight": (4,) * 12})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_text_network_is_searched_and_exported(tmp_path) -> None:
+    """AutoQNN's LSTM classifier (seed 003, section 5.2.1), smaller: half of the bits of its weights."""
+    torch.manual_seed(0)
+    network = LstmClassifier(vocabulary=50, embedding=8, units=16).eval()
+    path, x = tmp_path / "text.onnx", torch.randint(0, 50, (4, 6))
+    torch.onnx.export(
+        network, (x,), path, input_names=["tokens"], dynamic_axes={"tokens": {0: "n"}}, opset_version=17, dynamo=False
+    )
+    data = GENERATOR.integers(0, 50, (32, 6))
+    done = quantize(path, target="npu-148", data=data, budgets={"size": "0.6x"}, output=tmp_path / "q.onnx")
+    assert done.result is not None
+    assert done.result.status == "optimal"
+    assert done.written.mismatches == 0
+    stored = {entry.name: entry.weight.bits for entry in read_guide(done.written.guide).stored_weights}
+    assert set(stored) == {"embedding.weight", "/lstm/LSTM.weight", "/lstm/LSTM.recurrence"}
+    assert set(stored.values()) <= {4, 8}
+    session = onnxruntime.InferenceSession(str(done.written.model), providers=["CPUExecutionProvider"])
+    wanted = network(torch.from_numpy(data)).detach().numpy()
+    found = session.run(None, {"tokens": data})[0]
+    assert np.linalg.norm(found - wanted) < 0.5 * np.linalg.norm(wanted)
