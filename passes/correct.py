@@ -118,10 +118,10 @@ def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array
         node, index = add
         vector = node.operands[index].constant
         assert vector is not None  # noqa: S101 - so it was found
-        made = Tensor.of((vector.numpy() + offset).astype(np.float32))
+        moved = Tensor.of((vector.numpy() + offset).astype(np.float32))
         node.set_inputs(
             [
-                module.graph.add_constant(f"{layer.name}.bias", made) if position == index else value
+                module.graph.add_constant(f"{layer.name}.bias", moved) if position == index else value
                 for position, value in enumerate(node.inputs)
             ]
         )
