@@ -6,8 +6,9 @@ package, by an entry point of the group `qir.passes`).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qir.lazy import names_of
 
 if __name__ != "qir.passes":
     raise ImportError(f"import this package as qir.passes, not as {__name__}")
@@ -61,11 +62,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'qir.passes' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"qir.passes.{home}"), name)
-    globals()[name] = found
-    return found
+__getattr__, __dir__ = names_of(__name__, _HOME)

@@ -5,8 +5,9 @@ Names are handed out on first use, so that `import qir` loads neither torch, onn
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qir.lazy import names_of
 
 if TYPE_CHECKING:
     from qir.attributes import Attribute as Attribute
@@ -31,31 +32,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Attribute": "qir.attributes",
-    "DType": "qir.types",
-    "Function": "qir.module",
-    "Graph": "qir.graph",
-    "Module": "qir.module",
-    "Node": "qir.graph",
-    "Policy": "qir.policy",
-    "QirError": "qir.errors",
-    "QuantType": "qir.types",
-    "Tensor": "qir.tensor",
-    "TensorType": "qir.types",
-    "Value": "qir.graph",
-    "VerifyError": "qir.errors",
-    "load": "qir.onnx_io",
-    "parse": "qir.text",
-    "print_module": "qir.text",
-    "save": "qir.onnx_io",
-    "verify": "qir.verifier",
+    "Attribute": "attributes",
+    "DType": "types",
+    "Function": "module",
+    "Graph": "graph",
+    "Module": "module",
+    "Node": "graph",
+    "Policy": "policy",
+    "QirError": "errors",
+    "QuantType": "types",
+    "Tensor": "tensor",
+    "TensorType": "types",
+    "Value": "graph",
+    "VerifyError": "errors",
+    "load": "onnx_io",
+    "parse": "text",
+    "print_module": "text",
+    "save": "onnx_io",
+    "verify": "verifier",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'qir' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__, __dir__ = names_of(__name__, _HOME)

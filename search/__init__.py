@@ -1,7 +1,8 @@
 """Problems, sensitivity metrics, solvers, reinforcement learning and the evaluation store."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qir.lazy import names_of
 
 if __name__ != "qir.search":
     raise ImportError(f"import this package as qir.search, not as {__name__}")
@@ -59,14 +60,4 @@ _HOME = {
     "solve": "methods",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module when it is first asked for."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'qir.search' has no attribute {name!r}")
-    return getattr(import_module(f"qir.search.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Public names."""
-    return sorted(_HOME)
+__getattr__, __dir__ = names_of(__name__, _HOME)
