@@ -11,6 +11,9 @@ from qir.passes import PassContext, PassManager, apply_policy, export, parse_pip
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.propagate_constraints import FIXED
 
+CALIBRATED: dict[tuple, qir.Module] = {}
+"""Random networks that were calibrated already, by what they were made from."""
+
 
 class Network:
     """A random network, grown node by node: convolutions, depthwise, residual, concatenation, pooling, Gemm."""
@@ -159,7 +162,10 @@ def random_network():
 
     def make(seed: int, weight: int, activation: int, **options):
         network = Network(seed, **options)
-        module = quantized_module(network)
+        key = (seed, *sorted(options.items()))
+        if key not in CALIBRATED:
+            CALIBRATED[key] = quantized_module(network)
+        module = CALIBRATED[key].clone()
         set_widths(module, weight, activation)
         return network, module
 
