@@ -46,7 +46,27 @@ def accumulator_bounds(layer: QuantizedLayer, weight: Array, bias: Array | None)
     data, grid = parameters_of(layer.data), parameters_of(layer.weight)
     if not data.has_integer_codes or not grid.has_integer_codes:
         return None
-    rows = _by_channel(layer, weight.astype(np.int64), grid)
+    zero = grid.zero_point.astype(np.int64).reshape(-1)
+    rows = _by_channel(layer, weight.astype(np.int64))
+    return _bounds(rows - (zero[:, None] if zero.size == len(rows) else zero[0]), data, bias)
+
+
+def sum_bounds(layer: QuantizedLayer, centred: Array, bias: Array | None) -> AccumulatorBounds | None:
+    """The proven bounds of a layer's sums for a weight of any integers.
+
+    Args:
+        layer: a quantized layer with a constant weight.
+        centred: integers of the weight's shape, less their zero points.
+        bias: as `accumulator_bounds`.
+
+    Returns:
+        None when the codes of the input are no integers on a uniform grid.
+    """
+    data = parameters_of(layer.data)
+    return _bounds(_by_channel(layer, centred.astype(np.int64)), data, bias) if data.has_integer_codes else None
+
+
+def _bounds(rows: Array, data: QuantParameters, bias: Array | None) -> AccumulatorBounds:
     zero = int(data.zero_point.reshape(-1)[0])
     first, second = rows * (data.low_code - zero), rows * (data.high_code - zero)
     least, most = (np.zeros(1, np.int64),) * 2 if bias is None else _ends(bias)
@@ -87,9 +107,8 @@ def _ends(bias: Array) -> tuple[Array, Array]:
     return rows.min(axis=0), rows.max(axis=0)
 
 
-def _by_channel(layer: QuantizedLayer, weight: Array, grid: QuantParameters) -> Array:
-    """Centred codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
-    zero = grid.zero_point.astype(np.int64).reshape(-1)
+def _by_channel(layer: QuantizedLayer, weight: Array) -> Array:
+    """Codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
     operands = op_of(layer.node).quantizable(layer.node)
     axis = None if operands is None else operands.weight_axis
     groups = layer.node.attribute("group", 1) if layer.node.op == "ConvTranspose" else 1
@@ -98,5 +117,4 @@ def _by_channel(layer: QuantizedLayer, weight: Array, grid: QuantParameters) -> 
         axis = 1
     if axis is None:
         axis = weight.ndim - 1
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    return rows - (zero[:, None] if zero.size == len(rows) else zero[0])
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)

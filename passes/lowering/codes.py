@@ -12,7 +12,7 @@ from qir.fake_quant import bits_of, parameters_of, restored, rows_of
 from qir.graph import Node
 from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
 from qir.passes.quantized_layers import QuantizedLayer
-from qir.quantizers import get_scheme
+from qir.quantizers import get_scheme, kernels
 from qir.quantizers.channels import quantize_channels
 from qir.quantizers.multiples import integer_levels as integer_levels
 from qir.tensor import Array
@@ -34,6 +34,15 @@ class Codes:
     zero_point: npt.NDArray[np.int32]
     low: int
     high: int
+
+    def centred(self, axis: int | None) -> Array:
+        """The codes less their zero points: int32, the weight's shape; not for blocks.
+
+        Args:
+            axis: axis of the channels, None for one zero point.
+        """
+        shape = kernels.channel_shape(self.values.shape, self.zero_point.size, axis)
+        return np.asarray(self.values - self.zero_point.reshape(shape))
 
 
 def float_weight(node: Node) -> npt.NDArray[np.float32]:

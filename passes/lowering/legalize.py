@@ -12,6 +12,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.lowering.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
 from qir.passes.lowering.profiles import Profile, Runtime, find_profile, profiles, runtime_at
+from qir.passes.lowering.qonnx_forms import activation_form
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
 from qir.quantizers import QuantParameters
@@ -136,10 +137,18 @@ def _try(node: Node, profile: Profile) -> Holding | str:
     types = profile.weights if constant else profile.activations
     container = _container(found, types)
     if container is not None:
-        return replace(found, container=container, emulation=found.emulation or _simulation(profile))
+        emulation = found.emulation or _simulation(profile) or ("" if constant else _clipping(node, found, profile))
+        return replace(found, container=container, emulation=emulation)
     if found.form != "levels" or "tables" not in profile.emulates:
         return f"has no element type for its codes ({', '.join(types)})"
     return replace(found, container=FLOAT, grid=None, codes=None, emulation="a table of levels, looked up in float")
+
+
+def _clipping(node: Node, found: Holding, profile: Profile) -> str:
+    """What a profile without zero points does about one."""
+    if profile.zero_points == "native" or found.form != "affine" or activation_form(node).bounds is None:
+        return ""
+    return "a zero point: the grid is cut out of a wider one by Clip"
 
 
 def _needs(node: Node, found: Holding) -> str:

@@ -13,13 +13,14 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
 from qir.ops.qonnx import QONNX_DOMAIN
 from qir.passes.constants import remove_unused
-from qir.passes.lowering.codes import bias_codes, integer_codes
+from qir.passes.lowering.codes import integer_codes
+from qir.passes.lowering.legalize import legalization
+from qir.passes.lowering.lower_float import round_bias
 from qir.passes.lowering.qonnx_forms import QonnxForm, activation_form, weight_form
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import quantized_layers
@@ -40,7 +41,7 @@ class LowerQonnx(Pass):
     def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
         """Lower the main graph; raises `ExportError` for what QONNX cannot say."""
         graph = module.graph
-        round_biases(graph)
+        round_biases(module)
         types = {}
         for node in graph.fake_quants():
             result, form = lower_quantizer(graph, node)
@@ -58,20 +59,11 @@ def write_known_types(graph: Graph) -> None:
             value.declared = None
 
 
-def round_biases(graph: Graph) -> None:
-    """Put the bias of every quantized layer on the grid of s_x·s_w, as float constants."""
-    for layer in quantized_layers(graph):
-        widths = (bits_of(layer.data), bits_of(layer.weight))
-        if layer.bias is None or layer.bias.constant is None or not all(isinstance(bits, int) for bits in widths):
-            continue
-        if not all(parameters_of(node).has_integer_codes for node in (layer.data, layer.weight)):
-            continue
-        codes, scale = bias_codes(layer)
-        rounded = Tensor.of(codes.astype(np.float32) * scale)
-        if len(layer.bias.uses) == 1:
-            layer.bias.constant = rounded
-        elif layer.bias_index is not None:
-            layer.node.set_input(layer.bias_index, graph.add_constant(f"{layer.name}.bias", rounded))
+def round_biases(module: Module) -> None:
+    """Put the bias of every quantized layer on the grid of its sums, as float constants."""
+    held = legalization(module).holdings
+    for layer in list(quantized_layers(module.graph)):
+        round_bias(module.graph, layer, held[layer.data.name], held[layer.weight.name])
 
 
 def lower_quantizer(graph: Graph, node: Node) -> tuple[Value, QonnxForm]:
@@ -85,7 +77,7 @@ def lower_quantizer(graph: Graph, node: Node) -> tuple[Value, QonnxForm]:
                 "use a uniform scheme"
             )
         form, shape = weight_form(node, codes), scale_shape(node, source, codes.scale.size)
-        exact = (codes.values - codes.zero_point.reshape(shape)).astype(np.float32) * codes.scale.reshape(shape)
+        exact = codes.centred(node.attribute("axis")).astype(np.float32) * codes.scale.reshape(shape)
         data = graph.add_constant(f"{source.name}.on_grid", Tensor.of(exact.astype(np.float32)))
     else:
         form, data = activation_form(node), source

@@ -20,7 +20,7 @@ from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
 from qir.ops import op_of
 from qir.ops.qonnx import QONNX_DOMAIN
-from qir.passes.accumulator_bounds import accumulator_bounds
+from qir.passes.accumulator_bounds import AccumulatorBounds, sum_bounds
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.lowering.codes import Codes, bias_codes, integer_codes
 from qir.passes.lowering.lower_qonnx import float_type, lower_quantizer, round_biases, scale_shape, write_known_types
@@ -63,7 +63,7 @@ class LowerThresholds(Pass):
             elif node in lowering.layers:
                 lowering.layer(lowering.layers[node])
         EliminateDeadCode().run(module, context)
-        round_biases(graph)
+        round_biases(module)
         for node in graph.fake_quants():
             result, form = lower_quantizer(graph, node)
             lowering.types[result] = form.data_type
@@ -130,7 +130,7 @@ class _Lowering:
         codes = integer_codes(layer.weight)
         if codes is None:
             return
-        self._check(layer, codes)
+        bounds = _checked_bounds(layer, codes)
         weight = self._weight(layer, codes)
         product = (parameters_of(layer.data).scale[0] * codes.scale).astype(np.float32)
         biased = layer.bias is not None and layer.bias.constant is not None
@@ -145,7 +145,6 @@ class _Lowering:
         )
         mark_layer(made, layer, codes, bias, turned=_is_turned(layer), index=index)
         total = self._insert(made, layer.node, layer.node.result)
-        bounds = accumulator_bounds(layer, codes.values, None)
         if bounds is not None:
             self.types[total] = smallest_type(bounds.low, bounds.high)
         if layer.output is not None and _grid(layer.output).is_affine and _grid(layer.output).channels == 1:
@@ -182,8 +181,7 @@ class _Lowering:
         turned = _is_turned(layer)
         key = (layer.weight, turned)
         if key not in self._weights:
-            shape = scale_shape(layer.weight, layer.weight.operands[0], codes.zero_point.size)
-            centred = (codes.values - codes.zero_point.reshape(shape)).astype(np.float32)
+            centred = codes.centred(layer.weight.attribute("axis")).astype(np.float32)
             made = self.graph.add_constant(f"{layer.weight.name}.codes", Tensor.of(centred.T if turned else centred))
             zero = codes.zero_point
             bipolar = bits_of(layer.weight) == 1 and bool((np.abs(centred) == 1).all())
@@ -191,14 +189,6 @@ class _Lowering:
             self.types[made] = "BIPOLAR" if bipolar else label
             self._weights[key] = made, codes
         return self._weights[key][0]
-
-    def _check(self, layer: QuantizedLayer, codes: Codes) -> None:
-        bounds = accumulator_bounds(layer, codes.values, None)
-        if bounds is not None and max(-bounds.low, bounds.high) > LARGEST_SUM:
-            raise ExportError(
-                f"layer {layer.name!r}: its sums reach {bounds.low} to {bounds.high}; FINN-ONNX holds integers "
-                "up to 2^24 in float32: use fewer bits for its weights or input, or split the layer"
-            )
 
     def _times(self, value: Value, scale: Array, place: Node, name: str, shape: tuple[int, ...]) -> Value:
         """A value times a constant, in front of a node; the value itself where the constant is 1."""
@@ -211,6 +201,17 @@ class _Lowering:
         self.graph.insert(node, before=before, after=after)
         node.result.type = float_type(like)
         return node.result
+
+
+def _checked_bounds(layer: QuantizedLayer, codes: Codes) -> AccumulatorBounds | None:
+    """The bounds of a layer's sums without its bias, held against what float32 holds."""
+    bounds = sum_bounds(layer, codes.centred(layer.weight.attribute("axis")), None)
+    if bounds is not None and max(-bounds.low, bounds.high) > LARGEST_SUM:
+        raise ExportError(
+            f"layer {layer.name!r}: its sums reach {bounds.low} to {bounds.high}; FINN-ONNX holds integers "
+            "up to 2^24 in float32: use fewer bits for its weights or input, or split the layer"
+        )
+    return bounds
 
 
 def _grid(node: Node) -> QuantParameters:

@@ -75,6 +75,8 @@ class Profile(_Strict):
         activations: the same for activations.
         accumulator_bits: width of the sums that the proven bounds of every layer must fit.
         emulates: what is computed exactly by other means and marked, where the rest is refused.
+        zero_points: `native`, or `clipped` where an activation's grid with a zero point is cut out of a wider one
+            without (marked emulated).
         simulated: nothing runs on integers; every layer is marked emulated.
         runs_in: what runs the file for the comparison: ONNX Runtime, or qir's executor of QONNX.
         codes: `compared` where the file holds every intermediate code as the integer reference reads it; otherwise
@@ -90,6 +92,7 @@ class Profile(_Strict):
     activations: tuple[str, ...]
     accumulator_bits: int = 32
     emulates: tuple[Emulation, ...] = ()
+    zero_points: Literal["native", "clipped"] = "native"
     simulated: bool = False
     runs_in: Literal["onnxruntime", "qir"] = "onnxruntime"
     codes: Literal["compared", "hidden"] = "hidden"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from qir.backends.integer_reference_requantization import dyadic, exact_product, rounded_quotient
 from qir.errors import ExportError
 from qir.fake_quant import parameters_of
-from qir.passes.accumulator_bounds import accumulator_bounds
+from qir.passes.accumulator_bounds import sum_bounds
 from qir.passes.lowering.codes import bias_codes, integer_codes
 from qir.passes.quantized_layers import QuantizedLayer, output_clamp
 from qir.quantizers import QuantParameters
@@ -80,7 +80,7 @@ def layer_thresholds(layer: QuantizedLayer, arithmetic: Arithmetic = "float32") 
     biased = layer.bias is not None and layer.bias.constant is not None
     product = (data.scale[0] * weight.scale).astype(np.float32)
     bias = bias_codes(layer, product)[0].astype(np.int64).reshape(-1) if biased else np.zeros(1, np.int64)
-    bounds = accumulator_bounds(layer, weight.values, bias)
+    bounds = sum_bounds(layer, weight.centred(layer.weight.attribute("axis")), bias)
     low, high = output_clamp(layer)
     if arithmetic == "dyadic":
         requantize = dyadic_requantize(data.scale[0], weight.scale, output.scale[0], int(output.zero_point[0]))

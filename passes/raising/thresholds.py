@@ -8,7 +8,7 @@ equal steps (`qir.passes.raising.qonnx`).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from qir.errors import QirError
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
+from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen, is_standard
 from qir.passes.lowering.threshold_marks import ACTIVATION, LAYER
+from qir.passes.raising.grids import Grid
 from qir.passes.raising.marked import make_quantizer
 from qir.passes.raising.qdq import float_type
-from qir.passes.raising.state import RaiseState
-from qir.quantizers.kernels import channel_shape
+from qir.passes.raising.state import RaiseState, weight_spec
 from qir.tensor import Array
 
 
@@ -110,12 +111,16 @@ class _Raising:
 
     def _weight(self, codes: Array, scale: Array, entry: dict[str, Any], place: Node) -> Value:
         """The float weight under its quantizer, one for all layers that read it."""
-        name = str(entry["name"])
+        name, bits = str(entry["name"]), entry["bits"]
         if name not in self.weights:
-            shape = channel_shape(codes.shape, scale.size, entry["axis"])
-            values = (codes.astype(np.float32) * scale.reshape(shape)).astype(np.float32)
-            constant = self.graph.add_constant(self.graph.clock.unique_name(name), frozen(values))
-            self.weights[name] = self.graph.insert(make_quantizer(constant, entry, self.state), before=place)
+            axis = entry["axis"] if scale.size > 1 else None
+            grid = Grid(scale, np.zeros(scale.size, np.int64), axis, -(2**15), 2**15 - 1)
+            spec = weight_spec(grid, codes, bits if isinstance(bits, int) else max(bits))
+            if isinstance(spec, Reject):
+                raise QirError(spec.reason)
+            constant = self.graph.add_constant(self.graph.clock.unique_name(name), frozen(grid.values(codes)))
+            made = self.state.quantizer(constant, replace(spec, axis=entry["axis"]), name)
+            self.weights[name] = self.graph.insert(made, before=place)
         return self.weights[name].result
 
     def _scaling(self, node: Node) -> None:

@@ -75,10 +75,16 @@ class Network:
         return np.random.default_rng(seed).normal(size=(count, *self.shape)).astype(np.float32)
 
 
-def quantized(network: Network, weight: int = 8, activation: int = 8, passes: str = "") -> qir.Module:
+ALL = "1|2|3|4|5|6|7|8"
+
+
+def quantized(
+    network: Network, weight: int = 8, activation: int = 8, *, weight_widths: str = ALL, options: str = ""
+) -> qir.Module:
     module = network.module()
-    widths = "weight_widths=1|2|3|4|5|6|7|8,activation_widths=1|2|3|4|5|6|7|8"
-    pipeline = f"infer-types,insert-fake-quant{{input_widths=all,{widths}}},calibrate{{method=minmax}}{passes}"
+    given = f",{options}" if options else ""
+    widths = f"weight_widths={weight_widths},activation_widths={ALL}{given}"
+    pipeline = f"infer-types,insert-fake-quant{{input_widths=all,{widths}}},calibrate{{method=minmax}}"
     PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(32, seed=7)))
     policy = {}
     for name, node in quantizers(module.graph).items():
@@ -91,10 +97,10 @@ def quantized(network: Network, weight: int = 8, activation: int = 8, passes: st
 
 @pytest.fixture
 def quantized_network():
-    """Factory: (seed, weight bits, activation bits, further passes) → (network, calibrated module)."""
+    """Factory: (seed, weight bits, activation bits, options of insertion, …) → (network, calibrated module)."""
 
-    def make(seed: int, weight: int = 8, activation: int = 8, passes: str = "", **options):
-        network = Network(seed, **options)
-        return network, quantized(network, weight, activation, passes)
+    def make(seed: int, weight: int = 8, activation: int = 8, *, options: str = "", weight_widths: str = ALL, **parts):
+        network = Network(seed, **parts)
+        return network, quantized(network, weight, activation, weight_widths=weight_widths, options=options)
 
     return make

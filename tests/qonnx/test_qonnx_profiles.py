@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import qir
 from qir.errors import ExportError, PassError
-from qir.fake_quant import parameters_of
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.fake_quant import parameters_of, quantizers
+from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes.export_check import simulated
 
 
 @pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])
@@ -57,3 +59,43 @@ def test_symmetric_activations_have_no_zero_points(quantized_network):
     assert any(not grid.signed for grid in grids)
     prepared_again = module.clone()
     assert not PassManager(parse_pipeline("symmetric-activations")).run(prepared_again, PassContext())
+
+
+@pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])
+@pytest.mark.parametrize("scheme", ["potq", "quaternary", "ternary", "clipq", "fixedq", "dorefa"])
+def test_schemes_of_integers_times_a_step_are_exact(tmp_path, quantized_network, profile, scheme):
+    network, module = quantized_network(1, 2, 8, options=f"weight_scheme={scheme}", weight_widths="2")
+    report = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images())
+    assert report.mismatches == 0
+    raised = raise_quantized(qir.load(report.model))
+    assert not raised.meta["raise-quantized"].left
+    feeds = {"input": network.images()}
+    np.testing.assert_array_equal(*(simulated(each, feeds)[network.output] for each in (module, raised)))
+
+
+@pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])
+@pytest.mark.parametrize("scheme", ["kmeans", "zoomq"])
+def test_codebooks_are_refused_by_name(tmp_path, quantized_network, profile, scheme):
+    network, module = quantized_network(1, 3, 8, options=f"weight_scheme={scheme}", weight_widths="3")
+    with pytest.raises((ExportError, PassError), match=r"conv0.weight.*table of levels.*profiles that hold it: qcdq"):
+        export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images())
+
+
+def test_zero_points_are_marked_where_the_profile_has_none(tmp_path, quantized_network):
+    network, module = quantized_network(1, 4, 4)
+    report = export(module, tmp_path / "m.quant.onnx", profile="qonnx", data=network.images())
+    marked = {name for name, reason in report.emulated if "zero point" in reason}
+    grids = {name: parameters_of(node) for name, node in quantizers(module.graph).items()}
+    assert marked == {name for name, grid in grids.items() if grid.zero_point.any() and grid.zero_point[0] != 8}
+    assert "conv0.input" in marked
+
+
+@pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])
+def test_a_width_per_channel_of_a_weight(tmp_path, quantized_network, profile):
+    network, module = quantized_network(1, 8, 8)
+    node = quantizers(module.graph)["conv0.weight"]
+    widths = [(0, 2, 8, 1)[index % 4] for index in range(node.operands[0].constant.shape[0])]
+    node.set_attribute("bits", tuple(widths))
+    report = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images())
+    assert report.mismatches == 0
+    assert dict(report.emulated)["conv0.weight"] == "a width per channel, stored at the widest"
