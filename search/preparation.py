@@ -19,6 +19,9 @@ QUANTIZE = (
 )
 """Behind `SIMPLIFY`, the pipeline of float networks."""
 
+SCALES = {"float32": "", "dyadic": "", "power-of-two": ",power-of-two-scales"}
+"""What a target's requantization asks of the ranges, behind calibration."""
+
 
 def load_network(path: str | Path) -> Module:
     """Read an ONNX file and remember its hash, which the guide and the store carry."""
@@ -59,5 +62,6 @@ def prepare(
     context = PassContext(target=target, calibration_data=calibration, seed=seed)
     options = f",{insert}" if insert else ""
     steps = f"{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"
+    steps += SCALES[target.export.requantization]
     PassManager(parse_pipeline(steps)).run(module, context)
     return bit_constraints(module, target.operand_rules())

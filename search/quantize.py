@@ -17,7 +17,7 @@ from qir.passes.lowering.profiles import find_profile
 from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.policies import apply_policy
-from qir.search.preparation import load_network, prepare
+from qir.search.preparation import SCALES, load_network, prepare
 from qir.search.problem import Budget
 from qir.search.result import Result
 
@@ -90,6 +90,7 @@ def quantize(
         result = _choose(module, hardware, constraints, data, parsed, store)
         apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
     last: list[Pass] = [*([AdaRound()] if adaround else []), *([CorrectChannels()] if correct else [])]
+    last += parse_pipeline(SCALES[hardware.export.requantization].lstrip(",")) if last else []
     PassManager(last).run(module, PassContext(target=hardware, calibration_data=data))
     written = export(
         module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"}

@@ -9,11 +9,15 @@ import pytest
 
 import qir
 import qir.models
+from qir.backends import load_target
+from qir.backends.target import ExportSpec
 from qir.errors import QirError
 from qir.fake_quant import parameters_of, quantizers
+from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.parity import parity
 from qir.passes.power_of_two_scales import PowerOfTwoScales
+from qir.search.quantize import quantize
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (4, 6), (1, 3), (7, 5)])
@@ -75,3 +79,16 @@ def test_a_stale_quantizer_is_refused(random_network) -> None:
     next(iter(quantizers(module.graph).values())).set_attribute("stale", 1)
     with pytest.raises(QirError, match="run calibrate first"):
         PassManager([PowerOfTwoScales()]).run(module, PassContext())
+
+
+def test_a_target_that_shifts_gets_power_of_two_scales_from_the_shell_on(tmp_path) -> None:
+    plain = load_target("bitfusion-e")
+    target = plain.model_copy(update={"export": ExportSpec(requantization="power-of-two")})
+    data = qir.models.fashion_mnist("calibration").images[:32]
+    done = quantize(qir.models.path("lenet"), target=target, data=data, output=tmp_path / "m.quant.onnx")
+    guide = read_guide(done.written.guide)
+    assert guide.requantization.kind == "power-of-two"
+    assert all(layer.multiplier.exponent for layer in guide.layers if layer.multiplier)
+    report = parity(qir.load(done.written.model), data)
+    assert report.exact
+    assert report.keeps_promise
