@@ -45,14 +45,16 @@ class RaiseReport:
 
 @dataclass(frozen=True)
 class RaiseQuantized(Pass):
-    """Turn QDQ, QCDQ, QOperator and QONNX networks into float operators between fake-quant nodes.
+    """Turn QDQ, QCDQ, QOperator, QONNX and FINN-ONNX networks into float operators between fake-quant nodes.
 
-    QuantizeLinear → Clip → DequantizeLinear, also with grid-keeping operators on codes in between; dequantized
-    constants (weights become float constants under a fake-quant node, int32 biases float constants); QLinearConv,
-    QLinearMatMul and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool,
-    QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax; ConvInteger and MatMulInteger with
-    their scaling behind; QONNX Quant and BipolarQuant. Scales
-    and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
+    - QuantizeLinear → Clip → DequantizeLinear, also with grid-keeping operators on codes in between; dequantized
+      constants (weights become float constants under a fake-quant node, int32 biases float constants), also in blocks
+    - QLinearConv, QLinearMatMul and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearWhere,
+      QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax, MatMulNBits, also
+      with channels last; ConvInteger and MatMulInteger with their scaling behind
+    - Quant, IntQuant and BipolarQuant; MultiThreshold in equal steps on real values, and weights annotated as integers
+
+    Scales and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
 
     Chains of ordinary operators that qir's own lowerings marked come back as the quantizers they stand for.
 

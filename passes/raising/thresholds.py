@@ -82,7 +82,7 @@ class _Raising:
         """Behind the activations that the thresholds include: [op, low, high] each, bounds None where there is none."""
         for op, *bounds in activations:
             constants = [
-                None if b is None else self.graph.add_constant(f"{place.name}.bound", frozen(np.float32(b).reshape(())))
+                None if b is None else self.graph.add_constant(f"{place.name}.bound", frozen(np.asarray(b, np.float32)))
                 for b in bounds
             ]
             made = Node(op, (value, *constants))
