@@ -120,6 +120,11 @@ class Tensor:
             self._array = array
         return self._array
 
+    @property
+    def sparse(self) -> bytes | None:
+        """The serialized `SparseTensorProto` that an untouched constant came as, or None."""
+        return getattr(self.source, "sparse_bytes", None)
+
     def release(self) -> None:
         """Say that the values are not needed soon: pages of a mapped file leave memory until they are read again."""
         release = getattr(self.source, "release", None)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qir.errors import ParseError
+from qir.errors import ModelFileError, ParseError
 from qir.tensor import Array, Tensor, numpy_dtype
 from qir.text_cursor import Cursor
 from qir.type_text import read_type
@@ -151,13 +151,18 @@ def read_annotations(cursor: Cursor, owner: Annotated) -> None:
 
 
 def tensor_text(tensor: Tensor, *, inline: bool, implied_name: str = "") -> str:
-    """`dense<type data …>`; the data are numbers, base64, or with `inline` false the digest of longer tensors."""
+    """`dense<type data …>`; the data are numbers, base64, or with `inline` false the digest of longer tensors.
+
+    The data of a sparse initializer are `sparse` and its message: it stays sparse.
+    """
     data = _data_text(tensor, inline=inline)
     name = f" name {json.dumps(tensor.name)}" if tensor.name != implied_name else ""
     return f"dense<{tensor.type} {data}{name}{annotations_text(tensor)}>"
 
 
 def _data_text(tensor: Tensor, *, inline: bool) -> str:
+    if inline and tensor.sparse is not None:
+        return f'sparse x"{tensor.sparse.hex()}"'
     if tensor.size <= LONGEST_LIST:
         array = tensor.numpy()
         flat = array.reshape(-1)
@@ -190,6 +195,8 @@ def read_tensor(cursor: Cursor, constants: Mapping[str, Tensor], implied_name: s
     shape = declared.static_shape() or ()
     if cursor.accept("sha256:"):
         tensor = _from_store(cursor, declared, constants)
+    elif cursor.accept_word("sparse"):
+        tensor = _read_sparse(cursor, declared)
     else:
         array = _read_array(cursor, declared.dtype)
         if array.size != math.prod(shape):
@@ -211,7 +218,19 @@ def _from_store(cursor: Cursor, declared: TensorType, constants: Mapping[str, Te
         raise ParseError(f"constant sha256:{digest} is not in the store: pass constants=qir.text.constants_of(module)")
     if found.type != declared:
         cursor.fail(f"the type of the stored constant, {found.type}")
-    return Tensor(found.dtype, found.shape, found.numpy)
+    return Tensor(found.dtype, found.shape, found.numpy, source=None if found.sparse is None else found.source)
+
+
+def _read_sparse(cursor: Cursor, declared: TensorType) -> Tensor:
+    from qir.onnx_io.tensors import sparse_of
+
+    try:
+        tensor = sparse_of(read_bytes(cursor))
+    except ModelFileError as error:
+        raise ParseError(str(error)) from None
+    if tensor.type != declared:
+        cursor.fail(f"the type of the sparse tensor, {tensor.type}")
+    return tensor
 
 
 def _read_array(cursor: Cursor, dtype: DType) -> Array:

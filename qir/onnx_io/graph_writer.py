@@ -217,8 +217,10 @@ def _constants(graph: Graph, names: _Names, proto: onnx.GraphProto) -> list[Name
     for value in (*(v for v in graph.inputs if v.constant is not None), *graph.constants):
         tensor, name = _tensor_of(value), names.of(value)
         stored = tensor.source
-        if isinstance(stored, StoredTensor) and stored.sparse is not None and stored.header.name == name:
-            proto.sparse_initializer.add().CopyFrom(stored.sparse)
+        if isinstance(stored, StoredTensor) and stored.sparse is not None:
+            entry = proto.sparse_initializer.add()
+            entry.CopyFrom(stored.sparse)
+            entry.values.name = name
         else:
             tensors.append((name, tensor))
     order = {name: index for index, name in enumerate(graph.meta.get(INITIALIZERS, ()))}

@@ -59,6 +59,11 @@ class StoredTensor:
         self.is_external = False
         self.sparse: onnx.SparseTensorProto | None = None
 
+    @property
+    def sparse_bytes(self) -> bytes | None:
+        """The sparse tensor, serialized, or None."""
+        return None if self.sparse is None else self.sparse.SerializeToString()
+
     def release(self) -> None:
         """Give back the memory of a mapped file's pages."""
         if self.raw is not None:
@@ -156,6 +161,19 @@ def read_sparse(proto: onnx.SparseTensorProto, folder: DataFolder) -> Tensor:
     stored = StoredTensor(proto.values, None, None)
     stored.sparse = proto
     return Tensor(values.dtype, shape, lambda: _guard(read, values.name), name=values.name, source=stored)
+
+
+def sparse_of(data: bytes) -> Tensor:
+    """A constant tensor that stands for a serialized `SparseTensorProto` without external data.
+
+    Raises:
+        ModelFileError: the bytes are no sparse tensor, or element type or shape are invalid.
+    """
+    try:
+        proto = onnx.SparseTensorProto.FromString(data)
+    except DecodeError:
+        raise ModelFileError("the bytes of a sparse tensor are no SparseTensorProto") from None
+    return read_sparse(proto, DataFolder(None))
 
 
 def _read_elements(stored: StoredTensor, dtype: DType, shape: tuple[int, ...]) -> Array:
