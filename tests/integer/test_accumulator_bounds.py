@@ -9,8 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 from qir.errors import ExportError
+from qir.fake_quant import parameters_of
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
-from qir.passes.accumulator_bounds import AccumulatorBounds
+from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
+from qir.passes.quantized_layers import quantized_layers
 
 
 def long_product(length: int) -> qir.Module:
@@ -42,3 +44,45 @@ def test_a_layer_that_can_overflow_is_refused_by_name_and_fewer_bits_help(tmp_pa
 @pytest.mark.parametrize(("low", "high", "bits"), [(0, 0, 1), (-1, 0, 1), (0, 1, 2), (-128, 127, 8), (-129, 0, 9)])
 def test_the_width_is_the_smallest_that_holds_both_ends(low, high, bits) -> None:
     assert AccumulatorBounds(low, high).bits == bits
+
+
+def two_activations(length: int) -> qir.Module:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["a", "b"], ["y"], name="scores")],
+        "attention",
+        [
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, ["N", 2, length]),
+            helper.make_tensor_value_info("b", TensorProto.FLOAT, ["N", length, 3]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2, 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return qir.load(model.SerializeToString())
+
+
+def test_products_of_two_activations_are_bounded_by_their_length() -> None:
+    for length in (16, 40_000):
+        module = two_activations(length)
+        random = np.random.default_rng(0)
+        shapes = {"a": (2, 2, length), "b": (2, length, 3)}
+        data = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        pipeline = parse_pipeline("insert-fake-quant,calibrate{method=minmax}")
+        PassManager(pipeline).run(module, PassContext(calibration_data=data))
+        (layer,) = quantized_layers(module.graph)
+        bounds = product_bounds(layer)
+        grids = [parameters_of(quantizer) for quantizer in (layer.data, layer.weight)]
+        ends = [(grid.low_code - grid.zero_point[0], grid.high_code - grid.zero_point[0]) for grid in grids]
+        products = [int(a) * int(b) * length for a in ends[0] for b in ends[1]]
+        assert (bounds.low, bounds.high) == (min(products), max(products))
+        assert 2 ** (bounds.bits - 1) > max(abs(product) for product in products) >= 2 ** (bounds.bits - 2)
+
+
+def test_a_bias_widens_the_bounds_on_its_own_side_only() -> None:
+    module = long_product(16)
+    (layer,) = quantized_layers(module.graph)
+    weight = np.full((16, 2), 127, np.int32)
+    plain = accumulator_bounds(layer, weight, None)
+    assert plain == AccumulatorBounds(0, 16 * 127 * 255)
+    assert accumulator_bounds(layer, weight, np.array([-7, 5])) == AccumulatorBounds(-7, plain.high + 5)
+    rows = np.array([[-7, 5], [3, -9]])
+    assert accumulator_bounds(layer, weight, rows) == AccumulatorBounds(-9, plain.high + 5)
