@@ -143,9 +143,9 @@ def input_rows(node: Node, data: torch.Tensor, kernel: tuple[int, ...]) -> torch
     Args:
         node: Conv with two spatial axes, Gemm without transA, or MatMul by a matrix.
         data: its data operand, [samples, …].
-        kernel: height and width of a convolution's kernel.
+        kernel: height and width of a convolution's kernel, empty for a matrix.
     """
-    if node.op != "Conv":
+    if not kernel:
         return data.reshape(-1, data.shape[-1]).T[None]
     top, left, bottom, right = same_pads(node, tuple(data.shape[2:]), kernel)
     patches = F.unfold(
@@ -161,9 +161,9 @@ def input_rows(node: Node, data: torch.Tensor, kernel: tuple[int, ...]) -> torch
     return parted.permute(1, 2, 0, 3).flatten(2)
 
 
-def output_rows(node: Node, outputs: torch.Tensor) -> torch.Tensor:
-    """A layer's outputs as [rows, channels], rows in the order of `input_rows`."""
-    if node.op == "Conv":
+def output_rows(outputs: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
+    """A layer's outputs as [rows, channels], rows in the order of `input_rows`; `kernel` as there."""
+    if kernel:
         outputs = outputs.flatten(2).transpose(1, 2)
     return outputs.reshape(-1, outputs.shape[-1])
 
@@ -186,5 +186,5 @@ def drawn_rows(
         rows = input_rows(node, part, kernel)
         chosen = torch.randperm(rows.shape[-1], generator=generator)[: PLACES * len(part)]
         inputs.append(rows[..., chosen])
-        wanted.append(output_rows(node, outputs[start : start + CHUNK])[chosen].T)
+        wanted.append(output_rows(outputs[start : start + CHUNK], kernel)[chosen].T)
     return torch.cat(inputs, dim=-1), torch.cat(wanted, dim=-1)

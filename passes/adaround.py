@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from qir.errors import PassError
-from qir.fake_quant import bits_of, parameters_of, scheme_of
+from qir.fake_quant import bits_of, parameters_of, restored, rows_of, scheme_of
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -97,10 +97,9 @@ def _obstacle(layer: QuantizedLayer) -> str | None:
     if len(layer.weight.result.users) != 1 or layer.node.input(1) is not layer.weight.result:
         return "its weight is read by more than this layer"
     axis, producer = operand_axis(layer.node), _data(layer).producer
-    known = (layer.node.op == "Conv" and len(weight.shape) == 4) or (
-        layer.node.op in {"Gemm", "MatMul"} and len(weight.shape) == 2 and not layer.node.attribute("transA", 0)
-    )
-    if axis is None or not known or layer.weight.attribute("axis") not in {None, axis}:
+    is_convolution = len(weight.shape) == 4 and axis == 0
+    is_matrix = len(weight.shape) == 2 and not layer.node.attribute("transA", 0)
+    if axis is None or not (is_convolution or is_matrix) or not _has_axis(layer.weight, axis):
         return f"{layer.node.op} of this kind is not written as a matrix product"
     if producer is None or _data(layer) is not producer.result:
         return "what it reads is not the first result of a node"
@@ -111,25 +110,30 @@ def _obstacle(layer: QuantizedLayer) -> str | None:
     return None
 
 
+def _has_axis(weight: Node, axis: int) -> bool:
+    """Whether ranges lie along the output channels, along blocks, or serve the whole weight."""
+    return weight.attribute("block") is not None or weight.attribute("axis") in {None, axis}
+
+
 def _data(layer: QuantizedLayer) -> Value:
     return layer.node.operands[0]
 
 
 def neighbours(node: Node, weight: Array) -> tuple[Array, Array]:
     """The levels below and above each weight at the node's bits, equal outside of the grid: float32, its shape."""
-    bits, axis = bits_of(node), node.attribute("axis")
+    bits = bits_of(node)
     assert isinstance(bits, int)  # noqa: S101 - layers with a width per channel are left out
     levels = get_scheme(scheme_of(node, bits)).grid(parameters_of(node))
-    rows = weight.reshape(1, -1) if len(levels) == 1 else np.moveaxis(weight, axis, 0).reshape(len(levels), -1)
+    values, axis = rows_of(node, weight)
+    moved = values if len(levels) == 1 else np.moveaxis(values, axis or 0, 0)
     found = []
-    for row, grid in zip(rows, levels, strict=True):
+    for row, grid in zip(moved.reshape(len(levels), -1), levels, strict=True):
         place = np.searchsorted(grid, row, side="right")
         found.append(np.stack([grid[np.maximum(place - 1, 0)], grid[np.minimum(place, len(grid) - 1)]]))
-    lower, upper = np.stack(found, axis=1).astype(np.float32)
-    if len(levels) == 1:
-        return lower.reshape(weight.shape), upper.reshape(weight.shape)
-    moved = np.moveaxis(weight, axis, 0).shape
-    return tuple(np.moveaxis(part.reshape(moved), 0, axis) for part in (lower, upper))
+    sides = np.stack(found, axis=1).astype(np.float32).reshape(2, *moved.shape)
+    if len(levels) > 1:
+        sides = np.moveaxis(sides, 1, 1 + (axis or 0))
+    return restored(node, sides[0], weight.shape), restored(node, sides[1], weight.shape)
 
 
 @dataclass
@@ -176,9 +180,8 @@ class _Learner:
             return made
 
         shift = result - linear(nearest)
-        inputs, wanted = drawn_rows(
-            layer.node, data, self.reference.pop(layer.node), tuple(weight.shape[2:]), self.plan.seed
-        )
+        kernel = tuple(weight.shape[2:])
+        inputs, wanted = drawn_rows(layer.node, data, self.reference.pop(layer.node), kernel, self.plan.seed)
         groups = len(inputs)
 
         def grouped(array: Array) -> torch.Tensor:
@@ -193,7 +196,7 @@ class _Learner:
             grouped(upper),
             inputs,
             wanted.reshape(groups, -1, wanted.shape[-1]),
-            output_rows(layer.node, shift).mean(0).reshape(groups, -1, 1),
+            output_rows(shift, kernel).mean(0).reshape(groups, -1, 1),
             self._activation(layer),
         )
         with torch.enable_grad():

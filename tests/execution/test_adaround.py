@@ -23,7 +23,7 @@ from qir.backends.torch_module import TorchModule
 from qir.backends.torch_ops import lowering_of
 from qir.cli.main import make_app
 from qir.errors import PassError, QirError
-from qir.fake_quant import parameters_of, quantizers, scheme_of, set_levels, set_ranges
+from qir.fake_quant import parameters_of, quantizers, restored, rows_of, scheme_of, set_levels, set_ranges
 from qir.graph import Node
 from qir.models import fashion_mnist, path
 from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline
@@ -165,6 +165,19 @@ def test_neighbours_enclose_each_weight(scheme, axis, seed):
         assert (np.searchsorted(levels, high[inside]) - np.searchsorted(levels, low[inside]) == 1).all()
 
 
+def test_blocks_of_scales_have_neighbours_of_their_own():
+    weight = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32) * np.linspace(0.1, 3, 8, dtype=np.float32)
+    attributes = {"bits": 3, "signed": 1, "narrow": 0, "scheme": "uniform", "widths": (3,), "axis": 1, "block": 4}
+    node = Node("fake_quant", (), domain="qir", attributes=attributes)
+    rows, _ = rows_of(node, weight)
+    set_ranges(node, get_scheme("uniform").fit(rows, 3, True, False, 0)[None])
+    lower, upper = neighbours(node, weight)
+    scale = restored(node, np.repeat(parameters_of(node).scale[:, None], rows.shape[1], 1), weight.shape)
+    np.testing.assert_allclose(lower, np.clip(np.floor(weight / scale), -4, 3) * scale, rtol=1e-5, atol=1e-6)
+    inside = upper != lower
+    np.testing.assert_allclose((upper - lower)[inside], scale[inside], rtol=1e-4)
+
+
 def test_few_weights_are_rounded_nearly_as_well_as_by_trying_everything():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn((1, 1, 8), generator=generator)
@@ -197,7 +210,7 @@ def test_rows_times_weight_are_the_convolution(groups, attributes):
     data = torch.randn((3, 4, 9, 8), generator=generator)
     weight = torch.randn((6, 4 // groups, 3, 2), generator=generator)
     node = Node("Conv", (), attributes=attributes | {"group": groups})
-    expected = output_rows(node, lowering_of(node)(node, [data, weight]))
+    expected = output_rows(lowering_of(node)(node, [data, weight]), (3, 2))
     rows = input_rows(node, data, (3, 2))
     found = weight.reshape(groups, 6 // groups, -1) @ rows
     torch.testing.assert_close(found.reshape(6, -1).T, expected, rtol=1e-4, atol=1e-4)
