@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 import qir
 from qir.backends.integer_reference import IntegerReference
 from qir.backends.integer_reference_requantization import binary_exponent, dyadic, requantized, rounded_quotient, term
+from qir.backends.onnxruntime_session import OrtSession
 from qir.errors import QirError
 
 scales = st.floats(2.0**-20, 4.0, width=32)
@@ -224,3 +225,45 @@ def test_an_unknown_arithmetic_is_refused() -> None:
     module = network("Relu", {}, [(2,)], [(0.1, 0)], (0.1, 0))
     with pytest.raises(QirError, match="requantization 'int' is unknown; expected one of float32, dyadic"):
         IntegerReference(module, requantization="int")
+
+
+@st.composite
+def convolutions(draw):
+    """Attributes, input shape and weight shape of a convolution over one to three dimensions."""
+    rank, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    several = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731
+    kernel, strides, dilations = several(1, 3), several(1, 3), several(1, 2)
+    pads = several(0, 2) + several(0, 2)
+    spatial = [(k - 1) * d + 1 + extra for k, d, extra in zip(kernel, dilations, several(0, 4), strict=True)]
+    into, out = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    attributes = {"group": groups, "strides": strides, "dilations": dilations, "pads": pads}
+    return attributes, (2, into * groups, *spatial), (out * groups, into, *kernel)
+
+
+@given(convolutions(), st.integers(0, 255), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_sums_of_any_geometry_equal_onnx_runtimes_integer_convolution(geometry, zero, seed) -> None:
+    attributes, shape, kernel = geometry
+    random = np.random.default_rng(seed)
+    data, weight = random.integers(0, 256, shape).astype(np.uint8), random.integers(-128, 128, kernel).astype(np.int8)
+    constants = {"w": weight, "zx": np.uint8(zero), "zw": np.int8(0), "s": np.float32(1), "zy": np.uint8(0)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConvInteger", ["x", "w", "zx", "zw"], ["sums"], **attributes),
+            helper.make_node("Cast", ["sums"], ["real"], to=TensorProto.FLOAT),
+            helper.make_node("QuantizeLinear", ["real", "s", "zy"], ["y"]),
+        ],
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, shape)],
+        [
+            helper.make_tensor_value_info("sums", TensorProto.INT32, None),
+            helper.make_tensor_value_info("y", TensorProto.UINT8, None),
+        ],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    module = qir.load(made.SerializeToString())
+    run = IntegerReference(module).run({"x": data})
+    found = OrtSession(module).run({"x": data})
+    assert np.array_equal(run.codes["sums"], found["sums"])
+    assert np.array_equal(run.codes["y"], found["y"])
