@@ -23,7 +23,9 @@ def search(
     validation: Annotated[Path, typer.Option(help="Search-validation split: .npz with `images` and `labels`.")],
     budget: Budgets = None,
     target: TargetName = "npu-148",
-    method: Annotated[str, typer.Option(help="Solver: rl, random, exhaustive, evolution, …")] = "rl",
+    method: Annotated[
+        str, typer.Option(help="Solver: rl, random, exhaustive, evolution, …; milp and others of sensitivities.")
+    ] = "rl",
     evaluations: Annotated[int, typer.Option(help="Policies that may be measured.", min=1)] = 50,
     enforcement: Annotated[str, typer.Option(help="Budget in rl: mask, reverse-order or haq-sweep.")] = "mask",
     reward: Annotated[str, typer.Option(help="Reward in rl: accuracy, wang2024-reconstructed, haq, …")] = "accuracy",
@@ -38,6 +40,9 @@ def search(
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
+    milp, pareto-dp, greedy and lagrangian measure no policy: they minimise the divergence of the outputs, which also
+    guides evolution, surrogate and adrl.
+
     Ctrl-C ends the search and goes on with the best policy so far.
 
         qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
@@ -48,6 +53,8 @@ def search(
     from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
     from qir.search.console import CONSOLE, progress_bar
     from qir.search.evaluation import read_samples, search_identity
+    from qir.search.methods import ADDITIVE, GUIDED
+    from qir.search.quantize import SENSITIVITY_IMAGES
 
     hardware, module = load_target(target), load_network(model)
     calibration = read_samples(data, "calibration", labelled=False)
@@ -62,15 +69,15 @@ def search(
         constraints,
         hardware.cost_model().table(module, hardware),
         budgets=parse_budgets(budget),
-        objective=objective,
-        identity=search_identity(module, judged, plan),
+        objective=None if method in ADDITIVE else objective,
+        sensitivity=objective.sensitivity(calibration.images[:SENSITIVITY_IMAGES]) if method in GUIDED else None,
+        identity=search_identity(module, judged, plan, calibration, retraining),
     )
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with progress_bar(evaluations, "search") as progress:
         found = solve(problem, method, evaluations=evaluations, seed=seed, progress=progress, store=store, **options)
-    CONSOLE.print(
-        f"bits: {found.policy}; accuracy {found.value:.4f} on search-validation; certificate: {found.certificate}"
-    )
+    measured = "output divergence" if found.minimised else "accuracy on search-validation"
+    CONSOLE.print(f"bits: {found.policy}; {measured} {found.value:.4f}; certificate: {found.certificate}")
     if result is not None:
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))

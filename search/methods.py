@@ -41,6 +41,12 @@ METHODS = {
 }
 """Name of a method -> module:function."""
 
+ADDITIVE = frozenset({"milp", "pareto-dp", "greedy", "lagrangian"})
+"""Methods that minimise the sensitivity of a problem and measure no policy."""
+
+GUIDED = ADDITIVE | {"evolution", "surrogate", "adrl"}
+"""Methods that take the sensitivity of a problem at least as a guide."""
+
 
 def solve(
     problem: Problem,

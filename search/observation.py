@@ -12,6 +12,7 @@ from qir.search.potential import Potential
 from qir.search.problem import Floats, Problem
 from qir.search.tables import AdditiveCost, Edge
 
+_LEAST_SHARE = 1e-3
 _WORST = -10.0
 """Reward of an option that leaves no completion, or a far worse one."""
 
@@ -41,13 +42,13 @@ class StepRewards:
     """Minus what an option costs in reachable sensitivity: how much it raises the bound of `Potential`.
 
     Shaping by a potential leaves the best policy as it is (Ng et al., 1999). A step's rise is taken as log(1 + rise /
-    mean rise that the bound of the whole problem leaves a decision), as rises differ by orders of magnitude.
+    mean share of a decision in the bound of the whole problem), as rises differ by orders of magnitude.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._potential = Potential(problem.tables)
-        start = self._potential.least(())
-        self._share = max(abs(start), 1e-12) / len(problem.decisions)
+        least = max(self._potential.least(()), _LEAST_SHARE * self._potential.span, 1e-300)
+        self._share = least / len(problem.decisions)
         self._seen: tuple[tuple[int, ...], list[float]] = ((-1,), [])
 
     def reward(self, prefix: Sequence[int]) -> float:
@@ -63,6 +64,8 @@ class StepRewards:
 
     def _rewards(self, prefix: tuple[int, ...]) -> list[float]:
         legal = self._potential.legal(len(prefix))
+        if not legal.any():
+            return [0.0] * len(legal)
         before = self._potential.least(prefix)
         rewards = [_WORST] * len(legal)
         for option in np.flatnonzero(legal):

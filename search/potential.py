@@ -26,6 +26,9 @@ class Potential:
 
     Args:
         tables: arrays of a problem with a sensitivity.
+
+    Attributes:
+        span: what lies between all options at their best and at their worst, budgets aside.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -34,8 +37,9 @@ class Potential:
         budgets = [(tables.costs[name], tables.scaled_limit(name)) for name in tables.additive_budgets]
         most = np.where(tables.legal, sensitivity.unary, -np.inf).max(1)
         least = np.where(tables.legal, sensitivity.unary, np.inf).min(1)
-        prices = _PRICES * max(float((most - least).sum()), 1e-300) if budgets else np.zeros(1)
         self._all, self._scale = tables, float(sensitivity.scale)
+        self.span = float((most - least).sum()) / self._scale
+        prices = _PRICES * max(self.span * self._scale, 1e-300) if budgets else np.zeros(1)
         self._worth = prices * len(budgets)
         self._tables = Elimination(tables, [_priced(sensitivity, budgets, float(price)) for price in prices])
 

@@ -1,0 +1,72 @@
+"""Every recipe on LeNet: what its policy is worth on the test split; writes the column of docs/recipes.md.
+
+python benchmarks/recipes.py [--only hawq-v3,haq] && python -m qir.search.recipes > docs/recipes.md
+
+LeNet on Fashion-MNIST, target npu-148 (pairs (2,1), (4,4), (8,8)), input included, latency at most 0.35x of 8/8. Every
+recipe sees the calibration split (512 images, labels where it uses them); measuring ones may measure 20 policies. Its
+policy is then measured after the channel-wise affine correction, without retraining, on the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import torch
+from search_setting import setting
+
+from qir.backends import load_target
+from qir.backends.torch_module import TorchModule
+from qir.search import recipe
+from qir.search.evaluation import accuracy_of, standard_error
+from qir.search.recipes import MEASURED, RECIPES
+
+_BUDGET = {"latency": "0.35x"}
+_EVALUATIONS = 20
+
+
+def main() -> int:
+    """Run the recipes that are asked for and merge what they reach into the file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--only", default=",".join(RECIPES))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    where = setting("lenet", load_target("npu-148"), input_widths="all")
+    problem, test = where.problem(_BUDGET, objective=len), where.objective(test=True)
+    kept: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
+    for name in arguments.only.split(","):
+        start = time.process_time()
+        found = recipe(name).run(
+            where.module,
+            target=where.target,
+            data=where.calibration.images,
+            labels=where.calibration.labels,
+            budget=_BUDGET,
+            evaluations=_EVALUATIONS,
+            input_widths="all",
+        )
+        seconds = time.process_time() - start
+        trained = getattr(found, "module", None)
+        accuracy = test(found.policy) if trained is None else accuracy_of(TorchModule(trained), where.test)
+        kept[name] = {
+            "accuracy": accuracy,
+            "standard_error": standard_error(accuracy, len(where.test)),
+            "ratio": problem.ratio("latency", {d: found.policy[d] for d in problem.names}),
+            "measured": len(found.evaluations) if RECIPES[name].objective != "proxy" else 0,
+            "seconds": round(seconds, 1),
+            "policy": {decision: found.policy[decision] for decision in problem.names},
+        }
+        print(f"{name:12s} {json.dumps(kept[name])}", flush=True)
+    temporary = MEASURED.with_name(f".{MEASURED.name}.{os.getpid()}")
+    ordered = {name: kept[name] for name in RECIPES if name in kept}
+    temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(MEASURED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
