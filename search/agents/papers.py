@@ -46,13 +46,7 @@ def wang2024(
     """Wang et al. 2024: weight deviations in the state, reverse-order budget rule, reward of accuracy and ratio.
 
     The paper names no algorithm: DDPG, which its predecessor HAQ uses, is an assumption. Its reward is reconstructed.
-
-    Args:
-        run: the run.
-        reward: name of the reward.
-        reference: accuracy of the reference network, a share.
-        accuracy_scale: turns the objective into a share in 0 to 1.
-        warm_up: episodes of uniform actions.
+    Arguments are those of `haq`.
     """
     env = _environment(run, reward, "reverse-order", reference, accuracy_scale)
     counts = run_episodes(env, _agent(env, run, warm_up=warm_up))

@@ -60,7 +60,7 @@ def test_identities_follow_the_calibrated_network_and_every_split(lenet):
         identity["protocol"] != search_identity(objective.module, first, EvaluationProtocol(hopeless=0.5))["protocol"]
     )
     changed = objective.module.clone()
-    node = next(changed.graph.fake_quants())
+    node = changed.graph.fake_quants()[0]
     ranges = node.attribute("ranges")
     node.set_attribute("ranges", type(ranges).of(ranges.numpy() * 2))
     assert identity["model"] != search_identity(changed, first, plan)["model"]
