@@ -234,6 +234,19 @@ def test_storage_is_declared():
     assert get_scheme("clipq").storage is Storage.INTEGER
 
 
+@pytest.mark.parametrize(("name", "bits", "signed"), CASES)
+def test_grids_are_stored_as_their_scheme_declares(name, bits, signed):
+    scheme = get_scheme(name)
+    parameters = scheme.fit_parameters(data(signed), bits, signed, axis=0)
+    assert parameters.has_integer_codes == (scheme.storage is Storage.INTEGER)
+    if scheme.storage is Storage.BINARY_SUM:
+        levels = parameters.levels.astype(np.float64)
+        signs = 2 * ((np.arange(1 << bits)[:, None] >> np.arange(bits)[::-1]) & 1) - 1
+        parts = np.concatenate([np.ones((1 << bits, 1)), signs], axis=1)
+        weights = np.linalg.lstsq(parts, levels.T, rcond=None)[0]
+        np.testing.assert_allclose(parts @ weights, levels.T, atol=1e-5)
+
+
 def test_a_scheme_of_ones_own_is_registered_in_a_few_lines():
     from dataclasses import dataclass
     from typing import ClassVar
