@@ -18,7 +18,6 @@ ENVIRONMENT = "QIR_VELA"
 """Environment variable with the path of the command `vela`, for one in another environment."""
 
 _SECONDS = 600
-_TAIL = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,9 @@ def vela_command() -> Path:
         MissingExtraError: there is none.
     """
     given = os.environ.get(ENVIRONMENT)
-    beside = Path(sys.executable).parent / "vela"
-    found = given or (str(beside) if beside.exists() else shutil.which("vela"))
-    if not found or not Path(found).exists():
+    beside = shutil.which("vela", path=str(Path(sys.executable).parent))
+    found = shutil.which(given) if given else beside or shutil.which("vela")
+    if found is None:
         raise MissingExtraError("ethos-u-vela", "vela")
     return Path(found)
 
@@ -70,7 +69,7 @@ def compile_network(network: bytes, accelerator: str, system_config: str, memory
 
     Raises:
         MissingExtraError: Vela is not installed.
-        TargetError: Vela refuses the network; holds the end of what it printed.
+        TargetError: Vela refuses the network; holds the last line that it printed.
     """
     command = vela_command()
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +95,11 @@ def compile_network(network: bytes, accelerator: str, system_config: str, memory
             raise TargetError(f"vela {command}: cannot be run: {error}") from error
         report = next(iter(Path(folder).glob("*_per-layer.csv")), None)
         if done.returncode or report is None:
-            raise TargetError(f"vela refuses the network: {(done.stdout + done.stderr)[-_TAIL:].strip()}")
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+            raise TargetError(
+                f"vela refuses the network for {accelerator}: {said}: an operator or its sizes are beyond the "
+                "accelerator (`vela --supported-ops-report`)"
+            )
         return read_report(report)
 
 

@@ -156,20 +156,26 @@ class Network:
         self.made.operator("QUANTIZE", [tensor], [moved], "QuantizeOptions")
         return moved
 
-    def transposed(self, tensor: int, order: Sequence[int], name: str, result: int | None = None) -> int:
+    def name_of(self, tensor: int) -> str:
+        """The name of a tensor. What is made of it on the way is named after it: a compiler may compute it in place."""
+        return str(self.made.tensors[tensor].fields["name"])
+
+    def transposed(self, tensor: int, order: Sequence[int], result: int | None = None) -> int:
         """The tensor behind a TRANSPOSE."""
         shape = tuple(self.made.shapes[tensor][axis] for axis in order)
+        name = f"{self.name_of(tensor)}.transposed"
         moved = self.made.activation(name, shape, self.grid_of(tensor)) if result is None else result
         permutation = self.integers(name, list(order))
         self.made.operator("TRANSPOSE", [tensor, permutation], [moved], "TransposeOptions")
         return moved
 
-    def padded(self, tensor: int, widths: Array, name: str, fill: int | None = None) -> int:
+    def padded(self, tensor: int, widths: Array, fill: int | None = None) -> int:
         """The tensor behind a PAD with zeros, or a PADV2 with a code: `widths` int32 [rank, 2]."""
+        name = f"{self.name_of(tensor)}.padded"
         shape = tuple(int(size + around) for size, around in zip(self.made.shapes[tensor], widths.sum(1), strict=True))
         grid = self.grid_of(tensor)
         moved = self.made.activation(name, shape, grid)
-        inputs = [tensor, self.made.constant(f"{name}.pads", widths)]
+        inputs = [tensor, self.made.constant(f"{name}.widths", widths)]
         if fill is None or fill == grid.zero_point:
             self.made.operator("PAD", inputs, [moved], "PadOptions")
         else:

@@ -188,11 +188,10 @@ def _view(network: Network, node: Node) -> None:
         network.at[node.result] = source
         return
     if _mixes(network.made.shapes[source]):
-        source = network.transposed(source, CHANNELS_FIRST, f"{name}.channels-first")
+        source = network.transposed(source, CHANNELS_FIRST)
     if _mixes(shape):
         first = tuple(shape[axis] for axis in CHANNELS_FIRST)
-        source = _reshaped(network, source, first, f"{name}.channels-first-result")
-        network.at[node.result] = network.transposed(source, CHANNELS_LAST, name)
+        network.at[node.result] = network.transposed(_reshaped(network, source, first, name), CHANNELS_LAST)
     else:
         network.at[node.result] = _reshaped(network, source, shape, name)
 
@@ -205,7 +204,7 @@ def _transpose(network: Network, node: Node) -> None:
     order = list(node.attribute("perm") or range(rank - 1, -1, -1))
     if rank == 4:
         order = [CHANNELS_LAST.index(order[axis]) for axis in CHANNELS_LAST]
-    network.transposed(source, order, label(node), network.result(node, network.grid_of(source)))
+    network.transposed(source, order, network.result(node, network.grid_of(source)))
 
 
 @lowers("Concat")
@@ -234,7 +233,7 @@ def _pad(network: Network, node: Node) -> None:
     widths = pads.reshape(2, -1).T.astype(np.int32)
     if len(widths) == 4:
         widths = widths[list(CHANNELS_LAST)]
-    network.at[node.result] = network.padded(source, widths, label(node))
+    network.at[node.result] = network.padded(source, widths)
 
 
 @lowers("Resize", "Upsample")
@@ -298,7 +297,7 @@ def _slid(
     if same:
         return source, SAME
     widths = np.array([(0, 0), *zip(begins, ends, strict=True), (0, 0)], np.int32)
-    return network.padded(source, widths, f"{layer_name(node)}.pad", fill), VALID
+    return network.padded(source, widths, fill), VALID
 
 
 def _strides(window: Window, padding: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from qir.backends import load_target
 from qir.backends.cost_models.cost import Cost
 from qir.backends.cost_table import CostRow, CostTable
 from qir.backends.onnxruntime_session import OrtSession
-from qir.backends.vela.compiler import VelaLayer, read_report, vela_command
+from qir.backends.vela.compiler import VelaLayer, compile_network, read_report, vela_command
 from qir.backends.vela.lowering import tflite_bytes
 from qir.backends.vela.referee import OTHER, Compared, OpFit, compare, fit_ops, predicted, rank_correlation, referee
 from qir.errors import MissingExtraError, TargetError
@@ -97,10 +97,19 @@ def test_targets_without_a_compiler_are_refused() -> None:
         referee(module, load_target("npu-148"), _table(), {})
 
 
+def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "vela"
+    command.write_text("#!/bin/sh\necho 'Traceback' >&2\necho 'RuntimeError: too wide' >&2\nexit 1\n", encoding="utf-8")
+    command.chmod(0o755)
+    monkeypatch.setenv("QIR_VELA", str(command))
+    with pytest.raises(TargetError, match="for ethos-u55-128: RuntimeError: too wide: an operator"):
+        compile_network(b"", "ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("QIR_VELA" not in os.environ, reason="QIR_VELA names no command vela: see this file's first lines")
 @pytest.mark.parametrize("name", ["ethos-u55-128-like", "ethos-u65-256-like", "ethos-u85-256-like"])
-def test_layers_rank_as_vela_ranks_them(name: str) -> None:
+def test_layers_rank_as_vela_ranks_them_and_none_is_lost(name: str) -> None:
     module = qir.load(MODELS / "residual_fashion_mnist.onnx")
     PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(module)
     target = load_target(name)
