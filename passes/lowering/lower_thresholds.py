@@ -139,7 +139,7 @@ class _Lowering:
         made = Node(
             "MatMul" if gemm else layer.node.op,
             (data, weight) if index == 1 else (weight, data),
-            (f"{layer.name}.sum",),
+            (self._free(f"{layer.name}.sum"),),
             name=layer.node.name,
             attributes={} if gemm else dict(layer.node.attributes),
         )
@@ -153,7 +153,8 @@ class _Lowering:
         spread = [-1 if axis == _channel_axis(layer) else 1 for axis in range(_rank(layer.node.result) or 2)]
         if bias is not None:
             constant = self.graph.add_constant(f"{layer.name}.bias", Tensor.of(bias.astype(np.float32).reshape(spread)))
-            added = Node("Add", (total, constant), (f"{layer.name}.biased",), name=f"{layer.name}.add")
+            name = self._free(f"{layer.name}.biased")
+            added = Node("Add", (total, constant), (name,), name=self._free(f"{layer.name}.add"))
             total = self._insert(added, layer.node, total)
         shape = tuple(spread) if product.size > 1 else ()
         real = self._times(total, product, layer.node, layer.name, shape)
@@ -195,7 +196,12 @@ class _Lowering:
         if (scale == 1).all():
             return value
         constant = self.graph.add_constant(f"{name}.scale", Tensor.of(np.asarray(scale, np.float32).reshape(shape)))
-        return self._insert(Node("Mul", (value, constant), (f"{name}.real",), name=f"{name}.scaling"), place, value)
+        made = Node("Mul", (value, constant), (self._free(f"{name}.real"),), name=self._free(f"{name}.scaling"))
+        return self._insert(made, place, value)
+
+    def _free(self, name: str) -> str:
+        """A name that is not taken: layers that share a weight share their name."""
+        return self.graph.clock.unique_name(name)
 
     def _insert(self, node: Node, before: Node | None, like: Value, after: Node | None = None) -> Value:
         self.graph.insert(node, before=before, after=after)

@@ -79,11 +79,17 @@ ALL = "1|2|3|4|5|6|7|8"
 
 
 def quantized(
-    network: Network, weight: int = 8, activation: int = 8, *, weight_widths: str = ALL, options: str = ""
+    network: Network,
+    weight: int = 8,
+    activation: int = 8,
+    *,
+    weight_widths: str = ALL,
+    activation_widths: str = ALL,
+    options: str = "",
 ) -> qir.Module:
     module = network.module()
     given = f",{options}" if options else ""
-    widths = f"weight_widths={weight_widths},activation_widths={ALL}{given}"
+    widths = f"weight_widths={weight_widths},activation_widths={activation_widths}{given}"
     pipeline = f"infer-types,insert-fake-quant{{input_widths=all,{widths}}},calibrate{{method=minmax}}"
     PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(32, seed=7)))
     policy = {}
@@ -99,8 +105,8 @@ def quantized(
 def quantized_network():
     """Factory: (seed, weight bits, activation bits, options of insertion, …) → (network, calibrated module)."""
 
-    def make(seed: int, weight: int = 8, activation: int = 8, *, options: str = "", weight_widths: str = ALL, **parts):
-        network = Network(seed, **parts)
-        return network, quantized(network, weight, activation, weight_widths=weight_widths, options=options)
+    def make(seed: int, weight: int = 8, activation: int = 8, *, size: int = 10, pooled: bool = True, **options):
+        network = Network(seed, size=size, pooled=pooled)
+        return network, quantized(network, weight, activation, **options)
 
     return make
