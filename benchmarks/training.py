@@ -1,6 +1,8 @@
-"""Fake-quantized training of ResNet-20: forward and backward pass in qir and with torch's own fake-quant modules.
+"""Fake-quantized training of ResNet-20: forward and backward pass in qir, with torch's modules and with Brevitas.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py [--batch 256] [--repeats 5]
+
+Brevitas' row needs an interpreter that has it beside qir: `python -m venv E; E/bin/pip install brevitas==0.13.4 -e .`.
 
 Both run the same network with BatchNorm folded, with fake quantizers on the same tensors (weights per channel, data per
 tensor, fixed ranges; qir shares one where two layers read one value), in turn; the best of the repeats counts.
@@ -153,6 +155,8 @@ def main() -> None:
         best = {name: float(np.min(seen[1:])) for name, seen in times.items()}
         for name, seconds in best.items():
             print(f"| {bits} | {name} | {seconds:.3f} | {seconds / best['torch.ao.quantization.FakeQuantize']:.2f} |")
+        slower = ", ".join(name for name in best if best[name] < best["qir"])
+        print(f"| {bits} | qir at least as fast as all others | {f'no, slower than {slower}' if slower else 'yes'} | |")
 
 
 if __name__ == "__main__":
