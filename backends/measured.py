@@ -133,9 +133,10 @@ def _apart(module: Module) -> list[Node]:
 
 
 def _followers(node: Node) -> list[Node]:
-    """Ops behind a layer of multiply-accumulates that ONNX Runtime folds into it, each the only user of the last."""
+    """Ops behind a convolution that ONNX Runtime folds into it, each the only user of the one before."""
     found: list[Node] = []
-    users = node.result.users if op_of(node).is_expensive else ()
+    shape = op_of(node).layer_shape(node, batch=1)
+    users = () if shape is None or shape.is_matrix_product else node.result.users
     while len(users) == 1 and users[0].op in _fused_ops() and all(map(_is_fixed, users[0].operands[1:])):
         found.append(users[0])
         users = users[0].result.users
