@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from qir.graph import Node, Value
 from qir.passes.constants import array_of, is_standard
+from qir.rewriting import Reject as Reject
 from qir.tensor import Array
 
 Vector = npt.NDArray[np.float64]
@@ -34,13 +35,6 @@ class Affine:
     def part(self, start: int, stop: int) -> Affine:
         """The map of the channels from `start` up to, without, `stop`."""
         return Affine(self.scale[start:stop], self.shift[start:stop])
-
-
-@dataclass(frozen=True)
-class Reject:
-    """Why something is not done, as a phrase that goes after "because"."""
-
-    reason: str
 
 
 def _is_training(node: Node, opset: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from qir.passes import (
 )
 from qir.passes.eliminate_identities import EliminateIdentities
 from qir.passes.manager import Pass, PassContext
-from qir.passes.rules import Rule
+from qir.rewriting import Rule, rewrite
 
 RULES: tuple[Rule, ...] = (
     *fold_reshape.RULES,
@@ -45,7 +44,8 @@ class Canonicalize(Pass):
 
     Constants added to or multiplied with a layer's result go into the layer; MatMul and Add become Gemm; Pad goes into
     the convolution or pooling behind it; transposes cancel; clips merge (Clip(0, 6) is ReLU6); hard-sigmoid, hard-swish
-    and layer normalization are recognized. Before and after, nodes that change nothing are removed.
+    and layer normalization are recognized. Before and after, nodes that change nothing are removed. New nodes carry the
+    name of the rule that made them (`qir.rewriting.explain(rule, node)` says why one does not apply).
 
     `module.meta["canonicalize"]` counts how often each rule was applied.
 
@@ -65,35 +65,22 @@ class Canonicalize(Pass):
             raise PassError(f"canonicalize: no rule {unknown[0]!r}; rules: {', '.join(rule.name for rule in RULES)}")
         counts: dict[str, int] = {}
         changed = EliminateIdentities().run(module, context)
-        by_root = _indexed(rule for rule in RULES if rule.name not in self.without)
+        rules = [rule for rule in RULES if rule.name not in self.without]
         for graph, opsets in (
             (module.graph, module.opsets),
             *((f.graph, f.opsets or module.opsets) for f in module.functions.values()),
         ):
-            self._settle(graph, opsets.get("", opsets.get("ai.onnx", 1)), by_root, counts)
+            self._settle(graph, opsets.get("", opsets.get("ai.onnx", 1)), rules, counts)
         module.meta[self.name] = counts
         if counts:
             EliminateIdentities().run(module, context)
         return changed or bool(counts)
 
-    def _settle(self, graph: Graph, opset: int, rules: dict[str, list[Rule]], counts: dict[str, int]) -> None:
+    def _settle(self, graph: Graph, opset: int, rules: list[Rule], counts: dict[str, int]) -> None:
         for _ in range(self.rounds):
-            applied = 0
-            for node in tuple(graph.walk()):
-                for rule in rules.get(node.op, ()):
-                    if node.graph is None or node.domain not in {"", "ai.onnx"}:
-                        break
-                    if rule.apply(node, opset):
-                        counts[rule.name] = counts.get(rule.name, 0) + 1
-                        applied += 1
+            applied = rewrite(graph, rules, opset=opset)
             if not applied:
                 return
+            for name, count in applied.items():
+                counts[name] = counts.get(name, 0) + count
         raise PassError(f"canonicalize: rules still apply to graph {graph.name!r} after {self.rounds} rounds")
-
-
-def _indexed(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-    found: dict[str, list[Rule]] = {}
-    for rule in rules:
-        for root in rule.roots:
-            found.setdefault(root, []).append(rule)
-    return found

@@ -6,25 +6,25 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.constants import array_of, frozen, is_standard, remove_unused, uniform_value
-from qir.passes.rules import Rule
+from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 from qir.types import Dim, TensorType
 
 Dims = list[Dim]
 
 
-def constant_shape(node: Node, opset: int) -> bool:
+def constant_shape(match: Match) -> Reject | Plan:
     """Reshape(x, [dimension 0 of x, -1]) with a computed dimension: Reshape(x, constant [0, -1]).
 
     A computed dimension becomes 0 where it is the dimension of the data at the same place, or -1 when it is the only
     one left over.
     """
-    del opset
+    node = match.root
     data, target = node.input(0), node.input(1)
     if data is None or target is None or array_of(target) is not None or node.attribute("allowzero", 0):
-        return False
+        return Reject("its shape is constant, or a zero in it is a dimension")
     wanted, shape = computed_dims(target), _shape(data)
     if wanted is None:
-        return False
+        return Reject(f"its shape {target.name!r} is not computed from dimensions")
     found: list[int] = []
     for index, dim in enumerate(wanted):
         if isinstance(dim, int):
@@ -33,12 +33,16 @@ def constant_shape(node: Node, opset: int) -> bool:
             found.append(0)
         else:
             found.append(-1)
-    if found.count(-1) > 1 or node.graph is None:
-        return False
-    made = node.graph.add_constant(f"{node.result.name}.shape", frozen(np.array(found, np.int64)))
-    node.set_input(1, made)
-    remove_unused(target)
-    return True
+    if found.count(-1) > 1:
+        return Reject("more than one dimension of its shape is unknown")
+
+    def change(_: Rewriter) -> None:
+        assert node.graph is not None  # noqa: S101 - rules look at nodes that stand in a graph
+        made = node.graph.add_constant(f"{node.result.name}.shape", frozen(np.array(found, np.int64)))
+        node.set_input(1, made)
+        remove_unused(target)
+
+    return change
 
 
 def computed_dims(value: Value | None, depth: int = 12) -> Dims | None:
@@ -81,4 +85,4 @@ def _shape(value: Value | None) -> tuple[Dim, ...] | None:
     return value.type.shape if value is not None and isinstance(value.type, TensorType) else None
 
 
-RULES = (Rule("constant-shape", ("Reshape",), constant_shape),)
+RULES = (Rule("constant-shape", op("Reshape"), plan=constant_shape),)

@@ -7,33 +7,37 @@ import math
 from qir.graph import Node
 from qir.passes.constants import array_of, is_standard, replace
 from qir.passes.linear_layer import rank_of
-from qir.passes.rules import Rule, scalar, sole_producer
+from qir.passes.rules import scalar, sole_producer
+from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 
 
-def fuse_pad(node: Node, opset: int) -> bool:
+def fuse_pad(match: Match) -> Reject | Plan:
     """Pad by constants, then Conv, AveragePool or MaxPool: the padding becomes the operator's own.
 
     Exact for zeros before Conv, zeros before AveragePool (which then counts them), and minus infinity before MaxPool.
     """
-    del opset
+    node = match.root
     pad = sole_producer(node.input(0), "Pad")
     if pad is None or node.attribute("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
-        return False
+        return Reject("no Pad that only it uses stands before it, or its padding follows from auto_pad")
     added = _spatial_pads(pad)
     if added is None or not _value_fits(node, pad):
-        return False
+        return Reject("the Pad is not over the spatial dimensions alone, or pads another number")
     old = tuple(node.attribute("pads", (0,) * len(added)))
     total = tuple(a + b for a, b in zip(old, added, strict=True))
     if not is_standard(node, "Conv") and not _pool_allows(node, total, old):
-        return False
-    if is_standard(node, "AveragePool"):
-        node.set_attribute("count_include_pad", 1)
-    node.set_attribute("auto_pad", None)
-    node.set_attribute("pads", total)
-    source = pad.input(0)
-    assert source is not None  # noqa: S101 - Pad has data
-    replace(pad, source)
-    return True
+        return Reject("the pooling cannot have this padding")
+
+    def change(_: Rewriter) -> None:
+        if is_standard(node, "AveragePool"):
+            node.set_attribute("count_include_pad", 1)
+        node.set_attribute("auto_pad", None)
+        node.set_attribute("pads", total)
+        source = pad.input(0)
+        assert source is not None  # noqa: S101 - Pad has data
+        replace(pad, source)
+
+    return change
 
 
 def _spatial_pads(pad: Node) -> tuple[int, ...] | None:
@@ -67,4 +71,4 @@ def _pool_allows(node: Node, pads: tuple[int, ...], old: tuple[int, ...]) -> boo
     return len([value for value in node.results if value.uses]) <= 1
 
 
-RULES = (Rule("fuse-pad", ("Conv", "AveragePool", "MaxPool"), fuse_pad),)
+RULES = (Rule("fuse-pad", op(("Conv", "AveragePool", "MaxPool")), plan=fuse_pad),)

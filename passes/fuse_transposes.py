@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from qir.graph import Node
 from qir.passes.constants import is_standard, replace
 from qir.passes.eliminate_identities import may_return
 from qir.passes.linear_layer import rank_of
-from qir.passes.rules import Rule, scalar, sole_producer
+from qir.passes.rules import scalar, sole_producer
+from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 from qir.types import TensorType
 
 _UNARY = (
@@ -32,40 +35,48 @@ _UNARY = (
 _BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
 
 
-def fuse_transposes(node: Node, opset: int) -> bool:
+def fuse_transposes(match: Match) -> Reject | Plan:
     """Transpose, then elementwise operators or nothing, then Transpose: one Transpose, or none where they cancel."""
-    del opset
+    node = match.root
     chain, first = [], node.input(0)
     while first is not None and (step := sole_producer(first, *_UNARY, *_BINARY)) is not None:
         data = _data_operand(step)
         if data is None:
-            return False
+            return Reject(f"the order of dimensions matters to {step.name or step.op!r} before it")
         chain.append((step, data))
         first = step.input(data)
     inner = sole_producer(first, "Transpose")
     order, before = _order(node), None if inner is None else _order(inner)
     if inner is None or order is None or before is None or len(order) != len(before):
-        return False
+        return Reject("no Transpose that only it uses stands before it")
     composed = tuple(before[axis] for axis in order)
     cancels = composed == tuple(range(len(composed)))
     if chain and not cancels:
-        return False
+        return Reject("the two do not cancel, and nodes stand between them")
     source = inner.input(0)
     if source is None or (cancels and not may_return(node, chain[0][0].result if chain else source)):
-        return False
-    if not cancels:
+        return Reject("its result is a graph output, and so is what it would return")
+    if cancels:
+        return partial(_cancel, node, inner, [step for step, _ in chain], order)
+
+    def change(_: Rewriter) -> None:
         node.set_attribute("perm", composed)
         replace(inner, source)
-        return True
+
+    return change
+
+
+def _cancel(node: Node, inner: Node, between: list[Node], order: tuple[int, ...], _: Rewriter) -> None:
+    source = inner.input(0)
+    assert source is not None  # noqa: S101 - Transpose has data
     replace(inner, source)
-    for step, _ in chain:
+    for step in between:
         known = step.result.type
         if isinstance(known, TensorType) and known.shape is not None:
             step.result.type = TensorType(known.element, tuple(known.shape[axis] for axis in order))
     result = node.input(0)
     assert result is not None  # noqa: S101 - Transpose has data
     replace(node, result)
-    return True
 
 
 def _data_operand(node: Node) -> int | None:
@@ -88,4 +99,4 @@ def _order(node: Node) -> tuple[int, ...] | None:
     return None if rank is None else tuple(reversed(range(rank)))
 
 
-RULES = (Rule("fuse-transposes", ("Transpose",), fuse_transposes),)
+RULES = (Rule("fuse-transposes", op("Transpose"), plan=fuse_transposes),)

@@ -8,7 +8,8 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.constants import array_of, is_standard, replace, set_constant
-from qir.passes.rules import Rule, sole_producer
+from qir.passes.rules import sole_producer
+from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 from qir.tensor import Array
 
 
@@ -22,22 +23,22 @@ class Step:
     constant: Array
 
 
-def merge_affine(node: Node, opset: int) -> bool:
+def merge_affine(match: Match) -> Reject | Plan:
     """X + a + b, x * a * b and (x * a + b) * c with constants of one shape: the constants are combined, in float64."""
-    del opset
+    node = match.root
     outer = _step(node)
     inner_node = None if outer is None else sole_producer(outer.data, "Add", "Mul")
     inner = None if inner_node is None else _step(inner_node)
     if outer is None or inner is None or inner.node.graph is not node.graph:
-        return False
+        return Reject("it is no second step by a constant behind a first that only it uses")
     if outer.node.op == inner.node.op:
         return _write([(inner, _combined(node.op, inner, outer))], outer)
     if is_standard(node, "Add"):
-        return False
+        return Reject("an Add behind a Mul stays")
     first_node = sole_producer(inner.data, "Mul")
     first = None if first_node is None else _step(first_node)
     if first is None or first.node.graph is not node.graph:
-        return False
+        return Reject("no Mul by a constant stands before the Add that only it uses")
     return _write([(first, _combined("Mul", first, outer)), (inner, _combined("Mul", inner, outer))], outer)
 
 
@@ -62,15 +63,18 @@ def _combined(op: str, inner: Step, outer: Step) -> Array | None:
     return made if np.isfinite(made).all() else None
 
 
-def _write(constants: list[tuple[Step, Array | None]], outer: Step) -> bool:
+def _write(constants: list[tuple[Step, Array | None]], outer: Step) -> Reject | Plan:
     if any(array is None for _, array in constants):
-        return False
-    for step, array in constants:
-        value = step.node.input(step.index)
-        if array is not None and value is not None:
-            set_constant(step.node, step.index, array, value.name)
-    replace(outer.node, outer.data)
-    return True
+        return Reject("the constants have different shapes, or their combination overflows")
+
+    def change(_: Rewriter) -> None:
+        for step, array in constants:
+            value = step.node.input(step.index)
+            if array is not None and value is not None:
+                set_constant(step.node, step.index, array, value.name)
+        replace(outer.node, outer.data)
+
+    return change
 
 
-RULES = (Rule("merge-affine", ("Add", "Mul"), merge_affine),)
+RULES = (Rule("merge-affine", op(("Add", "Mul")), plan=merge_affine),)

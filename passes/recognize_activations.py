@@ -8,7 +8,8 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.constants import constant_of, erase, frozen, is_standard, replace
-from qir.passes.rules import Rule, scalar, sole_producer, with_scalar
+from qir.passes.rules import scalar, sole_producer, with_scalar
+from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 from qir.tensor import numpy_dtype
 from qir.types import TensorType
 
@@ -48,25 +49,30 @@ def _keeps_shape(node: Node, data: Value) -> bool:
     return all(len(shape) <= (known or 0) for shape in ranks)
 
 
-def merge_clips(node: Node, opset: int) -> bool:
+def merge_clips(match: Match) -> Reject | Plan:
     """Two clips in a row, one of them Max, Min or Relu: one Clip (Clip(0, 6) is ReLU6), or one Relu."""
-    if opset < 11 or not _is_float(node.result):
-        return False
+    node = match.root
+    if not _is_float(node.result):
+        return Reject("its values are no floating-point numbers")
     outer = bounds_of(node)
     inner_node = None if outer is None else sole_producer(outer[0], "Relu", "Clip", "Max", "Min")
     inner = None if inner_node is None else bounds_of(inner_node)
     if outer is None or inner_node is None or inner is None or inner_node.graph is not node.graph:
-        return False
+        return Reject("no clip by numbers that only it uses stands before it")
     (low1, high1), (low2, high2) = inner[1], outer[1]
     if low1 > high1 or low2 > high2:
-        return False
-    low, high = (min(max(bound, low2), high2) for bound in (low1, high1))
-    replace_by_clip(node, inner[0], (low, high))
-    erase(inner_node)
-    return True
+        return Reject("the lower bound of a clip is above its upper one")
+    data = inner[0]
+    bounds = min(max(low1, low2), high2), min(max(high1, low2), high2)
+
+    def change(rewriter: Rewriter) -> None:
+        replace_by_clip(node, data, bounds, rewriter)
+        erase(inner_node)
+
+    return change
 
 
-def replace_by_clip(node: Node, data: Value, bounds: Bounds) -> None:
+def replace_by_clip(node: Node, data: Value, bounds: Bounds, rewriter: Rewriter) -> None:
     """Put Clip (Relu for 0 to infinity) on `data` in the place of a node."""
     graph, low, high = node.graph, *bounds
     assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
@@ -82,8 +88,13 @@ def replace_by_clip(node: Node, data: Value, bounds: Bounds) -> None:
             constant = None if unbounded else frozen(np.asarray(bound, dtype))
             operands.append(None if constant is None else graph.add_constant(f"{node.result.name}.{label}", constant))
         made = Node("Clip", operands[: 2 if operands[2] is None else 3], name=name)
+    _put(made, node, rewriter)
+
+
+def _put(made: Node, node: Node, rewriter: Rewriter) -> None:
+    """Put a new node in the place of one."""
     made.result.type = node.result.type
-    graph.insert(made, before=node)
+    rewriter.insert(made, before=node)
     replace(node, made.result)
 
 
@@ -91,26 +102,24 @@ def _is_float(value: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.dtype.is_float
 
 
-def hard_sigmoid(node: Node, opset: int) -> bool:
+def hard_sigmoid(match: Match) -> Reject | Plan:
     """Clip(x + 3, 0, 6) / 6, also written as a product with 1/6: HardSigmoid(alpha=1/6, beta=1/2)."""
-    if opset < 6:
-        return False
+    node = match.root
     found = with_scalar(node, commutes=is_standard(node, "Mul"))
     if found is None:
-        return False
+        return Reject("no operand is a number")
     factor = 1.0 / found[1] if is_standard(node, "Div") and found[1] else found[1]
     shifted = _clip_of_x_plus_3(found[0])
     if not math.isclose(factor, 1 / 6, rel_tol=1e-5) or shifted is None:
-        return False
+        return Reject("it is not Clip(x + 3, 0, 6) / 6")
     x, parts = shifted
-    graph = node.graph
-    assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
-    made = Node("HardSigmoid", (x,), name=node.name, attributes={"alpha": 1.0 / 6.0, "beta": 0.5})
-    made.result.type = node.result.type
-    graph.insert(made, before=node)
-    replace(node, made.result)
-    _erase_all(parts)
-    return True
+
+    def change(rewriter: Rewriter) -> None:
+        attributes = {"alpha": 1.0 / 6.0, "beta": 0.5}
+        _put(Node("HardSigmoid", (x,), name=node.name, attributes=attributes), node, rewriter)
+        _erase_all(parts)
+
+    return change
 
 
 def _clip_of_x_plus_3(value: Value) -> tuple[Value, list[Node]] | None:
@@ -124,22 +133,19 @@ def _clip_of_x_plus_3(value: Value) -> tuple[Value, list[Node]] | None:
     return shifted[0], [clip, add]
 
 
-def hard_swish(node: Node, opset: int) -> bool:
+def hard_swish(match: Match) -> Reject | Plan:
     """X * HardSigmoid(x) and x * Clip(x + 3, 0, 6) / 6: HardSwish (operator set 14)."""
-    if opset < 14:
-        return False
+    node = match.root
     found = _x_times_hard_sigmoid(node) or _divided_product(node)
     if found is None:
-        return False
+        return Reject("it is neither x * HardSigmoid(x) nor x * Clip(x + 3, 0, 6) / 6")
     x, parts = found
-    graph = node.graph
-    assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
-    made = Node("HardSwish", (x,), name=node.name)
-    made.result.type = node.result.type
-    graph.insert(made, before=node)
-    replace(node, made.result)
-    _erase_all(parts)
-    return True
+
+    def change(rewriter: Rewriter) -> None:
+        _put(Node("HardSwish", (x,), name=node.name), node, rewriter)
+        _erase_all(parts)
+
+    return change
 
 
 def _x_times_hard_sigmoid(node: Node) -> tuple[Value, list[Node]] | None:
@@ -177,7 +183,7 @@ def _erase_all(nodes: list[Node]) -> None:
 
 
 RULES = (
-    Rule("merge-clips", ("Relu", "Clip", "Max", "Min"), merge_clips),
-    Rule("hard-swish", ("Mul", "Div"), hard_swish),
-    Rule("hard-sigmoid", ("Mul", "Div"), hard_sigmoid),
+    Rule("merge-clips", op(("Relu", "Clip", "Max", "Min")), plan=merge_clips, since=11),
+    Rule("hard-swish", op(("Mul", "Div")), plan=hard_swish, since=14),
+    Rule("hard-sigmoid", op(("Mul", "Div")), plan=hard_sigmoid, since=6),
 )

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.constants import array_of, erase, frozen, is_standard, replace
-from qir.passes.rules import Rule, only_user, scalar, sole_producer, with_scalar
+from qir.passes.rules import only_user, scalar, sole_producer, with_scalar
+from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
 
-def layer_normalization(node: Node, opset: int) -> bool:
+def layer_normalization(match: Match) -> Reject | Plan:
     """(x - mean) / Sqrt(mean of (x - mean)^2 + epsilon), times gamma, plus beta: LayerNormalization (operator set 17).
 
     Over the last dimension; gamma and beta are vectors over it, gamma may be missing when its length is known.
     """
-    if opset < 17:
-        return False
+    node = match.root
     root = sole_producer(node.input(1), "Sqrt")
     centered = node.input(0)
     subtract = None if centered is None else centered.producer
     if root is None or centered is None or subtract is None or not is_standard(subtract, "Sub"):
-        return False
-    x, mean = subtract.input(0), _mean_operand(sole_producer(subtract.input(1), "ReduceMean"), opset)
-    epsilon, square = _variance(root, opset)
+        return Reject("it is no difference by a square root")
+    x, mean = subtract.input(0), _mean_operand(sole_producer(subtract.input(1), "ReduceMean"))
+    epsilon, square = _variance(root)
     if x is None or mean is not x or square is None or not _squares(square, centered):
-        return False
+        return Reject("it is not x less its mean over the last dimension, by the root of their mean square")
     if {use.node for use in centered.uses} != {node, square}:
-        return False
-    _replace(node, x, epsilon)
-    return True
+        return Reject(f"{centered.name!r} is used elsewhere too")
+    if _vector_behind(node, "Mul", x)[0] is None and _length(x) is None:
+        return Reject("it has no gamma, and the length of the last dimension is unknown")
+    return partial(_replace, node, x, epsilon)
 
 
-def _variance(root: Node, opset: int) -> tuple[float, Node | None]:
+def _variance(root: Node) -> tuple[float, Node | None]:
     """Epsilon, and the node that squares, of Sqrt(ReduceMean(square) + epsilon)."""
     add = sole_producer(root.input(0), "Add")
     shifted = None if add is None else with_scalar(add, commutes=True)
     reduce = None if shifted is None else sole_producer(shifted[0], "ReduceMean")
-    squared = _mean_operand(reduce, opset)
+    squared = _mean_operand(reduce)
     if shifted is None or squared is None:
         return 0.0, None
     return shifted[1], sole_producer(squared, "Pow", "Mul")
 
 
-def _mean_operand(reduce: Node | None, opset: int) -> Value | None:
+def _mean_operand(reduce: Node | None) -> Value | None:
     """The operand of a ReduceMean over the last dimension that keeps it."""
     if reduce is None or not reduce.attribute("keepdims", 1):
         return None
-    axes = reduce.attribute("axes")
-    if opset >= 18:
-        given = array_of(reduce.input(1))
-        axes = None if given is None else tuple(given.reshape(-1).tolist())
+    axes, given = reduce.attribute("axes"), array_of(reduce.input(1))
+    if given is not None:
+        axes = tuple(given.reshape(-1).tolist())
     data = reduce.input(0)
     rank = data.type.rank if data is not None and isinstance(data.type, TensorType) else None
     return data if axes in {(-1,), None if rank is None else (rank - 1,)} and axes is not None else None
@@ -63,15 +65,14 @@ def _squares(node: Node, value: Value) -> bool:
     return node.input(0) is value and node.input(1) is value
 
 
-def _replace(node: Node, x: Value, epsilon: float) -> None:
+def _replace(node: Node, x: Value, epsilon: float, rewriter: Rewriter) -> None:
     scale, last = _vector_behind(node, "Mul", x)
     graph = node.graph
     assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
     shift: Value | None = None
     if scale is None:
         length = _length(x)
-        if length is None:
-            return
+        assert length is not None  # noqa: S101 - checked by the plan
         dtype = x.type.dtype if isinstance(x.type, TensorType) else None
         element = np.float32 if dtype is None else numpy_dtype(dtype)
         scale = graph.add_constant(f"{node.result.name}.scale", frozen(np.ones(length, element)))
@@ -79,7 +80,7 @@ def _replace(node: Node, x: Value, epsilon: float) -> None:
     operands = (x, scale) if shift is None else (x, scale, shift)
     made = Node("LayerNormalization", operands, name=last.name, attributes={"axis": -1, "epsilon": epsilon})
     made.result.type = last.result.type
-    graph.insert(made, before=last)
+    rewriter.insert(made, before=last)
     replace(last, made.result)
     _erase_backwards(graph_nodes_of(node, last))
 
@@ -125,4 +126,4 @@ def _length(x: Value) -> int | None:
     return shape[-1] if shape and isinstance(shape[-1], int) else None
 
 
-RULES = (Rule("layer-normalization", ("Div",), layer_normalization),)
+RULES = (Rule("layer-normalization", op("Div"), plan=layer_normalization, since=17),)

@@ -1,28 +1,9 @@
-"""Local rewrites: a rule looks at one node and what is around it, and rewrites it or leaves it."""
+"""What rules ask about the nodes around the one they look at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from qir.graph import Node, Value
 from qir.passes.constants import array_of, constant_of, is_standard, uniform_value
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rewrite.
-
-    Attributes:
-        name: what it does, in kebab-case.
-        roots: operators of ONNX's own set at which it looks.
-        apply: rewrites at a node, given the version of the operator set; True when it did. The rule may erase the node
-            and others around it.
-    """
-
-    name: str
-    roots: tuple[str, ...]
-    apply: Callable[[Node, int], bool]
 
 
 def only_user(value: Value) -> Node | None:

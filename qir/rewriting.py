@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from qir.collection import no_collection
 from qir.errors import QirError
@@ -19,6 +20,12 @@ from qir.graph import Graph, Node, Value
 
 RULE_KEY = "qir.rule"
 """Metadata key under which new nodes name the rule that made them."""
+
+
+Plan = Callable[["Rewriter"], None]
+"""What changes the graph."""
+
+_SAME_DOMAIN = {"ai.onnx": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +107,39 @@ def _applies(_: Match) -> Reject | None:
 class Rule:
     """One rewrite.
 
+    A rule says what to do by `rewrite`, or, where that follows from what a check finds out, by `plan`.
+
     Attributes:
         name: what it does, in kebab-case.
         pattern: what the root's first result looks like; its ops are the roots of the rule.
         rewrite: changes the graph at a match, through the `Rewriter`.
         check: what the pattern cannot say: a `Reject` with the reason, or None when the rule applies.
+        plan: check and rewrite in one: a `Reject`, or what changes the graph; the graph is not changed before that.
+        since: version of ONNX's operator set from which the rule applies.
     """
 
     name: str
     pattern: Pattern
-    rewrite: Callable[[Match, Rewriter], None]
+    rewrite: Callable[[Match, Rewriter], None] | None = None
     check: Callable[[Match], Reject | None] = field(default=_applies)
+    plan: Callable[[Match], Reject | Plan] | None = None
+    since: int = 1
 
     def __post_init__(self) -> None:
         if not self.pattern.ops:
             raise QirError(f"rule {self.name!r}: the root of its pattern names no op; expected op(...)")
+        if (self.rewrite is None) == (self.plan is None):
+            raise QirError(f"rule {self.name!r}: expected either `rewrite` or `plan`")
+
+    def planned(self, match: Match) -> Reject | Plan:
+        """What changes the graph at a match, or why the rule does not apply."""
+        rejected = self.check(match)
+        if rejected is not None:
+            return rejected
+        if self.plan is not None:
+            return self.plan(match)
+        assert self.rewrite is not None  # noqa: S101 - one of the two is given
+        return partial(self.rewrite, match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +166,16 @@ class _Matcher:
     def __init__(self) -> None:
         self.stop = Explanation(matched=False, depth=-1, where=None, reason="")
 
-    def root(self, rule: Rule, node: Node) -> Match | None:
+    def root(self, rule: Rule, node: Node) -> Plan | None:
         if not self.ops(rule.pattern, node, 0):
             return None
         for bound in self.operands(rule.pattern, node, {}, 0):
             if rule.pattern.name:
                 bound = {**bound, rule.pattern.name: node.result}
-            found = Match(node, bound)
-            rejected = rule.check(found)
-            if rejected is None:
+            found = rule.planned(Match(node, bound))
+            if not isinstance(found, Reject):
                 return found
-            self.note(99, node, rejected.reason)
+            self.note(99, node, found.reason)
         return None
 
     def note(self, depth: int, where: Node | Value | None, reason: str) -> None:
@@ -159,7 +183,7 @@ class _Matcher:
             self.stop = Explanation(matched=False, depth=depth, where=where, reason=reason)
 
     def ops(self, pattern: Pattern, node: Node, depth: int) -> bool:
-        if node.op in pattern.ops and node.domain == pattern.domain and node.results:
+        if node.op in pattern.ops and _SAME_DOMAIN.get(node.domain, node.domain) == pattern.domain and node.results:
             return True
         self.note(depth, node, f"found {node.op}; expected {' or '.join(pattern.ops)}")
         return False
@@ -268,13 +292,16 @@ class Rewriter:
             self._pending(producers)
 
 
-def rewrite(graph: Graph, rules: Iterable[Rule], *, limit: int | None = None) -> dict[str, int]:
+def rewrite(
+    graph: Graph, rules: Iterable[Rule], *, limit: int | None = None, opset: int | None = None
+) -> dict[str, int]:
     """Apply rules to a graph and its subgraphs until none fires; the first rule that matches a node wins.
 
     Args:
         graph: changed in place.
         rules: in order of preference.
         limit: most rewrites; by default 10 for each node, and 100.
+        opset: version of ONNX's operator set; rules from a later one are left out. None applies all.
 
     Returns:
         How often each rule fired, rules that never did left out.
@@ -284,8 +311,9 @@ def rewrite(graph: Graph, rules: Iterable[Rule], *, limit: int | None = None) ->
     """
     by_root: dict[str, list[Rule]] = {}
     for rule in rules:
-        for name in rule.pattern.ops:
-            by_root.setdefault(name, []).append(rule)
+        if opset is None or rule.since <= opset:
+            for name in rule.pattern.ops:
+                by_root.setdefault(name, []).append(rule)
     with no_collection():
         return _work_off(deque(node for node in graph.walk() if node.op in by_root), by_root, limit)
 
@@ -305,15 +333,15 @@ def _work_off(queue: deque[Node], by_root: dict[str, list[Rule]], limit: int | N
         node = queue.popleft()
         waiting.discard(node)
         for rule in by_root[node.op]:
-            found = None if node.graph is None else _Matcher().root(rule, node)
-            if found is None:
+            plan = None if node.graph is None else _Matcher().root(rule, node)
+            if plan is None:
                 continue
             if sum(fired.values()) >= most:
                 raise QirError(
                     f"rewriting: stopped after {most} rewrites, the last by {rule.name!r}: do rules undo one another?"
                 )
             fired[rule.name] = fired.get(rule.name, 0) + 1
-            rule.rewrite(found, Rewriter(rule, push))
+            plan(Rewriter(rule, push))
             push((node,) if node.graph is not None else ())
             break
     return fired

@@ -49,6 +49,28 @@ def test_check_rejects_with_a_reason():
     assert rewrite(node.graph, [rule]) == {}
 
 
+def plan_first(match):
+    if match.root.inputs[0].producer is not None:
+        return Reject("it is not the first")
+    return lambda rewriter: rewriter.replace(match.root, [Node("Abs", match.root.inputs)])
+
+
+def test_a_plan_checks_and_rewrites_in_one():
+    rule = Rule("first-to-abs", op("Relu"), plan=plan_first, since=9)
+    module = chain(3)
+    assert explain(rule, module.graph.nodes[1]).reason == "it is not the first"
+    assert explain(rule, module.graph.nodes[0]).matched
+    assert rewrite(module.graph, [rule], opset=8) == {}
+    assert rewrite(module.graph, [rule], opset=9) == {"first-to-abs": 1}
+    assert [node.op for node in module.graph] == ["Abs", "Relu", "Relu"]
+
+
+def test_a_rule_has_either_a_rewrite_or_a_plan():
+    for given in ({}, {"plan": plan_first, "rewrite": lambda match, rewriter: None}):
+        with pytest.raises(qir.QirError, match="either"):
+            Rule("both", op("Relu"), **given)
+
+
 def test_rules_that_never_end_are_stopped():
     rule = Rule(
         "again", op("Relu"), lambda match, rewriter: rewriter.replace(match.root, [Node("Relu", match.root.inputs)])

@@ -5,9 +5,10 @@ import pytest
 
 from qir.errors import PassError
 from qir.passes import PassContext
-from qir.passes.canonicalize import Canonicalize
+from qir.passes.canonicalize import RULES, Canonicalize
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.testing import largest_error, random_inputs, run_onnxruntime
+from qir.rewriting import RULE_KEY, explain
 
 
 def ops(module):
@@ -237,6 +238,24 @@ def test_rules_can_be_left_out(builder):
     assert ops(module) == ["Conv", "Mul"]
     with pytest.raises(PassError, match="no rule 'nope'"):
         Canonicalize(without=("nope",)).run(module, PassContext())
+
+
+def test_why_a_rule_does_not_apply_is_explained(builder):
+    b = builder()
+    y = b.node("Conv", [b.input("x", [2, 4, 7, 7]), b.normal("w", 6, 4, 3, 3)])
+    module = b.module(b.node("Mul", [y, b.normal("c", 5)]))
+    (rule,) = [rule for rule in RULES if rule.name == "fuse-affine"]
+    found = explain(rule, module.graph.nodes[1])
+    assert not found.matched
+    assert found.reason
+
+
+def test_new_nodes_name_the_rule_that_made_them(builder):
+    b = builder()
+    y = b.node("MatMul", [b.input("x", [3, 4]), b.normal("w", 4, 5)])
+    module = b.module(b.node("Add", [y, b.normal("c", 5)]))
+    canonicalize(module)
+    assert module.graph.nodes[0].metadata[RULE_KEY] == "matmul-to-gemm"
 
 
 def test_a_shape_sliced_from_that_of_the_data_becomes_constant(builder):
