@@ -2,8 +2,9 @@
 
     python benchmarks/ir.py [--long] [--large] [--repeats 5]
 
-Prints the best of the repeats in milliseconds of CPU time, the targets and whether they were met, and below the table why one
-was missed. `--long` adds the chain of 100,000 nodes, `--large` the external-data model (5 GB of disk for a while).
+Prints the best of the repeats in milliseconds of CPU time, the targets and whether they were met, and below the table
+why one was missed. `--long` adds the chain of 100,000 nodes, `--large` the external-data model (5 GB of disk for a
+while).
 """
 
 from __future__ import annotations
