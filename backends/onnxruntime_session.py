@@ -68,6 +68,8 @@ class OrtSession:
             options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         if save_optimized is not None:
             options.optimized_model_filepath = str(save_optimized)
+            data = f"{save_optimized.name}.data"
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
         self._source = _source(model)
         self._settings: dict[str, Any] = {
             "optimization": optimization,
@@ -97,7 +99,7 @@ class OrtSession:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimized.onnx"
             OrtSession(self._source, **self._settings, save_optimized=path)
-            return tuple(node.op for node in load(path.read_bytes()).graph)
+            return tuple(node.op for node in load(path).graph)
 
     def integer_nodes(self) -> tuple[str, ...]:
         """Op types of the optimized graph that compute on integers, in order."""

@@ -14,7 +14,7 @@ too: their kernels compute in float, with weights that are stored as codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -75,25 +75,40 @@ class InsertFakeQuant(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Insert the quantizers; raises `QirError` when nothing can be quantized or an option is wrong."""
-        from qir.quantizers import get_scheme
-
         if self.placement not in PLACEMENTS:
             raise QirError(
                 f"insert-fake-quant: placement {self.placement!r} is unknown; expected one of {', '.join(PLACEMENTS)}"
             )
         if self.block < 0:
             raise QirError(f"insert-fake-quant: block {self.block}; expected the size of a block, or 0")
-        for scheme in (self.weight_scheme, self.activation_scheme):
-            get_scheme(scheme)
         operands = None if context.target is None else context.target.operand_rules()
-        weights = widths_of(self.weight_widths, operands.weight_widths if operands else range(1, 9))
-        activations = widths_of(self.activation_widths, operands.activation_widths if operands else range(1, 9))
+        weights = _candidates(
+            self.weight_widths, operands.weight_widths if operands else range(1, 9), self.weight_scheme
+        )
+        activations = _candidates(
+            self.activation_widths, operands.activation_widths if operands else range(1, 9), self.activation_scheme
+        )
         rules = QuantizerRules.of(
             context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
         )
         module.meta[self.name] = _left_float(module.graph, rules)
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
+
+
+def _candidates(text: str, default: Iterable[int], scheme: str) -> tuple[int, ...]:
+    """The widths asked for; by default those that the scheme has: a target's 32 bits are floats."""
+    from qir.quantizers import get_scheme
+
+    known = get_scheme(scheme).widths
+    found = widths_of(text, [width for width in default if width in known])
+    unknown = sorted(set(found) - set(known))
+    if unknown or not found:
+        raise QirError(
+            f"insert-fake-quant: scheme {scheme!r} has the widths {list(known)}; it was asked for "
+            f"{unknown or sorted(default)}"
+        )
+    return found
 
 
 def _left_float(graph: Graph, rules: QuantizerRules) -> dict[str, str]:

@@ -143,7 +143,7 @@ def _kernels(exposed: Module) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         OrtSession(exposed, save_optimized=path)
-        nodes = list(load(path.read_bytes()).graph)
+        nodes = list(load(path).graph)
     made = {value.name: node.op for node in nodes for value in node.results}
     casts = {node.result.name: made.get(node.operands[0].name, "") for node in nodes if node.op == "Cast"}
     return made | casts

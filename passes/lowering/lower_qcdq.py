@@ -80,13 +80,8 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> Non
     zero = graph.add_constant(
         f"{bias.name}.zero_point", Tensor.of(np.zeros(scales.constant.shape if scales.constant else (), np.int32))
     )
-    made = Node(
-        "DequantizeLinear",
-        (quantized, scales, zero),
-        (f"{bias.name}.dequantized",),
-        name=f"{bias.name}.dequantize",
-        attributes={"axis": 0},
-    )
+    name, result = (graph.clock.unique_name(f"{bias.name}.{label}") for label in ("dequantize", "dequantized"))
+    made = Node("DequantizeLinear", (quantized, scales, zero), (result,), name=name, attributes={"axis": 0})
     graph.insert(made, before=layer.node)
     made.result.type = of_element(bias.type, DType.FLOAT32)
     layer.node.set_input(layer.node.inputs.index(bias), made.result)

@@ -96,3 +96,12 @@ def test_weights_and_activations_have_the_scheme_that_is_asked_for() -> None:
     assert scheme_of(found["fc1.input"], 4) == "power-of-two"
     with pytest.raises(QirError, match="did you mean"):
         inserted("lenet", "weight_scheme=unifrom")
+
+
+def test_widths_that_are_floats_on_the_target_are_no_candidates() -> None:
+    module = load_network(qir.models.path("lenet"))
+    context = PassContext(target=load_target("cpu-onnxruntime"))
+    PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, context)
+    assert {node.attribute("widths") for node in quantizers(module.graph).values()} == {(8,)}
+    with pytest.raises(QirError, match=r"'binary' has the widths \[1\]"):
+        inserted("lenet", "weight_scheme=binary,weight_widths=4")
