@@ -75,22 +75,24 @@ def cost(
 
         typer.echo(json.dumps(target_schema(), indent=2))
     elif imported is not None:
-        _import(None if model is None else _load(model, shape), imported, without or [], export)
+        _import(None if model is None else _load(model, shape, batch), imported, without or [], export)
     elif fit is not None:
-        _fit(console, None if model is None else _load(model, shape), target, fit, save_target)
+        _fit(console, None if model is None else _load(model, shape, batch), target, fit, save_target)
     elif model is None:
         raise QirError("qir cost: no model: give an ONNX file, or --list, or --schema")
     elif measure is not None:
-        _measure(console, _load(model, shape), batch, measure)
+        _measure(console, _load(model, shape, batch), batch, measure)
     else:
-        _Costing(_load(model, shape), target, policy, batch).show(console, explain, referee, export)
+        _Costing(_load(model, shape, batch), target, policy, batch).show(console, explain, referee, export)
 
 
-def _load(path: Path, shapes: list[str] | None) -> Module:
+def _load(path: Path, shapes: list[str] | None, batch: int) -> Module:
     import qir
 
+    if batch < 1:
+        raise QirError(f"--batch {batch}: expected at least 1")
     module = qir.load(path)
-    _set_shapes(module, shapes or [])
+    _set_shapes(module, shapes or [], batch)
     return module
 
 
@@ -198,8 +200,10 @@ class _Costing:
         return {"policy": base | bits}
 
 
-def _set_shapes(module: Module, shapes: list[str]) -> None:
-    """Give inputs the shapes of `name=1,3,224,224` and infer the rest.
+def _set_shapes(module: Module, shapes: list[str], batch: int) -> None:
+    """Give inputs the shapes of `name=1,3,224,224`, and `batch` images to those that leave their number open.
+
+    A size that had a name (a symbol) takes its number wherever the name occurs; other changes are inferred anew.
 
     Raises:
         QirError: another form, or no such input; names the nearest.
@@ -209,6 +213,8 @@ def _set_shapes(module: Module, shapes: list[str]) -> None:
     from qir.types import TensorType
 
     inputs = {value.name: value for value in module.graph.inputs}
+    symbols: dict[object, int] = {}
+    stale = False
     for text in shapes:
         name, _, sizes = text.partition("=")
         if name not in inputs:
@@ -219,9 +225,26 @@ def _set_shapes(module: Module, shapes: list[str]) -> None:
             raise QirError(f"--shape {text!r}: expected name=1,3,224,224") from error
         kind = inputs[name].type
         if isinstance(kind, TensorType):
+            known = kind.shape if kind.shape is not None and len(kind.shape) == len(dims) else (None,) * len(dims)
+            symbols |= {old: new for old, new in zip(known, dims, strict=True) if isinstance(old, str)}
+            stale |= any(not isinstance(old, str) and old != new for old, new in zip(known, dims, strict=True))
             inputs[name].type = TensorType(kind.element, dims)
-    if shapes:
+    for value in inputs.values():
+        if isinstance(value.type, TensorType) and value.type.shape and isinstance(value.type.shape[0], str):
+            symbols.setdefault(value.type.shape[0], batch)
+    _name_sizes(module, symbols)
+    if stale:
         infer_graph(module)
+
+
+def _name_sizes(module: Module, symbols: dict[object, int]) -> None:
+    """Put numbers in the place of symbols, in the types of all values."""
+    from qir.types import TensorType
+
+    for value in module.graph.values():
+        kind = value.type
+        if isinstance(kind, TensorType) and kind.shape is not None and not symbols.keys().isdisjoint(kind.shape):
+            value.type = TensorType(kind.element, tuple(symbols.get(size, size) for size in kind.shape))
 
 
 def register(app: typer.Typer) -> None:

@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import qir
 from qir.backends.delay_table import read_delay_table
 from qir.cli.cost import register
 from qir.errors import MissingExtraError, QirError
+from qir.graph import Graph, Node
+from qir.module import Module
+from qir.ops import infer_graph
+from qir.tensor import Tensor
+from qir.types import DType, TensorType
 
 LENET = str(Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.onnx")
 
@@ -49,7 +56,7 @@ def test_lists_targets_and_schema() -> None:
         ((LENET, "--shape", "inputs=1,1,28,28"), "did you mean 'input'"),
         ((LENET, "--shape", "input=one"), "expected name="),
         ((LENET, "--explain", "absent"), "no layer"),
-        ((LENET, "--batch", "0"), "batch 0"),
+        ((LENET, "--batch", "0"), "--batch 0"),
         ((), "no model"),
         ((LENET, "--referee", "vella", "--target", "ethos-u55-128-like"), "did you mean 'vela'"),
         ((LENET, "--referee", "vela", "--target", "npu-148"), "no referee"),
@@ -127,6 +134,24 @@ def test_policies_that_do_not_fit_are_refused(tmp_path: Path, text: str, message
     (tmp_path / "policy.json").write_text(text, encoding="utf-8")
     with pytest.raises(QirError, match=message):
         _run(LENET, "--policy", str(tmp_path / "policy.json"))
+
+
+def test_sizes_with_a_name_take_their_number_everywhere(tmp_path: Path) -> None:
+    """A sequence of products whose second dimension is the batch, as recurrent networks have them."""
+    graph = Graph("sequence")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, ("batch", "steps", 8)))
+    turned = graph.insert(Node("Transpose", (value,), ("t",), name="turn", attributes={"perm": (1, 0, 2)})).result
+    weight = graph.add_constant("w", Tensor.of(np.zeros((8, 16), np.float32)))
+    graph.set_outputs([graph.insert(Node("MatMul", (turned, weight), ("y",), name="product")).result])
+    module = Module(graph, opsets={"": 21})
+    infer_graph(module)
+    path = tmp_path / "sequence.onnx"
+    qir.save(module, path)
+    assert "unknown cost" in _run(str(path), "--target", "bismo-16x16x256")
+    for shape, rows in (("x=1,32,8", 32), ("x=4,32,8", 128)):
+        output = _run(str(path), "--target", "bismo-16x16x256", "--shape", shape, "--explain", "product")
+        assert "unknown cost" not in output
+        assert f"8/8 bits: {rows * 8 + 16 * 8 / 2:,.0f} cycles" in output
 
 
 def test_referee_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
