@@ -41,6 +41,9 @@ METHODS = {
 }
 """Name of a method -> module:function."""
 
+PROXY = "proxy: the value is an additive sensitivity, no measured accuracy"
+"""Note on results that minimise a sensitivity."""
+
 ADDITIVE = frozenset({"milp", "pareto-dp", "greedy", "lagrangian"})
 """Methods that minimise the sensitivity of a problem and measure no policy."""
 
@@ -203,5 +206,5 @@ def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
         seconds=seconds,
         counts={**run.ledger.counts, **outcome.counts},
         probabilities=outcome.probabilities,
-        notes=tuple(outcome.notes),
+        notes=(*outcome.notes, *([PROXY] if minimised else [])),
     )

@@ -31,6 +31,8 @@ class Report:
         cycles: per layer (cycles of the reference, cycles of the policy found).
         bound_by: per layer what bounds it.
         episodes: number and value of every policy measured, in order.
+        probabilities: [episode][decision][option], of agents that record them.
+        options: option labels by decision, in the order of `probabilities`.
         results: every evaluation of each searcher, by label.
         budget: name of the cost and its limit as a share of the reference.
         reference_cost: what ratios are shares of.
@@ -45,6 +47,8 @@ class Report:
     cycles: Sequence[tuple[float, float]] = ()
     bound_by: Sequence[str] = ()
     episodes: Sequence[tuple[int, float]] = ()
+    probabilities: Sequence[Sequence[Sequence[float]]] = ()
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     results: Mapping[str, Result] = field(default_factory=dict)
     budget: tuple[str, float] | None = None
     reference_cost: float = 1.0
@@ -66,7 +70,7 @@ class Report:
 
     def to_html(self) -> str:
         """The page as text; pictures are inline, nothing is fetched."""
-        pictures = [self._bits(), self._cycles(), self._rewards(), self._trade()]
+        pictures = [self._bits(), self._cycles(), self._rewards(), self._probabilities(), self._trade()]
         parts = [picture for picture in pictures if picture is not None]
         figures = "".join(f"<section>{_inline(figure, index)}</section>" for index, figure in enumerate(parts))
         facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in self.facts)
@@ -131,6 +135,24 @@ class Report:
             **_LAYOUT,
         )
 
+    def _probabilities(self) -> Any:
+        """Probability of every option over the episodes (ReLeQ, Elthakeb et al., 2020, figure 5)."""
+        if not self.probabilities or not self.options:
+            return None
+        go = _plotly()
+        from plotly.subplots import make_subplots
+
+        rows = -(-len(self.options) // _COLUMNS)
+        figure = make_subplots(rows=rows, cols=_COLUMNS, subplot_titles=list(self.options), shared_yaxes=True)
+        x = list(range(1, len(self.probabilities) + 1))
+        for place, labels in enumerate(self.options.values()):
+            for option, label in enumerate(labels):
+                y = [episode[place][option] for episode in self.probabilities]
+                line = go.Scatter(name=label, x=x, y=y, mode="lines", legendgroup=label, showlegend=place == 0)
+                figure.add_trace(line, row=place // _COLUMNS + 1, col=place % _COLUMNS + 1)
+        layout = {**_LAYOUT, "height": 120 + 220 * rows}
+        return figure.update_layout(title="Probability of every option over the episodes", **layout)
+
     def _trade(self) -> Any:
         if not self.results:
             return None
@@ -145,6 +167,13 @@ class Report:
                 y=[e.value for e in tried],
                 mode="markers",
                 text=[_short(e) for e in tried],
+            )
+            figure.add_scatter(
+                name=f"{label}: front",
+                x=[e.costs[name] / self.reference_cost for e in result.front],
+                y=[e.value for e in result.front],
+                mode="lines",
+                line_shape="hv",
             )
         if self.budget:
             figure.add_vline(x=self.budget[1], line_dash="dash", annotation_text="budget")
@@ -195,6 +224,8 @@ def search_report(
         cycles=[(before[cost.node].cycles, cost.cycles) for cost in after],
         bound_by=[cost.bound_by for cost in after],
         episodes=[(i + 1, e.value) for i, e in enumerate(found.evaluations)],
+        probabilities=found.probabilities,
+        options={decision.name: [f"{bits} bits" for bits in decision.options] for decision in problem.decisions},
         results=results,
         budget=None if limit is None else (comparison.budget, limit / reference),
         reference_cost=reference,
@@ -202,6 +233,7 @@ def search_report(
     )
 
 
+_COLUMNS = 4
 _LAYOUT: dict[str, Any] = {"template": "plotly_white", "height": 420, "barmode": "group"}
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}"

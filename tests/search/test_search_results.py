@@ -103,3 +103,31 @@ def test_the_face_loads_nothing_heavy():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_reports_show_fronts_and_probabilities():
+    pytest.importorskip("plotly")
+    from qir.search.report import Report
+
+    problem = Problem(
+        [Decision("a", (2, 8)), Decision("b", (2, 8))],
+        costs={"latency": [[1.0, 4.0], [1.0, 4.0]]},
+        budgets={"latency": Budget(maximum=6.0)},
+        objective=lambda policy: float(sum(policy.values())),
+    )
+    found = solve(problem, "rl", evaluations=3, seed=0)
+    assert len(found.probabilities[0]) == 2
+    options = {d.name: [f"{bits} bits" for bits in d.options] for d in problem.decisions}
+    page = Report("search", results={"rl": found}, probabilities=found.probabilities, options=options).to_html()
+    assert "rl: front" in page
+    assert "Probability of every option" in page
+    assert "Probability of every option" not in Report("search", results={"rl": found}).to_html()
+
+
+def test_values_of_a_proxy_are_labelled():
+    problem = Problem([Decision("a", (2, 8))], sensitivity=[[1.0, 0.0]])
+    for method in ("milp", "random", "rl"):
+        options = {} if method == "milp" else {"evaluations": 2}
+        assert any(note.startswith("proxy") for note in solve(problem, method, **options).notes)
+    measured = Problem([Decision("a", (2, 8))], objective=lambda policy: float(policy["a"]))
+    assert not solve(measured, "exhaustive").notes
