@@ -98,8 +98,7 @@ class Legalize(Pass):
                 found.emulated[layer.node.name] = "a bias beyond int32, added in float"
         for stored in stored_weights(module.graph):
             found.emulated.setdefault(stored.node.name, stored.reason)
-        if not any(found.profile.session.get(key) == value for key, value in rules.lifted_by.items()):
-            _widen(module, found, rules)
+        _widen(module, found, rules)
         module.meta[self.name] = found
         return False
 
@@ -253,8 +252,9 @@ def _widen(module: Module, found: Legalization, rules: Runtime) -> None:
 
 def _widen_refused(found: Legalization, rules: Runtime, quantizer: Node, op: str, weight: str) -> None:
     """An activation goes into a wider container where the runtime refuses its element type around an op."""
-    holding, types = found.holdings[quantizer.name], found.profile.activations
-    while any(refusal.covers(op, weight, holding.container.label) for refusal in rules.refused):
+    holding, types, session = found.holdings[quantizer.name], found.profile.activations, found.profile.session
+    refused = [refusal for refusal in rules.refused if not (refusal.lifted_by.items() & session.items())]
+    while any(refusal.covers(op, weight, holding.container.label) for refusal in refused):
         types = types[types.index(holding.container.label) + 1 :]
         container = _container(holding, types)
         if container is None:

@@ -31,11 +31,13 @@ class Refusal(_Strict):
         ops: op types: layers, ops whose result is quantized, or ops that keep the grid of a quantized operand.
         weights: element types of a layer's weight.
         activations: element types of the codes of the operand or of the result.
+        lifted_by: session options with which the runtime takes it after all.
     """
 
     ops: tuple[str, ...]
     weights: tuple[str, ...]
     activations: tuple[str, ...]
+    lifted_by: dict[str, str] = Field(default_factory=dict)
 
     def covers(self, op: str, weight: str, activation: str) -> bool:
         """Whether a layer with these element types is refused."""
@@ -51,8 +53,7 @@ class Runtime(_Strict):
         since: first version that the entry describes, `major.minor`.
         opset: newest version of ONNX's operator set that it loads.
         source: where the entry comes from.
-        refused: layers it does not load.
-        lifted_by: session options with which it loads them.
+        refused: what it does not load.
     """
 
     name: str
@@ -60,7 +61,6 @@ class Runtime(_Strict):
     opset: int
     source: str
     refused: tuple[Refusal, ...] = ()
-    lifted_by: dict[str, str] = Field(default_factory=dict)
 
 
 class Profile(_Strict):

@@ -16,7 +16,7 @@ from qir.passes.propagate_constraints import FIXED
 IMAGE = (3, 12, 12)
 
 
-def build(opset: int = 21, *, last_relu: bool = False) -> qir.Module:
+def build(opset: int = 21) -> qir.Module:
     """Convolution, max pooling, depthwise, residual, concatenation, average pooling, Gemm."""
     random = np.random.default_rng(0)
     constants, nodes = [], []
@@ -36,17 +36,18 @@ def build(opset: int = 21, *, last_relu: bool = False) -> qir.Module:
 
     stem = op("Relu", conv("stem", "input", 8, 3), name="stem.relu")
     pooled = op("MaxPool", stem, name="pooled", kernel_shape=[2, 2], strides=[2, 2])
-    depthwise = op("Relu", conv("depthwise", pooled, 8, 8, group=8), name="depthwise.relu")
+    for name, bound in (("zero", 0), ("six", 6)):
+        constants.append(numpy_helper.from_array(np.float32(bound), name))
+    depthwise = op("Clip", conv("depthwise", pooled, 8, 8, group=8), "zero", "six", name="depthwise.relu6")
     added = op("Add", conv("pointwise", depthwise, 8, 8, kernel=1), pooled, name="added")
     joined = op("Concat", added, conv("branch", pooled, 4, 8), name="joined", axis=1)
     flat = op("Flatten", op("GlobalAveragePool", joined, name="average"), name="flat")
     last = op("Gemm", flat, constant("last.weight", 5, 12), constant("last.bias", 5), name="last", transB=1)
-    output = op("Relu", last, name="last.relu") if last_relu else last
     graph = helper.make_graph(
         nodes,
         "small",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", *IMAGE])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 5])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["N", 5])],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 10)

@@ -74,6 +74,15 @@ def test_one_bit_weights_are_minus_one_and_one(calibrated, samples, tmp_path, pr
     assert set(np.unique(codes.values)) == {-1, 1}
 
 
+def test_activations_go_into_wider_containers_where_the_runtime_refuses_theirs(calibrated):
+    module = calibrated(4, 4)
+    assert Legalize("qdq-int4").run(module, PassContext()) is False
+    found = module.meta["legalize"].holdings
+    assert found["stem.input"].container is DType.UINT4
+    assert found["depthwise.input"].container is DType.UINT8, "a MaxPool reads it"
+    assert found["pointwise.input"].container is DType.UINT8, "a Clip makes it"
+
+
 def test_native_types_need_their_operator_sets(calibrated, samples, tmp_path):
     module = calibrated(4, 4, opset=13)
     opsets = {}
