@@ -91,7 +91,7 @@ def retrain(
             samples.labels,
             chosen,
             progress=told,
-            validate=None if validation is None else lambda: _accuracy(network, validation),
+            validate=None if validation is None else lambda: accuracy(network, validation),
             checkpoint=checkpoint,
         )
     network.write_back(made, recalibrate=recalibrate)
@@ -122,7 +122,8 @@ def _progress(asked: Progress | bool, steps: int) -> Iterator[Progress | None]:
         yield tell
 
 
-def _accuracy(network: TorchModule, samples: Samples) -> float:
+def accuracy(network: TorchModule, samples: Samples) -> float:
+    """Share of samples whose largest output is their label, at the network's bits."""
     right = 0
     with torch.no_grad():
         for start in range(0, len(samples.images), _BATCH):

@@ -26,10 +26,15 @@ Progress = Callable[[int, int, float], None]
 
 
 class Samples(Protocol):
-    """Images [N, …] float32 with labels [N] int64."""
+    """Images with labels (`qir.models` returns such)."""
 
-    images: Array
-    labels: Array
+    @property
+    def images(self) -> Array:
+        """Images float32 [N, …]."""
+
+    @property
+    def labels(self) -> Array:
+        """Labels int64 [N]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 import qir
+from qir.backends.module_retraining import accuracy
 from qir.backends.torch_module import TorchModule
 from qir.errors import DataError
 from qir.models.data.fashion_mnist import fashion_mnist
@@ -70,16 +71,6 @@ def prepared(model: str, calibration: Samples) -> Module:
     context = PassContext(calibration_data=calibration.images[order])
     PassManager(parse_pipeline(PIPELINE.format(last=last))).run(module, context)
     return module
-
-
-def accuracy(module: Module, samples: Samples) -> float:
-    """Share of samples classified right."""
-    network, right = TorchModule(module), 0
-    with torch.no_grad():
-        for start in range(0, len(samples), 500):
-            (logits, *_) = network(torch.from_numpy(samples.images[start : start + 500]))
-            right += int((logits.argmax(1).numpy() == samples.labels[start : start + 500]).sum())
-    return right / len(samples)
 
 
 def chosen_by_kind(run: AutoQnn, chosen: Mapping[str, str]) -> str:
@@ -153,20 +144,11 @@ class Table:
     ) -> None:
         """Train, write back, measure, print; a run that diverges is told so."""
         try:
-            self._row(name, run, schemes, widths, started)
+            found = run.learn_precision(schemes, BITS, widths=widths)
         except DataError as error:
             print(f"| {name} | | {error} | {time.process_time() - started:.0f} | |", flush=True)
-
-    def _row(
-        self,
-        name: str,
-        run: AutoQnn,
-        schemes: Mapping[str, str],
-        widths: Mapping[str, tuple[int, ...]] | None,
-        started: float,
-    ) -> None:
-        found = run.learn_precision(schemes, BITS, widths=widths)
-        rate = accuracy(run.finish(schemes, found.policy), self.test)
+            return
+        rate = accuracy(TorchModule(run.finish(schemes, found.policy)), self.test)
         error = (rate * (1 - rate) / len(self.test)) ** 0.5
         bits = " / ".join(f"{average(run, found, weights=kind):.2f}" for kind in (True, False))
         kinds = [found.policy[n] for n in run.decided] if widths is None else ""
@@ -209,7 +191,7 @@ def main() -> None:
     table = Table(
         prepared(options.model, training), training, test, replace(half, precision_epochs=options.epochs), half
     )
-    rate = accuracy(table.module, test)
+    rate = accuracy(TorchModule(table.module), test)
     print(
         f"{Path(options.model).stem}, {len(training)} images of {options.data}, {options.epochs} epochs, of which a "
         f"search takes {searching}, "

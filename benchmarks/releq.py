@@ -22,6 +22,7 @@ import torch
 
 import qir
 from qir.backends import retrain
+from qir.backends.module_retraining import accuracy
 from qir.backends.retraining import protocol
 from qir.backends.torch_module import TorchModule
 from qir.fake_quant import quantizers
@@ -44,16 +45,6 @@ def evenly(samples: Samples, count: int) -> Samples:
     """So many of the samples, evenly spread; all of them where there are not more."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return Samples(samples.images[chosen], samples.labels[chosen], samples.split)
-
-
-def accuracy(network: TorchModule, samples: Samples) -> float:
-    """Share of right answers, in percent."""
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(samples), 250):
-            (logits, *_) = network(torch.from_numpy(samples.images[start : start + 250]))
-            right += int((logits.argmax(1).numpy() == samples.labels[start : start + 250]).sum())
-    return 100 * right / len(samples)
 
 
 def searched(module: Module, constraints: BitConstraints, bits: float, options: argparse.Namespace) -> Policy:
@@ -91,7 +82,7 @@ def main() -> None:
     if options.images > len(retraining):
         retraining = evenly(training_data("fashion-mnist").samples, options.images)
     module = qir.load(path(options.network))
-    exact = [accuracy(TorchModule(module), samples) for samples in (validation, test)]
+    exact = [100 * accuracy(TorchModule(module), samples) for samples in (validation, test)]
     PassManager(parse_pipeline(PIPELINE)).run(module, PassContext(calibration_data=fashion_mnist("calibration").images))
     widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(module.graph).items()}
     constraints = BitConstraints(widths, (), {})
@@ -107,7 +98,9 @@ def main() -> None:
         started = time.process_time()
         policy = searched(module, constraints, bits, options)
         made = TorchModule(retrain(module, policy, retraining, plan))
-        lost = [before - accuracy(made, samples) for before, samples in zip(exact, (validation, test), strict=True)]
+        lost = [
+            before - 100 * accuracy(made, samples) for before, samples in zip(exact, (validation, test), strict=True)
+        ]
         chosen = [policy[name] for name in constraints.decisions]
         mean = sum(width for width in chosen if isinstance(width, int)) / len(chosen)
         mark = " (result)" if lost[0] <= LOSS else ""

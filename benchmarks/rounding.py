@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import qir
+from qir.backends.module_retraining import accuracy
 from qir.backends.torch_module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
@@ -33,23 +34,13 @@ PIPELINE = (
 )
 
 
-def accuracy(module: Module, samples: Samples) -> float:
-    """Share of right answers."""
-    network, right = TorchModule(module), 0
-    with torch.no_grad():
-        for start in range(0, len(samples.labels), 250):
-            (logits, *_) = network(torch.from_numpy(samples.images[start : start + 250]))
-            right += int((logits.argmax(1).numpy() == samples.labels[start : start + 250]).sum())
-    return right / len(samples.labels)
-
-
 def measured(module: Module, steps: Sequence[Pass], bits: int, data: np.ndarray, test: Samples) -> tuple[float, float]:
     """Accuracy at a width of the weights after some passes, and their CPU seconds."""
     made = module.clone()
     apply_policy(made, Policy({name: bits if name.endswith(".weight") else 8 for name in quantizers(made.graph)}))
     started = time.process_time()
     PassManager(steps).run(made, PassContext(calibration_data=data))
-    return accuracy(made, test), time.process_time() - started
+    return accuracy(TorchModule(made), test), time.process_time() - started
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from qir.passes.canonicalize import SIMPLIFY
 from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 from qir.policy import Policy
 from qir.quantizers import get_scheme
+from qir.search.evaluation import ArraySamples
 from qir.search.network import network_problem
 from qir.search.problem import Budget, Problem
 from qir.search.recipe_runs import Recipe, read_data
@@ -113,6 +114,8 @@ def run_autoqnn(
         SearchError: no decision is left open, or no width has a scheme.
         InfeasibleError: no policy meets a budget.
     """
+    from qir.backends.module_retraining import accuracy
+    from qir.backends.torch_module import TorchModule
     from qir.search.autoqnn import CANDIDATES, AutoQnn
     from qir.search.autoqnn_protocol import AutoQnnProtocol
 
@@ -134,7 +137,7 @@ def run_autoqnn(
     precision = _learn_bits(run, open_, found.schemes, problem)
     made = run.finish(found.schemes, precision.policy)
     policy = Policy({name: precision.policy[name] for name in open_.decisions})
-    value = _accuracy(made, images[half:], labels[half:])
+    value = accuracy(TorchModule(made), ArraySamples(images[half:], labels[half:], "second half"))
     costs = {name: problem.cost(name, policy) for name in problem.cost_names}
     evaluation = Evaluation(policy, value, costs, time.perf_counter() - started)
     names = ", ".join(sorted({*found.schemes.values()}))
@@ -302,16 +305,3 @@ def _start(constraints: BitConstraints, expected: Mapping[str, ExpectedCost], li
         else:
             high = middle
     return low + 1
-
-
-def _accuracy(module: Module, images: Array, labels: Array, batch: int = 250) -> float:
-    import torch
-
-    from qir.backends.torch_module import TorchModule
-
-    network, right = TorchModule(module), 0
-    with torch.no_grad():
-        for start in range(0, len(images), batch):
-            (logits, *_) = network(torch.from_numpy(np.asarray(images[start : start + batch])))
-            right += int((logits.argmax(1).numpy() == labels[start : start + batch]).sum())
-    return right / len(images)

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 import qir.models
+from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.torch_module import TorchModule
 from qir.errors import DataError, InfeasibleError, SearchError
 from qir.fake_quant import quantizers
+from qir.passes import export
 from qir.passes.propagate_constraints import bit_constraints
 from qir.search import recipe
 from qir.search.autoqnn import CANDIDATES
@@ -65,6 +67,15 @@ def test_probabilities_are_recorded_and_the_value_is_that_of_the_network(result,
         (logits, *_) = TorchModule(result.module)(torch.from_numpy(samples["data"][64:]))
     assert result.value == pytest.approx(float((logits.argmax(1).numpy() == samples["labels"][64:]).mean()))
     assert result.to_json()["method"] == "autoqnn"
+
+
+def test_the_network_can_be_exported_and_computes_the_same(result, samples, tmp_path):
+    written = export(result.module, tmp_path / "lenet.onnx", data=samples["data"][:32])
+    (found,) = OrtSession(written.model).run({"input": samples["data"][64:]}).values()
+    with torch.no_grad():
+        (expected, *_) = TorchModule(result.module)(torch.from_numpy(samples["data"][64:]))
+    assert (found.argmax(1) == expected.numpy().argmax(1)).mean() > 0.98
+    np.testing.assert_allclose(found, expected.numpy(), atol=0.1 * np.abs(expected.numpy()).max())
 
 
 def test_average_bits_are_a_budget(samples):
