@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["lenet", "resnet-20"])
     parser.add_argument("--widths", nargs="+", type=int, default=[2, 3, 4])
+    parser.add_argument("--ranges", nargs="+", default=["mse", "output"], help="how weights are clipped")
     parser.add_argument("--iterations", type=int, default=AdaRound.iterations)
     parser.add_argument("--images", type=int, default=AdaRound.images)
     parser.add_argument("--samples", type=int, default=1000, help="images that accuracy is measured on")
@@ -59,7 +60,7 @@ def main() -> None:
     print("| network | weights | ranges | nearest | corrected | AdaRound | AdaRound, corrected | CPU s of AdaRound |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for network in options.networks:
-        for weights in ("mse", "output"):
+        for weights in options.ranges:
             module = qir.load(path(network))
             context = PassContext(calibration_data=data)
             PassManager(parse_pipeline(PIPELINE.format(weights=weights))).run(module, context)

@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--bits", type=int, nargs="+", choices=(4, 8), default=(8, 4))
     options = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((options.batch, 3, 32, 32), generator=generator)
@@ -138,7 +139,7 @@ def main() -> None:
     print(f"qir: {len(names)} fake quantizers, one network for all widths; {torch.get_num_threads()} threads")
     print(f"batch {options.batch}; seconds for one forward and backward pass")
     print("| bits | network | seconds | of torch.ao |\n| --- | --- | --- | --- |")
-    for bits in (8, 4):
+    for bits in options.bits:
         ours.set_policy(dict.fromkeys(names, bits))
         theirs = torch_network(images, bits)
         rows: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = {
