@@ -92,7 +92,7 @@ def test_networks_are_measured_on_dask(lenet):
 def test_the_verb_searches_retrains_and_writes(method, tmp_path):
     from typer.testing import CliRunner
 
-    from qir.cli.main import app
+    from qir.cli.main import make_app
 
     for split, count in (("calibration", 64), ("retraining", 128), ("search-validation", 100)):
         samples = qir.models.fashion_mnist(split).take(count)
@@ -102,7 +102,7 @@ def test_the_verb_searches_retrains_and_writes(method, tmp_path):
     arguments += ["--train", str(tmp_path / "retraining.npz"), "--validation", str(tmp_path / "search-validation.npz")]
     arguments += ["-b", "latency=0.5x", "--method", method, "--evaluations", "2", "--store", str(tmp_path / "s.db")]
     arguments += ["--result", str(tmp_path / "r.json"), "-o", str(tmp_path / "model.quant.onnx")]
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(make_app(), arguments)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "model.quant.onnx").exists()
     assert json.loads((tmp_path / "r.json").read_text())["minimised"] == (method == "milp")
