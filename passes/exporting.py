@@ -117,6 +117,9 @@ def export(
     )
     text = guide.to_json()
     _run(parse_pipeline(chosen.passes), lowered, target)
+    for value in lowered.graph.outputs:
+        if value is not None:
+            value.declared = None
     lowered.metadata.update(_metadata(guide, text, chosen))
     made = {weights_path: packed, guide_path: text.encode()}
     if LowerEncodings.name in lowered.meta:

@@ -26,6 +26,7 @@ from qir.ops import op_of
 from qir.passes.manager import Pass, PassContext
 from qir.passes.propagate_constraints import FIXED
 from qir.passes.quantizer_rules import QuantizerRules, pin, widths_of
+from qir.passes.widen_floats import OTHER_FLOATS
 from qir.tracing import grid_origin
 from qir.types import TensorType
 
@@ -143,6 +144,8 @@ class _Inserter:
         layers = [node for node in self.graph.nodes if _is_layer(node) and not self.rules.excludes(node)]
         if not layers:
             raise QirError("the network has no quantizable layers (Conv, Gemm, MatMul, …) left after exclusions")
+        for node in layers:
+            _check_element(node)
         expensive = [node for node in layers if op_of(node).quantizable(node) is not None]
         self.last = _last(self.graph, expensive)
         for node in layers:
@@ -285,6 +288,16 @@ class _Inserter:
             name = f"{base}.{count}"
         self.names.add(name)
         return name
+
+
+def _check_element(node: Node) -> None:
+    for value in node.operands:
+        known = value.type
+        if isinstance(known, TensorType) and known.quant is None and known.dtype in OTHER_FLOATS:
+            raise QirError(
+                f"insert-fake-quant: {node.op} {node.name or node.result.name!r} computes in {known.dtype.label}: "
+                "quantizers take float32; run the pass widen-floats first"
+            )
 
 
 def _is_layer(node: Node) -> bool:

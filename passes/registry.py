@@ -19,6 +19,7 @@ from qir.passes.manager import Pass
 _PASSES = {
     "absorb-bias": "absorb_bias:AbsorbBias",
     "adaround": "adaround:AdaRound",
+    "apply-encodings": "raising.encodings:ApplyEncodings",
     "apply-policy": "policies:ApplyPolicy",
     "calibrate": "calibrate:Calibrate",
     "canonicalize": "canonicalize:Canonicalize",
@@ -52,6 +53,7 @@ _PASSES = {
     "repeat": "manager:Repeat",
     "symmetric-activations": "symmetric_activations:SymmetricActivations",
     "upgrade-opset": "upgrade_opset:UpgradeOpset",
+    "widen-floats": "widen_floats:WidenFloats",
 }
 
 

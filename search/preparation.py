@@ -61,7 +61,7 @@ def prepare(
     """
     context = PassContext(target=target, calibration_data=calibration, seed=seed)
     options = f",{insert}" if insert else ""
-    steps = f"{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"
+    steps = f"widen-floats,{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"
     steps += SCALES[target.export.requantization]
     PassManager(parse_pipeline(steps)).run(module, context)
     return bit_constraints(module, target.operand_rules())
