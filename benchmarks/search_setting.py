@@ -18,6 +18,7 @@ from qir.passes.propagate_constraints import BitConstraints
 from qir.policy import Policy
 from qir.search import AccuracyObjective, Budget, EvaluationProtocol, Problem, load_network, network_problem, prepare
 from qir.search.metrics.measuring import measure
+from qir.search.quantize import SENSITIVITY_IMAGES
 
 _CIFAR_HELD = 25
 """Of the official training images of CIFAR-10, the last of so many in a row is search-validation."""
@@ -59,7 +60,7 @@ class Setting:
         given = {"calibration": self.calibration, "validation": samples}
         return AccuracyObjective(self.module, self.constraints, **given, protocol=protocol)
 
-    def sensitivity(self, images: int = 256) -> list[list[float]]:
+    def sensitivity(self, images: int = SENSITIVITY_IMAGES) -> list[list[float]]:
         """What `qir.quantize` measures: divergence of the outputs, corrected."""
         found = measure("output-divergence", self.module, self.constraints, self.calibration.images[:images])
         return found.per_decision(self.constraints)

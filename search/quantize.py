@@ -24,7 +24,7 @@ from qir.search.result import Result
 if TYPE_CHECKING:
     from qir.backends.target import Target
 
-SENSITIVITY_IMAGES = 256
+SENSITIVITY_IMAGES = 128
 
 
 @dataclass(frozen=True)
