@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ExportError
+
+if TYPE_CHECKING:
+    from qir.module import Module
 
 
 def register(app: typer.Typer) -> None:
@@ -40,15 +43,26 @@ def export(
     if source is None:
         raise ExportError("qir export: no network: give a calibrated network, or --list for the profiles")
     from qir.backends import load_target
-    from qir.cli.opt import read
     from qir.passes import export as write
+
+    hardware = None if target is None else load_target(target)
+    print_report(write(_quantized(source), output, profile=profile, target=hardware, data=data))
+
+
+def _quantized(source: Path) -> Module:
+    """The network with its quantizers, raised from an exported file where it has none."""
+    from qir.cli.opt import read
     from qir.passes import raise_quantized
+    from qir.passes.raising.encodings import apply_encodings, read_encodings
 
     module = read(source)
-    if not module.graph.fake_quants():
-        raise_quantized(module)
-    hardware = None if target is None else load_target(target)
-    print_report(write(module, output, profile=profile, target=hardware, data=data))
+    beside = source.with_name(source.name.removesuffix(".onnx").removesuffix(".quant") + ".encodings")
+    if module.graph.fake_quants():
+        return module
+    if module.metadata.get("qir.profile") == "encodings" and beside.is_file():
+        apply_encodings(module, read_encodings(beside))
+        return module
+    return raise_quantized(module)
 
 
 def profiles_text() -> str:

@@ -116,6 +116,8 @@ def quantizer_behind(node: Node) -> tuple[Node | None, tuple[Node, ...]]:
 def _operator(node: Node, operands: list[Dequantized | None], quantize: Node) -> Node | None:
     """The operator on codes for a node, not yet wired to what follows; None where there is none."""
     output = (quantize.input(1), quantize.input(2))
+    if not _has_kernel(node, [operand for operand in operands if operand is not None], output[1]):
+        return None
     attributes = dict(node.attributes)
     if node.op in _UNARY and operands[0] is not None:
         pooled = {"channels_last": 0} if "Pool" in node.op else {}
@@ -138,6 +140,18 @@ def _operator(node: Node, operands: list[Dequantized | None], quantize: Node) ->
         return _node(node, "QLinearConv", (*both, *output, bias) if bias else (*both, *output), attributes, domain="")
     attributes.pop("beta", None)
     return _node(node, "QGemm", (*both, bias, *output), attributes)
+
+
+def _has_kernel(node: Node, operands: list[Dequantized], zero_point: Value | None) -> bool:
+    """Whether ONNX Runtime computes on these element types: data and result alike, signed data with signed weights."""
+    result = array_of(zero_point)
+    zeros = [array_of(operand.zero_point) for operand in operands[: 2 if node.op in _LAYERS else None]]
+    if result is None or any(zero is None for zero in zeros):
+        return False
+    kinds = [zero.dtype for zero in zeros if zero is not None]
+    if node.op in _LAYERS:
+        return kinds[:1] == [result.dtype] and (result.dtype != np.int8 or kinds[1:] == [np.dtype(np.int8)])
+    return all(kind == result.dtype for kind in kinds)
 
 
 def _has_form(node: Node) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,11 +15,31 @@ from qir.graph import Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.affine import Reject
+from qir.passes.manager import Pass, PassContext
 from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
 from qir.passes.raising.state import RaiseState, weight_spec
 from qir.tensor import Array
 
 VERSION = "1.0.0"
+
+
+@dataclass(frozen=True)
+class ApplyEncodings(Pass):
+    """Put the quantizers of an AIMET encodings file (version 1.0.0) on a float network.
+
+    Verified IR in, verified IR out; the network computes what the encodings say.
+
+    Attributes:
+        file: path of the encodings file.
+    """
+
+    name: ClassVar[str] = "apply-encodings"
+    file: str = ""
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Insert; raises `QirError` for a file that cannot be read and for values that the network lacks."""
+        del context
+        return bool(apply_encodings(module, read_encodings(self.file)))
 
 
 def read_encodings(path: str | Path) -> dict[str, Any]:

@@ -47,6 +47,14 @@ def test_one_profile_becomes_another(calibrated, samples, tmp_path):
     assert "QLinearConv" in {node.op for node in qir.load(tmp_path / "b.quant.onnx").graph}
 
 
+def test_a_float_network_with_encodings_beside_it_becomes_another_profile(calibrated, samples, tmp_path):
+    report = export(calibrated(4, 8), tmp_path / "a.quant.onnx", profile="encodings", data=samples)
+    done = shell("export", report.model, "--profile", "qdq-int4", "-o", tmp_path / "b.quant.onnx")
+    assert done.exit_code == 0, done.output
+    written = qir.load(tmp_path / "b.quant.onnx").graph.constants
+    assert {str(value.constant.dtype) for value in written if value.name == "stem.weight.codes"} == {"int4"}
+
+
 def test_opt_exports_what_its_passes_made(text, tmp_path):
     done = shell("opt", text, "--profile", "encodings", "-o", tmp_path / "model.quant.onnx")
     assert done.exit_code == 0, done.output

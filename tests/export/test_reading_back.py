@@ -7,9 +7,9 @@ import pytest
 
 import qir
 from qir.fake_quant import policy_of, quantizers
-from qir.passes import export, raise_quantized
+from qir.passes import PassContext, export, raise_quantized
 from qir.passes.export_check import CLOSE
-from qir.passes.raising.encodings import apply_encodings, read_encodings
+from qir.passes.raising.encodings import ApplyEncodings, apply_encodings, read_encodings
 
 EIGHT_BIT = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")
 
@@ -77,6 +77,27 @@ def test_schemes_come_back_by_name(calibrated, expected, samples, tmp_path, prof
     back = raised(export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples))
     assert policy_of(back.graph) == policy_of(module.graph)
     assert_same(expected(back), expected(module))
+
+
+@pytest.mark.parametrize(("weight", "activation"), [(16, 16), (12, 10), (8, 16)])
+def test_sixteen_bits_come_back(calibrated, expected, samples, tmp_path, weight, activation):
+    module = calibrated(weight, activation, widths="8|10|12|16", output_widths="all")
+    for profile in ("qdq-16", "float"):
+        back = raised(export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples))
+        assert policy_of(back.graph) == policy_of(module.graph)
+        assert_same(expected(back), expected(module))
+
+
+def test_a_pass_puts_encodings_back(calibrated, samples, tmp_path):
+    report = export(calibrated(4, 8), tmp_path / "model.quant.onnx", profile="encodings", data=samples)
+    module = qir.load(report.model)
+    assert ApplyEncodings(str(report.encodings)).run(module, PassContext())
+    assert quantizers(module.graph)["stem.weight"].attribute("bits") == 4
+    with pytest.raises(qir.errors.ModelFileError, match=r"other\.json: cannot be read as encodings"):
+        ApplyEncodings(str(tmp_path / "other.json")).run(module, PassContext())
+    (tmp_path / "old.json").write_text('{"version": "0.6.1"}')
+    with pytest.raises(qir.errors.ModelFileError, match=r"encodings of version 1\.0\.0 are expected"):
+        ApplyEncodings(str(tmp_path / "old.json")).run(module, PassContext())
 
 
 def test_encodings_are_put_back_on_the_float_network(calibrated, expected, samples, tmp_path):
