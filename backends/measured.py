@@ -6,7 +6,7 @@ Sessions run on the calling thread, and its processor time is read: other progra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -31,7 +31,11 @@ TARGET = "cpu-onnxruntime"
 """The target whose file says what ONNX Runtime folds into the layer before."""
 REPEATS = 15
 WINDOW_SECONDS = 2e-3
-"""Runs of one layer are repeated until a window this long is filled; a window's mean is one sample."""
+"""A group of calls is repeated until a window this long is filled; the mean over a window is one sample of each."""
+
+Key = tuple[str, tuple[int, int]]
+"""Name of a layer ("" = the whole network), and widths (weight bits, activation bits)."""
+Calls = dict[Key, Callable[[], object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
     Args:
         module: network without fake-quant nodes.
         batch: size of an unknown first dimension.
-        repeats: windows a layer, interleaved with those of all others.
+        repeats: windows, those of both kinds interleaved.
 
     Returns:
         Microseconds of the layers of multiply-accumulates at 32/32 and 8/8 bits, and one line per node.
@@ -61,14 +65,14 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
     Raises:
         TargetError: a shape is not known; asks for it.
     """
-    sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {}
-    layers: list[str] = []
+    floats: Calls = {}
+    integers: Calls = {}
     for node in _apart(module):
-        sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+        floats[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
         if op_of(node).quantizable(node) is not None:
-            layers.append(label(node))
-            sessions[label(node), INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
-    timings = interleaved(sessions, repeats)
+            integers[label(node), INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
+    timings = interleaved([floats, integers], repeats)
+    layers = [name for name, _ in integers]
     lines = [
         f"{name} {_KINDS[widths]}: {timing.microseconds:.1f} us (quartiles {timing.spread:.0%})"
         for (name, widths), timing in timings.items()
@@ -86,39 +90,50 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     values = module.graph.inputs
     feeds = {value.name: _sample(value, batch) for value in values}
     whole = OrtSession(module)
-    sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]] = {("", FLOAT): lambda: whole.run(feeds)}
     empty = OrtSession(_empty())
-    sessions["", INTEGER] = lambda: empty.run({"x": np.zeros((1, 1), np.float32)})
+    nothing = {"x": np.zeros((1, 1), np.float32)}
+    layers: Calls = {("", INTEGER): lambda: empty.run(nothing)}
     for node in _apart(module):
-        sessions[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
-    timings = interleaved(sessions, repeats)
+        layers[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+    timings = interleaved([{("", FLOAT): lambda: whole.run(feeds)}, layers], repeats)
     overhead = timings.pop(("", INTEGER)).microseconds
     total = timings.pop(("", FLOAT))
     return total, overhead + sum(max(timing.microseconds - overhead, 0.0) for timing in timings.values())
 
 
-def interleaved(
-    sessions: dict[tuple[str, tuple[int, int]], Callable[[], object]], repeats: int
-) -> dict[tuple[str, tuple[int, int]], Timing]:
-    """Median and spread of each call, with rounds over all calls, so that a slow moment hits all of them alike."""
-    counts = {}
-    for key, call in sessions.items():
-        call()
-        start = time.thread_time()
-        call()
-        counts[key] = max(int(WINDOW_SECONDS / max(time.thread_time() - start, 1e-7)), 1)
-    samples: dict[tuple[str, tuple[int, int]], list[float]] = {key: [] for key in sessions}
+def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, Timing]:
+    """Median and spread of each call.
+
+    The calls of a group run one after the other, as layers do in a network, so that each finds the caches as the others
+    leave them. Rounds go over all groups, so that a slow moment hits all of them alike.
+    """
+    counts = [_cycles(group) for group in groups]
+    samples: dict[Key, list[float]] = {key: [] for group in groups for key in group}
     for _ in range(repeats):
-        for key, call in sessions.items():
-            start = time.thread_time()
-            for _ in range(counts[key]):
-                call()
-            samples[key].append((time.thread_time() - start) / counts[key] * 1e6)
+        for group, count in zip(groups, counts, strict=True):
+            spent = dict.fromkeys(group, 0.0)
+            for _ in range(count):
+                for key, call in group.items():
+                    start = time.thread_time()
+                    call()
+                    spent[key] += time.thread_time() - start
+            for key, seconds in spent.items():
+                samples[key].append(seconds / count * 1e6)
     found = {}
     for key, values in samples.items():
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
         found[key] = Timing(float(median), float((high - low) / median))
     return found
+
+
+def _cycles(group: Calls) -> int:
+    """How often a window holds all calls of a group, after one to warm up."""
+    for call in group.values():
+        call()
+    start = time.thread_time()
+    for call in group.values():
+        call()
+    return max(int(WINDOW_SECONDS / max(time.thread_time() - start, 1e-7)), 1)
 
 
 def _apart(module: Module) -> list[Node]:

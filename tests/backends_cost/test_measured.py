@@ -1,5 +1,7 @@
 """Layers are timed one by one in ONNX Runtime, and the table of their times costs the network."""
 
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +52,16 @@ def test_an_int8_layer_reads_and_writes_codes() -> None:
     assert [node.op for node in layer.graph] == ["DequantizeLinear", "DequantizeLinear", "Conv", "QuantizeLinear"]
 
 
-def test_timings_are_medians_over_rounds() -> None:
-    calls = []
-    found = interleaved({("a", (8, 8)): lambda: calls.append("a"), ("b", (8, 8)): lambda: calls.append("b")}, 3)
-    assert set(found) == {("a", (8, 8)), ("b", (8, 8))}
-    assert all(timing.microseconds > 0 for timing in found.values())
+def test_calls_of_a_group_run_in_turn_and_groups_alternate() -> None:
+    calls: list[str] = []
+    names = ("a", "b", "whole")
+    call = {name: (lambda name=name: (calls.append(name), time.sleep(0), sum(range(200_000)))) for name in names}
+    groups = [{(name, (8, 8)): call[name] for name in names[:2]}, {("whole", (8, 8)): call["whole"]}]
+    found = interleaved(groups, 3)
+    assert {key[0] for key in found} == set(names)
+    assert all(timing.microseconds > 0 and timing.spread >= 0 for timing in found.values())
+    text = "".join(name[0] for name in calls)
+    assert re.fullmatch(r"(ab){2}w{2}((ab)+w+){3}", text)
 
 
 def test_unknown_shapes_are_asked_for() -> None:
