@@ -28,13 +28,19 @@ MEMORY = 256 << 20
 def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
     """The data as feeds of at most `batch` samples, shapes checked against the network's inputs.
 
+    A network whose inputs fix the number of samples gets feeds of exactly that many; samples that fill no feed are left
+    out.
+
     Raises:
         DataError: the data are empty, of an unknown kind, or do not fit the inputs (names, rank, dimensions).
     """
     names = [value.name for value in module.graph.inputs if value.constant is None]
+    fixed = _fixed_batch(module)
     seen = False
     for item in _items(data):
-        for feed in _split(_named(item, names), batch):
+        for feed in _split(_named(item, names), fixed or batch):
+            if fixed and seen and any(len(array) != fixed for array in feed.values()):
+                continue
             seen = True
             yield _checked(module, feed)
     if not seen:
@@ -51,6 +57,14 @@ def fitting_batch(values: Iterable[Value], batch: int) -> int:
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         elements += math.prod(dim for dim in (shape or ())[1:] if isinstance(dim, int))
     return max(min(batch, MEMORY // (4 * max(elements, 1))), 1)
+
+
+def _fixed_batch(module: Module) -> int:
+    """The number of samples that all inputs fix, 0 where they do not."""
+    given = [value.type for value in module.graph.inputs if value.constant is None]
+    sizes = {known.shape[0] for known in given if isinstance(known, TensorType) and known.shape}
+    size = sizes.pop() if len(sizes) == 1 else 0
+    return size if isinstance(size, int) else 0
 
 
 def _items(data: Any) -> Iterator[Any]:
@@ -113,6 +127,10 @@ def _checked(module: Module, feed: Feed) -> Feed:
         if value.name not in feed or not isinstance(value.type, TensorType):
             continue
         array, shape = feed[value.name], value.type.shape
+        if shape and isinstance(shape[0], int) and array.ndim and len(array) != shape[0]:
+            raise DataError(
+                f"input {value.name!r}: {len(array)} samples; the network takes exactly {shape[0]} at a time"
+            )
         wanted = numpy_dtype(value.type.dtype)
         if array.dtype != wanted:
             feed[value.name] = array = array.astype(wanted)
