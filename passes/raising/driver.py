@@ -14,6 +14,8 @@ from qir.ops.qonnx import QONNX_DOMAINS
 from qir.passes.constants import is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.fold_constants import FoldConstants
+from qir.passes.freeze_inputs import FreezeInputs
+from qir.passes.infer_types import InferTypes
 from qir.passes.manager import Pass, PassContext
 from qir.passes.raising.blocked import raise_blocked_weight, raise_matmul_nbits
 from qir.passes.raising.channels_last import put_channels_first
@@ -75,6 +77,7 @@ class RaiseQuantized(Pass):
         policy = _policy(module)
         for graph in module.graphs:
             self._raise_marked(module, graph, report)
+        _prepare_qonnx(module, context)
         FoldConstants().run(module, context)
         for graph in module.graphs:
             self._raise_graph(graph, report, policy)
@@ -130,6 +133,13 @@ def raise_quantized(module: Module) -> Module:
     """
     RaiseQuantized().run(module, PassContext())
     return module
+
+
+def _prepare_qonnx(module: Module, context: PassContext) -> None:
+    """Weights that a QONNX file lists as inputs with defaults (Brevitas) become constants; types are inferred."""
+    if any(node.domain in QONNX_DOMAINS for node in module.graph):
+        FreezeInputs(always=True).run(module, context)
+        InferTypes().run(module, context)
 
 
 def _policy(module: Module) -> dict[str, int]:

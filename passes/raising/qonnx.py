@@ -35,9 +35,17 @@ def raise_qonnx(node: Node, state: RaiseState) -> None:
     last.result.replace_all_uses_with(made.result)
 
 
+_BREVITAS = ((".weight_quant.", ".weight"), (".act_quant.", ".output"))
+
+
 def _name(node: Node, data: Value) -> str:
+    """The quantizer's name: the weight's, else that of the module in the scale's name (Brevitas), else the node's."""
     if array_of(data) is not None and data.name.endswith("weight"):
         return data.name
+    scale = node.input(1)
+    for part, ending in _BREVITAS:
+        if scale is not None and part in scale.name:
+            return scale.name.split(part, 1)[0] + ending
     return base_name(node.name) or f"{data.name}.quantizer"
 
 

@@ -110,3 +110,9 @@ def quantized_network():
         return network, quantized(network, weight, activation, **options)
 
     return make
+
+
+@pytest.fixture
+def network():
+    """A network of seed 1, not quantized."""
+    return Network(1)

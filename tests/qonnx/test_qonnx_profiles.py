@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.errors import ExportError, PassError
+from qir.errors import DataError, ExportError, PassError
 from qir.fake_quant import parameters_of, quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.export_check import simulated
@@ -99,3 +99,13 @@ def test_a_width_per_channel_of_a_weight(tmp_path, quantized_network, profile):
     report = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images())
     assert report.mismatches == 0
     assert dict(report.emulated)["conv0.weight"] == "a width per channel, stored at the widest"
+
+
+def test_a_network_with_a_fixed_batch_is_calibrated_and_exported_from_any_number_of_samples(tmp_path, network):
+    module = network.module()
+    fixed = "freeze-inputs{shapes=[input:4x3x10x10]},infer-types,insert-fake-quant,calibrate{method=minmax}"
+    PassManager(parse_pipeline(fixed)).run(module, PassContext(calibration_data=network.images(10)))
+    report = export(module, tmp_path / "m.quant.onnx", data=network.images(10))
+    assert (report.samples, report.mismatches) == (8, 0)
+    with pytest.raises(DataError, match="3 samples; the network takes exactly 4"):
+        export(module, tmp_path / "m.quant.onnx", data=network.images(3))
