@@ -56,8 +56,11 @@ class Chain:
             result: name of the value; by default the node's with `.value`.
             attributes: of the node.
         """
-        name = f"{self.name}.{label}"
-        made = Node(op, inputs, (result or f"{name}.value",), name=name, attributes=attributes)
+        name, clock = f"{self.name}.{label}", self.graph.clock
+        result = result or f"{name}.value"
+        if result in clock.names:  # a second chain for the same thing, as for two layers with one weight
+            name, result = clock.unique_name(name), clock.unique_name(result)
+        made = Node(op, inputs, (result,), name=name, attributes=attributes)
         self.graph.insert(made, before=self.before)
         made.result.type = tensor_type(dtype, like) if isinstance(like, tuple) else of_element(like, dtype)
         return made.result

@@ -259,3 +259,25 @@ def test_every_profile_names_passes_that_exist():
 def test_sums_beyond_32_bits_are_refused_in_8_bit_profiles_only(calibrated, samples, tmp_path):
     module = calibrated(16, 16, widths="16", input_widths="16", output_widths="16")
     assert export(module, tmp_path / "model.onnx", profile="qdq-16", data=samples).samples == len(samples)
+
+
+@pytest.mark.parametrize("profile", FILES)
+@pytest.mark.parametrize("scheme", ["uniform", "kmeans"])
+def test_layers_may_share_a_weight(samples, simulation, tmp_path, profile, scheme):
+    random = np.random.default_rng(0)
+    weight = onnx.numpy_helper.from_array(random.normal(size=(12, 12)).astype(np.float32), "shared")
+    nodes = [
+        onnx.helper.make_node("MatMul", ["input", "shared"], ["first"], name="first"),
+        onnx.helper.make_node("Relu", ["first"], ["positive"], name="positive"),
+        onnx.helper.make_node("MatMul", ["positive", "shared"], ["second"], name="second"),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, 1, ["N", 3, 12, 12]) for name in ("input", "second")]
+    graph = onnx.helper.make_graph(nodes, "shared", ends[:1], ends[1:], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    module = qir.load(model.SerializeToString())
+    options = f"insert-fake-quant{{weight_scheme={scheme},weight_widths=3,activation_widths=8}}"
+    PassManager(parse_pipeline(f"{options},calibrate{{method=minmax}}")).run(
+        module, PassContext(calibration_data=samples)
+    )
+    report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
+    assert differing(run(report, samples), simulation(module)) <= 2
