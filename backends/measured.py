@@ -30,7 +30,7 @@ _KINDS = {FLOAT: "float32", INTEGER: "int8"}
 TARGET = "cpu-onnxruntime"
 """The target whose file says what ONNX Runtime folds into the layer before."""
 REPEATS = 15
-WINDOW_SECONDS = 2e-3
+WINDOW_SECONDS = 20e-3
 """A group of calls is repeated until a window this long is filled; the mean over a window is one sample of each."""
 
 Key = tuple[str, tuple[int, int]]
