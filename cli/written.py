@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,8 @@ def print_report(report: ExportReport) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"integer kernels in ONNX Runtime: {', '.join(report.integer_nodes) or 'none'}")
+    kernels = ", ".join(f"{count} {op}" for op, count in Counter(report.integer_nodes).most_common())
+    console.print(f"integer kernels in ONNX Runtime: {kernels or 'none'}")
     console.print(
         f"profile {report.profile}: {report.mismatches:,} of {report.codes:,} codes differ from the {report.reference}"
     )
