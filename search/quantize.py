@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from qir.errors import QirError
 from qir.passes.adaround import AdaRound
@@ -23,8 +26,10 @@ from qir.search.result import Result
 
 if TYPE_CHECKING:
     from qir.backends.target import Target
+    from qir.search.metrics.sensitivity import Sensitivity
 
 SENSITIVITY_IMAGES = 128
+SENSITIVITY_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ def quantize(
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
-    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision and width;
-    without budgets every quantizer gets its widest legal width.
+    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs (of networks with several inputs: the
+    distance of all outputs), measured per decision and width. Without budgets every quantizer gets its widest legal
+    width.
 
     Args:
         model: float ONNX file.
@@ -108,9 +114,24 @@ def _choose(
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
     feed = next(iter(batches(module, data, batch=SENSITIVITY_IMAGES)))
-    if len(feed) != 1:
-        raise QirError(f"choosing bits takes networks with one input; this one has {', '.join(feed)}")
-    images = next(iter(feed.values()))
-    proxy = measure("output-divergence", module, constraints, images, store=store).per_decision(constraints)
+    if len(feed) == 1:
+        images = next(iter(feed.values()))
+        found = measure("output-divergence", module, constraints, images, store=store)
+    else:
+        found = _by_distance(module, constraints, data)
+    proxy = found.per_decision(constraints)
     table = target.cost_model().table(module, target)
     return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
+
+
+def _by_distance(module: Any, constraints: Any, data: Any) -> Sensitivity:
+    """Sensitivities of a network with several inputs."""
+    import torch
+
+    from qir.backends.torch_module import TorchModule
+    from qir.search.metrics.output_distance import output_distance
+
+    names = [value.name for value in module.graph.inputs if value.constant is None]
+    feeds = islice(batches(module, data, batch=SENSITIVITY_IMAGES), SENSITIVITY_BATCHES)
+    tensors = [[torch.from_numpy(np.array(feed[name])) for name in names] for feed in feeds]
+    return output_distance(TorchModule(module), constraints, tensors)

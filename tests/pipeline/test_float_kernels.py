@@ -242,3 +242,13 @@ def test_the_text_network_is_searched_and_exported(tmp_path) -> None:
     wanted = network(torch.from_numpy(data)).detach().numpy()
     found = session.run(None, {"tokens": data})[0]
     assert np.linalg.norm(found - wanted) < 0.5 * np.linalg.norm(wanted)
+
+
+def test_bits_of_a_network_with_two_inputs_are_chosen(tmp_path) -> None:
+    path = tmp_path / "gru.onnx"
+    qir.save(recurrent("GRU", 3), path)
+    feeds = [tokens() for _ in range(3)]
+    done = quantize(path, target="npu-148", data=feeds, budgets={"size": "0.9x"}, output=tmp_path / "q.onnx")
+    assert done.result is not None
+    assert done.result.status == "optimal"
+    assert min(done.result.policy.values()) < 8
