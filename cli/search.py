@@ -32,8 +32,11 @@ def search(
     seed: Seed = 0,
     input_widths: InputWidths = "8",
     store: Annotated[
-        Path | None, typer.Option(help="SQLite file that keeps every evaluation; a restart resumes.")
+        str | None,
+        typer.Option(help="SQLite file, or SQLAlchemy URL, that keeps every evaluation; a restart resumes."),
     ] = None,
+    workers: Annotated[int, typer.Option(help="Local processes that measure policies.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
     result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
     output: Output = Path("model.quant.onnx"),
     profile: ProfileName = None,
@@ -54,6 +57,7 @@ def search(
     from qir.search.console import CONSOLE, progress_bar
     from qir.search.evaluation import read_samples, search_identity
     from qir.search.methods import ADDITIVE, GUIDED
+    from qir.search.parallel import executor_of
     from qir.search.quantize import SENSITIVITY_IMAGES
 
     hardware, module = load_target(target), load_network(model)
@@ -74,8 +78,9 @@ def search(
         identity=search_identity(module, judged, plan, calibration, retraining),
     )
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
-    with progress_bar(evaluations, "search") as progress:
-        found = solve(problem, method, evaluations=evaluations, seed=seed, progress=progress, store=store, **options)
+    with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:
+        where: dict[str, Any] = {"progress": progress, "store": store, "executor": executor}
+        found = solve(problem, method, evaluations=evaluations, seed=seed, **where, **options)
     measured = "output divergence" if found.minimised else "accuracy on search-validation"
     CONSOLE.print(f"bits: {found.policy}; {measured} {found.value:.4f}; certificate: {found.certificate}")
     if result is not None:

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
@@ -228,3 +229,25 @@ class DaskCluster:
                 yield futures[future], future.result()
             else:
                 yield futures[future], Measured(math.nan, 0.0, f"dask: {future.exception()}")
+
+
+@contextmanager
+def executor_of(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
+    """Where objectives run, by what a user says: this process, local processes, or a Dask cluster; closed at the end.
+
+    Raises:
+        SearchError: both several workers and a scheduler, no worker, or the scheduler does not answer.
+    """
+    if scheduler is not None and workers != 1:
+        raise SearchError(f"{workers} local workers and scheduler {scheduler!r}: give one of the two")
+    if scheduler is not None:
+        cluster = DaskCluster(scheduler)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+    elif workers == 1:
+        yield InProcess()
+    else:
+        with LocalProcesses(workers) as processes:
+            yield processes
