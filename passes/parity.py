@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE, IntegerReference, IntegerRun
+from qir.backends.integer_reference import IntegerReference, IntegerRun
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS
 from qir.backends.integer_reference_values import label_of
 from qir.backends.onnxruntime_session import OrtSession
+from qir.backends.qonnx_reference import QonnxReference
 from qir.errors import QirError
 from qir.module import Module
 from qir.passes.calibration_data import batches
-from qir.passes.parity_layers import LayerParity, expose_codes, layers_of, saturating_layers
+from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of, saturating_layers
 from qir.passes.parity_noise import FloatNetwork
-from qir.passes.parity_simulation import Simulation, is_simulation
+from qir.passes.parity_simulation import Simulation, holds_qonnx, is_simulation
 from qir.tensor import Array
 from qir.types import TensorType
 
@@ -66,7 +67,8 @@ class ParityReport:
         refused: reason of each engine that does not load the file.
         exact: whether equal codes are promised of every engine: all scales are powers of two, zero points even, and
             all sums proven below 2^24 (the file's metadata say so), so that float32 holds every sum.
-        default: the engine that the file is made for: `fused`, or `unfused` where its metadata ask for that.
+        default: the engine that the file is made for: `fused`, or `unfused` where its metadata ask for that, or
+            `qonnx`, qir's executor of QONNX files, which ONNX Runtime does not load.
         saturating: layers whose products, added in pairs, can leave int16: on x86 CPUs without VNNI ONNX Runtime's
             kernels saturate there.
         requantization: the target's arithmetic, as the file's metadata name it.
@@ -140,9 +142,15 @@ def parity(
 
 
 def _simulated(module: Module, data: Any, engines: Iterable[str]) -> ParityReport:
-    """Only the outputs of a file that holds no codes."""
+    """Only the outputs of a file that holds no codes; QONNX files run in qir's executor."""
     reference = Simulation(module)
-    sessions, refused = _sessions(module, module, engines)
+    sessions: Mapping[str, Any]
+    default, refused = "", dict[str, str]()
+    if holds_qonnx(module):
+        default = "qonnx"
+        sessions = {default: QonnxReference(module)}
+    else:
+        sessions, refused = _sessions(module, module, engines)
     comparison = _Comparison(module, reference.layers(), tuple(sessions))
     for feed in batches(module, random_feed(module) if data is None else data, batch=32):
         run = reference.run(feed)
@@ -150,7 +158,7 @@ def _simulated(module: Module, data: Any, engines: Iterable[str]) -> ParityRepor
         for name, session in sessions.items():
             found = session.run(feed)
             comparison.add(name, run, reference.codes(found))
-    return comparison.report(refused, module.metadata.get("qir.requantization", "float32"))
+    return comparison.report(refused, module.metadata.get("qir.requantization", "float32"), default)
 
 
 def random_feed(module: Module, samples: int = 16) -> dict[str, Array]:
@@ -230,8 +238,8 @@ class _Comparison:
                 flips = int((output.argmax(-1) != found[name].argmax(-1)).sum())
                 self.flips[engine] = self.flips.get(engine, 0) + flips
 
-    def report(self, refused: dict[str, str], arithmetic: str) -> ParityReport:
-        """The result."""
+    def report(self, refused: dict[str, str], arithmetic: str, default: str = "") -> ParityReport:
+        """The result; `default` is the engine that the file is made for where its metadata do not say it."""
         session = json.loads(self.module.metadata.get("qir.session", "{}"))
         return ParityReport(
             self.samples,
@@ -241,7 +249,7 @@ class _Comparison:
             self.float_nodes,
             refused,
             _exact(self.module),
-            "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused",
+            default or ("unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"),
             tuple(saturating_layers(self.module)),
             arithmetic,
         )
@@ -250,14 +258,12 @@ class _Comparison:
 def _exact(module: Module) -> bool:
     """Whether float32 holds every intermediate result without rounding."""
     largest = module.metadata.get("qir.accumulator", "")
-    if not largest.isdecimal() or int(largest) >= 2**24:
+    grids = [grid for node in module.graph for grid in grids_of(node)]
+    if not largest.isdecimal() or int(largest) >= 2**24 or not grids:
         return False
-    for node in module.graph:
-        if node.op not in (QUANTIZE, DEQUANTIZE):
-            continue
-        scale, zero = (None if value is None else value.constant for value in (node.input(1), node.input(2)))
-        if scale is None or (np.frexp(scale.numpy())[0] != 0.5).any():
+    for scale, zero in grids:
+        if scale.constant is None or (np.frexp(scale.constant.numpy())[0] != 0.5).any():
             return False
-        if zero is not None and (zero.numpy().astype(np.int64) % 2).any():
+        if zero is not None and (zero.constant is None or (zero.constant.numpy().astype(np.int64) % 2).any()):
             return False
     return True

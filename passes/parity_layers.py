@@ -72,6 +72,15 @@ def makes_codes(node: Node) -> bool:
     return operator is not None and 0 <= operator.output[0] < len(node.inputs)
 
 
+def grids_of(node: Node) -> list[tuple[Value, Value | None]]:
+    """The (scale, zero point) operands of a node that quantizes, dequantizes or computes on codes."""
+    places = [(1, 2)] if node.op in (QUANTIZE, DEQUANTIZE) else []
+    if (operator := operator_of(node)) is not None:
+        places = [*((scale, zero) for _, scale, zero in operator.operands), operator.output]
+    found = [(node.input(scale), node.input(zero)) for scale, zero in places if scale >= 0]
+    return [(scale, zero) for scale, zero in found if scale is not None]
+
+
 def _limiter(value: Value) -> Node | None:
     """The Clip behind a value of codes, or a Cast between integers around a Clip."""
     users = value.users

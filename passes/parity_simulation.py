@@ -10,6 +10,7 @@ import numpy as np
 from qir.backends.integer_reference import DEQUANTIZE, IntegerReference, IntegerRun
 from qir.errors import QirError
 from qir.module import Module
+from qir.ops.qonnx import QONNX_DOMAINS
 from qir.passes.parity_layers import LayerParity, makes_codes
 from qir.tensor import Array
 
@@ -71,3 +72,8 @@ class Simulation:
 def is_simulation(module: Module) -> bool:
     """Whether a network holds no codes at all, and no fake-quant nodes that were not lowered."""
     return not module.graph.fake_quants() and not any(makes_codes(node) for node in module.graph)
+
+
+def holds_qonnx(module: Module) -> bool:
+    """Whether a network has quantizers of QONNX, which ONNX Runtime does not know."""
+    return any(node.domain in QONNX_DOMAINS for node in module.graph)

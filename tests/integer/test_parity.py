@@ -15,6 +15,7 @@ from qir.cli.main import make_app
 from qir.errors import QirError
 from qir.passes import PassContext, PassManager, apply_policy, bit_constraints, export, parse_pipeline
 from qir.passes.parity import parity
+from qir.passes.power_of_two_scales import PowerOfTwoScales
 from qir.tensor import Tensor
 
 parity_module = importlib.import_module("qir.passes.parity")
@@ -131,6 +132,26 @@ def test_every_profile_that_onnx_runtime_runs_is_verified(random_network, tmp_pa
     if profile != "float":
         assert all(layer.sqnr is not None for layer in report.layers)
         assert len(report.layers) >= 10
+
+
+def test_a_qonnx_file_is_verified_in_its_own_executor(random_network, tmp_path) -> None:
+    network, module = random_network(5, 4, 4)
+    written = export(module, tmp_path / "m.quant.onnx", profile="qonnx", data=network.images(2))
+    report = parity(qir.load(written.model), network.images(4))
+    assert list(report.first) == ["qonnx"]
+    assert report.keeps_promise
+    assert report.rate("qonnx") == 0
+    assert not report.exact
+
+
+@pytest.mark.parametrize("profile", ["qcdq", "qoperator", "float"])
+def test_equal_codes_are_promised_of_all_only_with_powers_of_two(random_network, tmp_path, profile) -> None:
+    _, module = random_network(5, 4, 4)
+    assert not parity(qir.load(export(module, tmp_path / "a.quant.onnx", profile=profile).model)).exact
+    PassManager([PowerOfTwoScales()]).run(module, PassContext())
+    report = parity(qir.load(export(module, tmp_path / "b.quant.onnx", profile=profile).model))
+    assert report.exact == (profile != "float")
+    assert report.keeps_promise
 
 
 def test_native_types_below_8_bits_are_named_where_they_fall_back(random_network, tmp_path) -> None:
