@@ -17,8 +17,6 @@ from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
-_ENLARGING = {"ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "EyeLike", "OneHot"}
-
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
@@ -74,7 +72,7 @@ class FoldConstants(Pass):
         return ""
 
     def _too_large(self, node: Node) -> str:
-        if node.op not in _ENLARGING:
+        if not op_of(node).is_enlarging:
             return ""
         known = node.result.type
         shape = known.static_shape() if isinstance(known, TensorType) else None

@@ -13,6 +13,7 @@ import numpy as np
 from qir.graph import Node
 from qir.ops import op_of
 from qir.ops.matrix import same_pads
+from qir.passes.constants import is_standard
 from qir.tensor import Array
 
 LARGEST_ROW = 2048
@@ -54,7 +55,7 @@ class GramMatrix:
         part = np.asarray(data[: max(SAMPLES - self.samples, 0)], np.float32)
         if not part.size:
             return
-        rows = _patches(self.node, part, self) if self.node.op == "Conv" else self._drawn(part)
+        rows = _patches(self.node, part, self) if is_standard(self.node, "Conv") else self._drawn(part)
         products, sums = np.swapaxes(rows, 1, 2) @ rows, rows.sum(axis=1)
         self.samples += len(part)
         self._count += rows.shape[1]
@@ -132,12 +133,12 @@ class OutputError:
 def has_gram_matrix(node: Node, weight: Array) -> bool:
     """Whether a layer is of a kind that rows are known of, and its rows are short enough."""
     axis = operand_axis(node)
-    if axis is None or node.domain not in {"", "ai.onnx"}:
+    if axis is None:
         return False
     rows = weight.size // weight.shape[axis]
-    if node.op == "Conv":
+    if is_standard(node, "Conv"):
         return weight.ndim == 4 and rows <= LARGEST_ROW
-    straight = node.op == "MatMul" or (node.op == "Gemm" and not node.attribute("transA", 0))
+    straight = is_standard(node, "MatMul") or (is_standard(node, "Gemm") and not node.attribute("transA", 0))
     return straight and weight.ndim == 2 and rows <= LARGEST_ROW
 
 

@@ -31,7 +31,7 @@ def merge_affine(match: Match) -> Reject | Plan:
     inner = None if inner_node is None else _step(inner_node)
     if outer is None or inner is None or inner.node.graph is not node.graph:
         return Reject("it is no second step by a constant behind a first that only it uses")
-    if outer.node.op == inner.node.op:
+    if is_standard(inner.node, node.op):
         return _write([(inner, _combined(node.op, inner, outer))], outer)
     if is_standard(node, "Add"):
         return Reject("an Add behind a Mul stays")

@@ -28,7 +28,7 @@ def bounds_of(node: Node) -> tuple[Value, Bounds] | None:
     if is_standard(node, "Max", "Min") and len(node.inputs) == 2:
         found = with_scalar(node, commutes=True)
         if found is not None and _keeps_shape(node, found[0]):
-            return found[0], (found[1], math.inf) if node.op == "Max" else (-math.inf, found[1])
+            return found[0], (found[1], math.inf) if is_standard(node, "Max") else (-math.inf, found[1])
     return None
 
 

@@ -284,7 +284,7 @@ class Rewriter:
         todo = [node]
         while todo:
             gone = todo.pop()
-            if gone.graph is None or any(value.uses for value in gone.results):
+            if gone.graph is None or any(value._uses for value in gone.results):
                 continue
             producers = dict.fromkeys(v.producer for v in gone.operands if v.producer is not None)
             gone.graph.erase(gone)

@@ -79,6 +79,7 @@ class OpDef:
         is_movement: copies elements, computes nothing (Reshape, Slice, …).
         is_view: moves no data: only the shape changes (Reshape, Flatten, …).
         is_random: two runs differ.
+        is_enlarging: the result may be much larger than the operands, by numbers in them (Expand, Range, …).
         is_quantize, is_dequantize: turns real numbers into codes, codes into real numbers.
         has_subgraphs: control flow.
         rank_from: index of the operand that lists the sizes of result 0.
@@ -104,6 +105,7 @@ class OpDef:
     is_movement: bool = False
     is_view: bool = False
     is_random: bool = False
+    is_enlarging: bool = False
     is_quantize: bool = False
     is_dequantize: bool = False
     has_subgraphs: bool = False

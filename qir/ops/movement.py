@@ -94,6 +94,7 @@ OPS = (
         "Pad",
         flow=padded,
         is_movement=True,
+        is_enlarging=True,
         examples=(
             example(normal(2, 3, 4), given([0, 1, 2, 0, 0, 1]), given(0.5, "float32")),
             example(normal(2, 3, 4), given([0, 1, 2, 0, 2, 1]), mode="reflect", label="reflect"),
@@ -104,8 +105,14 @@ OPS = (
             example(normal(2, 3, 4), given([0, 0, 2, 0, 0, 5]), mode="wrap", label="wrap"),
         ),
     ),
-    OpDef("Expand", keeps=first, is_movement=True, examples=(example(normal(2, 1, 3), given([4, 1, 5, 1])),)),
-    OpDef("Tile", keeps=first, is_movement=True, examples=(example(normal(2, 3), given([2, 3])),)),
+    OpDef(
+        "Expand",
+        keeps=first,
+        is_movement=True,
+        is_enlarging=True,
+        examples=(example(normal(2, 1, 3), given([4, 1, 5, 1])),),
+    ),
+    OpDef("Tile", keeps=first, is_movement=True, is_enlarging=True, examples=(example(normal(2, 3), given([2, 3])),)),
     OpDef(
         "DepthToSpace",
         keeps=first,
@@ -132,9 +139,10 @@ OPS = (
     OpDef(
         "Constant", is_movement=True, examples=(example(value_floats=(1.0, 2.5)), example(value_int=3, label="scalar"))
     ),
-    OpDef("ConstantOfShape", is_movement=True, examples=(example(given([2, 3])),)),
+    OpDef("ConstantOfShape", is_movement=True, is_enlarging=True, examples=(example(given([2, 3])),)),
     OpDef(
         "Range",
+        is_enlarging=True,
         examples=(
             example(given(2), given(9), given(3)),
             example(given(2.0, "float32"), given(-1.0, "float32"), given(-0.5, "float32"), label="falling"),
@@ -145,10 +153,11 @@ OPS = (
         is_movement=True,
         examples=(example(normal(3, 4)), example(normal(2, 4, 4), given(1), upper=0, label="lower")),
     ),
-    OpDef("EyeLike", is_movement=True, examples=(example(normal(3, 4), k=1, dtype=1),)),
+    OpDef("EyeLike", is_movement=True, is_enlarging=True, examples=(example(normal(3, 4), k=1, dtype=1),)),
     OpDef(
         "OneHot",
         is_movement=True,
+        is_enlarging=True,
         examples=(example(integers(-3, 3, 2, 3), given(4), given([0.5, 2.0], "float32"), axis=1),),
     ),
     OpDef("Where", is_movement=True, is_elementwise=True, examples=(example(booleans(2, 3), normal(2, 1), normal(3)),)),

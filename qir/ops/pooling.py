@@ -59,12 +59,14 @@ OPS = (
         "Resize",
         since_version=10,
         keeps=_nearest,
+        is_enlarging=True,
         examples=(example(normal(1, 2, 3, 4), given([1, 1, 2, 2], "float32"), mode="nearest", opset=10),),
     ),
     OpDef(
         "Resize",
         since_version=11,
         keeps=_nearest,
+        is_enlarging=True,
         examples=(
             example(
                 normal(1, 2, 3, 4),
@@ -107,6 +109,7 @@ OPS = (
     OpDef(
         "Upsample",
         keeps=_nearest,
+        is_enlarging=True,
         examples=(example(normal(1, 2, 3, 4), given([1, 1, 2, 3], "float32"), mode="nearest", opset=9),),
     ),
     OpDef(
