@@ -26,7 +26,7 @@ from qir.errors import QirError
 from qir.module import Module
 from qir.passes.calibration_data import batches
 from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of, saturating_layers
-from qir.passes.parity_noise import FloatNetwork
+from qir.passes.parity_noise import FloatNetwork, Noise
 from qir.passes.parity_simulation import Simulation, holds_qonnx, is_simulation
 from qir.tensor import Array
 from qir.types import TensorType
@@ -118,7 +118,7 @@ def parity(
     arithmetic = module.metadata.get("qir.requantization", "float32")
     chosen = tuple(engines) or tuple(dict.fromkeys((*ENGINES, *({arithmetic} - {"float32"}))))
     if is_simulation(module):
-        return _simulated(module, data, chosen)
+        return _simulated(module, data, chosen, against)
     reference = IntegerReference(module)
     others = {kind: IntegerReference(module, requantization=kind) for kind in REQUANTIZATIONS if kind in chosen}
     exposed = expose_codes(module)
@@ -141,7 +141,7 @@ def parity(
     return comparison.report(refused, arithmetic)
 
 
-def _simulated(module: Module, data: Any, engines: Iterable[str]) -> ParityReport:
+def _simulated(module: Module, data: Any, engines: Iterable[str], against: Module | None) -> ParityReport:
     """Only the outputs of a file that holds no codes; QONNX files run in qir's executor."""
     reference = Simulation(module)
     sessions: Mapping[str, Any]
@@ -152,12 +152,18 @@ def _simulated(module: Module, data: Any, engines: Iterable[str]) -> ParityRepor
     else:
         sessions, refused = _sessions(module, module, engines)
     comparison = _Comparison(module, reference.layers(), tuple(sessions))
+    floats, noise = None if against is None else OrtSession(against), Noise()
     for feed in batches(module, random_feed(module) if data is None else data, batch=32):
         run = reference.run(feed)
         comparison.count(run, len(next(iter(feed.values()))))
         for name, session in sessions.items():
             found = session.run(feed)
             comparison.add(name, run, reference.codes(found))
+        for name, exact in ({} if floats is None else floats.run(feed)).items():
+            if name in run.outputs:
+                noise.add(name, exact, run.outputs[name])
+    for layer in comparison.layers:
+        layer.sqnr = noise.decibels(layer.value)
     return comparison.report(refused, module.metadata.get("qir.requantization", "float32"), default)
 
 

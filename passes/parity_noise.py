@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +16,25 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.parity_layers import LayerParity, code_values
 from qir.tensor import Array
+
+
+@dataclass
+class Noise:
+    """Sums of squares of signal and noise, by name."""
+
+    signal: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, exact: Array, found: Array) -> None:
+        """Add one batch of exact and found values."""
+        wanted = exact.astype(np.float64)
+        self.signal[name] = self.signal.get(name, 0.0) + float((wanted**2).sum())
+        self.noise[name] = self.noise.get(name, 0.0) + float(((found - wanted) ** 2).sum())
+
+    def decibels(self, name: str) -> float | None:
+        """The ratio, at most 200 dB; None without a signal."""
+        signal = self.signal.get(name, 0.0)
+        return float(10 * np.log10(signal / max(self.noise[name], signal * 1e-20))) if signal else None
 
 
 class FloatNetwork:
@@ -56,23 +76,18 @@ class FloatNetwork:
         missing = set(self.session.input_names) - {value.name for value in module.graph.inputs}
         if missing:
             raise DataError(f"the float network has the input {min(missing)!r}, which the quantized network lacks")
-        self.signal: dict[str, float] = dict.fromkeys(self.sources, 0.0)
-        self.noise: dict[str, float] = dict.fromkeys(self.sources, 0.0)
+        self.noise = Noise()
 
     def add(self, run: IntegerRun, feed: Mapping[str, Array]) -> None:
         """Add one batch."""
         found = {**feed, **self.session.run(feed)}
         for codes, (name, (scale, zero)) in self.sources.items():
-            exact = found[name].astype(np.float64)
-            self.signal[codes] += float((exact**2).sum())
-            self.noise[codes] += float((((run.codes[codes].astype(np.int64) - zero) * scale - exact) ** 2).sum())
+            self.noise.add(codes, found[name], (run.codes[codes].astype(np.int64) - zero) * scale)
 
     def finish(self) -> None:
         """Write the ratios into the layers, in decibels."""
-        for codes, signal in self.signal.items():
-            if signal:
-                noise = max(self.noise[codes], signal * 1e-20)
-                self.layers[codes].sqnr = float(10 * np.log10(signal / noise))
+        for codes in self.sources:
+            self.layers[codes].sqnr = self.noise.decibels(codes)
 
 
 def _behind_activations(value: Value, kept: set[str]) -> str:
