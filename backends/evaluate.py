@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from qir.cloning import clone_node
 from qir.errors import QirError
-from qir.graph import Node
+from qir.graph import Graph, Node, Value
+from qir.module import Module
 from qir.ops.protos import node_model, run_reference
-from qir.tensor import Array
+from qir.tensor import Array, Tensor
 
 
 def evaluate_constant(
@@ -38,6 +40,41 @@ def evaluate_constant(
         return run_reference(model)
     except Exception as error:  # kernels of the reference raise whatever numpy raises
         raise QirError(f"node {node} cannot be evaluated: {first}; the reference says {error}") from error
+
+
+def evaluate_control_flow(node: Node, values: Mapping[Value, Array], *, opsets: Mapping[str, int]) -> list[Array]:
+    """The results of an If, Loop or Scan, by ONNX Runtime.
+
+    Args:
+        node: a node with subgraphs.
+        values: its operands, and what its subgraphs capture from around it.
+        opsets: version by domain.
+
+    Returns:
+        One array per result of the node that has a name.
+
+    Raises:
+        QirError: ONNX Runtime cannot run it; the message holds its reason.
+    """
+    from qir.backends.onnxruntime_session import OrtSession
+
+    graph, mapped = Graph("control-flow"), dict[Value, Value]()
+    for value, array in values.items():
+        mapped[value] = graph.add_input(Value(value.name, Tensor.of(array).type))
+    made = graph.insert(clone_node(node, mapped))
+    graph.set_outputs([value for value in made.results if value.name])
+    module = Module(graph, opsets=dict(opsets))
+    feeds = {value.name: array for value, array in values.items()}
+    return list(OrtSession(module, optimization="disable").run(feeds).values())
+
+
+def read_inside(graph: Graph) -> Iterator[Value]:
+    """Every value that nodes of a graph and of those inside it read or return, their own ones included."""
+    yield from (value for value in graph.outputs if value is not None)
+    for node in graph:
+        yield from node.operands
+        for inner in node.subgraphs():
+            yield from read_inside(inner)
 
 
 def _run_session(model: bytes) -> list[Array]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.evaluate import evaluate_constant
+from qir.backends.evaluate import evaluate_constant, evaluate_control_flow, read_inside
 from qir.backends.integer_reference_kernels import KERNELS, MOVES, Operand
 from qir.backends.integer_reference_operators import run_operator
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS, Requantization
@@ -148,6 +148,10 @@ class _State:
         return results
 
     def _evaluate(self, node: Node, operands: list[Operand]) -> Sequence[Array]:
+        if node.subgraphs():
+            inner = (value for graph in node.subgraphs() for value in read_inside(graph))
+            known = {value: _plain(self.values[value]) for value in (*node.operands, *inner) if value in self.values}
+            return evaluate_control_flow(node, known, opsets=self.module.opsets)
         return evaluate_constant(node, [_optional(operand) for operand in operands], opsets=self.module.opsets)
 
     def _move(self, node: Node, operands: list[Operand]) -> Grid | None:

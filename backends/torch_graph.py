@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 import torch
 
+from qir.backends.evaluate import read_inside
 from qir.backends.torch_ops import Lowering, Operands, lowering_of
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
@@ -47,7 +48,7 @@ class GraphPlan:
         """Results that no node behind this one reads."""
         last: dict[Value, Node] = {}
         for node, _ in self.steps:
-            for value in (*node.operands, *(v for graph in node.subgraphs() for v in _captured(graph))):
+            for value in (*node.operands, *(v for graph in node.subgraphs() for v in read_inside(graph))):
                 if value.producer is not None and value.producer.graph is self.graph:
                     last[value] = node
         returned = set(self.graph.return_node.operands)
@@ -86,15 +87,6 @@ class GraphPlan:
                 if value not in keep:
                     del values[value]
         return [values[value] for value in self.graph.outputs if value is not None]
-
-
-def _captured(graph: Graph) -> list[Value]:
-    """Every value that nodes inside read or return, those of the graph itself included."""
-    inner = [value for node in graph.walk() for value in node.operands]
-    returned = [
-        v for g in (graph, *(s for node in graph.walk() for s in node.subgraphs())) for v in g.return_node.operands
-    ]
-    return inner + returned
 
 
 Plans = Mapping[str, GraphPlan]

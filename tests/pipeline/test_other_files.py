@@ -11,17 +11,18 @@ import qir.onnx_io
 from qir.onnx_io import from_proto
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.search.quantize import quantize
+from qir.tensor import Tensor
 
 STEPS = "insert-fake-quant{weight_widths=4|8,activation_widths=8},calibrate"
 
 
-def module_of(nodes, width: int, **constants: np.ndarray):
+def module_of(nodes, width: int, *, output: tuple[str | int, ...] | None = None, **constants: np.ndarray):
     """A network on float32 [n, width]."""
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
         [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()],
     )
     return from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
@@ -64,3 +65,45 @@ def test_a_bias_that_two_layers_read_has_codes_for_each(tmp_path) -> None:
     assert report.integer_nodes == ("QGemm", "QGemm")
     found = onnxruntime.InferenceSession(str(report.model)).run(None, {"x": x})[0]
     assert np.linalg.norm(found - before) < 0.05 * np.linalg.norm(before)
+
+
+def test_a_layer_inside_a_loop_stays_float_and_the_rest_is_integers(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["h", "v"], ["m"], name="inner"),
+            helper.make_node("Tanh", ["m"], ["next"]),
+            helper.make_node("Identity", ["going"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("h", TensorProto.FLOAT, ["n", 6]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["n", 6]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Gemm", ["x", "a"], ["h0"], name="first"),
+        helper.make_node("Loop", ["", "", "h0"], ["h1"], body=body, name="loop"),
+        helper.make_node("Gemm", ["h1", "b"], ["y"], name="last"),
+    ]
+    module = module_of(
+        nodes,
+        5,
+        output=("n", 3),
+        a=generator.normal(size=(5, 6)),
+        b=generator.normal(size=(6, 3)),
+        v=0.3 * generator.normal(size=(6, 6)),
+    )
+    loop = next(node for node in module.graph if node.op == "Loop")
+    loop.set_input(0, module.graph.add_constant("turns", Tensor.of(np.asarray(3, np.int64))))
+    x = generator.normal(size=(16, 5)).astype(np.float32)
+    PassManager(parse_pipeline(STEPS)).run(module, PassContext(calibration_data=x))
+    assert "inside a subgraph" in module.meta["insert-fake-quant"]["inner"]
+    report = export(module, tmp_path / "model.onnx", data=x)
+    assert report.mismatches == 0
+    assert report.reference == "integer reference"
