@@ -51,13 +51,9 @@ def network() -> qir.Module:
         helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
         helper.make_node("Gemm", ["f", "fc.weight", "fc.bias"], ["y"], name="fc", transB=1),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2, 6, 6])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
-        constants,
-    )
+    shapes = {"x": [2, 2, 6, 6], "y": [2, 3]}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "small", infos[:1], infos[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     return qir.load(model.SerializeToString())
 

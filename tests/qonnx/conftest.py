@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -61,13 +62,9 @@ class Network:
         return self.op("Gemm", x, weight, self.constant(f"{name}.bias", self.random.normal(size=outputs)), transB=1)
 
     def module(self) -> qir.Module:
-        graph = helper.make_graph(
-            self.nodes,
-            "random",
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", *self.shape])],
-            [helper.make_tensor_value_info(self.output, TensorProto.FLOAT, ["N", 5])],
-            self.constants,
-        )
+        shapes = {"input": ["N", *self.shape], self.output: ["N", 5]}
+        infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+        graph = helper.make_graph(self.nodes, "random", infos[:1], infos[1:], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
         return qir.load(model.SerializeToString())
 
@@ -92,11 +89,9 @@ def quantized(
     widths = f"weight_widths={weight_widths},activation_widths={activation_widths}{given}"
     pipeline = f"infer-types,insert-fake-quant{{input_widths=all,{widths}}},calibrate{{method=minmax}}"
     PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(32, seed=7)))
-    policy = {}
-    for name, node in quantizers(module.graph).items():
-        bits = weight if node.operands[0].is_constant else activation
-        if FIXED not in node.metadata and bits in node.attribute("widths"):
-            policy[name] = bits
+    free = {name: node for name, node in quantizers(module.graph).items() if FIXED not in node.metadata}
+    chosen = {name: weight if node.operands[0].is_constant else activation for name, node in free.items()}
+    policy = {name: bits for name, bits in chosen.items() if bits in free[name].attribute("widths")}
     apply_policy(module, policy)
     return module
 
@@ -110,6 +105,21 @@ def quantized_network():
         return network, quantized(network, weight, activation, **options)
 
     return make
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Factory: module → (the file as ONNX reads it, as qir reads it), checked in full and inferred strictly."""
+
+    def write(module):
+        path = tmp_path / "written.onnx"
+        qir.save(module, path)
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        return model, qir.load(path)
+
+    return write
 
 
 @pytest.fixture

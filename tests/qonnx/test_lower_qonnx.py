@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import qir
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_kernels import quant
 from qir.backends.qonnx_reference import QonnxReference
@@ -42,17 +40,13 @@ def test_qonnx_computes_what_qcdq_computes_without_fusion(quantized_network, see
     same_outputs(QonnxReference(lowered(module, LowerQonnx())).run({"input": images}), plain)
 
 
-def test_the_file_is_checked_typed_and_annotated(quantized_network, tmp_path):
+def test_the_file_is_checked_typed_and_annotated(quantized_network, written):
     _, module = quantized_network(0, 4, 4)
     made = lowered(module, LowerQonnx())
-    qir.save(made, tmp_path / "q.onnx")
-    model = onnx.load(tmp_path / "q.onnx")
-    onnx.checker.check_model(model, full_check=True)
-    onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    model, again = written(made)
     assert {opset.domain: opset.version for opset in model.opset_import}[QONNX_DOMAIN] == 1
     typed = {info.name for info in model.graph.value_info} | {info.name for info in model.graph.output}
     assert {name for node in model.graph.node for name in node.output} <= typed
-    again = qir.load(tmp_path / "q.onnx")
     annotations = read_annotations(again.graph)
     assert annotations == read_annotations(made.graph)
     weight = next(node for node in again.graph if node.name == "conv0.weight")

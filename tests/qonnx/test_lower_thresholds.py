@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 
-import qir
 from qir.backends.integer_reference import IntegerReference
 from qir.backends.qonnx_reference import QonnxReference
 from qir.errors import PassError
@@ -46,14 +44,10 @@ def test_layers_compute_the_codes_of_the_integer_reference(quantized_network, se
     assert different <= (compared * 1e-4 if joins else 0)
 
 
-def test_every_tensor_of_integers_is_annotated_and_fits_its_type(quantized_network, tmp_path):
+def test_every_tensor_of_integers_is_annotated_and_fits_its_type(quantized_network, written):
     network, module = quantized_network(1, 4, 4)
     made = lowered(module, LowerThresholds())
-    qir.save(made, tmp_path / "finn.onnx")
-    model = onnx.load(tmp_path / "finn.onnx")
-    onnx.checker.check_model(model, full_check=True)
-    onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    again = qir.load(tmp_path / "finn.onnx")
+    _, again = written(made)
     labels = {name: pairs[FINN_DATATYPE] for name, pairs in read_annotations(again.graph).items()}
     values = QonnxReference(again).values({"input": network.images()})
     integers = 0
