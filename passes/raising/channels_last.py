@@ -26,13 +26,14 @@ def put_channels_first(graph: Graph) -> bool:
     """
     changed = False
     for node in graph.nodes:
-        if node.domain != _DOMAIN or node.op not in _FIRST:
+        domain = _FIRST.get(node.op)
+        if node.domain != _DOMAIN or domain is None:
             continue
-        last = node.op in _NAMES or bool(node.attribute(_FLAG, 0))
+        last = bool(node.attribute(_FLAG, 0)) or _NAMES.get(node.op) is not None
         rank = _rank(node)
         if last and rank is None:
             continue
-        if last or node.op == "QLinearConv":
+        if last or domain != _DOMAIN:
             _rewrite(graph, node, rank if last else None)
             changed = True
     return changed
