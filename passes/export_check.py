@@ -18,7 +18,7 @@ from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.profiles import Profile, find_profile
 from qir.passes.manager import PassContext
 from qir.passes.upgrade_opset import UpgradeOpset
-from qir.tensor import Array
+from qir.tensor import Array, Tensor
 from qir.types import TensorType
 
 CLOSE = 1e-5
@@ -182,6 +182,33 @@ def _few(module: Module, feed: dict[str, Array], count: int = 16) -> dict[str, A
     if any(not isinstance(t, TensorType) or not t.shape or isinstance(t.shape[0], int) for t in types):
         return feed
     return {name: array[:count] for name, array in feed.items()}
+
+
+def observe_ranks(module: Module, lowered: Module, path: Path, data: Any) -> bool:
+    """Give outputs of unknown rank, which ONNX's checker refuses, the rank that a run shows; whether there were any.
+
+    Args:
+        module: network before lowering.
+        lowered: network in the file; types of its outputs are written.
+        path: the file.
+        data: samples, as for calibration, or None.
+    """
+    from qir.backends.onnxruntime_session import OrtSession
+
+    outputs = dict(zip(lowered.graph.output_names, lowered.graph.outputs, strict=True))
+    unknown = {
+        name: value
+        for name, value in outputs.items()
+        if value is not None and not (isinstance(value.type, TensorType) and value.type.rank is not None)
+    }
+    if not unknown:
+        return False
+    feed = next(iter(batches(module, _random(module) if data is None else data, batch=256)))
+    found = OrtSession(path, optimization="disable").run(feed)
+    for name, value in unknown.items():
+        value.type = TensorType(Tensor.of(found[name]).dtype, (None,) * found[name].ndim)
+        value.declared = None
+    return True
 
 
 def _random(module: Module) -> dict[str, Array]:

@@ -22,7 +22,7 @@ from qir.fake_quant import quantizers, ranges_at
 from qir.guide import Guide
 from qir.module import Module
 from qir.passes.build_guide import build_guide
-from qir.passes.export_check import Comparison, compare
+from qir.passes.export_check import Comparison, compare, observe_ranks
 from qir.passes.lowering.legalize import Legalize, legalization
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
 from qir.passes.lowering.profiles import Profile, find_profile, profile_names
@@ -177,6 +177,8 @@ def _write(
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
             folder = Path(name)
             save(lowered, folder / path.name)
+            if profile.runs_in == "onnxruntime" and observe_ranks(module, lowered, folder / path.name, data):
+                save(lowered, folder / path.name)
             check_file(folder / path.name)
             report = compare(module, lowered, folder / path.name, profile, data)
             for final, content in made.items():
