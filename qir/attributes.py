@@ -84,6 +84,9 @@ class Attribute:
         return tuple(self.value) if self.kind is AttributeKind.GRAPHS else ()
 
 
+GRAPH_KINDS = (AttributeKind.GRAPH, AttributeKind.GRAPHS)
+"""Kinds of attributes that hold graphs."""
+
 _PLURAL = {
     AttributeKind.FLOAT: AttributeKind.FLOATS,
     AttributeKind.INT: AttributeKind.INTS,

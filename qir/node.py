@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qir.attributes import Attribute
+from qir.attributes import GRAPH_KINDS, Attribute
 from qir.errors import QirError
 from qir.tensor import Tensor
 from qir.types import Type, UnknownType
@@ -354,7 +354,8 @@ class Node:
         """Graphs among the attributes (the branches of If, the bodies of Loop and Scan)."""
         if not self._attributes:
             return ()
-        return tuple(graph for attribute in self._attributes.values() for graph in attribute.graphs())
+        found = [attribute for attribute in self._attributes.values() if attribute.kind in GRAPH_KINDS]
+        return tuple(graph for attribute in found for graph in attribute.graphs())
 
     def set_input(self, index: int, value: Value | None) -> None:
         """Make operand `index` another value, or leave it out."""

@@ -7,6 +7,7 @@ never written into. Element types that numpy lacks use `ml_dtypes` (bfloat16, fl
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -139,7 +140,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def type(self) -> TensorType:

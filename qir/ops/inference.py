@@ -140,7 +140,11 @@ def _with_grid(entry: OpDef, node: Node, types: tuple[Type, ...]) -> tuple[Type,
 
 
 def _by_schema(entry: OpDef, node: Node, opsets: Mapping[str, int]) -> tuple[Type, ...]:
-    constants = {i: tensor for i, value in enumerate(node.inputs) if (tensor := _small(value)) is not None}
+    constants = {
+        index: tensor
+        for index, value in enumerate(node.inputs)
+        if (tensor := _small(value, floats=entry.is_enlarging)) is not None
+    }
     key = _memo_key(entry, node, constants)
     if key is not None and key in _MEMO:
         return _MEMO[key]
@@ -161,12 +165,15 @@ def _with_rank(entry: OpDef, node: Node, types: tuple[Type, ...]) -> tuple[Type,
     return types if sizes is None else (TensorType(found.element, (None,) * sizes[0]), *types[1:])
 
 
-def _small(value: Value | None) -> Tensor | None:
+def _small(value: Value | None, *, floats: bool) -> Tensor | None:
+    """A constant that types may follow from: integers, and floats of ops that enlarge (Resize, Range)."""
     if value is None:
         return None
     tensor = value.constant if value.is_constant else None
     if tensor is not None:
-        return tensor if tensor.size <= LARGEST_CONSTANT and tensor.dtype is not DType.STRING else None
+        if tensor.size > LARGEST_CONSTANT or tensor.dtype is DType.STRING or (tensor.dtype.is_float and not floats):
+            return None
+        return tensor
     known = known_integers(value)
     return None if known is None else known
 
