@@ -26,7 +26,7 @@ from qir.passes.propagate_constraints import FIXED
 
 PYTHON = os.environ.get("QIR_QONNX_PYTHON")
 RUNNER = Path(__file__).with_name("run_qonnx.py")
-WIDTHS = ",".join(f"{kind}_widths=1|2|3|4|5|6|7|8" for kind in ("weight", "activation"))
+ALL = "1|2|3|4|5|6|7|8"
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,10 +75,11 @@ def random_network(seed: int) -> qir.Module:
     return qir.load(model.SerializeToString())
 
 
-def quantized(module, images, weight, activation, further=""):
+def quantized(module, images, weight, activation, further="", *, widths=ALL, activations=ALL):
     """Calibrated at these widths, its batch fixed at 4."""
     name, shape = module.graph.inputs[0].name, "x".join(map(str, (4, *images.shape[1:])))
-    text = f"fold-batchnorm,insert-fake-quant{{{WIDTHS}}},calibrate{{method=minmax}}{further}"
+    options = f"weight_widths={widths},activation_widths={activations}"
+    text = f"fold-batchnorm,insert-fake-quant{{{options}}},calibrate{{method=minmax}}{further}"
     PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=images))
     fixed = f"freeze-inputs{{shapes=[{name}:{shape}]}},infer-types"
     PassManager(parse_pipeline(fixed)).run(module, PassContext())
@@ -144,6 +145,14 @@ def test_random_networks(tmp_path, seed, weight, activation, profile):
     images = np.random.default_rng(seed).normal(size=(32, 3, 12, 12)).astype(np.float32)
     module = quantized(random_network(seed), images, weight, activation)
     _, wrong = check(module, images[:4], profile, tmp_path)
+    assert wrong == 0
+
+
+@pytest.mark.parametrize(("weight", "activation"), [(12, 16), (16, 9)])
+def test_widths_above_8_bits(tmp_path, weight, activation):
+    images = np.random.default_rng(5).normal(size=(32, 3, 12, 12)).astype(np.float32)
+    module = quantized(random_network(1), images, weight, activation, widths=f"{weight}", activations=f"{activation}")
+    _, wrong = check(module, images[:4], "qonnx", tmp_path)
     assert wrong == 0
 
 
