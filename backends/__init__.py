@@ -5,8 +5,9 @@ Names are handed out on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qir.lazy import names_of
 
 if __name__ != "qir.backends":
     raise ImportError(f"import this package as qir.backends, not as {__name__}")
@@ -26,25 +27,20 @@ if TYPE_CHECKING:
     from qir.backends.target import target_names as target_names
 
 _HOME = {
-    "ConvShape": "qir.backends.cost_models.shape",
-    "Cost": "qir.backends.cost_models.cost",
-    "CostModel": "qir.backends.cost_models.base",
-    "CostTable": "qir.backends.cost_table",
-    "DelayTable": "qir.backends.delay_table",
-    "RetrainProtocol": "qir.backends.retraining",
-    "Target": "qir.backends.target",
-    "fit": "qir.backends.fitting",
-    "load_target": "qir.backends.target",
-    "read_delay_table": "qir.backends.delay_table",
-    "retrain": "qir.backends.module_retraining",
-    "target_names": "qir.backends.target",
+    "ConvShape": "cost_models.shape",
+    "Cost": "cost_models.cost",
+    "CostModel": "cost_models.base",
+    "CostTable": "cost_table",
+    "DelayTable": "delay_table",
+    "RetrainProtocol": "retraining",
+    "Target": "target",
+    "fit": "fitting",
+    "load_target": "target",
+    "read_delay_table": "delay_table",
+    "retrain": "module_retraining",
+    "target_names": "target",
 }
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'qir.backends' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__, __dir__ = names_of(__name__, _HOME)
