@@ -1,4 +1,7 @@
-"""Weights with blocks of scales, raised: DequantizeLinear with `block_size`, and ONNX Runtime's MatMulNBits."""
+"""Weights with blocks of scales, raised.
+
+DequantizeLinear with `block_size`, and ONNX Runtime's MatMulNBits and GatherBlockQuantized.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,35 @@ def raise_matmul_nbits(node: Node, state: RaiseState) -> None:
     node.result.replace_all_uses_with(last.result)
 
 
+def raise_gather_blocks(node: Node, state: RaiseState) -> None:
+    """GatherBlockQuantized: Gather from a float table under a quantizer with blocks."""
+    source, data, scale = node.input(0), array_of(node.input(0)), array_of(node.input(2))
+    limits = code_limits(element_of(source))
+    if source is None or data is None or scale is None or limits is None or scale.dtype != np.float32:
+        state.leave(node, "its codes or float32 scales are not constant")
+        return
+    zero, bits = array_of(node.input(3)), int(node.attribute("bits", 4))
+    codes, shift = data.astype(np.int64), 0
+    zeros = np.zeros(scale.shape, np.int64) if zero is None else zero.astype(np.int64)
+    if data.dtype == np.uint8:
+        codes = _unpacked_last(data, bits)
+        middle = 1 << (bits - 1)
+        zeros = np.full(scale.shape, middle) if zero is None else _unpacked_last(zero, bits)[..., : scale.shape[-1]]
+        shift = middle if (zeros == middle).all() else 0
+        limits = (-shift, (1 << bits) - 1 - shift)
+    place = node.attribute("quantize_axis", 1) % codes.ndim, int(node.attribute("block_size", 128))
+    table = _weight(source, codes - shift, (scale, zeros - shift), place, limits, state, node)
+    if isinstance(table, Reject):
+        state.leave(node, table.reason)
+        return
+    attributes = {"axis": int(node.attribute("gather_axis", 0))}
+    made = state.graph.insert(
+        Node("Gather", (table, node.input(1)), name=node.name, attributes=attributes), before=node
+    )
+    made.result.type = float_type(node.result)
+    node.result.replace_all_uses_with(made.result)
+
+
 def _weight(
     source: Value,
     codes: npt.NDArray[np.int64],
@@ -105,6 +137,12 @@ def _weight(
     made = state.quantizer(constant, replace(spec, axis=axis), label)
     made.set_attribute("block", block)
     return state.graph.insert(made, before=before).result
+
+
+def _unpacked_last(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
+    """Codes packed along the last axis."""
+    rows = _unpacked(data.reshape(-1, data.shape[-1]), bits)
+    return rows.reshape(*data.shape[:-1], rows.shape[-1])
 
 
 def _unpacked(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ from qir.passes.fold_constants import FoldConstants
 from qir.passes.freeze_inputs import FreezeInputs
 from qir.passes.infer_types import InferTypes
 from qir.passes.manager import Pass, PassContext
-from qir.passes.raising.blocked import raise_blocked_weight, raise_matmul_nbits
+from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
 from qir.passes.raising.channels_last import put_channels_first
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layer
@@ -30,6 +30,7 @@ from qir.passes.raising.state import RaiseState
 from qir.passes.raising.thresholds import raise_thresholds
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
+_BLOCKED = {"MatMulNBits": raise_matmul_nbits, "GatherBlockQuantized": raise_gather_blocks}
 
 
 @dataclass
@@ -52,8 +53,8 @@ class RaiseQuantized(Pass):
     - QuantizeLinear → Clip → DequantizeLinear, also with grid-keeping operators on codes in between; dequantized
       constants (weights become float constants under a fake-quant node, int32 biases float constants), also in blocks
     - QLinearConv, QLinearMatMul and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearWhere,
-      QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax, MatMulNBits, also
-      with channels last; ConvInteger and MatMulInteger with their scaling behind
+      QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax, MatMulNBits,
+      GatherBlockQuantized, also with channels last; ConvInteger and MatMulInteger with their scaling behind
     - Quant, IntQuant and BipolarQuant; MultiThreshold in equal steps on real values, and weights annotated as integers
 
     Scales and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
@@ -113,8 +114,8 @@ class RaiseQuantized(Pass):
                 raise_quantize(node, state)
             elif _is_linear(node, "DequantizeLinear"):
                 (raise_blocked_weight if node.attribute("block_size", 0) else raise_dequantize)(node, state)
-            elif node.op == "MatMulNBits":
-                raise_matmul_nbits(node, state)
+            elif node.op in _BLOCKED:
+                _BLOCKED[node.op](node, state)
             elif node.domain in QONNX_DOMAINS:
                 raise_qonnx(node, state)
             elif node.op.startswith(("QLinear", "QGemm")):

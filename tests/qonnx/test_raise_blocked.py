@@ -134,6 +134,43 @@ def test_matmul_nbits(bits, zeros, biased):
     np.testing.assert_allclose(simulated(module, {"x": x})["y"], expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize(("dtype", "bits"), [("INT4", 4), ("UINT4", 4), ("UINT8", 4), ("UINT8", 8)])
+def test_gather_from_blocks(dtype, bits, zeros):
+    random, block, shape = np.random.default_rng(4), 16, (6, 48)
+    counts = shape[0], shape[1] // block
+    low, high = (-8, 8) if dtype == "INT4" else (0, 2**bits)
+    codes, points = random.integers(low, high, shape), random.integers(low + 1, high - 1, counts)
+    if dtype == "UINT8":
+        padded = np.pad(points, [(0, 0), (0, 1)]) if bits == 4 else points
+        constants = [
+            numpy_helper.from_array(packed(codes, bits), "d"),
+            numpy_helper.from_array(packed(padded, bits), "z"),
+        ]
+    else:
+        kind = getattr(TensorProto, dtype)
+        constants = [helper.make_tensor("d", kind, shape, codes.reshape(-1))]
+        constants.append(helper.make_tensor("z", kind, counts, points.reshape(-1)))
+    constants.append(numpy_helper.from_array(random.uniform(0.01, 0.1, counts).astype(np.float32), "s"))
+    constants.append(numpy_helper.from_array(np.array([0, 3, 5, 1], np.int64), "i"))
+    attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block} | (
+        {"bits": bits} if dtype == "UINT8" else {}
+    )
+    operands = ["d", "i", "s", *(["z"] if zeros else [])]
+    nodes = [
+        helper.make_node("GatherBlockQuantized", operands, ["e"], domain="com.microsoft", name="table", **attributes),
+        helper.make_node("Add", ["x", "e"], ["y"]),
+    ]
+    module = module_of(nodes, constants, [4, 48], [4, 48], domains=["com.microsoft"])
+    x = random.normal(size=(4, 48)).astype(np.float32)
+    expected = OrtSession(module).run({"x": x})["y"]
+    raise_quantized(module)
+    assert not module.meta["raise-quantized"].left
+    (quantizer,) = module.graph.fake_quants()
+    assert (quantizer.attribute("bits"), quantizer.attribute("axis"), quantizer.attribute("block")) == (bits, 1, block)
+    np.testing.assert_array_equal(simulated(module, {"x": x})["y"], expected)
+
+
 def test_reordered_rows_are_left_with_a_reason():
     random = np.random.default_rng(3)
     arrays = {
