@@ -149,6 +149,7 @@ class AccuracyObjective:
     ) -> None:
         import torch
 
+        from qir.backends.torch_module import TorchModule
         from qir.search.reuse import Corrector, ReusingNetwork, new_tag
 
         self.protocol = protocol or EvaluationProtocol()
@@ -161,7 +162,8 @@ class AccuracyObjective:
             raise DataError("the protocol retrains: give the samples of the retraining split")
         self.module, self.constraints, self.calibration = module, constraints, calibration
         self.validation, self.retraining = validation, retraining
-        self.network = ReusingNetwork(module)
+        kind = ReusingNetwork if self.protocol.retrain is None else TorchModule
+        self.network: TorchModule = kind(module)
         self._start = {name: p.detach().clone() for name, p in self.network.trainable_constants().items()}
         self._changed = False
         images = torch.from_numpy(calibration.images[: self.protocol.correction_images])
