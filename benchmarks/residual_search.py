@@ -47,7 +47,8 @@ def spike(seeds: int, methods: list[str], images: int, correction_images: int) -
     error = standard_error(best, images)
     print(
         f"{where.name}, latency 0.3x, {images} images, {len(objective.values)} policies measured: best "
-        f"{100 * best:.2f} % (standard error {100 * error:.2f}); gap in points to it, mean ± 95 % interval, {seeds} seeds"
+        f"{100 * best:.2f} % (standard error {100 * error:.2f}); gap in points to it, mean ± 95 % interval, "
+        f"{seeds} seeds"
     )
     for method, rows in found.items():
         gaps = 100 * (best - np.array(rows))
