@@ -40,7 +40,7 @@ from qir.tensor import Array
 NETWORKS = ("lenet", "resnet-20", "efficientnet-lite0")
 PEERS = ("MinMax", "Percentile", "Entropy")
 OWN = ("minmax", "percentile", "entropy", "mse")
-CROPS = 24
+CROPS = 32
 
 Ranges = dict[str, tuple[float, float]]
 

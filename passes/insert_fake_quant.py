@@ -23,6 +23,7 @@ from qir.fake_quant import make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.constants import is_standard
 from qir.passes.manager import Pass, PassContext
 from qir.passes.propagate_constraints import FIXED
 from qir.passes.quantizer_rules import QuantizerRules, pin, widths_of
@@ -363,7 +364,7 @@ def _is_weight(value: Value) -> bool:
 def _is_blank(value: Value) -> bool:
     """Whether a value is constant but for its shape: an initial state of zeros."""
     origin = grid_origin(value)
-    return origin.is_constant or (origin.producer is not None and origin.producer.op == "ConstantOfShape")
+    return origin.is_constant or (origin.producer is not None and is_standard(origin.producer, "ConstantOfShape"))
 
 
 def _last(graph: Graph, nodes: list[Node]) -> tuple[Node, ...]:

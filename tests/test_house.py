@@ -35,6 +35,7 @@ OP_COMPARISONS = {
     "passes/raising/operators.py": "pattern of quantized operators",
     "passes/raising/qonnx.py": "pattern of the QONNX form",
     "passes/raising/driver.py": "pattern of quantized forms",
+    "passes/quantizer_rules.py": "users name the ops that a rule is for",
     "passes/quantized_layers.py": "which values an activation lets through",
     "backends/distillation.py": "the statistics that BatchNormalization keeps",
     "backends/integer_reference.py": "an executor: one kernel for each op",
