@@ -319,5 +319,7 @@ def _width(node: Node) -> int:
 
 
 def _grid(node: Node, scheme: str) -> RunningGrid:
+    if node.attribute("block") is not None:
+        raise SearchError(f"quantizer {node.name!r}: has blocks of scales; AutoQNN takes a range per channel or tensor")
     momentum = 0.0 if _is_weight(node) else 0.9
     return RunningGrid(get_torch_scheme(scheme), _signed(node), node.attribute("axis"), momentum)

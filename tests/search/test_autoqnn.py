@@ -243,6 +243,10 @@ def test_data_and_networks_that_do_not_fit_are_refused():
     images, labels = data(10)
     with pytest.raises(DataError, match="10 images and 9 labels"):
         AutoQnn(network(), images, labels[:9])
+    blocked = network()
+    quantizers(blocked.graph)["weight0"].set_attribute("block", 4)
+    with pytest.raises(SearchError, match="blocks of scales"):
+        AutoQnn(blocked, images, labels).search_schemes()
     with pytest.raises(SearchError, match="granularity"):
         AutoQnn(network(), images, labels).search_schemes(granularity="channel")
 
