@@ -1,8 +1,8 @@
 """The same network through ONNX Runtime's `quantize_static`: scales where the definition is the same, and accuracy.
 
 Min-max has one definition. Percentile has one for values of one sign (ONNX Runtime counts absolute values) where ONNX
-Runtime is not told to take symmetric ranges, its default. Entropy has not: ONNX Runtime divides every histogram into 128 quantized bins whatever the width, and with its default of 128 bins
-returns the whole range.
+Runtime is not told to take symmetric ranges, its default. Entropy has not: ONNX Runtime divides every histogram into
+128 quantized bins whatever the width, and with its default of 128 bins returns the whole range.
 """
 
 from __future__ import annotations
