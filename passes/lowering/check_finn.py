@@ -1,7 +1,8 @@
 """What FINN's conversion takes, checked before a file is written, because FINN itself refuses it late.
 
-The rules are those of its transformations ConvertQONNXtoFINN, FoldQuantWeights and ConvertQuantActToMultiThreshold
-(FINN 0.10 and its development branch, read, not run).
+The rules are those of its transformations ConvertQONNXtoFINN, FoldQuantWeights and ConvertQuantActToMultiThreshold, as
+AMD's sources have them (read, not run). The fork FINN+ 1.6.1, which was run, converts every file that passes; it also
+takes unsigned codes and quantizers behind any operator.
 """
 
 from __future__ import annotations
