@@ -24,6 +24,9 @@ from qir.types import TensorType
 CLOSE = 1e-5
 """Floats that differ by less than this part of the largest output stand for the same code."""
 
+FAR, MOST = 0.05, 0.5
+"""Where nothing runs on integers, more than `MOST` of the outputs off by this part of the largest one are no ties."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -61,10 +64,12 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
         data: samples as for calibration, or None for noise between -1 and 1.
 
     Raises:
-        ExportError: what runs the profile refuses the file, or an output is not finite.
+        ExportError: what runs the profile refuses the file or computes something else at its default, or an output is
+            not finite.
     """
     run = _Runner(path, profile)
     samples, largest, flips, countable = 0, 0.0, 0, True
+    far = [0, 0]
     first: dict[str, Array] | None = None
     for feed in batches(module, _random(module) if data is None else data, batch=256):
         if first is None:
@@ -72,10 +77,18 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
         for name, output, other in run.both(feed):
             if not np.isfinite(output).all():
                 raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
-            largest = max(largest, float(np.abs(output.astype(np.float64) - other).max(initial=0)))
+            difference = np.abs(output.astype(np.float64) - other)
+            largest = max(largest, float(difference.max(initial=0)))
+            far[0] += int((difference > FAR * float(np.abs(other).max(initial=0))).sum())
+            far[1] += output.size
             countable &= output.ndim == 2
             flips += int((output.argmax(-1) != other.argmax(-1)).sum()) if countable else 0
         samples += len(next(iter(feed.values())))
+    if not run.integer_nodes and far[0] > MOST * far[1]:
+        raise ExportError(
+            f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "
+            f"optimizations ({far[0]} of {far[1]} outputs are far apart): another profile holds this network"
+        )
     assert first is not None  # noqa: S101 - batches gives one or raises
     reference, codes, mismatches = _hold(module, lowered, path, profile, run, first)
     return Comparison(samples, largest, flips if countable else None, run.integer_nodes, reference, codes, mismatches)

@@ -13,6 +13,7 @@ from qir.errors import ExportError, PassError
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.export_check import CLOSE
+from qir.passes.lowering import lower_qcdq
 from qir.passes.lowering.legalize import Legalize, hold
 from qir.passes.lowering.profiles import find_profile, profile_names, profiles, runtime_at
 from qir.types import DType
@@ -120,6 +121,14 @@ def test_sixteen_bits(calibrated, simulation, samples, tmp_path, weight, activat
         one_code = float(np.ptp(step.attribute("ranges").numpy()[-1])) / (2**activation - 1)
         assert np.abs(found - expected).max() < 1.01 * one_code, "float32 sums round: a code beside it at most"
         assert (np.abs(found - expected) > one_code / 2).sum() <= 4
+
+
+def test_a_file_that_the_runtime_computes_wrongly_is_not_handed_over(calibrated, samples, tmp_path, monkeypatch):
+    module = calibrated(16, 16, widths="8|10|12|16", output_widths="all")
+    monkeypatch.setattr(lower_qcdq, "_guard", lambda *_: None)  # ONNX Runtime then wraps biases beyond int32
+    with pytest.raises(ExportError, match="computes another network at its default"):
+        export(module, tmp_path / "model.quant.onnx", profile="qdq-16", data=samples)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_width_that_a_profile_cannot_hold_is_refused_with_remedies(calibrated, samples, tmp_path):
