@@ -11,11 +11,12 @@ from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.ops.known_integers import known_integers
 from qir.passes.constants import array_of, constant_of, erase, frozen, is_standard
 from qir.passes.fold_reshape import computed_dims
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
-from qir.types import TensorType
+from qir.types import DType, TensorType
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,21 @@ def _known_shape(node: Node) -> list[Array] | None:
         shape = data.type.static_shape() if data is not None and isinstance(data.type, TensorType) else None
         return None if shape is None else [np.asarray(np.prod(shape, dtype=np.int64))]
     if not is_standard(node, "Shape", "Gather", "Slice"):
-        return None
+        return _integers(node)
     dims = computed_dims(node.result)
     if dims is None or not all(isinstance(dim, int) for dim in dims):
         return None
     scalar = is_standard(node, "Gather") and _is_scalar(node.input(1))
     return [np.array(dims[0] if scalar else dims, dtype=np.int64)]
+
+
+def _integers(node: Node) -> list[Array] | None:
+    """The few int64 numbers that a node computes from known ones; Div is left to an executor, which has all digits."""
+    known = node.result.type
+    if not isinstance(known, TensorType) or known.element is not DType.INT64 or is_standard(node, "Div"):
+        return None
+    found = known_integers(node.result)
+    return None if found is None else [found.numpy().copy()]
 
 
 def _is_scalar(value: Value | None) -> bool:

@@ -9,9 +9,11 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.ops.definition import sizes_of, tensor_of
 from qir.tensor import Array, Tensor
+from qir.types import DType
 
 DEPTH = 16
 LARGEST = 64
+_RANGES = {DType.INT32: 2**31, DType.INT64: 2**62}
 
 
 def known_integers(value: Value, depth: int = DEPTH) -> Tensor | None:
@@ -19,7 +21,7 @@ def known_integers(value: Value, depth: int = DEPTH) -> Tensor | None:
     node, type_ = value.producer, tensor_of(value)
     if node is None or depth == 0 or node.domain not in {"", "ai.onnx"} or node.op not in _RULES:
         return None
-    if type_ is not None and type_.dtype.is_float:
+    if type_ is not None and type_.dtype not in _RANGES:
         return None
     if value is not node.result or any(a.reference for a in node.attributes.values()):
         return None
@@ -32,12 +34,19 @@ def known_integers(value: Value, depth: int = DEPTH) -> Tensor | None:
         made = _RULES[node.op](node, operands)
     except (IndexError, ValueError, TypeError, ZeroDivisionError):
         return None
-    return None if made is None or made.size > LARGEST else Tensor.of(made.astype(np.int64))
+    if made is None or made.size > LARGEST or (type_ is not None and not _fits(made, type_.dtype)):
+        return None
+    return Tensor.of(made.astype(np.int64))
+
+
+def _fits(array: Array, dtype: DType) -> bool:
+    """Whether an executor that computes in this element type finds the same numbers."""
+    return bool(np.abs(array).max(initial=0) < _RANGES[dtype])
 
 
 def _array(value: Value, depth: int) -> Array | None:
     tensor = value.constant if value.is_constant else known_integers(value, depth)
-    if tensor is None or tensor.size > LARGEST or tensor.dtype.is_float:
+    if tensor is None or tensor.size > LARGEST or tensor.dtype not in _RANGES:
         return None
     return tensor.numpy()
 

@@ -155,6 +155,15 @@ def test_shapes_that_are_known_are_folded(builder):
     assert ops(module) == ["Shape", "Gather", "Concat", "Reshape", "Add"]
 
 
+@pytest.mark.parametrize("kind", [onnx.TensorProto.BOOL, onnx.TensorProto.INT8, onnx.TensorProto.INT32])
+def test_numbers_that_a_cast_changes_are_folded_as_they_are(builder, kind):
+    b = builder()
+    cast = b.node("Cast", [b.node("Cast", [b.ints("n", [2**31 + 5])], to=kind)], to=onnx.TensorProto.INT64)
+    module = b.module(b.node("Add", [b.node("Cast", [cast], to=1), b.input("x", [1])]))
+    assert run(FoldConstants(), module)
+    assert ops(module) == ["Add"]
+
+
 def test_a_constant_sequence_is_not_folded(builder):
     b = builder()
     sequence = b.node("SequenceConstruct", [b.const("a", [1.0, 2.0]), b.const("c", [3.0])])
