@@ -168,23 +168,25 @@ def output_rows(outputs: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
     return outputs.reshape(-1, outputs.shape[-1])
 
 
-def drawn_rows(
-    node: Node, data: torch.Tensor, outputs: torch.Tensor, kernel: tuple[int, ...], seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows drawn from all samples: of the layer's data [groups, inputs, rows], of outputs [channels, rows].
-
-    Args:
-        node: as for `input_rows`.
-        data: what it reads, [samples, …].
-        outputs: outputs for the same samples.
-        kernel: as for `input_rows`.
-        seed: of the draw.
-    """
-    generator, inputs, wanted = torch.Generator().manual_seed(seed), [], []
+def drawn_inputs(node: Node, data: torch.Tensor, kernel: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Rows drawn from a layer's data: [groups, inputs, rows]; arguments as for `input_rows`, seed of the draw."""
+    generator, found = torch.Generator().manual_seed(seed), []
     for start in range(0, len(data), CHUNK):
         part = data[start : start + CHUNK]
         rows = input_rows(node, part, kernel)
-        chosen = torch.randperm(rows.shape[-1], generator=generator)[: PLACES * len(part)]
-        inputs.append(rows[..., chosen])
-        wanted.append(output_rows(outputs[start : start + CHUNK], kernel)[chosen].T)
-    return torch.cat(inputs, dim=-1), torch.cat(wanted, dim=-1)
+        found.append(rows[..., _drawn(rows.shape[-1], len(part), generator)])
+    return torch.cat(found, dim=-1)
+
+
+def drawn_outputs(outputs: torch.Tensor, kernel: tuple[int, ...], seed: int) -> torch.Tensor:
+    """The rows of a layer's outputs that belong to `drawn_inputs` of the same seed and samples: [channels, rows]."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for start in range(0, len(outputs), CHUNK):
+        part = outputs[start : start + CHUNK]
+        rows = output_rows(part, kernel)
+        found.append(rows[_drawn(len(rows), len(part), generator)].T)
+    return torch.cat(found, dim=-1)
+
+
+def _drawn(rows: int, samples: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randperm(rows, generator=generator)[: PLACES * samples]

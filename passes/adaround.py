@@ -41,7 +41,7 @@ class AdaRound(Pass):
 
     Options:
         iterations: steps a layer (paper: 10,000).
-        images: samples that rounding is learned on.
+        images: samples that rounding is learned on; all of them run through the network at once.
         learning_rate: of Adam.
         regularization: weight of the term that drives each weight to one of its levels.
     """
@@ -57,7 +57,6 @@ class AdaRound(Pass):
         import torch
 
         from qir.backends.adaptive_rounding import RoundingProtocol
-        from qir.backends.affine_correction import pre_activations
         from qir.backends.torch_module import TorchModule
 
         layers = list(quantized_layers(module.graph))
@@ -75,9 +74,7 @@ class AdaRound(Pass):
             seed=context.seed,
         )
         network, images = TorchModule(module), torch.from_numpy(next(iter(feed.values())))
-        learner = _Learner(
-            network, module, chosen, pre_activations(network, [layer.node for layer in chosen], images), plan, context
-        )
+        learner = _Learner(network, module, chosen, _wanted(network, chosen, images, plan.seed), plan, context)
         with torch.no_grad():
             network(images, hook=learner)
         for layer in chosen:
@@ -85,6 +82,27 @@ class AdaRound(Pass):
             layer.weight.set_attribute("stale", None)
         module.meta[self.name] = left
         return bool(chosen)
+
+
+def _wanted(
+    network: TorchModule, layers: list[QuantizedLayer], images: torch.Tensor, seed: int
+) -> dict[Node, torch.Tensor]:
+    """What the float network's layers give: some rows of each, [channels, rows]."""
+    import torch
+
+    from qir.backends.adaptive_rounding import drawn_outputs
+
+    kernels = {layer.node: tuple(layer.weight.operands[0].constant.shape[2:]) for layer in layers}  # type: ignore[union-attr]
+    found: dict[Node, torch.Tensor] = {}
+
+    def draw(node: Node, result: torch.Tensor) -> torch.Tensor:
+        if node in kernels:
+            found[node] = drawn_outputs(result, kernels[node], seed)
+        return result
+
+    with torch.no_grad(), network.quantizers_off():
+        network(images, hook=draw)
+    return found
 
 
 def _obstacle(layer: QuantizedLayer) -> str | None:
@@ -143,7 +161,7 @@ class _Learner:
     network: TorchModule
     module: Module
     layers: list[QuantizedLayer]
-    reference: dict[Node, torch.Tensor]
+    wanted: dict[Node, torch.Tensor]
     plan: RoundingProtocol
     context: PassContext
     weights: dict[Node, Array] = field(default_factory=dict)
@@ -151,10 +169,10 @@ class _Learner:
 
     def __post_init__(self) -> None:
         self._by_node = {layer.node: layer for layer in self.layers}
-        self._wanted = {value for layer in self.layers for value in (_data(layer), layer.weight.result)}
+        self._read = {value for layer in self.layers for value in (_data(layer), layer.weight.result)}
 
     def __call__(self, node: Node, result: Any) -> Any:
-        if node.result in self._wanted:
+        if node.result in self._read:
             self._seen[node.result] = result
         layer = self._by_node.get(node)
         if layer is None:
@@ -165,7 +183,7 @@ class _Learner:
     def _round(self, layer: QuantizedLayer, data: torch.Tensor, nearest: torch.Tensor, result: torch.Tensor) -> Any:
         import torch
 
-        from qir.backends.adaptive_rounding import RoundingProblem, drawn_rows, learn_rounding, output_rows
+        from qir.backends.adaptive_rounding import RoundingProblem, drawn_inputs, learn_rounding, output_rows
         from qir.backends.torch_ops import lowering_of
 
         axis = operand_axis(layer.node)
@@ -181,7 +199,8 @@ class _Learner:
 
         shift = result - linear(nearest)
         kernel = tuple(weight.shape[2:])
-        inputs, wanted = drawn_rows(layer.node, data, self.reference.pop(layer.node), kernel, self.plan.seed)
+        inputs = drawn_inputs(layer.node, data, kernel, self.plan.seed)
+        wanted = self.wanted.pop(layer.node)
         groups = len(inputs)
 
         def grouped(array: Array) -> torch.Tensor:
