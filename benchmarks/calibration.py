@@ -43,6 +43,7 @@ OWN = (
 )
 """How activations and how weights are clipped."""
 
+TARGET = 1.5
 ALL = "1|2|3|4|5|6|7|8"
 
 
@@ -152,6 +153,11 @@ def table(network: str, rounds: int, folder: Path) -> Iterator[str]:
         ratios = "" if row in PEERS else f"{seconds[row] / seconds['MinMax']:>10.2f}"
         ratios += "" if row in PEERS or same is None else f"{seconds[row] / seconds[same]:>8.2f}"
         yield f"{label:<32}{seconds[row]:>7.2f}{peak:>9.0f}{more['peak']:>9.0f}{ratios}"
+    verdicts = []
+    for peer in PEERS:
+        ratio = seconds["/".join(OWN[-1])] / seconds[peer]
+        verdicts.append(f"{ratio:.2f} of {peer} ({'met' if ratio <= TARGET else 'missed'})")
+    yield f"the default, target {TARGET:g}: {', '.join(verdicts)}"
 
 
 def main() -> None:
