@@ -1,7 +1,8 @@
 """FINN's own conversion takes the files of the profile `finn` wholly, and not what the profile refuses.
 
 FINN lives in an environment of its own; QIR_FINN_PYTHON names its interpreter: `python -m venv E;
-E/bin/pip install --no-deps finn-plus==1.6.1; E/bin/pip install qonnx==1.0.0 'onnx<1.23' onnxruntime 'rich<14'`
+E/bin/pip install --no-deps finn-plus==1.6.1; E/bin/pip install qonnx==1.0.0 'onnx<1.23' onnxruntime 'rich<14' pyyaml
+pydantic click jinja2 scipy torch`
 (finn-plus is the fork of FINN that pip installs; its conversion takes more than that of FINN 0.10).
 """
 
@@ -23,6 +24,7 @@ from qir.passes import PassContext, PassManager, export, parse_pipeline
 
 PYTHON = os.environ.get("QIR_FINN_PYTHON")
 RUNNER = Path(__file__).with_name("run_finn.py")
+LAYERS = Path(__file__).with_name("run_finn_layers.py")
 SYMMETRIC = ",symmetric-activations{everywhere=true}"
 
 pytestmark = [
@@ -70,11 +72,11 @@ def prepared(module, images, bits, further):
     return module
 
 
-def converted(path, images, folder):
-    """FINN's conversion: the process, and where its outputs lie."""
+def converted(path, images, folder, runner=RUNNER):
+    """FINN's conversion; its outputs lie in `results.npz`."""
     np.savez(folder / "inputs.npz", x=images)
     files = [path, folder / "inputs.npz", folder / "results.npz"]
-    return subprocess.run([PYTHON, str(RUNNER), *map(str, files)], capture_output=True, text=True, check=False)
+    return subprocess.run([PYTHON, str(runner), *map(str, files)], capture_output=True, text=True, check=False)
 
 
 def samples(source):
@@ -96,6 +98,31 @@ def test_the_profile_finn_is_converted_wholly_and_computes_the_same(tmp_path, so
     found = np.load(tmp_path / "results.npz")["y"]
     print(f"{source} at {bits} bits: largest difference {np.abs(found - expected).max():g}")
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_perceptron_of_the_profile_finn_thresholds_becomes_hardware_layers(tmp_path, bits):
+    random = np.random.default_rng(0)
+    shapes = {"a.weight": (16, 8), "a.bias": (8,), "b.weight": (8, 8), "b.bias": (8,), "c.weight": (8, 4)}
+    constants = [numpy_helper.from_array(random.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["a"], name="a"),
+        helper.make_node("Relu", ["a"], ["ar"], name="ar"),
+        helper.make_node("Gemm", ["ar", "b.weight", "b.bias"], ["b"], name="b"),
+        helper.make_node("Relu", ["b"], ["br"], name="br"),
+        helper.make_node("Gemm", ["br", "c.weight"], ["y"], name="c"),
+    ]
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, size]) for n, size in (("x", 16), ("y", 4))]
+    graph = helper.make_graph(nodes, "perceptron", infos[:1], infos[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    x = random.normal(size=(16, 16)).astype(np.float32)
+    module = prepared(qir.load(model.SerializeToString()), x, bits, ",symmetric-activations")
+    report = export(module, tmp_path / "m.quant.onnx", profile="finn-thresholds", data=x)
+    run = converted(report.model, x[:4], tmp_path, LAYERS)
+    assert run.returncode == 0, run.stderr[-1500:]
+    assert run.stdout.split() == ["Thresholding", "MVAU", "MVAU", "MVAU", "Mul"]
+    (expected,) = QonnxReference(qir.load(report.model)).run({"x": x[:4]}).values()
+    np.testing.assert_array_equal(np.load(tmp_path / "results.npz")["y"], expected)
 
 
 def test_a_zero_point_is_not_converted(tmp_path):
