@@ -17,6 +17,7 @@ import qir.models
 from qir.cli.main import make_app
 from qir.errors import QirError
 from qir.fake_quant import quantizers
+from qir.guide import read_guide
 
 LENET = str(qir.models.path("lenet"))
 QUANTIZE = "fold-batchnorm,insert-fake-quant{activation_widths=8,weight_widths=4|8},calibrate{weights=minmax}"
@@ -178,3 +179,15 @@ def test_a_pass_of_an_installed_package_is_found_checked_and_run(tmp_path: Path)
     wrong = python("-c", main, "opt", LENET, "-p", "no-pass")
     assert wrong.returncode == 2
     assert "no subclass of qir.passes.Pass" in wrong.stderr
+
+
+def test_quantize_passes_options_on_to_the_passes(tmp_path: Path) -> None:
+    data = tmp_path / "data.npy"
+    np.save(data, qir.models.fashion_mnist("calibration").images[:16])
+    output = tmp_path / "model.quant.onnx"
+    options = ["--before", "fold-batchnorm", "--insert", "block=64,keep=[conv1:8]", "--no-correct"]
+    done = CliRunner().invoke(make_app(), ["quantize", LENET, "-d", str(data), "-o", str(output), *options])
+    assert done.exit_code == 0, (done.output, done.exception)
+    guide = read_guide(tmp_path / "model.guide.json")
+    assert {entry.name: entry.weight.block for entry in guide.stored_weights} == {"fc1.weight": 64, "fc2.weight": 64}
+    assert [layer.name for layer in guide.layers] == ["conv1", "conv2"]
