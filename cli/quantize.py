@@ -29,6 +29,9 @@ def quantize(
     profile: ProfileName = None,
     correct: Annotated[bool, typer.Option(help="Channel-wise affine correction, folded into the file.")] = True,
     adaround: Annotated[bool, typer.Option(help="Learned rounding of weights (AdaRound), without labels.")] = False,
+    store: Annotated[
+        str | None, typer.Option(help="SQLite file or SQLAlchemy URL that keeps the sensitivities for later budgets.")
+    ] = None,
     before: Annotated[str, typer.Option(help="Pipeline to run first, `freeze-inputs{shapes=[x:1x3x32x32]}`.")] = "",
     insert: Annotated[str, typer.Option(help="Options of insert-fake-quant, `block=32,keep=[fc.*:8]`.")] = "",
 ) -> None:
@@ -52,6 +55,7 @@ def quantize(
         profile=profile,
         correct=correct,
         adaround=adaround,
+        store=store,
         before=before,
         insert=insert,
     )

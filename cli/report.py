@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from qir.search.result import Result
+
+HEADINGS = ("search", "best value", "cost", "policies", "seconds", "certificate")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,5 +44,25 @@ def report(
         episodes=[(i + 1, e.value) for i, e in enumerate(first.evaluations)],
         results=read,
         cost=cost,
+        rows=leaderboard(read, cost),
     ).write(output)
     CONSOLE.print(f"report  {page}  ({page.stat().st_size:,} bytes)")
+
+
+def leaderboard(results: dict[str, Result], cost: str) -> list[tuple[str, ...]]:
+    """Rows of the results, the best first: measured values (maximised) before proxies (minimised)."""
+    ordered = sorted(
+        results.items(), key=lambda item: (item[1].minimised, item[1].value if item[1].minimised else -item[1].value)
+    )
+    rows = [
+        (
+            label,
+            f"{result.value:.4g} (proxy, smaller is better)" if result.minimised else f"{result.value:.4f}",
+            f"{result.costs[cost]:,.0f}" if cost in result.costs else "",
+            str(len(result.evaluations)),
+            f"{result.seconds:.1f}",
+            str(result.certificate),
+        )
+        for label, result in ordered
+    ]
+    return [HEADINGS, *rows]
