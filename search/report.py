@@ -145,10 +145,15 @@ class Report:
         rows = -(-len(self.options) // _COLUMNS)
         figure = make_subplots(rows=rows, cols=_COLUMNS, subplot_titles=list(self.options), shared_yaxes=True)
         x = list(range(1, len(self.probabilities) + 1))
+        shown: dict[str, str] = {}
         for place, labels in enumerate(self.options.values()):
             for option, label in enumerate(labels):
                 y = [episode[place][option] for episode in self.probabilities]
-                line = go.Scatter(name=label, x=x, y=y, mode="lines", legendgroup=label, showlegend=place == 0)
+                color = {"color": shown.get(label, _color(len(shown)))}
+                line = go.Scatter(
+                    name=label, x=x, y=y, line=color, mode="lines", legendgroup=label, showlegend=label not in shown
+                )
+                shown[label] = color["color"]
                 figure.add_trace(line, row=place // _COLUMNS + 1, col=place % _COLUMNS + 1)
         layout = {**_LAYOUT, "height": 120 + 220 * rows}
         return figure.update_layout(title="Probability of every option over the episodes", **layout)
@@ -158,14 +163,18 @@ class Report:
             return None
         go = _plotly()
         name = self.budget[0] if self.budget else self.cost
+        proxy = any(result.minimised for result in self.results.values())
+        what = "Sensitivity (proxy)" if proxy else "Accuracy (search-validation split)"
         figure = go.Figure()
-        for label, result in self.results.items():
+        for number, (label, result) in enumerate(self.results.items()):
+            color = _color(number)
             tried = [e for e in result.evaluations if e.error is None]
             figure.add_scatter(
                 name=label,
                 x=[e.costs[name] / self.reference_cost for e in tried],
                 y=[e.value for e in tried],
                 mode="markers",
+                marker={"color": color},
                 text=[_short(e) for e in tried],
             )
             figure.add_scatter(
@@ -173,16 +182,23 @@ class Report:
                 x=[e.costs[name] / self.reference_cost for e in result.front],
                 y=[e.value for e in result.front],
                 mode="lines",
-                line_shape="hv",
+                line={"color": color, "shape": "hv"},
             )
         if self.budget:
             figure.add_vline(x=self.budget[1], line_dash="dash", annotation_text="budget")
         return figure.update_layout(
-            title="Accuracy (search-validation split) against latency of every policy tried",
+            title=f"{what} against {name} of every policy tried",
             xaxis_title=name if self.reference_cost == 1.0 else f"{name}, share of uniform 8/8",
-            yaxis_title="accuracy",
+            yaxis_title="sensitivity" if proxy else "accuracy",
             **_LAYOUT,
         )
+
+
+def _color(number: int) -> str:
+    """One of a few colors, the same for the same number in every picture."""
+    from plotly.colors import qualitative
+
+    return str(qualitative.Plotly[number % len(qualitative.Plotly)])
 
 
 def _inline(figure: Any, index: int) -> str:
