@@ -13,6 +13,7 @@ import numpy as np
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
+from qir.quantizers import QuantParameters
 from qir.tensor import Tensor
 from qir.tracing import quantizer_of
 
@@ -121,6 +122,25 @@ def output_clamp(layer: QuantizedLayer) -> tuple[int, int]:
         low, high = int(np.clip(bounds[0], low, high)), int(np.clip(bounds[1], low, high))
         value = user.result
     return low, high
+
+
+def clipped_by_codes(node: Node, grid: QuantParameters) -> Value:
+    """What a quantizer on one scale can read instead of its operand: Clips that its codes make superfluous are passed.
+
+    Quantization is monotone: where the bounds of a Clip fall on or beyond the outermost codes, clipping the codes alone
+    gives the same codes. ONNX Runtime's fused kernels see through a Clip only where the container saturates, so a Clip
+    in front of fewer than 8 bits would keep the layer in float.
+    """
+    value = node.operands[0]
+    while grid.scale.size == 1 and (clip := value.producer) is not None and len(value.users) == 1:
+        if not op_of(clip).is_activation or clip.op == "Relu" or value.is_output:
+            break
+        scale, zero = np.float32(grid.scale[0]), int(grid.zero_point[0])
+        low, high = (np.rint(np.float32(bound) / scale) + zero for bound in activation_bounds(clip))
+        if low > grid.low_code or high < grid.high_code:
+            break
+        value = clip.operands[0]
+    return value
 
 
 def activation_bounds(node: Node) -> tuple[float, float]:

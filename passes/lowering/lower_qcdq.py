@@ -28,7 +28,13 @@ from qir.passes.lowering.codes import weight_codes as weight_codes
 from qir.passes.lowering.legalize import FLOAT, Holding, Legalization, legalization
 from qir.passes.lowering.marks import KEY, MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import QuantizedLayer, StoredWeight, quantized_layers, stored_weights
+from qir.passes.quantized_layers import (
+    QuantizedLayer,
+    StoredWeight,
+    clipped_by_codes,
+    quantized_layers,
+    stored_weights,
+)
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
@@ -135,6 +141,8 @@ def _lower_quantizer(graph: Graph, node: Node, holding: Holding, opset: int) -> 
     if source.is_constant:
         lowered = _dequantize_constant(graph, node, holding, opset)
     elif holding.form == "affine" and holding.grid is not None:
+        _pass_clips(graph, node, holding.grid)
+        source = node.operands[0]
         lowered = _quantize(graph, node.name, source, holding, after=node)
     else:
         lowered = _emulate(graph, node, holding)
@@ -147,6 +155,17 @@ def _lower_quantizer(graph: Graph, node: Node, holding: Holding, opset: int) -> 
     graph.erase(node)
     if source.is_constant and not source.uses:
         graph.remove_constant(source)
+
+
+def _pass_clips(graph: Graph, node: Node, grid: QuantParameters) -> None:
+    """Read what stands before Clips that the quantizer's codes make superfluous."""
+    last, first = node.operands[0], clipped_by_codes(node, grid)
+    node.set_input(0, first)
+    while last is not first:
+        clip = last.producer
+        assert clip is not None  # noqa: S101 - a Clip makes it
+        last = clip.operands[0]
+        graph.erase(clip)
 
 
 def _needs_mark(holding: Holding, source: Value) -> bool:
