@@ -24,6 +24,9 @@ Feed = dict[str, Array]
 MEMORY = 256 << 20
 """Bytes that the activations of one forward pass may take while they are gathered."""
 
+KEPT_MEMORY = 1 << 30
+"""Bytes that the results of all layers may take where they are kept beside each other."""
+
 
 def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
     """The data as feeds of at most `batch` samples, shapes checked against the network's inputs.
@@ -47,8 +50,8 @@ def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
         raise DataError("the calibration data are empty: give at least one sample")
 
 
-def fitting_batch(values: Iterable[Value], batch: int) -> int:
-    """At most `batch` samples, fewer where the values of so many would take more than `MEMORY` bytes; at least 1.
+def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) -> int:
+    """At most `batch` samples, fewer where their float32 values would take more than `memory` bytes; at least 1.
 
     Values of unknown shape, and dimensions other than the first that are not known, count as little as they can.
     """
@@ -56,7 +59,7 @@ def fitting_batch(values: Iterable[Value], batch: int) -> int:
     for value in values:
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         elements += math.prod(dim for dim in (shape or ())[1:] if isinstance(dim, int))
-    return max(min(batch, MEMORY // (4 * max(elements, 1))), 1)
+    return max(min(batch, memory // (4 * max(elements, 1))), 1)
 
 
 def _fixed_batch(module: Module) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from qir.errors import PassError
 from qir.fake_quant import set_ranges
 from qir.module import Module
-from qir.passes.calibration_data import batches
+from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.tensor import Array, Tensor
@@ -26,7 +26,7 @@ class CorrectChannels(Pass):
     the bits are chosen.
 
     Options:
-        images: samples that the correction is fitted to.
+        images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.
     """
 
     name: ClassVar[str] = "correct-channels"
@@ -46,7 +46,7 @@ class CorrectBias(Pass):
     Verified IR in, verified IR out; needs `calibration_data`; run it last, after the bits are chosen.
 
     Options:
-        images: samples that the correction is fitted to.
+        images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.
     """
 
     name: ClassVar[str] = "correct-bias"
@@ -68,7 +68,8 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
     layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
     if not layers:
         raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
-    feed = next(iter(batches(module, context.require("calibration_data"), batch=images)))
+    count = fitting_batch((node.result for node in layers), images, memory=KEPT_MEMORY)
+    feed = next(iter(batches(module, context.require("calibration_data"), batch=count)))
     network = TorchModule(module)
     inputs = [torch.from_numpy(feed[value.name]) for value in module.graph.inputs if value.constant is None]
     reference = pre_activations(network, layers, *inputs)

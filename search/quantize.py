@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.errors import QirError
 from qir.passes.adaround import AdaRound
-from qir.passes.calibration_data import batches
+from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.correct import CorrectChannels
 from qir.passes.distill_data import given_or_distilled
 from qir.passes.exporting import ExportReport, export
@@ -20,6 +20,7 @@ from qir.passes.lowering.profiles import find_profile
 from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.policies import apply_policy
+from qir.passes.quantized_layers import quantized_layers
 from qir.search.preparation import SCALES, load_network, prepare
 from qir.search.problem import Budget
 from qir.search.result import Result
@@ -113,7 +114,9 @@ def _choose(
 
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
-    feed = next(iter(batches(module, data, batch=SENSITIVITY_IMAGES)))
+    results = (layer.node.result for layer in quantized_layers(module.graph))
+    count = fitting_batch(results, SENSITIVITY_IMAGES, memory=KEPT_MEMORY)
+    feed = next(iter(batches(module, data, batch=count)))
     if len(feed) == 1:
         images = next(iter(feed.values()))
         found = measure("output-divergence", module, constraints, images, store=store)

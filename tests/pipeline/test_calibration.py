@@ -125,6 +125,11 @@ def test_a_batch_takes_no_more_memory_than_it_may(shape, fitting) -> None:
     assert fitting_batch([Graph().add_input("x", kind)], 64) == fitting
 
 
+def test_fewer_samples_fit_into_less_memory():
+    value = Graph().add_input("x", TensorType(DType.FLOAT32, ("N", 10)))
+    assert fitting_batch([value], 64, memory=10 * 4 * 7) == 7
+
+
 class _Reader:
     def __init__(self) -> None:
         self.left = [np.zeros((2, 1, 28, 28), np.float32)] * 3
