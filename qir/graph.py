@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from qir.clock import Clock
 from qir.errors import QirError
-from qir.node import FAKE_QUANT, QIR_DOMAIN, UNKNOWN, Clock, Node, Use, Value
+from qir.node import FAKE_QUANT, QIR_DOMAIN, Node
 from qir.tensor import Tensor
 from qir.types import Type
+from qir.value import Value
 
-__all__ = ["FAKE_QUANT", "QIR_DOMAIN", "UNKNOWN", "Clock", "Graph", "Node", "Use", "Value"]
+__all__ = ["FAKE_QUANT", "QIR_DOMAIN", "Graph", "Node", "Value"]
 
 
 class Graph:

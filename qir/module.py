@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qir.attributes import Attribute
-from qir.graph import Clock, Graph
+from qir.clock import Clock
+from qir.graph import Graph
 
 FunctionKey = tuple[str, str, str]
 """Domain, name and overload of a model-local function."""

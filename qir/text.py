@@ -145,7 +145,8 @@ class _Printer:
         return "\n".join(lines)
 
     def typed(self, value: Value) -> str:
-        derived = isinstance(value.owner, Node) and value.owner.is_fake_quant
+        producer = value.producer
+        derived = producer is not None and producer.is_fake_quant
         text = name_text(value.name)
         if value.declared is not None:
             text += ": ~ " if isinstance(value.declared, UnknownType) else f": {value.declared} ~ "

@@ -12,7 +12,7 @@ from qir.attributes import Attribute, AttributeKind
 from qir.errors import ModelFileError
 from qir.graph import Graph
 from qir.module import Function
-from qir.node import Node, Value
+from qir.node import Node
 from qir.onnx_io.attribute_protos import AttributeReader
 from qir.onnx_io.external import DataFolder
 from qir.onnx_io.metadata import read_metadata, text
@@ -21,6 +21,7 @@ from qir.onnx_io.sorting import sorted_nodes
 from qir.onnx_io.tensors import read_sparse, read_tensor
 from qir.onnx_io.type_protos import TypeReader
 from qir.tensor import Tensor
+from qir.value import Value
 
 DECLARED = "onnx.value_info"
 """Key in `Graph.meta`: names of the values that the file's `value_info` lists, in its order."""

@@ -10,7 +10,7 @@ import onnx
 from qir.errors import ModelFileError
 from qir.graph import Graph
 from qir.module import Function
-from qir.node import Node, Value
+from qir.node import Node
 from qir.onnx_io.attribute_protos import write_attribute
 from qir.onnx_io.graph_reader import DECLARED, INITIALIZERS
 from qir.onnx_io.metadata import write_metadata
@@ -18,6 +18,7 @@ from qir.onnx_io.tensors import StoredTensor, write_tensor
 from qir.onnx_io.type_protos import read_type, write_type
 from qir.tensor import Tensor
 from qir.types import UnknownType
+from qir.value import Value
 
 NamedTensor = tuple[str, Tensor]
 

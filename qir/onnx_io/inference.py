@@ -11,12 +11,13 @@ from google.protobuf.message import Error as ProtobufError
 from qir.errors import QirError
 from qir.graph import QIR_DOMAIN, Graph
 from qir.module import Module
-from qir.node import FAKE_QUANT, Node, Value
+from qir.node import FAKE_QUANT, Node
 from qir.onnx_io.tensors import write_tensor
 from qir.onnx_io.type_protos import TypeReader, write_type
 from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
 from qir.tensor import Tensor
 from qir.types import DType, TensorType, Type, UnknownType
+from qir.value import Value
 
 LONGEST_SHAPE = 1 << 16
 """Vectors with more elements are no shapes."""
