@@ -14,12 +14,11 @@ from torch import nn
 
 from qir.backends.torch_graph import GraphPlan
 from qir.backends.torch_ops import Lowering, Operands
-from qir.backends.torch_quantizers import TorchParameters, TorchScheme, get_torch_scheme
+from qir.backends.torch_quantizers import TorchParameters, TorchScheme, fake_quantize_channels, get_torch_scheme
 from qir.backends.torch_quantizers.blocks import fake_quantize_blocks
 from qir.backends.torch_weights import (
     Recalibrate,
     find_biases,
-    select_channels,
     tensor_of,
     trained_values,
     write_constants,
@@ -251,19 +250,10 @@ class TorchModule(nn.Module):
             scheme, parameters = self._grid(node, bits)
             made = fake_quantize_blocks(x, scheme, parameters, axis, node.attribute("block"))
         else:
-            made = self._per_channel(node, x, bits, axis)
+            grids = {width: self._grid(node, width) for width in set(bits) - {0}}
+            made = fake_quantize_channels(x, grids, bits, axis)
         if cachable:
             self._cached[node, bits, 0] = made
-        return made
-
-    def _per_channel(self, node: Node, x: torch.Tensor, bits: tuple[int, ...], axis: int) -> torch.Tensor:
-        """One width per channel along `axis`, 0 = pruned to zero."""
-        made = torch.zeros_like(x)
-        for width in sorted(set(bits) - {0}):
-            chosen = torch.tensor([i for i, b in enumerate(bits) if b == width], device=x.device)
-            scheme, parameters = self._grid(node, width)
-            part = scheme.fake_quantize(x.index_select(axis, chosen), select_channels(parameters, chosen), axis)
-            made = made.index_copy(axis, chosen, part)
         return made
 
     def _with_rounded_bias(self, node: Node, operands: Operands) -> Operands:

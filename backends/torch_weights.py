@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from qir.backends.torch_quantizers import TorchParameters, get_torch_scheme
+from qir.backends.torch_quantizers import get_torch_scheme
 from qir.fake_quant import quantizers, rows_of, scheme_of, set_ranges
 from qir.graph import Graph, Node, Value
 from qir.module import Module
@@ -107,22 +106,6 @@ def fitted_ranges(node: Node, weight: Array) -> Array:
         get_scheme(scheme_of(node, bits)).fit(rows, bits, signed, narrow, axis) for bits in node.attribute("widths")
     )
     return np.stack(list(fits))
-
-
-def select_channels(grid: TorchParameters, chosen: torch.Tensor) -> TorchParameters:
-    """The grids of some channels: `chosen` int64 [n]; one grid for all channels stays as it is."""
-
-    def part(table: torch.Tensor | None) -> torch.Tensor | None:
-        return table if table is None or len(table) == 1 else table[chosen]
-
-    scale = part(grid.scale)
-    return replace(
-        grid,
-        scale=grid.scale if scale is None else scale,
-        zero_point=part(grid.zero_point),
-        levels=part(grid.levels),
-        boundaries=part(grid.boundaries),
-    )
 
 
 _SMALL = {DType.INT4: np.int8, DType.INT2: np.int8, DType.UINT4: np.uint8, DType.UINT2: np.uint8}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from qir.backends.torch_quantizers.parameters import TorchParameters
 from qir.backends.torch_quantizers.scheme import TorchScheme
+from qir.quantizers.parameters import SMALLEST_SCALE
 
 
 class TorchDoReFa(TorchScheme):
@@ -18,5 +19,6 @@ class TorchDoReFa(TorchScheme):
             return super().fake_quantize(x, parameters, axis)
         squashed = torch.tanh(x)
         dims = tuple(dim for dim in range(x.dim()) if axis is None or dim != axis % x.dim())
-        smooth = squashed / squashed.abs().amax(dims, keepdim=True).detach()
+        largest = squashed.abs().amax(dims, keepdim=True).detach()
+        smooth = squashed / largest.clamp_min(float(SMALLEST_SCALE))  # channels of zeros have no largest value
         return super().fake_quantize(x.detach(), parameters, axis) + (smooth - smooth.detach())

@@ -13,8 +13,14 @@ from torch import Tensor
 from qir.backends.torch_quantizers.affine import ScaleGradient
 from qir.backends.torch_quantizers.parameters import TorchParameters
 from qir.backends.torch_quantizers.scheme import TorchScheme
-from qir.backends.torch_quantizers.uniform import symmetric_scale
-from qir.quantizers.parameters import SMALLEST_SCALE
+from qir.quantizers.parameters import DEAD_SCALE, SMALLEST_SCALE
+
+
+def symmetric_scale(magnitude: Tensor, steps: int) -> Tensor:
+    """`magnitude / steps` as `qir.quantizers.scales.integer_scale` has it; differentiable."""
+    divisor = torch.tensor(float(steps), device=magnitude.device).reshape(1)
+    scale = torch.clamp_min(magnitude / divisor, float(SMALLEST_SCALE))
+    return torch.where(magnitude > 0, scale, float(DEAD_SCALE))
 
 
 class LearnedRange(TorchScheme):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from qir.backends.torch_quantizers.dorefa import TorchDoReFa
 from qir.backends.torch_quantizers.learned import TorchLsq, TorchPact
 from qir.backends.torch_quantizers.scheme import TorchScheme
-from qir.backends.torch_quantizers.uniform import TorchUniform
 from qir.quantizers import get_scheme
 
 _CLASSES: dict[str, type[TorchScheme]] = {
-    "uniform": TorchUniform,
     "lsq": TorchLsq,
     "pact": TorchPact,
     "dorefa": TorchDoReFa,

@@ -30,16 +30,17 @@ def codebook(
     table = np.asarray(levels, dtype=np.float64)
     thresholds = (table[:, 1:] + table[:, :-1]) / 2 if boundaries is None else boundaries
     step = (table[:, -1] - table[:, 0]) / max(table.shape[1] - 1, 1)
-    return QuantParameters(
-        bits,
-        signed,
-        scale=np.maximum(step, SMALLEST_SCALE).astype(np.float32),
-        zero_point=zeros(len(table)),
-        low_code=0,
-        high_code=table.shape[1] - 1,
-        levels=table.astype(np.float32),
-        boundaries=np.asarray(thresholds, dtype=np.float32),
-    )
+    with np.errstate(over="ignore"):  # a scale that overflows is refused
+        return QuantParameters(
+            bits,
+            signed,
+            scale=np.maximum(step, SMALLEST_SCALE).astype(np.float32),
+            zero_point=zeros(len(table)),
+            low_code=0,
+            high_code=table.shape[1] - 1,
+            levels=table.astype(np.float32),
+            boundaries=np.asarray(thresholds, dtype=np.float32),
+        )
 
 
 def span_levels(ranges: Float, count: int) -> NDArray[np.float64]:

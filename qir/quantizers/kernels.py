@@ -148,14 +148,16 @@ def channel_shape(shape: tuple[int, ...], channels: int, axis: int | None) -> tu
 
 
 def by_channel(x: NDArray[np.generic], axis: int | None) -> Float:
-    """Give a tensor as float32 [channels or 1, elements], and refuse NaN and empty tensors.
+    """Give a tensor as float32 [channels or 1, elements], and refuse empty tensors and values that are not finite.
 
     Raises:
-        QirError: the tensor is empty, holds NaN or lacks the axis.
+        QirError: the tensor is empty, holds NaN or infinity, or lacks the axis.
     """
     values = as_float32(x, "fit")
     if not values.size:
         raise QirError("fit: the tensor is empty; expected at least one value")
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise QirError("fit: holds infinity, which no range reaches; look for an overflow before it")
     if axis is None:
         return values.reshape(1, -1)
     if not -values.ndim <= axis < values.ndim:

@@ -74,10 +74,12 @@ class QuantParameters:
             raise QirError(
                 f"quantizer: scale {self.scale.shape} and zero point {self.zero_point.shape}; expected [channels] twice"
             )
-        if not (np.isfinite(self.scale).all() and (self.scale >= SMALLEST_SCALE).all()):
+        reach = np.maximum(self.high_code - self.zero_point, self.zero_point - self.low_code)
+        levels_fit = self.scale.astype(np.float64) * reach <= np.finfo(np.float32).max
+        if not (levels_fit.all() and (self.scale >= SMALLEST_SCALE).all()):
             raise QirError(
-                f"quantizer: scale {self.scale.min()} to {self.scale.max()}; expected finite and at least "
-                f"{SMALLEST_SCALE}: the range is too wide for float32, rescale the tensor"
+                f"quantizer: scale {self.scale.min()} to {self.scale.max()}; expected at least {SMALLEST_SCALE} and "
+                "levels that are finite: the range is too wide for float32, rescale the tensor"
             )
         for name, table, width in (
             ("levels", self.levels, self.codes),

@@ -48,7 +48,8 @@ class Scheme(ABC):
                 f"scheme {self.name!r}: ranges of shape {pairs.shape}, {pairs.tolist()[:4]}; expected finite "
                 "[channels, 2] with low <= high: calibrate the quantizer again"
             )
-        return self._parameters(pairs, bits, signed, narrow)
+        with np.errstate(over="ignore"):  # a scale that overflows is refused by `QuantParameters`
+            return self._parameters(pairs, bits, signed, narrow)
 
     @abstractmethod
     def _parameters(self, ranges: Float, bits: int, signed: bool, narrow: bool) -> QuantParameters:
@@ -67,10 +68,11 @@ class Scheme(ABC):
             axis: axis of the channels, None for one range.
 
         Raises:
-            QirError: the width or the signedness do not fit the scheme, or the data are empty or hold NaN.
+            QirError: the width or the signedness do not fit the scheme, or the data are empty or not finite.
         """
         self.check(bits, signed)
-        return self._fit(kernels.by_channel(x, axis), bits, signed, narrow)
+        with np.errstate(over="ignore"):  # a range that overflows is refused by `parameters`
+            return self._fit(kernels.by_channel(x, axis), bits, signed, narrow)
 
     def _fit(self, rows: Float, bits: int, signed: bool, narrow: bool) -> Float:  # noqa: ARG002  overridden
         """Choose ranges from data [channels, elements]: smallest and largest value."""

@@ -266,3 +266,18 @@ def test_a_scheme_of_ones_own_is_registered_in_a_few_lines():
     assert scheme.fake_quantize(np.array([0.6, 9.0]), scheme.fit_parameters(np.ones(1), 2, True)).tolist() == [0.5, 1.5]
     with pytest.raises(QirError, match="taken"):
         register(type("Other", (Halves,), {})())
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_values_that_have_no_range_are_refused(name):
+    scheme = get_scheme(name)
+    bits, signed = scheme.widths[-1], max(scheme.signedness)
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(QirError, match="fit: holds"):
+            scheme.fit([[1.0, bad]], bits, signed)
+
+
+@pytest.mark.parametrize("name", ["uniform", "fixedq", "power-of-two", "pact"])
+def test_a_range_whose_lowest_level_float32_does_not_hold_is_refused(name):
+    with pytest.raises(QirError, match="too wide"):
+        get_scheme(name).parameters([[-3.4e38, 3.4e38]], 3, signed=True)

@@ -289,6 +289,17 @@ def test_dorefa_gradient_passes_through_tanh():
     torch.testing.assert_close(w.grad, expected)
 
 
+def test_channels_of_zeros_have_finite_values_and_gradients_in_every_scheme():
+    x = np.array([[0.0, -0.0, 0.0], [0.5, -1.0, 2.0]], np.float32)
+    for name, bits, signed in CASES:
+        parameters = get_scheme(name).fit_parameters(x, bits, signed, axis=0)
+        tensor = torch.from_numpy(x).requires_grad_()
+        result = get_torch_scheme(name).fake_quantize(tensor, TorchParameters.of(parameters), 0)
+        result.sum().backward()
+        np.testing.assert_array_equal(result.detach().numpy(), get_scheme(name).fake_quantize(x, parameters, 0))
+        assert torch.isfinite(tensor.grad).all(), name
+
+
 def test_learned_ranges_are_written_back_mirrored():
     ranges = torch.tensor([[-3.0, 1.5]])
     assert get_torch_scheme("lsq").stored_ranges(ranges, signed=True).tolist() == [[-1.5, 1.5]]
