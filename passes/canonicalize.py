@@ -32,8 +32,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 SIMPLIFY = (
-    "freeze-inputs,eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,inline-branches,"
-    "fold-batchnorm,canonicalize,fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
+    "inline-functions,freeze-inputs,eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,"
+    "inline-branches,fold-batchnorm,canonicalize,fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 )
 """The pipeline that brings a float network as it was exported into the form that quantization starts from."""
 

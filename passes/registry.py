@@ -38,6 +38,7 @@ _PASSES = {
     "freeze-inputs": "freeze_inputs:FreezeInputs",
     "infer-types": "infer_types:InferTypes",
     "inline-branches": "inline_branches:InlineBranches",
+    "inline-functions": "inline_functions:InlineFunctions",
     "insert-fake-quant": "insert_fake_quant:InsertFakeQuant",
     "legalize": "lowering.legalize:Legalize",
     "lower-encodings": "lowering.lower_encodings:LowerEncodings",

@@ -102,6 +102,21 @@ class Module:
         """The main graph and the graphs of functions."""
         return (self.graph, *(function.graph for function in self.functions.values()))
 
+    def recursive_function(self) -> FunctionKey | None:
+        """A function that calls itself, directly or through others, which ONNX forbids; None where there is none."""
+        calls = {
+            key: {
+                own
+                for node in function.graph.walk()
+                if (own := (node.domain, node.op, node.overload)) in self.functions
+            }
+            for key, function in self.functions.items()
+        }
+        while leaves := [key for key, called in calls.items() if not called & calls.keys()]:
+            for key in leaves:
+                del calls[key]
+        return next(iter(calls), None)
+
     def clone(self) -> Module:
         """A deep copy; constants are shared, they are never written into."""
         from qir.cloning import clone_module

@@ -43,7 +43,7 @@ def lowering_of(node: Node, opsets: Mapping[str, int] | None = None) -> Lowering
     if not fitting:
         raise QirError(
             f"node {node}: torch execution does not know this op; run the network with OrtSession, or enter a lowering "
-            "with qir.backends.torch_ops.lowers"
+            "with qir.backends.torch_ops.lowers; calls of a model-local function: run the pass inline-functions first"
         )
     return LOWERINGS[max(fitting)]
 

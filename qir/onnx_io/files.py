@@ -109,6 +109,8 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
         if function.key in module.functions:
             raise ModelFileError(f"function {function.key} is defined twice: rename one of them")
         module.add_function(function)
+    if (key := module.recursive_function()) is not None:
+        raise ModelFileError(f"function {key} calls itself: ONNX forbids that")
     if not is_typed(module):
         if reader.is_sorted and QIR_DOMAIN not in module.opsets:
             infer_stored(module, skeleton, tensors)

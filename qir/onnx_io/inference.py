@@ -80,7 +80,7 @@ def _infer(module: Module, pieces: list[Piece], tensors: Iterable[tuple[str, Ten
             info = onnx.ValueInfoProto(name=name)
             write_type(tensor.type, info.type)
             head += field(_GRAPH_INPUT, [info.SerializeToString()])
-    if _is_hazardous(module.graph):
+    if any(map(_is_hazardous, module.graphs)):
         return
     copy = b"".join([*pieces, *field(MODEL_GRAPH, head)])
     try:

@@ -1,0 +1,92 @@
+"""The body of a model-local function, in place of every call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from qir.attributes import Attribute
+from qir.errors import PassError
+from qir.graph import Graph, Node
+from qir.module import Function, FunctionKey, Module
+from qir.passes.infer_types import InferTypes
+from qir.passes.inlining import inline
+from qir.passes.manager import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class InlineFunctions(Pass):
+    """Replace every call of a model-local function by the function's nodes, and drop functions that nothing calls.
+
+    Attributes that refer to the function's parameters get the call's values, or the defaults. Calls of functions whose
+    operator sets have other versions than the module's stay: `upgrade-opset` makes them equal. Verified IR in, verified
+    IR out.
+    """
+
+    name: ClassVar[str] = "inline-functions"
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Inline; True when a call was replaced. Raises `PassError` when a function calls itself."""
+        if (recursive := module.recursive_function()) is not None:
+            raise PassError(f"inline-functions: {recursive} calls itself; ONNX forbids that")
+        changed = False
+        while self._sweep(module):
+            changed = True
+        if changed:
+            called = _called(module)
+            module.functions = {key: function for key, function in module.functions.items() if key in called}
+            InferTypes().run(module, context)
+        return changed
+
+    def _sweep(self, module: Module) -> bool:
+        found = [node for node in module.graph.walk() if _fits(module, _key(node))]
+        for node in found:
+            _inline(module, node, module.functions[_key(node)])
+        return bool(found)
+
+
+def _called(module: Module) -> set[FunctionKey]:
+    """The functions that the main graph calls, directly or through others."""
+    found: set[FunctionKey] = set()
+    graphs = [module.graph]
+    while graphs:
+        keys = {_key(node) for node in graphs.pop().walk()} & module.functions.keys() - found
+        graphs += [module.functions[key].graph for key in keys]
+        found |= keys
+    return found
+
+
+def _key(node: Node) -> FunctionKey:
+    return node.domain, node.op, node.overload
+
+
+def _fits(module: Module, key: FunctionKey) -> bool:
+    """Whether a key is that of a function that the module's operator sets can hold."""
+    function = module.functions.get(key)
+    return function is not None and all(module.opsets.get(d, v) == v for d, v in function.opsets.items())
+
+
+def _inline(module: Module, node: Node, function: Function) -> None:
+    module.opsets.update(function.opsets)
+    inputs = function.graph.inputs
+    operands = (*node.inputs, *(None,) * (len(inputs) - len(node.inputs)))
+    attributes = {**function.attributes, **node.attributes}
+    for made in inline(module, node, function.graph, dict(zip(inputs, operands, strict=True))):
+        made.name = f"{node.name}.{made.name or made.op}" if node.name else made.name
+        _bind(made, attributes)
+
+
+def _bind(node: Node, attributes: Mapping[str, Attribute]) -> None:
+    """Give attributes that refer to parameters of the function their values; those without a value are left out."""
+    for name, attribute in list(node.attributes.items()):
+        if attribute.reference:
+            given = attributes.get(attribute.reference)
+            node.set_attribute(name, None if given is None else replace(given, reference=""))
+    for graph in node.subgraphs():
+        _bind_all(graph, attributes)
+
+
+def _bind_all(graph: Graph, attributes: Mapping[str, Attribute]) -> None:
+    for node in graph:
+        _bind(node, attributes)

@@ -1,0 +1,67 @@
+"""A graph in place of the node that runs it: the branch of an If, the body of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qir.cloning import clone_node
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.passes.constants import erase
+from qir.types import UnknownType
+
+
+def inline(module: Module, node: Node, body: Graph, given: Mapping[Value, Value | None]) -> list[Node]:
+    """Replace a node by copies of a graph's nodes; values whose names are taken get new ones.
+
+    Args:
+        module: what the node stands in.
+        node: the node, erased.
+        body: what it runs.
+        given: inputs of the body → operands of the node, None where one is left out.
+
+    Returns:
+        The copies, in order.
+    """
+    graph = node.graph
+    assert graph is not None  # noqa: S101 - chosen by the caller
+    taken = {value.name for own in module.graphs for value in _values(own, without=node)}
+    mapped: dict[Value, Value] = dict(given)  # type: ignore[arg-type]  # operands that are left out map to None
+    nodes: list[Node] = []
+    made: list[Value] = []
+    for value in body.constants:
+        mapped[value] = graph.add_constant(Value(value.name, value.type), value.constant)
+        made.append(mapped[value])
+    for inner in body:
+        nodes.append(graph.insert(clone_node(inner, mapped), before=node))
+        made.extend(nodes[-1].results)
+    returned = [value if value is None else mapped.get(value, value) for value in body.outputs]
+    for result, output in zip(node.results, returned, strict=False):
+        if output is not None:
+            _replace(node, result, output)
+    erase(node)
+    for new in made:
+        if new.name in taken:
+            new.name = graph.clock.unique_name(new.name)
+    return nodes
+
+
+def _replace(node: Node, result: Value, value: Value) -> None:
+    graph = node.graph
+    assert graph is not None  # noqa: S101 - the node stands in a graph
+    if isinstance(value.type, UnknownType):
+        value.type = result.type
+    if result.is_output and (value.is_output or value.producer is None or value.producer.graph is not graph):
+        value = graph.insert(Node("Identity", (value,), name=f"{node.name or node.op}.result"), before=node).result
+        value.type = result.type
+    result.replace_all_uses_with(value)
+
+
+def _values(graph: Graph, *, without: Node) -> list[Value]:
+    """Every value of a graph and its subgraphs, but for what stands in one node's subgraphs."""
+    found = list(graph.values())
+    for node in graph:
+        if node is not without:
+            for inner in node.subgraphs():
+                found += _values(inner, without=without)
+    return found
