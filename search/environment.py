@@ -56,6 +56,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             completion costs at least (`StepRewards`); the last step does not return the final reward again.
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
+        places: every decision is also a column of its own in the features.
+        completion: backward tables of the problem, if the caller has them.
 
     Raises:
         SearchError: features do not fit, or the enforcement is unknown.
@@ -77,6 +79,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         dense: bool = False,
         reference: float = 1.0,
         accuracy_scale: float = 1.0,
+        places: bool = False,
         completion: Completion | None = None,
     ) -> None:
         super().__init__()
@@ -98,6 +101,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._statistics = RankedRewards() if normalise else None
         self._reference, self._scale = reference, accuracy_scale
         self._features = static_features(problem, features, derived=dense)
+        if places:
+            self._features = np.concatenate([self._features, np.eye(len(self._features))], axis=1)
         self._orders = [_narrow_to_wide(problem, d) for d in range(len(problem.decisions))]
         self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
         width = problem.tables.legal.shape[1]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
+from qir.search.agents.imitation import teach
+from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Run
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ _PATIENCE = 200
 _DENSE_STEPS = 256
 _DENSE_TRACE = 0.5
 _LEAST_RATE = 0.05
+_EXAMPLES = 2048
+_LESSONS = 100
 
 
 def maskable_ppo(
@@ -35,6 +40,10 @@ def maskable_ppo(
     record: bool = True,
 ) -> Outcome:
     """Proximal policy optimisation with action masks; after a sweep the executed policy is what is learned from.
+
+    Where only finished policies have a reward, every decision is a column of its own in the observation, and the agent
+    starts as random search: it is taught to draw like a uniform sample of the feasible policies. An untaught one spends
+    the budget on the first decisions.
 
     The number of evaluations is the number of episodes that measure a policy; an episode that repeats one is free. The
     run ends when evaluations or policies are used up, or when only repeats came for long.
@@ -66,6 +75,7 @@ def maskable_ppo(
         reference=reference,
         accuracy_scale=accuracy_scale,
         dense=dense,
+        places=not dense,
     )
     try:
         from sb3_contrib import MaskablePPO
@@ -91,6 +101,9 @@ def maskable_ppo(
             seed=run.seed,
             device="cpu",
         )
+        if not dense:
+            draws = Sampler(run.problem, run.completion, run.generator).draw()
+            teach(model, env, list(islice(draws, max(1, _EXAMPLES // decisions))), _LESSONS)
         callback = episode_callback(run, env, record=record)
         model.learn(total_timesteps=2**40, callback=callback)
     return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))

@@ -93,3 +93,18 @@ def test_releq_projects_illegal_actions_and_records_probabilities():
 
 def test_channels_of_a_layer_are_grouped():
     assert layers_of(["a", "w[0]", "w[1]", "v[0]", "b"]) == [[0], [1, 2], [3], [4]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rl_starts_as_random_search_does():
+    """Under a tight budget a uniform choice among legal options would leave only narrow ones to the last layers."""
+    names = [f"l{i}" for i in range(8)]
+    p = Problem(
+        [Decision(name, (2, 3, 4, 5, 8)) for name in names],
+        costs={"bits": [[2, 3, 4, 5, 8]] * 8},
+        budgets={"bits": Budget(maximum=24)},
+        objective=lambda policy: 0.0,
+    )
+    found = solve(p, "rl", evaluations=60, seed=0, learning_rate=0.0, record=False)
+    means = np.mean([[e.policy[name] for name in names] for e in found.evaluations], axis=0)
+    assert abs(means[:4].mean() - means[4:].mean()) < 0.5
