@@ -1,4 +1,4 @@
-"""Integers that are known although they are computed: what a chain from Shape of a known dimension yields."""
+"""Integers that are known although they are computed: what a chain from Constant, or from Shape, yields."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def known_integers(value: Value, depth: int = DEPTH) -> Tensor | None:
         return None
     if value is not node.result or any(a.reference for a in node.attributes.values()):
         return None
-    if node.op in _OF_SHAPE:
-        return _OF_SHAPE[node.op](node)
+    if node.op in _SOURCES:
+        return _SOURCES[node.op](node)
     operands = [None if operand is None else _array(operand, depth - 1) for operand in node.inputs]
     if any(found is None for found, operand in zip(operands, node.inputs, strict=True) if operand is not None):
         return None
@@ -63,6 +63,14 @@ def _shape(node: Node) -> Tensor | None:
 def _size(node: Node) -> Tensor | None:
     sizes = sizes_of(node.input(0))
     return None if sizes is None else Tensor.of(np.asarray(np.prod(sizes, dtype=np.int64)))
+
+
+def _constant(node: Node) -> Tensor | None:
+    held = next(
+        (node.attribute(name) for name in ("value", "value_int", "value_ints") if name in node.attributes), None
+    )
+    tensor = held if held is None or isinstance(held, Tensor) else Tensor.of(np.asarray(held, np.int64))
+    return tensor if tensor is not None and tensor.dtype in _RANGES and tensor.size <= LARGEST else None
 
 
 Operands = list[Array | None]
@@ -107,10 +115,9 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Node, Operan
     return lambda _, operands: function(np.asarray(operands[0]), np.asarray(operands[1]))
 
 
-_OF_SHAPE: dict[str, Callable[[Node], Tensor | None]] = {"Shape": _shape, "Size": _size}
+_SOURCES: dict[str, Callable[[Node], Tensor | None]] = {"Constant": _constant, "Shape": _shape, "Size": _size}
 _RULES: dict[str, Callable[[Node, Operands], Array | None]] = {
-    "Shape": lambda _, __: None,
-    "Size": lambda _, __: None,
+    **dict.fromkeys(_SOURCES, lambda _, __: None),
     "Gather": _gather,
     "Slice": _slice,
     "Squeeze": _squeeze,

@@ -69,6 +69,13 @@ def test_integers_computed_from_known_dimensions_count_as_constants():
     assert result_of(graph, "Reshape", x, target).type.shape[1] == 3
 
 
+def test_integers_of_constant_nodes_count_as_constants():
+    graph, x = graph_with(2, 8)
+    one, two, three = (result_of(graph, "Constant", value_ints=(number,)) for number in (1, 2, 3))
+    end = result_of(graph, "Mul", two, three)
+    assert result_of(graph, "Slice", x, one, end, result_of(graph, "Constant", value_ints=(-1,))).type.shape == (2, 5)
+
+
 def test_sizes_that_are_computed_still_tell_the_number_of_dimensions():
     graph, x = graph_with("N", 3, 4, 5)
     sizes = graph.add_input("sizes", TensorType(DType.INT64, (2,)))
