@@ -15,16 +15,16 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import PassError, QirError
-from qir.fake_quant import scheme_of, set_ranges
+from qir.fake_quant import set_ranges
 from qir.graph import Node, Value
 from qir.module import Module
+from qir.passes.activation_ranges import activation_ranges
 from qir.passes.calibration_data import Feed, batches, fitting_batch
 from qir.passes.gram_matrices import GramMatrix, has_gram_matrix, operand_axis
 from qir.passes.manager import Pass, PassContext
 from qir.passes.observers import Histogram
-from qir.passes.thresholds import METHODS, threshold
+from qir.passes.thresholds import METHODS
 from qir.passes.weight_ranges import store_levels, weight_ranges
-from qir.quantizers import get_scheme
 from qir.tensor import Array
 
 
@@ -32,7 +32,8 @@ from qir.tensor import Array
 class Calibrate(Pass):
     """Set the ranges of every fake-quant node for all its candidate widths.
 
-    Verified IR in, verified IR out; needs `calibration_data` when an activation is quantized.
+    Verified IR in, verified IR out; needs `calibration_data` when an activation is quantized. Activations that reach
+    below zero get signed codes where the unsigned grid of their scheme begins at zero and loses more (ClipQ, LSQ, …).
 
     Options:
         method: how activations are clipped: minmax, moving-average, percentile, mse, lp, entropy or aciq.
@@ -68,7 +69,7 @@ class Calibrate(Pass):
             batch = fitting_batch({_unquantized(node.operands[0]) for node in activations}, self.batch)
             histograms = _observe(module, activations, batches(module, data, batch=batch), grams)
             for node in activations:
-                set_ranges(node, _activation_ranges(node, histograms[node], self.method))
+                set_ranges(node, activation_ranges(node, histograms[node], self.method))
                 store_levels(node, histograms[node].sample())
         for node in weights:
             self._weight(node, grams.get(node))
@@ -151,14 +152,3 @@ def float_network(module: Module, outputs: list[str] | None = None) -> Module:
         names = [*old, *(name for name in outputs if name not in old)]
         graph.set_outputs([old.get(name) or by_name[name] for name in names], names)
     return made
-
-
-def _activation_ranges(node: Node, histogram: Histogram, method: str) -> Array:
-    signed, narrow = bool(node.attribute("signed", 0)), bool(node.attribute("narrow", 0))
-    found = []
-    for bits in node.attribute("widths"):
-        low, high = threshold(histogram, method, bits, signed=signed)
-        pair = np.asarray([[low, high]], np.float32)
-        get_scheme(scheme_of(node, bits)).parameters(pair, bits, signed, narrow)
-        found.append(pair)
-    return np.stack(found)

@@ -267,6 +267,7 @@ class AutoQnn:
             grid = self._grids[name]
             widths = tuple(width for width in node.attribute("widths") if width in get_scheme(schemes[name]).widths)
             node.set_attribute("scheme", schemes[name])
+            node.set_attribute("signed", int(grid.signed))
             node.set_attribute("widths", widths)
             stored = [grid.stored(width) for width in widths]
             set_ranges(node, np.stack([pair[:, [0, -1]] for pair in stored]))

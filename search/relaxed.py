@@ -34,7 +34,8 @@ class RunningGrid:
 
     Args:
         scheme: how ranges and grids are made.
-        signed: whether the tensor has negative values.
+        signed: whether codes are signed; unsigned ones become so where the first values reach below zero and signed
+            codes lose less, as the unsigned grids of most schemes begin at zero.
         axis: axis of the channels, None for one grid.
         momentum: share of the old range that a new batch leaves (AutoQNN's activations: 0.9); 0 for weights.
     """
@@ -47,6 +48,8 @@ class RunningGrid:
     def parameters(self, x: Tensor, bits: int, update: bool) -> TorchParameters:
         """The grid at a width, after it has seen `x` where `update`, or where the width is new."""
         if update or bits not in self._state:
+            if self.sample is None:
+                self.signed = self._chosen_sign(self._thin(x), bits)
             self.sample = self._thin(x)
             seen = self._fit(self.sample, bits)
             old = self._state.get(bits)
@@ -71,6 +74,17 @@ class RunningGrid:
                 )
             self._state[bits] = self._fit(self.sample, bits)
         return self._state[bits]
+
+    def _chosen_sign(self, sample: NDArray[np.float32], bits: int) -> bool:
+        scheme = self.scheme.scheme
+        if self.signed or sample.min() >= 0 or True not in scheme.signedness:
+            return self.signed
+        errors = []
+        for signed in (False, True):
+            grid = scheme.fit_parameters(sample, bits, signed, False, self.axis)
+            change = scheme.fake_quantize(sample, grid, self.axis) - sample
+            errors.append(float(np.square(change, dtype=np.float64).sum()))
+        return errors[1] < errors[0]
 
     def _grid(self, bits: int) -> Any:
         numpy_scheme = self.scheme.scheme

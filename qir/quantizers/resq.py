@@ -76,7 +76,7 @@ def residual_scales(rows: Float, bits: int, signed: bool) -> tuple[Double, Doubl
     Returns:
         Scales [channels, bits] and constant term [channels, 1] (zero where signed).
     """
-    residual = rows.astype(np.float64) if signed else np.maximum(rows, 0).astype(np.float64)
+    residual = rows.astype(np.float64)
     offset = np.zeros((len(rows), 1)) if signed else residual.mean(axis=1, keepdims=True)
     residual = residual - offset
     scales = np.empty((len(rows), bits))

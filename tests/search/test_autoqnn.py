@@ -54,6 +54,17 @@ def network():
     return module
 
 
+@pytest.mark.parametrize("scheme", ["clipq", "potq", "resq", "zoomq", "lsq", "wrpn"])
+def test_grids_of_unsigned_quantizers_hold_the_negative_values_they_see(scheme):
+    x = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    grid = RunningGrid(get_torch_scheme(scheme), False, None, 0.9)
+    error = (grid.fake_quantize(x, 4, True) - x)[x < 0]
+    assert error.square().mean() < 0.1
+    positive = RunningGrid(get_torch_scheme(scheme), False, None, 0.9)
+    positive.fake_quantize(x.relu(), 4, True)
+    assert not positive.signed
+
+
 def test_temperature_follows_equation_three():
     assert temperature(0, 10, 5.0, 2.0) == 5.0
     assert temperature(5, 10, 5.0, 2.0) == pytest.approx(1.25)
