@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,7 +36,7 @@ class CostRow:
         activation_widths, weight_widths: widths of the axes of `costs`.
         costs: [activation widths][weight widths]; None = illegal pair.
         known: False when the op or its shape is unknown: its cost is NaN.
-        part: `layer`, or the traffic of `result`, `operand`.
+        part: `product` of a layer, or the traffic of `result`, `operand`.
         step: position of the node among the costed nodes.
     """
 
@@ -49,7 +49,7 @@ class CostRow:
     weight_widths: tuple[int, ...]
     costs: tuple[tuple[Cost | None, ...], ...]
     known: bool = True
-    part: str = "layer"
+    part: str = "product"
     step: int = 0
 
     def matrix(self, metric: str) -> Floats:
@@ -291,7 +291,7 @@ class CostTable:
         What has no such width takes its widest (an input pinned to 8 bits), and a weight whose activation cannot meet
         it takes the legal width nearest to the one that was asked for.
         """
-        weights = {row.weight for row in self.terms if row.part == "layer"} - {None}
+        weights = {row.weight for row in self.terms} - {None}
         wanted = {name: weight_bits if name in weights else activation_bits for name in self.widths}
         policy: dict[str, Bits] = {
             name: bits if bits in self.widths[name] else self.widths[name][-1] for name, bits in wanted.items()
@@ -313,6 +313,22 @@ def _merged(parts: Sequence[tuple[CostRow, Cost, int, int]]) -> NodeCost:
     return NodeCost(
         row.name, row.op, row.activation_widths[first], weight_bits, cost.cycles, cost.bound_by, cost, row.step
     )
+
+
+def layer_cells(rows: Iterable[CostRow]) -> dict[tuple[int, int], Cost]:
+    """(activation bits, weight bits) → cost of a layer's products, all at these widths; legal pairs only."""
+    found: list[dict[tuple[int, int], Cost]] = [
+        {
+            (a, w): cost
+            for a, line in zip(row.activation_widths, row.costs, strict=True)
+            for w, cost in zip(row.weight_widths, line, strict=True)
+            if cost is not None
+        }
+        for row in rows
+        if row.part == "product"
+    ]
+    pairs = [pair for pair in found[0] if all(pair in cells for cells in found)] if found else []
+    return {pair: combined(cells[pair] for cells in found) for pair in pairs}
 
 
 class _Lookup:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import nearest
-from qir.backends.cost_table import CostTable
+from qir.backends.cost_table import CostRow, CostTable, layer_cells
 from qir.errors import TargetError
 
 HAQ_WIDTHS = tuple(range(1, 9))
@@ -235,18 +235,28 @@ def _read_npy(file: Path) -> DelayTable:
 
 
 def delays_of(table: CostTable) -> DelayTable:
-    """The delay table of a network on a target: cycles of each layer of multiply-accumulates at its legal widths."""
-    found: dict[str, dict[tuple[int, int], float]] = {}
+    """The delay table of a network on a target: cycles of each layer of multiply-accumulates at its legal widths.
+
+    A layer's delay holds the writing of its results, at the width of its activations where they can have it.
+    """
+    layers: dict[str, list[CostRow]] = {}
     for row in table:
-        if row.part != "layer" or not row.known or row.weight_widths == (0,):
-            continue
-        found[row.name] = {
-            (w, a): cost.cycles
-            for a, line in zip(row.activation_widths, row.costs, strict=True)
-            for w, cost in zip(row.weight_widths, line, strict=True)
-            if cost is not None
+        if row.known:
+            layers.setdefault(row.name, []).append(row)
+    return DelayTable(
+        {
+            name: {(w, a): cost.cycles + _written(rows, a) for (a, w), cost in cells.items()}
+            for name, rows in layers.items()
+            if (cells := layer_cells(rows))
         }
-    return DelayTable(found)
+    )
+
+
+def _written(rows: Sequence[CostRow], bits: int) -> float:
+    """Cycles of writing a layer's results at a width, at their widest where they cannot have it."""
+    results = (row for row in rows if row.part == "result")
+    costs = [row.costs[row.activation_widths.index(bits) if bits in row.activation_widths else -1] for row in results]
+    return sum(cost.cycles for line in costs for cost in line if cost is not None)
 
 
 def read_hawq_latencies(path: str | Path, names: Sequence[str] | None = None) -> DelayTable:

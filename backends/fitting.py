@@ -13,13 +13,14 @@ import numpy.typing as npt
 from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import nearest
 from qir.backends.delay_table import SHAPE_COLUMNS, DelayTable, read_delay_table
-from qir.backends.layer_shapes import shapes_of
+from qir.backends.layer_shapes import LayerProduct, products_of
 from qir.backends.target import Target
 from qir.errors import TargetError
 from qir.module import Module
 
 Floats = npt.NDArray[np.float64]
 Ratios = dict[tuple[str, int, int], float]
+Layers = Mapping[str, tuple[LayerProduct, ...]]
 BANDWIDTH = "bits_per_cycle"
 """Name of the outermost memory's bandwidth among the free parameters."""
 
@@ -134,9 +135,10 @@ def _numbers(target: Target) -> dict[str, float]:
     return found | {BANDWIDTH: target.outermost_memory.bits_per_cycle}
 
 
-def _layers(table: DelayTable, module: Module | None) -> dict[str, tuple[ConvShape, int]]:
-    """Shape and copies of every measured layer."""
-    known = {name: (shape, 1) for name, shape in table.shapes.items()} if module is None else shapes_of(module)
+def _layers(table: DelayTable, module: Module | None) -> Layers:
+    """The products of every measured layer."""
+    stated = {name: (LayerProduct(shape),) for name, shape in table.shapes.items()}
+    known = stated if module is None else products_of(module)
     for name in table.delays:
         if name not in known and module is None:
             raise TargetError(
@@ -164,23 +166,22 @@ def _with(target: Target, values: Mapping[str, float]) -> Target:
     return changed
 
 
-def _ratios(target: Target, layers: Mapping[str, tuple[ConvShape, int]], measured: DelayTable) -> Ratios:
+def _ratios(target: Target, layers: Layers, measured: DelayTable) -> Ratios:
     """(layer, weight bits, activation bits) → measured delay / modelled cycles, at the target's legal pairs."""
     model, rules = target.cost_model(), target.operand_rules()
     found = {}
     for name, cells in measured.delays.items():
-        shape, copies = layers[name]
         for (weight_bits, activation_bits), delay in cells.items():
             if delay > 0 and rules.allows(activation_bits, weight_bits):
-                cycles = copies * model.named_cost(name, shape, weight_bits, activation_bits).cycles
-                found[name, weight_bits, activation_bits] = delay / cycles
+                costs = (model.named_cost(name, product, weight_bits, activation_bits) for product in layers[name])
+                found[name, weight_bits, activation_bits] = delay / sum(cost.cycles for cost in costs)
     return found
 
 
-def _residuals(layers: Mapping[str, tuple[ConvShape, int]], ratios: Ratios, scale: float) -> dict[str, Residual]:
+def _residuals(layers: Layers, ratios: Ratios, scale: float) -> dict[str, Residual]:
     errors: dict[str, list[float]] = {}
     for (layer, _, _), ratio in ratios.items():
-        errors.setdefault(_class(layers[layer][0]), []).append(abs(scale / ratio - 1))
+        errors.setdefault(_class(layers[layer][0].shape), []).append(abs(scale / ratio - 1))
     return {
         name: Residual(len(values), float(np.median(values)), max(values)) for name, values in sorted(errors.items())
     }

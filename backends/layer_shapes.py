@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from math import prod
 
 from qir.backends.cost_models.shape import ConvShape
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import LayerShape, op_of
+from qir.ops.definition import sizes_of
 from qir.tracing import quantizer_of
-from qir.types import TensorType
 
 WEIGHT_SUFFIX = ".weight"
 """What the name of a layer's weight quantizer ends with."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProduct:
+    """A product that a layer computes: most have one, recurrent ones one with the input and one with the state.
+
+    Attributes:
+        shape: of one product.
+        copies: how many follow each other: batched products, directions, time steps.
+        data, weight: indices of the node's operands, None where nothing is known about them.
+        share: of the layer's multiply-accumulates.
+    """
+
+    shape: ConvShape
+    copies: int = 1
+    data: int | None = None
+    weight: int | None = None
+    share: float = 1.0
 
 
 def label(node: Node) -> str:
@@ -30,12 +49,8 @@ def layer_name(node: Node) -> str:
 
 def elements_of(value: Value | None, batch: int = 1) -> int | None:
     """Number of elements, an unknown first dimension taken as `batch`; None when another one is unknown."""
-    if value is None or not isinstance(value.type, TensorType) or value.type.shape is None:
-        return None
-    shape = value.type.shape
-    sizes = [dim if isinstance(dim, int) else batch if axis == 0 else None for axis, dim in enumerate(shape)]
-    known = [size for size in sizes if size is not None]
-    return prod(known) if len(known) == len(sizes) else None
+    sizes = sizes_of(value, batch)
+    return None if sizes is None else prod(sizes)
 
 
 def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
@@ -57,10 +72,42 @@ def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
     return (_transposed(found) if found.transposed else _conv(found)), found.copies
 
 
-def shapes_of(module: Module, batch: int = 1) -> dict[str, tuple[ConvShape, int]]:
-    """Layers of multiply-accumulates whose shapes are known, by name: shape and copies."""
-    shapes = {layer_name(node): layer_shape(node, batch) for node in module.graph if op_of(node).is_expensive}
-    return {name: found for name, found in shapes.items() if found is not None}
+def layer_products(node: Node, batch: int = 1) -> tuple[LayerProduct, ...]:
+    """The products that a node computes, those of its data and weight first; empty when they are unknown.
+
+    A recurrent layer multiplies its whole input by W as a fully connected layer does, a row for each time step and
+    sequence, and its state by R at every time step anew: each product waits for the one before and fetches R again.
+    """
+    found, operands, kernel = layer_shape(node, batch), op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if found is None:
+        return ()
+    if kernel is not None and kernel.products:
+        return _recurrent(node, *found, batch)
+    data, weight = (None, None) if operands is None else (operands.data, operands.weight)
+    return (LayerProduct(*found, data, weight),)
+
+
+def products_of(module: Module, batch: int = 1) -> dict[str, tuple[LayerProduct, ...]]:
+    """Layers of multiply-accumulates whose shapes are known, by name."""
+    products = {layer_name(node): layer_products(node, batch) for node in module.graph if op_of(node).is_expensive}
+    return {name: found for name, found in products.items() if found}
+
+
+def _recurrent(node: Node, both: ConvShape, directions: int, batch: int) -> tuple[LayerProduct, ...]:
+    """The products with the input and with the state, of a layer whose shape holds both side by side."""
+    kernel, sizes = op_of(node).float_kernel(node), sizes_of(node.input(0), batch)
+    if kernel is None or sizes is None:
+        return ()
+    (data, weight), (state, recurrence) = kernel.products
+    steps = sizes[1 if node.attribute("layout", 0) else 0]
+    hidden = (elements_of(node.input(recurrence)) or 0) // (directions * both.out_channels)
+    inputs = replace(both, in_channels=both.in_channels - hidden)
+    states = replace(both, in_channels=hidden, batch=both.batch // steps)
+    share = hidden / both.in_channels
+    return (
+        LayerProduct(inputs, directions, data, weight, 1 - share),
+        LayerProduct(states, directions * steps, state, recurrence, share),
+    )
 
 
 def _conv(found: LayerShape) -> ConvShape:

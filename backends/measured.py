@@ -14,7 +14,7 @@ import numpy as np
 
 from qir.backends.constant_values import constant_of
 from qir.backends.delay_table import DelayTable
-from qir.backends.layer_shapes import label, shapes_of
+from qir.backends.layer_shapes import label, products_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.target import load_target
 from qir.errors import TargetError
@@ -78,7 +78,8 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
         for (name, widths), timing in timings.items()
     ]
     cells = {name: {widths: timings[name, widths].microseconds for widths in (INTEGER, FLOAT)} for name in layers}
-    shapes = {name: shape for name, (shape, copies) in shapes_of(module, batch).items() if copies == 1}
+    products = products_of(module, batch)
+    shapes = {name: found[0].shape for name, found in products.items() if len(found) == found[0].copies == 1}
     return DelayTable(cells, shapes=shapes), lines
 
 

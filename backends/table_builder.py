@@ -8,9 +8,16 @@ from math import prod
 from typing import Any
 
 from qir.backends.cost_models.base import CostModel
-from qir.backends.cost_models.cost import Cost, combined
+from qir.backends.cost_models.cost import Cost
 from qir.backends.cost_table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
-from qir.backends.layer_shapes import elements_of, label, layer_name, layer_shape
+from qir.backends.layer_shapes import (
+    WEIGHT_SUFFIX,
+    LayerProduct,
+    elements_of,
+    label,
+    layer_name,
+    layer_products,
+)
 from qir.errors import TargetError
 from qir.fake_quant import quantizers
 from qir.graph import Node, Value
@@ -58,21 +65,15 @@ class _Quantizers:
         if self.widths:
             return
         for node in graph:
-            operands = op_of(node).quantizable(node)
-            if operands is None:
-                continue
-            for index, own, suffix in (
-                (operands.data, model.target.activation_widths, ""),
-                (operands.weight, model.target.weight_widths, ".weight"),
-            ):
+            for index, suffix in _multiplied(node):
                 value = node.input(index)
                 if value is None:
                     continue
                 origin = grid_origin(value)
-                constant = origin.is_constant
-                name = f"{label(node)}{suffix}" if constant else origin.name
+                weight = origin.is_constant and suffix
+                name = f"{label(node)}{suffix}" if origin.is_constant else origin.name
                 self.stand_ins.setdefault(origin, name)
-                self.widths.setdefault(name, own if constant else model.target.activation_widths)
+                self.widths.setdefault(name, model.target.weight_widths if weight else model.target.activation_widths)
 
     def of(self, value: Value | None) -> str | None:
         """The quantizer on whose grid a value lies."""
@@ -186,36 +187,46 @@ class _Builder:
         )
 
     def _layer(self, node: Node) -> list[CostRow]:
-        name, found = layer_name(node), layer_shape(node, self.batch)
-        if found is None or not self.model.knows(name):
+        name, products = layer_name(node), layer_products(node, self.batch)
+        if not products or not self.model.knows(name):
             return [self._unknown(node)]
-        data, weight = (None if index is None else self.quantizers.of(node.input(index)) for index in _factors(node))
-        target, rules = self.model.target, self.model.target.operand_rules()
-        widest = max(rules.legal_pairs(node.op))
-        if data is None or weight is None:
+        rows = [self._product(node, name, product) for product in products]
+        if len(products) > 1:
+            self.notes.append(f"{name}: its recurrent weights are fetched at every time step")
+        if any(row.activation is None or row.weight is None for row in rows):
+            widest = max(self.model.target.operand_rules().legal_pairs(node.op))
             self.notes.append(f"{name}: a float operand, costed at the target's widest, {widest[0]}/{widest[1]} bits")
+        for result in (value for value in node.results if value.name):
+            rows += self._written(node, result, name)
+        return rows
+
+    def _product(self, node: Node, name: str, product: LayerProduct) -> CostRow:
+        """A product's cost at the widths of its operands; a state without a quantizer has its input's width."""
+        rules = self.model.target.operand_rules()
+        widest = max(rules.legal_pairs(node.op))
+        data, weight = (
+            None if index is None else self.quantizers.of(node.input(index)) for index in (product.data, product.weight)
+        )
+        if data is None and product.share < 1:
+            data = self.quantizers.of(node.input(0))
         a_widths = (widest[0],) if data is None else self.quantizers.widths[data]
         w_widths = (widest[1],) if weight is None else self.quantizers.widths[weight]
-        shape, copies = found
 
         def cost(a: int, w: int) -> Cost | None:
-            if not rules.allows(a, w, node.op):
-                return None
-            return combined([self.model.named_cost(name, shape, w, a)], copies)
+            return self.model.named_cost(name, product, w, a) if rules.allows(a, w, node.op) else None
 
         costs = tuple(tuple(cost(a, w) for w in w_widths) for a in a_widths)
-        row = CostRow(name, node.op, node.name, data, weight, a_widths, w_widths, costs, step=self.count)
-        written = self._traffic(
-            node, node.result, name, self.quantizers.of_result(node.result), target.accumulator_bits
+        return CostRow(
+            name, node.op, node.name, data, weight, a_widths, w_widths, costs, part="product", step=self.count
         )
-        return [row, *written]
 
-    def _traffic(self, node: Node, value: Value, name: str, quantizer: str | None, width: int) -> list[CostRow]:
+    def _written(self, node: Node, value: Value, name: str) -> list[CostRow]:
         """The term of writing a layer's result, where the model charges it."""
         elements = elements_of(value, self.batch)
         if elements is None or not self.model.output_cost(1, 8).cycles:
             return []
-        widths = (width,) if quantizer is None else self.quantizers.widths[quantizer]
+        quantizer = self.quantizers.of_result(value)
+        widths = (self.model.target.accumulator_bits,) if quantizer is None else self.quantizers.widths[quantizer]
         costs = tuple((self.model.output_cost(elements, bits),) for bits in widths)
         return [CostRow(name, node.op, node.name, quantizer, None, widths, (0,), costs, part="result", step=self.count)]
 
@@ -269,18 +280,28 @@ class _Builder:
         return tuple(found)
 
 
-def _factors(node: Node) -> tuple[int | None, int | None]:
-    """The operands whose widths a layer costs at; a recurrent layer costs wholly at those of its input and W."""
+def _multiplied(node: Node) -> list[tuple[int, str]]:
+    """Operands that a layer multiplies, its data first, and what the names of their quantizers end with."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     if operands is not None:
-        return operands.data, operands.weight
-    return kernel.products[0] if kernel is not None and kernel.products else (None, None)
+        return [(operands.data, ""), (operands.weight, WEIGHT_SUFFIX)]
+    if kernel is None or not kernel.products:
+        return []
+    return [(kernel.products[0][0], ""), *((index, f".{suffix}") for index, (suffix, _) in kernel.weights.items())]
+
+
+def _weight_axis(node: Node, value: Value) -> int | None:
+    """The axis of a constant's output channels, as the layer that it belongs to has them."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if operands is not None:
+        return operands.weight_axis
+    axes = {} if kernel is None else {node.input(index): axis for index, (_, axis) in kernel.weights.items()}
+    return axes.get(value)
 
 
 def _scales(user: Node, value: Value) -> int:
     """Scales of a weight: one a block or channel along the quantizer's axis (the layer's, where there is none yet)."""
-    operands = op_of(user).quantizable(user)
-    axis = user.attribute("axis") if user.is_fake_quant else None if operands is None else operands.weight_axis
+    axis = user.attribute("axis") if user.is_fake_quant else _weight_axis(user, value)
     shape = value.type.shape if isinstance(value.type, TensorType) else None
     block = user.attribute("block") if user.is_fake_quant else None
     sizes = None if shape is None else tuple(size for size in shape if isinstance(size, int))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qir.backends.cost_models.cost import Cost, combined
 from qir.backends.cost_models.validation import nearest
-from qir.backends.cost_table import CostRow, CostTable
+from qir.backends.cost_table import CostRow, CostTable, layer_cells
 from qir.errors import TargetError
 from qir.policy import Bits
 
@@ -161,21 +161,10 @@ def explain(table: CostTable, node: str) -> Explanation:
     rows = terms.get(node)
     if rows is None:
         raise TargetError(f"cost table: no layer {node!r} of known cost: {nearest(node, terms)}")
-    layer = next((row for row in rows if row.part == "layer"), None)
-    cells = _streams(rows) if layer is None else _cells(layer)
+    cells = layer_cells(rows) or _streams(rows)
     cycles = {pair: cost.cycles for pair, cost in cells.items()}
     bounds = {pair: cost.bound_by for pair, cost in cells.items()}
     return Explanation(node, bounds, cycles, tuple(_stops(cycles, bounds)))
-
-
-def _cells(row: CostRow) -> dict[tuple[int, int], Cost]:
-    """(activation bits, weight bits) → cost, of the legal pairs."""
-    return {
-        (a, w): cost
-        for a, line in zip(row.activation_widths, row.costs, strict=True)
-        for w, cost in zip(row.weight_widths, line, strict=True)
-        if cost is not None
-    }
 
 
 def _streams(rows: Sequence[CostRow]) -> dict[tuple[int, int], Cost]:

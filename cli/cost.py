@@ -100,13 +100,13 @@ def _import(module: Module | None, source: Path, without: list[str], export: Pat
     """Read a delay table, give its layers the network's names where they have none, write it."""
     from qir.backends.cost_models.validation import nearest
     from qir.backends.delay_table import import_delays
-    from qir.backends.layer_shapes import shapes_of
+    from qir.backends.layer_shapes import products_of
 
     if export is None:
         raise QirError("qir cost --import: nowhere to write: give --export table.csv (or .json, .npy)")
     table = import_delays(source)
     if module is not None and not table.named:
-        names = list(shapes_of(module))
+        names = list(products_of(module))
         for name in without:
             if name not in names:
                 raise QirError(f"--without {name!r}: the network has no such layer: {nearest(name, names)}")

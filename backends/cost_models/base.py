@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
-from qir.backends.cost_models.cost import Cost, slowest
+from qir.backends.cost_models.cost import Cost, combined, slowest
 from qir.backends.cost_models.validation import Strict, validated
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
     from qir.backends.cost_models.shape import ConvShape
     from qir.backends.cost_table import CostTable
+    from qir.backends.layer_shapes import LayerProduct
     from qir.backends.target import Target
     from qir.module import Module
 
@@ -102,9 +103,15 @@ class CostModel(ABC, Generic[P]):
                 f"legal pairs (activation, weight) are {sorted(rules.legal_pairs())}"
             )
 
-    def named_cost(self, name: str, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:  # noqa: ARG002
-        """The cost of a layer of a network; models that know layers by name look `name` up."""
-        return self.matrix_cost(shape, weight_bits, activation_bits)
+    def named_cost(
+        self,
+        name: str,  # noqa: ARG002
+        product: LayerProduct,
+        weight_bits: int,
+        activation_bits: int,
+    ) -> Cost:
+        """The cost of a product of a layer of a network, all its copies; models that know layers look `name` up."""
+        return combined([self.matrix_cost(product.shape, weight_bits, activation_bits)], product.copies)
 
     def knows(self, name: str) -> bool:  # noqa: ARG002
         """Whether the model can tell the cost of a layer of the network that was prepared."""

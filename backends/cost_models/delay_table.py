@@ -20,6 +20,7 @@ from qir.backends.delay_table import DelayTable, read_delay_table
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
+    from qir.backends.layer_shapes import LayerProduct
     from qir.backends.target import Target
 
 
@@ -76,15 +77,15 @@ class DelayTableModel(CostModel[DelayTableParameters]):
             "cost a network, or choose a target with a model"
         )
 
-    def named_cost(self, name: str, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """The delay that the table holds for a layer, in cycles."""
+    def named_cost(self, name: str, product: LayerProduct, weight_bits: int, activation_bits: int) -> Cost:
+        """The product's share of the delay that the table holds for its layer, in cycles."""
         key = name
         if not self.delays.named:
             if name not in self._order:
                 self._order.append(name)
             key = str(self._order.index(name))
-        delay = self.delays.at(key, weight_bits, activation_bits) * self.parameters.cycles_per_unit
-        bit_operations = float(shape.macs * weight_bits * activation_bits)
+        delay = self.delays.at(key, weight_bits, activation_bits) * self.parameters.cycles_per_unit * product.share
+        bit_operations = float(product.copies * product.shape.macs * weight_bits * activation_bits)
         return Cost(cycles=delay, compute_cycles=delay, bit_operations=bit_operations, bound_by="measured")
 
     def knows(self, name: str) -> bool:

@@ -5,7 +5,9 @@ import pytest
 
 from qir.backends import load_target
 from qir.backends.cost_models.cost import Cost
-from qir.backends.layer_shapes import layer_shape
+from qir.backends.delay_table import DelayTable, delays_of
+from qir.backends.layer_shapes import layer_products, layer_shape
+from qir.backends.table_reports import explain
 from qir.backends.target import OpSupport
 from qir.errors import TargetError
 from qir.graph import Graph, Node
@@ -33,16 +35,44 @@ def table_of(module, target="bismo-16x16x256"):
     return load_target(target).cost_model().table(module)
 
 
-@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
-def test_recurrent_layers_cost_their_products(op, gates):
+def recurrent(op, gates, **attributes):
     weights = [np.zeros((1, gates * 8, 16), np.float32), np.zeros((1, gates * 8, 8), np.float32)]
-    module, node = network(op, (5, 2, 16), weights, hidden_size=8)
-    table = table_of(module)
+    return network(op, (5, 2, 16), weights, hidden_size=8, **attributes)
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("target", ["bismo-16x16x256", "bitfusion-e", "stripes-serial-weights"])
+def test_recurrent_layers_cost_their_products_at_their_widths(op, gates, target):
+    module, node = recurrent(op, gates)
+    table = table_of(module, target)
     assert not table.unknown
-    [row] = table.rows({})
-    assert row.cost.bit_operations == 64 * 5 * 2 * gates * 8 * (16 + 8) == 64 * op_of(node).macs(node)
-    assert row.cycles > 0
-    assert any("float operand" in note for note in table.facts.notes)
+    rows = [table.rows(table.uniform(8, bits))[0] for bits in (8, 4, 2)]
+    assert rows[0].cost.bit_operations == 64 * 5 * 2 * gates * 8 * (16 + 8) == 64 * op_of(node).macs(node)
+    assert rows[0].cycles > rows[1].cycles > rows[2].cycles > 0
+    mixed = table.uniform(8, 8) | {"node.recurrence": 2}
+    assert rows[0].cycles > table.cost([mixed])[0] > rows[2].cycles
+    assert delays_of(table).at("node", 4, 8) == pytest.approx(rows[1].cycles)
+    assert 0 < explain(table, "node").cycles[8, 4] <= rows[1].cycles
+
+
+def test_a_recurrent_layer_multiplies_its_state_at_every_time_step():
+    for attributes, steps, sequences in (({}, 5, 2), ({"layout": 1}, 2, 5)):
+        _, node = recurrent("LSTM", 4, **attributes)
+        inputs, states = layer_products(node)
+        assert (inputs.copies, inputs.shape.batch, inputs.shape.taps) == (1, 10, 16)
+        assert (states.copies, states.shape.batch, states.shape.taps) == (steps, sequences, 8)
+
+
+def test_a_layer_of_several_products_takes_its_whole_delay_once(tmp_path):
+    module, _ = recurrent("LSTM", 4)
+    DelayTable({"node": {(w, 8): 100.0 * w for w in (4, 8)}}).write(tmp_path / "delays.csv")
+    base = load_target("delay-table-template")
+    spec = base.cost.model_copy(update={"parameters": {"file": str(tmp_path / "delays.csv")}})
+    target = base.model_copy(
+        update={"cost": spec, "pairs": ((8, 4), (8, 8)), "activation_widths": (8,), "weight_widths": (4, 8)}
+    )
+    table = target.cost_model().table(module)
+    assert table.cost([table.uniform(8, 8), table.uniform(8, 4)]).tolist() == pytest.approx([800.0, 400.0])
 
 
 @pytest.mark.parametrize(
