@@ -111,16 +111,33 @@ def fake_quantize(x: NDArray[np.generic], parameters: QuantParameters, axis: int
         return dequantize(quantize(x, parameters, axis), parameters, axis)
     values = as_float32(x, "quantize")
     shape = channel_shape(values.shape, parameters.channels, axis)
-    scale, zero_point = parameters.scale.reshape(shape), parameters.zero_point.reshape(shape).astype(np.float32)
+    scale, zero_point = parameters.scale.reshape(shape), parameters.zero_point.reshape(shape)
+    return onto_affine_grid(values, scale, zero_point, (parameters.low_code, parameters.high_code))
+
+
+def onto_affine_grid(
+    values: Float, scale: Float, zero_point: Int, codes: tuple[int, int], out: Float | None = None
+) -> Float:
+    """`fake_quantize` on an affine grid whose parameters broadcast against the values.
+
+    Args:
+        values: float32, without NaN.
+        scale: float32.
+        zero_point: int32, of the same shape.
+        codes: smallest and largest code.
+        out: where the result goes; a new array by default.
+    """
+    offset = zero_point.astype(np.float32) if zero_point.any() else None
     with np.errstate(over="ignore", under="ignore"):
-        codes = np.asarray(values / scale)
-        np.rint(codes, out=codes)
-        codes += zero_point
-        np.clip(codes, np.float32(parameters.low_code), np.float32(parameters.high_code), out=codes)
-        if zero_point.any():
-            codes -= zero_point
-        codes *= scale
-    return codes
+        made = np.asarray(np.divide(values, scale, out=out))
+        np.rint(made, out=made)
+        if offset is not None:
+            made += offset
+        np.clip(made, np.float32(codes[0]), np.float32(codes[1]), out=made)
+        if offset is not None:
+            made -= offset
+        made *= scale
+    return made
 
 
 def grid(parameters: QuantParameters) -> Float:
