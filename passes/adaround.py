@@ -14,8 +14,8 @@ from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.calibration_data import batches
-from qir.passes.gram_matrices import operand_axis
 from qir.passes.manager import Pass, PassContext
+from qir.passes.output_error import operand_axis
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.quantizers import get_scheme
 from qir.tensor import Array, Tensor

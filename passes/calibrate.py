@@ -20,9 +20,9 @@ from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.activation_ranges import activation_ranges
 from qir.passes.calibration_data import Feed, batches, fitting_batch
-from qir.passes.gram_matrices import GramMatrix, has_gram_matrix, operand_axis
 from qir.passes.manager import Pass, PassContext
 from qir.passes.observers import Histogram
+from qir.passes.output_error import RowSketch, has_rows, operand_axis
 from qir.passes.thresholds import METHODS
 from qir.passes.weight_ranges import store_levels, weight_ranges
 from qir.tensor import Array
@@ -39,7 +39,7 @@ class Calibrate(Pass):
         method: how activations are clipped: minmax, moving-average, percentile, mse, lp, entropy or aciq.
         weights: how weights are clipped: `output` (least error of the layer's output on the data), `output-centred`
             (the same but for its mean, for networks whose biases are corrected later), `mse` (least error of the
-            weight, which the first two fall back to where there are no data or rows are too long) or `minmax`.
+            weight, which the first two fall back to where there are no data) or `minmax`.
         batch: samples per forward pass at most; fewer where their activations would take more than 256 MiB.
     """
 
@@ -61,38 +61,38 @@ class Calibrate(Pass):
             array = _constant(node)
             if array is not None and not np.isfinite(array).all():
                 raise QirError(f"weight of quantizer {node.name!r} holds NaN or infinities: repair the model first")
-        grams: dict[Node, GramMatrix] = {}
+        sketches: dict[Node, RowSketch] = {}
         if activations:
             data = context.require("calibration_data")
             if self.weights in {"output", "output-centred"}:
-                grams = _gram_matrices(module, weights)
+                sketches = _sketches(module, weights)
             batch = fitting_batch({_unquantized(node.operands[0]) for node in activations}, self.batch)
-            histograms = _observe(module, activations, batches(module, data, batch=batch), grams)
+            histograms = _observe(module, activations, batches(module, data, batch=batch), sketches)
             for node in activations:
                 set_ranges(node, activation_ranges(node, histograms[node], self.method))
                 store_levels(node, histograms[node].sample())
         for node in weights:
-            self._weight(node, grams.get(node))
+            self._weight(node, sketches.get(node))
         return True
 
-    def _weight(self, node: Node, gram: GramMatrix | None) -> None:
+    def _weight(self, node: Node, sketch: RowSketch | None) -> None:
         array = _constant(node)
         assert array is not None  # noqa: S101 - selected by the caller
-        matrix = None if gram is None else gram.matrix(centred=self.weights == "output-centred")
-        axis = None if gram is None else operand_axis(gram.node)
-        set_ranges(node, weight_ranges(node, array, self.weights, matrix, channel_axis=axis))
+        error = None if sketch is None else sketch.error(centred=self.weights == "output-centred")
+        axis = None if sketch is None else operand_axis(sketch.node)
+        set_ranges(node, weight_ranges(node, array, self.weights, error, channel_axis=axis))
         store_levels(node, array)
 
 
-def _gram_matrices(module: Module, weights: list[Node]) -> dict[Node, GramMatrix]:
-    """An empty matrix for every weight quantizer of the main graph that exactly one layer reads."""
+def _sketches(module: Module, weights: list[Node]) -> dict[Node, RowSketch]:
+    """An empty sketch for every weight quantizer of the main graph that exactly one layer reads."""
     found = {}
     for node in weights:
         users, array = node.result.users, _constant(node)
-        if node.graph is not module.graph or len(users) != 1 or array is None or not has_gram_matrix(users[0], array):
+        if node.graph is not module.graph or len(users) != 1 or array is None or not has_rows(users[0], array):
             continue
         if users[0].inputs[1] is node.result and node.attribute("axis") in {None, operand_axis(users[0])}:
-            found[node] = GramMatrix(users[0])
+            found[node] = RowSketch(users[0])
     return found
 
 
@@ -110,12 +110,12 @@ def observe(module: Module, nodes: list[Node], feeds: Iterator[Feed]) -> dict[No
 
 
 def _observe(
-    module: Module, nodes: list[Node], feeds: Iterator[Feed], grams: dict[Node, GramMatrix]
+    module: Module, nodes: list[Node], feeds: Iterator[Feed], sketches: dict[Node, RowSketch]
 ) -> dict[Node, Histogram]:
-    """One pass over the feeds: histograms, and `grams` (by weight quantizer) fed with what their layers read."""
+    """One pass over the feeds: histograms, and `sketches` (by weight quantizer) fed with what their layers read."""
     from qir.backends.onnxruntime_session import OrtSession
 
-    read = {node: _unquantized(gram.node.operands[0]) for node, gram in grams.items()}
+    read = {node: _unquantized(sketch.node.operands[0]) for node, sketch in sketches.items()}
     origins = {node: _unquantized(node.operands[0]) for node in nodes}
     wanted = {*origins.values(), *read.values()}
     inputs = {value for value in wanted if value.is_input}
@@ -127,7 +127,7 @@ def _observe(
         for value, histogram in histograms.items():
             histogram.update(feed[value.name] if value in inputs else found[value.name])
         for node, value in read.items():
-            grams[node].update(feed[value.name] if value in inputs else found[value.name])
+            sketches[node].update(feed[value.name] if value in inputs else found[value.name])
     return {node: histograms[value] for node, value in origins.items()}
 
 
