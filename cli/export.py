@@ -53,14 +53,10 @@ def _quantized(source: Path) -> Module:
     """The network with its quantizers, raised from an exported file where it has none."""
     from qir.cli.opt import read
     from qir.passes import raise_quantized
-    from qir.passes.raising.encodings import apply_encodings, read_encodings
+    from qir.passes.raising.encodings import apply_encodings_beside
 
     module = read(source)
-    beside = source.with_name(source.name.removesuffix(".onnx").removesuffix(".quant") + ".encodings")
-    if module.graph.fake_quants():
-        return module
-    if module.metadata.get("qir.profile") == "encodings" and beside.is_file():
-        apply_encodings(module, read_encodings(beside))
+    if module.graph.fake_quants() or apply_encodings_beside(module, source):
         return module
     return raise_quantized(module)
 

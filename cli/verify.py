@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from qir.module import Module
     from qir.passes.parity import ParityReport
 
 
@@ -17,13 +18,14 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Exported network, of any profile that ONNX Runtime runs.")],
+    model: Annotated[Path, typer.Argument(help="Exported network of any profile, or of another tool.")],
     against: Annotated[Path | None, typer.Option(help="Float network: prints the noise of each layer.")] = None,
     data: Annotated[Path | None, typer.Option(help="Samples, .npy or .npz; normal noise without them.")] = None,
 ) -> None:
     """Run the integer reference and ONNX Runtime (fused, unfused, plain) and compare every code.
 
-    The column `dyadic` is the integer reference with int32 multipliers and shifts in place of float32 multipliers.
+    The column `dyadic` is the integer reference with int32 multipliers and shifts in place of float32 multipliers. A
+    float network with encodings beside it is compared as the QCDQ network that they describe.
 
     Exit code 0: the file keeps its promise; 1: it does not; 2: the input is wrong.
 
@@ -33,10 +35,20 @@ def verify(
     from qir.passes.parity import parity
 
     float_network = None if against is None else qir.load(against)
-    report = parity(qir.load(model), data, against=float_network)
+    report = parity(_exported(model), data, against=float_network)
     _print(report)
     if not report.keeps_promise:
         raise typer.Exit(1)
+
+
+def _exported(path: Path) -> Module:
+    """The file's network; one with encodings beside it in the form of codes."""
+    import qir
+    from qir.passes.raising.encodings import apply_encodings_beside
+    from qir.passes.reference_outputs import code_forms
+
+    module = qir.load(path)
+    return next(code_forms(module), module) if apply_encodings_beside(module, path) else module
 
 
 def _print(report: ParityReport) -> None:

@@ -12,12 +12,9 @@ from qir.backends.integer_reference import QUANTIZE
 from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.calibration_data import batches
-from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_encodings import LowerEncodings
-from qir.passes.lowering.lower_qcdq import LowerQcdq
-from qir.passes.lowering.profiles import Profile, find_profile
-from qir.passes.manager import PassContext
-from qir.passes.upgrade_opset import UpgradeOpset
+from qir.passes.lowering.profiles import Profile
+from qir.passes.reference_outputs import reference_outputs
 from qir.tensor import Array, Tensor
 from qir.types import TensorType
 
@@ -139,11 +136,18 @@ def _hold(
     if LowerEncodings.name in lowered.meta:
         found = _read_back(path, lowered, feed)
     reference, expected = reference_outputs(module, feed)
-    codes, mismatches = 0, 0
+    codes, mismatches, far = 0, 0, 0
     for name, output in expected.items():
         scale = float(np.abs(output).max(initial=0))
+        difference = np.abs(found[name].astype(np.float64) - output)
         codes += output.size
-        mismatches += int((np.abs(found[name].astype(np.float64) - output) > CLOSE * scale).sum())
+        mismatches += int((difference > CLOSE * scale).sum())
+        far += int((difference > FAR * scale).sum())
+    if far > MOST * codes:
+        raise ExportError(
+            f"profile {profile.name!r}: the file computes another network than the {reference} ({far} of {codes} "
+            "outputs are far apart): another profile holds this network"
+        )
     return reference, codes, mismatches
 
 
@@ -155,38 +159,6 @@ def _read_back(path: Path, lowered: Module, feed: dict[str, Array]) -> dict[str,
     network = load(path)
     apply_encodings(network, lowered.meta[LowerEncodings.name])
     return reference_outputs(network, feed)[1]
-
-
-def reference_outputs(module: Module, feed: dict[str, Array]) -> tuple[str, dict[str, Array]]:
-    """What a network with fake-quant nodes computes: the integer reference, or the simulation where that cannot.
-
-    Returns:
-        Which of the two it was, and the outputs by name.
-    """
-    from qir.backends.integer_reference import IntegerReference
-
-    for name in ("qcdq", "qdq-16"):
-        copy, context = module.clone(), PassContext()
-        try:
-            for step in (UpgradeOpset(find_profile(name).opset), Legalize(name), LowerQcdq()):
-                step.run(copy, context)
-            return "integer reference", IntegerReference(copy).run(feed).outputs
-        except QirError:  # a width that the profile does not hold, no integers at all, sums beyond int32
-            continue
-    return "simulation", simulated(module, feed)
-
-
-def simulated(module: Module, feed: dict[str, Array]) -> dict[str, Array]:
-    """What the torch simulation of a network with fake-quant nodes computes, by output name."""
-    import torch
-
-    from qir.backends.torch_module import TorchModule
-
-    given = [torch.from_numpy(np.asarray(feed[v.name])) for v in module.graph.inputs if v.constant is None]
-    with torch.no_grad():
-        outputs = TorchModule(module)(*given)
-    names = [n for n, v in zip(module.graph.output_names, module.graph.outputs, strict=True) if v is not None]
-    return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
 
 
 def _few(module: Module, feed: dict[str, Array], count: int = 16) -> dict[str, Array]:

@@ -26,6 +26,7 @@ from qir.passes.export_check import Comparison, compare, observe_ranks
 from qir.passes.lowering.legalize import Legalize, legalization
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
 from qir.passes.lowering.profiles import Profile, find_profile, profile_names
+from qir.passes.lowering.source_paths import forget_source_paths
 from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.upgrade_opset import UpgradeOpset
@@ -120,6 +121,7 @@ def export(
     for value in lowered.graph.outputs:
         if value is not None:
             value.declared = None
+    forget_source_paths(lowered)
     lowered.metadata.update(_metadata(guide, text, chosen))
     made = {weights_path: packed, guide_path: text.encode()}
     if LowerEncodings.name in lowered.meta:

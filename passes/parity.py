@@ -123,8 +123,9 @@ def parity(
     others = {kind: IntegerReference(module, requantization=kind) for kind in REQUANTIZATIONS if kind in chosen}
     exposed = expose_codes(module)
     sessions, refused = _sessions(module, exposed, chosen)
-    loads = "fused" not in chosen or "fused" not in refused
-    comparison = _Comparison(module, layers_of(module, exposed, loads=loads), (*sessions, *others))
+    default = _default(module)
+    layers = layers_of(module, None if default in refused else exposed, fused=default == "fused")
+    comparison = _Comparison(module, layers, (*sessions, *others))
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
     for feed in batches(module, random_feed(module) if data is None else data, batch=32):
         run = reference.run(feed)
@@ -138,14 +139,14 @@ def parity(
             floats.add(run, feed)
     if floats is not None:
         floats.finish()
-    return comparison.report(refused, arithmetic)
+    return comparison.report(refused, arithmetic, default)
 
 
 def _simulated(module: Module, data: Any, engines: Iterable[str], against: Module | None) -> ParityReport:
     """Only the outputs of a file that holds no codes; QONNX files run in qir's executor."""
     reference = Simulation(module)
     sessions: Mapping[str, Any]
-    default, refused = "", dict[str, str]()
+    default, refused = _default(module), dict[str, str]()
     if holds_qonnx(module):
         default = "qonnx"
         sessions = {default: QonnxReference(module)}
@@ -244,9 +245,8 @@ class _Comparison:
                 flips = int((output.argmax(-1) != found[name].argmax(-1)).sum())
                 self.flips[engine] = self.flips.get(engine, 0) + flips
 
-    def report(self, refused: dict[str, str], arithmetic: str, default: str = "") -> ParityReport:
-        """The result; `default` is the engine that the file is made for where its metadata do not say it."""
-        session = json.loads(self.module.metadata.get("qir.session", "{}"))
+    def report(self, refused: dict[str, str], arithmetic: str, default: str) -> ParityReport:
+        """The result; `default` is the engine that the file is made for."""
         return ParityReport(
             self.samples,
             tuple(self.layers),
@@ -255,10 +255,16 @@ class _Comparison:
             self.float_nodes,
             refused,
             _exact(self.module),
-            default or ("unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"),
+            default,
             tuple(saturating_layers(self.module)),
             arithmetic,
         )
+
+
+def _default(module: Module) -> str:
+    """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
+    session = json.loads(module.metadata.get("qir.session", "{}"))
+    return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
 
 
 def _exact(module: Module) -> bool:

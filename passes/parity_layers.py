@@ -52,11 +52,14 @@ class LayerParity:
 def code_values(module: Module) -> dict[Node, Value]:
     """The value that holds the codes of each QuantizeLinear and operator on codes, in order.
 
-    It is the node's result, or that of the Clip, or Cast, Clip and Cast, that limits it to fewer bits.
+    It is the node's result, or that of the Clip, or Cast, Clip and Cast, that limits it to fewer bits. Weights that the
+    file itself quantizes are none: they depend on no input.
     """
-    found = {}
+    found, fixed = {}, set[Value]()
     for node in module.graph:
-        if makes_codes(node):
+        if node.operands and all(value.is_constant or value in fixed for value in node.operands):
+            fixed.update(node.results)
+        elif makes_codes(node):
             value = node.result
             while (limiter := _limiter(value)) is not None:
                 value = limiter.result
@@ -99,25 +102,40 @@ def expose_codes(module: Module) -> Module:
     copy = module.clone()
     graph = copy.graph
     extra, names = [], []
-    for value in code_values(copy).values():
+    for node, value in code_values(copy).items():
         if value.is_output:
             continue
         names.append(value.name)
-        wide = _NARROW.get(value.type.dtype) if isinstance(value.type, TensorType) else None
-        if wide is None or not isinstance(value.type, TensorType):
+        wide = _NARROW.get(_code_type(node, value))
+        if wide is None:
             extra.append(value)
             continue
         cast = Node("Cast", (value,), (f"{value.name}.wide",), attributes={"to": wide.onnx_code})
         graph.insert(cast, after=value.producer)
-        cast.result.type = tensor_type(wide, value.type.shape)
+        cast.result.type = tensor_type(wide, value.type.shape if isinstance(value.type, TensorType) else None)
         extra.append(cast.result)
     graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *names])
     return copy
 
 
-def layers_of(module: Module, exposed: Module, *, loads: bool) -> list[LayerParity]:
-    """Every tensor of codes, and how ONNX Runtime's default computes it; `loads` = its default takes the file."""
-    kernels = _kernels(exposed) if loads else {}
+def _code_type(node: Node, value: Value) -> DType:
+    """Element type of a node's codes: the value's, or that of the zero point where no type is known."""
+    if isinstance(value.type, TensorType):
+        return value.type.dtype
+    zero = grids_of(node)[-1][1]
+    constant = None if zero is None else zero.constant
+    return DType.UINT8 if constant is None else constant.dtype
+
+
+def layers_of(module: Module, exposed: Module | None, *, fused: bool) -> list[LayerParity]:
+    """Every tensor of codes, and how ONNX Runtime computes it.
+
+    Args:
+        module: the exported network.
+        exposed: its copy with codes as outputs (`expose_codes`); None where ONNX Runtime refuses the file.
+        fused: whether QDQ fusion is on, as the file asks for.
+    """
+    kernels = {} if exposed is None else _kernels(exposed, fused=fused)
     layers, after_float = [], set[Value]()
     by_node = code_values(module)
     for node in module.graph:
@@ -130,7 +148,9 @@ def layers_of(module: Module, exposed: Module, *, loads: bool) -> list[LayerPari
         if kernel == "float":
             after_float.update(node.results)
         promised = not any(value in after_float for value in node.results)
-        reason = _reason(node, made) if kernel == "float" and made is not None else ""
+        reason = ""
+        if kernel == "float" and made is not None:
+            reason = _reason(node, made) if fused else "the file asks for a session without QDQ fusion"
         layers.append(
             LayerParity(by_node[node].name, label_of(node if made is None else made), kernel, reason, promised)
         )
@@ -145,13 +165,13 @@ def _kernel(node: Node, made: Node | None, kernels: dict[str, str]) -> str:
     return "integer" if operator != QUANTIZE or made.op == DEQUANTIZE else "float"
 
 
-def _kernels(exposed: Module) -> dict[str, str]:
+def _kernels(exposed: Module, *, fused: bool) -> dict[str, str]:
     """Operator that makes each value in ONNX Runtime's optimized graph, seen through a Cast."""
     from qir.onnx_io import load
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        OrtSession(exposed, save_optimized=path)
+        OrtSession(exposed, save_optimized=path, disable_qdq_fusion=not fused)
         nodes = list(load(path).graph)
     made = {value.name: node.op for node in nodes for value in node.results}
     casts = {node.result.name: made.get(node.operands[0].name, "") for node in nodes if node.op == "Cast"}
@@ -167,13 +187,13 @@ def _reason(quantize: Node, made: Node) -> str:
             return f"its {made.op} does not fold into a zero point other than 0"
         inner = made.operands[0].producer
         return f"its {made.op} follows an input" if inner is None else _reason(quantize, inner)
-    keeps_grid = op_of(made).grid_operand(made) is not None
-    if not keeps_grid and not any(f"QLinear{made.op}" == name or f"Q{made.op}" == name for name in INTEGER_OPS):
-        return f"ONNX Runtime has no integer kernel for {made.op}"
     found = op_of(made).quantizable(made)
     weight = None if found is None else made.input(found.weight)
     if weight is not None and weight.is_constant:
-        return f"its weight {weight.name!r} has no codes"
+        return f"its weight {weight.name!r} has no codes; between quantized values ONNX Runtime chooses them by itself"
+    keeps_grid = op_of(made).grid_operand(made) is not None
+    if not keeps_grid and not any(f"QLinear{made.op}" == name or f"Q{made.op}" == name for name in INTEGER_OPS):
+        return f"ONNX Runtime has no integer kernel for {made.op}"
     for operand in made.operands:
         source = operand.producer
         if not operand.is_constant and (source is None or source.op != DEQUANTIZE):
@@ -184,7 +204,11 @@ def _reason(quantize: Node, made: Node) -> str:
 
 
 def _element(value: Value) -> str:
-    return value.type.dtype.label if isinstance(value.type, TensorType) else "?"
+    """Element type of codes: the value's, or that of the zero point where no type is known."""
+    if isinstance(value.type, TensorType):
+        return value.type.dtype.label
+    node = value.producer if value.producer is not None and makes_codes(value.producer) else None
+    return "?" if node is None else _code_type(node, value).label
 
 
 def saturating_layers(module: Module) -> Iterator[str]:

@@ -66,8 +66,9 @@ class FloatNetwork:
             name = source.name if source.name in values else made
             if node.op != QUANTIZE and name:
                 name = _behind_activations(values[name], kept)
-            if name and codes.name in self.layers:
-                self.sources[codes.name] = name, _grid(node)
+            grid = _grid(node)
+            if name and grid is not None and codes.name in self.layers:
+                self.sources[codes.name] = name, grid
         wanted = dict.fromkeys(name for name, _ in self.sources.values())
         extra = [values[name] for name in wanted if not values[name].is_output and not values[name].is_input]
         graph = folded.graph
@@ -79,8 +80,11 @@ class FloatNetwork:
         self.noise = Noise()
 
     def add(self, run: IntegerRun, feed: Mapping[str, Array]) -> None:
-        """Add one batch."""
-        found = {**feed, **self.session.run(feed)}
+        """Add one batch; raises `DataError` where the float network does not take it."""
+        try:
+            found = {**feed, **self.session.run(feed)}
+        except QirError as error:
+            raise DataError(f"the float network does not take the quantized network's samples: {error}") from error
         for codes, (name, (scale, zero)) in self.sources.items():
             self.noise.add(codes, found[name], (run.codes[codes].astype(np.int64) - zero) * scale)
 
@@ -99,11 +103,12 @@ def _behind_activations(value: Value, kept: set[str]) -> str:
     return value.name
 
 
-def _grid(node: Node) -> tuple[float, int]:
+def _grid(node: Node) -> tuple[float, int] | None:
+    """Scale and zero point of a node's codes; None where they are not constant or not per tensor."""
     operator = operator_of(node)
     indices = (1, 2) if operator is None else operator.output
     scale, zero = (node.input(index) for index in indices)
     if scale is None or scale.constant is None or scale.constant.size != 1:
-        raise QirError(f"node {node.name!r}: its scale is no constant per tensor")
+        return None
     code = 0 if zero is None or zero.constant is None else int(zero.constant.numpy().reshape(-1)[0])
     return float(scale.constant.numpy().reshape(-1)[0]), code

@@ -1,59 +1,58 @@
-"""Parity of a file that simulates the quantized network in float: its outputs beside the integer reference."""
+"""Parity of a file without codes between its layers: its outputs beside what its quantizers say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from qir.backends.integer_reference import DEQUANTIZE, IntegerReference, IntegerRun
+from qir.backends.integer_reference import IntegerRun
 from qir.errors import QirError
+from qir.fake_quant import bits_of, parameters_of
 from qir.module import Module
 from qir.ops.qonnx import QONNX_DOMAINS
-from qir.passes.parity_layers import LayerParity, makes_codes
+from qir.passes.parity_layers import LayerParity, code_values
+from qir.passes.reference_outputs import ReferenceNetwork
 from qir.tensor import Array
+from qir.tracing import quantizer_of
 
 _STEPS = 2**16
 """An output without a grid of its own is compared in this many steps of its largest value."""
 
 
 class Simulation:
-    """The integer reference of a file whose quantizers are arithmetic on floats.
+    """The reference of a file whose quantizers are arithmetic on floats, or whose weights alone are quantized.
 
-    The file is raised to fake-quant form and lowered to QCDQ; only outputs are compared, in steps of their grid.
+    The file is raised to fake-quant form; only outputs are compared, in steps of their grid.
 
     Raises:
         QirError: the network has no quantizers, in whatever form.
     """
 
     def __init__(self, module: Module) -> None:
-        from qir.passes.lowering.lower_qcdq import LowerQcdq
-        from qir.passes.manager import PassContext
         from qir.passes.raising import raise_quantized
-        from qir.passes.upgrade_opset import UpgradeOpset
 
-        lowered = raise_quantized(module.clone())
-        if not lowered.graph.fake_quants():
-            raise QirError("the network has no quantizers: it is no export; quantize and export it first")
-        if lowered.opsets.get("", 0) < 13:
-            UpgradeOpset(13).run(lowered, PassContext())
-        LowerQcdq().run(lowered, PassContext())
-        self.lowered = lowered
-        self.reference = IntegerReference(lowered)
+        self.raised = raise_quantized(module.clone())
+        if not self.raised.graph.fake_quants():
+            left = self.raised.meta["raise-quantized"].left
+            why = "; ".join(f"{node}: {reason}" for node, reason in list(left.items())[:3])
+            raise QirError(
+                f"the network has no quantizers{f' with fixed grids ({why})' if why else ''}: it is no export; "
+                "quantize and export it first"
+            )
+        self.reference = ReferenceNetwork(self.raised)
         self.steps: dict[str, float] = {}
 
     def run(self, feed: Mapping[str, Array]) -> IntegerRun:
         """One batch: the codes are those of the outputs, by output name."""
-        run = self.reference.run(feed)
-        for name, value in zip(self.lowered.graph.output_names, self.lowered.graph.outputs, strict=True):
-            made = None if value is None else value.producer
-            scale = made.input(1) if made is not None and made.op == DEQUANTIZE else None
-            if scale is not None and scale.constant is not None and scale.constant.size == 1:
-                self.steps[name] = float(scale.constant.numpy().reshape(-1)[0])
-            elif name in run.outputs:
-                self.steps.setdefault(name, float(np.abs(run.outputs[name]).max(initial=1e-30)) / _STEPS)
-        return replace(run, codes=self.codes(run.outputs), float_nodes=())
+        outputs = self.reference.run(feed)
+        for name, value in zip(self.raised.graph.output_names, self.raised.graph.outputs, strict=True):
+            grid = quantizer_of(value)
+            if grid is not None and isinstance(bits_of(grid), int) and (scale := parameters_of(grid).scale).size == 1:
+                self.steps[name] = float(scale[0])
+            elif name in outputs:
+                self.steps.setdefault(name, float(np.abs(outputs[name]).max(initial=1e-30)) / _STEPS)
+        return IntegerRun(outputs, self.codes(outputs), (), ())
 
     def codes(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs in steps of their grid: int64."""
@@ -63,15 +62,15 @@ class Simulation:
 
     def layers(self) -> list[LayerParity]:
         """One entry an output: nothing is promised of floats."""
-        names = [n for n, v in zip(self.lowered.graph.output_names, self.lowered.graph.outputs, strict=True) if v]
-        return [
-            LayerParity(name, name, "float", "the file simulates every quantizer in float", False) for name in names
-        ]
+        names = [n for n, v in zip(self.raised.graph.output_names, self.raised.graph.outputs, strict=True) if v]
+        weights = all(node.operands[0].is_constant for node in self.raised.graph.fake_quants())
+        reason = "only weights are quantized" if weights else "the file simulates every quantizer in float"
+        return [LayerParity(name, name, "float", reason, False) for name in names]
 
 
 def is_simulation(module: Module) -> bool:
-    """Whether a network holds no codes at all, and no fake-quant nodes that were not lowered."""
-    return not module.graph.fake_quants() and not any(makes_codes(node) for node in module.graph)
+    """Whether a network holds no codes that depend on an input, and no fake-quant nodes that were not lowered."""
+    return not module.graph.fake_quants() and not code_values(module)
 
 
 def holds_qonnx(module: Module) -> bool:

@@ -114,7 +114,7 @@ class Tensor:
         if self._array is None:
             if self._read is None:
                 raise ModelFileError(f"tensor {self.name!r} has neither values nor a file to read them from")
-            array = self._read()
+            array = np.asarray(self._read())  # `onnx` gives scalars of 2 and 4 bits as numpy scalars
             if tuple(array.shape) != self.shape:
                 raise ModelFileError(f"tensor {self.name!r}: shape {self.shape} but values of shape {array.shape}")
             array.flags.writeable = False

@@ -126,7 +126,8 @@ def _weight(
     if any(np.shape(grid) != expected for grid in grids):
         return Reject(f"its scales have the shape {np.shape(grids[0])}, blocks of {block} have {expected}")
     rows = to_rows(codes, axis, block)
-    grid = Grid(np.ascontiguousarray(grids[0]).reshape(-1), np.ascontiguousarray(grids[1]).reshape(-1), 0, *limits)
+    scales, zeros = (np.ascontiguousarray(grid).reshape(-1) for grid in grids)
+    rows, grid = _mirrored(rows, Grid(scales, zeros, 0, *limits))
     name = base_name(source.name)
     label = name if name.endswith("weight") else f"{name}.weight"
     spec = weight_spec(grid, rows, state.policy.get(label, 0))
@@ -137,6 +138,13 @@ def _weight(
     made = state.quantizer(constant, replace(spec, axis=axis), label)
     made.set_attribute("block", block)
     return state.graph.insert(made, before=before).result
+
+
+def _mirrored(rows: npt.NDArray[np.int64], grid: Grid) -> tuple[npt.NDArray[np.int64], Grid]:
+    """The same values with positive scales: ONNX Runtime's symmetric 4-bit quantizer writes negative ones."""
+    negative, mirror = grid.scale < 0, grid.low_code + grid.high_code
+    zeros = np.where(negative, mirror - grid.zero_point, grid.zero_point)
+    return np.where(negative[:, None], mirror - rows, rows), replace(grid, scale=np.abs(grid.scale), zero_point=zeros)
 
 
 def _unpacked_last(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:

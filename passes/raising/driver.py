@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -26,7 +25,7 @@ from qir.passes.raising.multi_threshold import raise_annotated_weights
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
 from qir.passes.raising.qonnx import raise_qonnx
-from qir.passes.raising.state import RaiseState
+from qir.passes.raising.state import RaiseState, written_policy
 from qir.passes.raising.thresholds import raise_thresholds
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
@@ -75,7 +74,7 @@ class RaiseQuantized(Pass):
     def run(self, module: Module, context: PassContext) -> bool:
         """Raise; True when a node was replaced."""
         report = RaiseReport()
-        policy = _policy(module)
+        policy = written_policy(module)
         for graph in module.graphs:
             self._raise_marked(module, graph, report)
         _prepare_qonnx(module, context)
@@ -141,15 +140,6 @@ def _prepare_qonnx(module: Module, context: PassContext) -> None:
     if any(node.domain in QONNX_DOMAINS for node in module.graph):
         FreezeInputs(always=True).run(module, context)
         InferTypes().run(module, context)
-
-
-def _policy(module: Module) -> dict[str, int]:
-    """The width of each quantizer as the exported file itself says it; empty for files of other tools."""
-    try:
-        found = json.loads(module.metadata.get("qir.policy", "{}"))
-        return {str(name): int(bits) for name, bits in found.items() if isinstance(bits, int)}
-    except (ValueError, AttributeError):
-        return {}
 
 
 def _is_linear(node: Node, op: str) -> bool:

@@ -17,7 +17,8 @@ from qir.ops import op_of
 from qir.passes.affine import Reject
 from qir.passes.manager import Pass, PassContext
 from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
-from qir.passes.raising.state import RaiseState, weight_spec
+from qir.passes.raising.state import RaiseState, weight_spec, written_policy
+from qir.quantizers import kernels
 from qir.tensor import Array
 
 VERSION = "1.0.0"
@@ -57,6 +58,26 @@ def read_encodings(path: str | Path) -> dict[str, Any]:
     return found
 
 
+def apply_encodings_beside(module: Module, path: Path) -> bool:
+    """Put the quantizers of `<name>.encodings` on a float network without quantizers, where that lies beside it.
+
+    Args:
+        module: the network, changed in place.
+        path: its file, `<name>.onnx` or `<name>.quant.onnx`.
+
+    Returns:
+        Whether there was such a file.
+
+    Raises:
+        QirError: as `read_encodings` and `apply_encodings`.
+    """
+    beside = path.with_name(path.name.removesuffix(".onnx").removesuffix(".quant") + ".encodings")
+    if module.graph.fake_quants() or module.metadata.get("qir.profile") != "encodings" or not beside.is_file():
+        return False
+    apply_encodings(module, read_encodings(beside))
+    return True
+
+
 def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
     """Put a fake-quant node on every value that encodings name.
 
@@ -72,13 +93,13 @@ def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
     """
     graph = module.graph
     values = {value.name: value for value in graph.values()}
-    state = RaiseState(graph, ())
+    state, policy = RaiseState(graph, ()), written_policy(module)
     for entry in [*encodings["param_encodings"], *encodings["activation_encodings"]]:
         value = values.get(entry["name"])
         if value is None:
             raise QirError(f"encodings: the network has no value {entry['name']!r}")
-        spec = _spec(value, entry)
         name = value.name if value.name.endswith("weight") or not value.is_constant else f"{value.name}.weight"
+        spec = _spec(value, entry, policy.get(name, 0))
         made = state.quantizer(value, spec, name)
         uses = value.uses
         maker = value.producer
@@ -92,14 +113,14 @@ def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
     return state.made
 
 
-def _spec(value: Value, entry: Mapping[str, Any]) -> QuantizerSpec:
+def _spec(value: Value, entry: Mapping[str, Any], least: int) -> QuantizerSpec:
     bits, scale = int(entry["bw"]), np.asarray(entry["scale"], np.float32)
     offset = np.asarray(entry["offset"], np.int64)
     signed = bool(entry["is_sym"])
     lowest = -(2 ** (bits - 1)) if signed else 0
     axis = _axis(value) if scale.size > 1 else None
     if value.is_constant:
-        return _weight_spec(value, scale, axis, signed)
+        return _weight_spec(value, scale, axis, signed, least)
     grid = Grid(scale, lowest - offset, axis, lowest, lowest + 2**bits - 1)
     spec = spec_of(grid)
     if isinstance(spec, Reject):
@@ -107,15 +128,20 @@ def _spec(value: Value, entry: Mapping[str, Any]) -> QuantizerSpec:
     return spec
 
 
-def _weight_spec(value: Value, scale: Array, axis: int | None, signed: bool) -> QuantizerSpec:
-    """The narrowest grid that holds a weight's codes; -1 and +1 alone are one bit."""
+def _weight_spec(value: Value, scale: Array, axis: int | None, symmetric: bool, least: int) -> QuantizerSpec:
+    """The narrowest grid, `least` bits or wider, that holds a weight's codes; -1 and +1 alone are one bit."""
     assert value.constant is not None  # noqa: S101 - asked for constants
-    shape = [1] * len(value.constant.shape)
-    if axis is not None:
-        shape[axis] = -1
-    codes = np.rint(value.constant.numpy() / scale.reshape(shape if axis is not None else ())).astype(np.int64)
-    low = -(2**15) if signed else 0
-    spec = weight_spec(Grid(scale, np.zeros(scale.size, np.int64), axis, low, low + 2**16 - 1), codes)
+    weight = value.constant.numpy()
+    shape = kernels.channel_shape(weight.shape, scale.size, axis)
+    codes = np.rint(weight / scale.reshape(shape)).astype(np.int64)
+    zero = np.zeros(scale.size, np.int64)
+    if not symmetric:  # the smallest code of a channel becomes the lowest one
+        rows = np.moveaxis(codes, axis, 0).reshape(scale.size, -1) if axis is not None else codes.reshape(1, -1)
+        low, high = rows.min(axis=1, initial=0), rows.max(axis=1, initial=0)
+        half = 1 << (max(int((high - low).max()).bit_length(), least, 2) - 1)
+        zero = -low - half
+        codes, least = codes + zero.reshape(shape), half.bit_length()
+    spec = weight_spec(Grid(scale, zero, axis, -(2**15), 2**15 - 1), codes, least)
     if isinstance(spec, Reject):
         raise QirError(f"encodings of {value.name!r}: {spec.reason}")
     return spec

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
 
 from qir.fake_quant import make_fake_quant, set_ranges
 from qir.graph import Graph, Node, Value
+from qir.module import Module
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
 from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
@@ -107,6 +109,15 @@ class RaiseState:
         set_ranges(made, np.stack([spec.ranges if bits == spec.bits else spec.edges for bits in widths]))
         self.made.append(unique)
         return made
+
+
+def written_policy(module: Module) -> dict[str, int]:
+    """The width of each quantizer as the exported file itself says it; empty for files of other tools."""
+    try:
+        found = json.loads(module.metadata.get("qir.policy", "{}"))
+        return {str(name): int(bits) for name, bits in found.items() if isinstance(bits, int)}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def base_name(name: str) -> str:

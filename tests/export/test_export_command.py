@@ -55,6 +55,17 @@ def test_a_float_network_with_encodings_beside_it_becomes_another_profile(calibr
     assert {str(value.constant.dtype) for value in written if value.name == "stem.weight.codes"} == {"int4"}
 
 
+@pytest.mark.parametrize("profile", [name for name in profile_names() if name != "finn"])
+def test_verify_takes_every_profile(calibrated, samples, tmp_path, profile):
+    report = export(calibrated(8, 8), tmp_path / "model.quant.onnx", profile=profile, data=samples)
+    done = shell("verify", report.model)
+    assert done.exit_code == 0, done.output
+    assert "promise kept" in done.stdout
+    if report.session:
+        assert "without QDQ fusion" in done.stdout
+        assert "on integer kernels in ONNX Runtime: 0 of" in done.stdout
+
+
 def test_opt_exports_what_its_passes_made(text, tmp_path):
     done = shell("opt", text, "--profile", "encodings", "-o", tmp_path / "model.quant.onnx")
     assert done.exit_code == 0, done.output

@@ -146,3 +146,15 @@ def test_an_accumulator_that_can_overflow_is_named(calibrated, tmp_path):
     with pytest.raises(ExportError, match=r"layer 'stem': .* int32"):
         export(module, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_source_paths_that_exporters_leave_are_not_written(calibrated, samples, tmp_path):
+    module = calibrated(8, 8)
+    node = next(node for node in module.graph if node.op == "Conv")
+    node.metadata |= {"pkg.torch.onnx.stack_trace": 'File "/home/me/net.py", line 3, in forward', "kept": "a/b.py"}
+    node.doc_string = "C:\\Users\\me\\net.py:7"
+    module.metadata["origin"] = "/home/me/net.onnx"
+    export(module, tmp_path / "model.quant.onnx", data=samples)
+    assert not any(b"me/net" in data or b"me\\net" in data for data in content(tmp_path).values())
+    written = qir.load(tmp_path / "model.quant.onnx")
+    assert "a/b.py" in {text for node in written.graph for text in node.metadata.values()}

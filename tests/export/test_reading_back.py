@@ -109,3 +109,13 @@ def test_encodings_are_put_back_on_the_float_network(calibrated, expected, sampl
     made = apply_encodings(back, read_encodings(report.encodings))
     assert len(made) == len(quantizers(module.graph))
     assert_same(expected(back), expected(module))
+
+
+def test_asymmetric_weights_come_back_from_encodings(calibrated, expected, samples, tmp_path):
+    module = calibrated(5, 8, weight_scheme="uniform-asymmetric", per_channel="false")
+    report = export(module, tmp_path / "model.quant.onnx", profile="encodings", data=samples)
+    assert report.mismatches == 0
+    back = qir.load(report.model)
+    apply_encodings(back, read_encodings(report.encodings))
+    assert {node.attribute("bits") for name, node in quantizers(back.graph).items() if name.endswith("weight")} == {5}
+    assert_same(expected(back), expected(module))

@@ -9,7 +9,8 @@ import qir.models
 from qir.backends import load_target
 from qir.backends.onnxruntime_session import OrtSession
 from qir.passes import apply_policy, export
-from qir.passes.export_check import CLOSE, simulated
+from qir.passes.export_check import CLOSE
+from qir.passes.reference_outputs import simulated
 from qir.search import load_network, prepare
 
 PROFILES = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float", "encodings")

@@ -21,7 +21,7 @@ from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_reference import QonnxReference
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
-from qir.passes.export_check import reference_outputs
+from qir.passes.reference_outputs import reference_outputs
 from qir.passes.propagate_constraints import FIXED
 
 PYTHON = os.environ.get("QIR_QONNX_PYTHON")

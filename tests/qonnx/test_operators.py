@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.fake_quant import policy_of, quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
-from qir.passes.export_check import simulated
+from qir.passes.reference_outputs import simulated
 
 
 def weight(name, *shape):

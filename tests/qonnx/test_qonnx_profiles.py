@@ -7,7 +7,7 @@ import qir
 from qir.errors import DataError, ExportError, PassError
 from qir.fake_quant import parameters_of, quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
-from qir.passes.export_check import simulated
+from qir.passes.reference_outputs import simulated
 
 
 @pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])

@@ -11,7 +11,7 @@ from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.torch_module import TorchModule
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
-from qir.passes.export_check import simulated
+from qir.passes.reference_outputs import simulated
 
 FLOAT = TensorProto.FLOAT
 

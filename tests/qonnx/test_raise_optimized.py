@@ -10,7 +10,7 @@ import qir
 from qir.backends.onnxruntime_session import OrtSession
 from qir.fake_quant import quantizers
 from qir.passes import export, raise_quantized
-from qir.passes.export_check import reference_outputs
+from qir.passes.reference_outputs import reference_outputs
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
