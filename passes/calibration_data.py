@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _fixed_batch(module: Module) -> int:
 
 def _items(data: Any) -> Iterator[Any]:
     if isinstance(data, str | Path):
-        yield _file(Path(data))
+        yield read_arrays(data)
     elif isinstance(data, np.ndarray | Mapping):
         yield data
     elif hasattr(data, "get_next"):
@@ -86,12 +87,21 @@ def _items(data: Any) -> Iterator[Any]:
         )
 
 
-def _file(path: Path) -> Any:
+def read_arrays(path: str | Path) -> Array | Feed:
+    """The array of a .npy file, or the arrays of a .npz file by name.
+
+    Raises:
+        DataError: the file is missing, damaged, no such file, or holds Python objects.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as .npy or .npz: {error}") from error
-    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}; expected a .npy or .npz file") from error
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise DataError(
+            f"{path}: is no .npy or .npz file of numbers, or is damaged: write it with numpy.save or numpy.savez"
+        ) from error
 
 
 def _named(item: Any, names: list[str]) -> Feed:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from qir.errors import ExportError, PassError
+from qir.errors import DataError, ExportError, PassError, QirError
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -236,14 +236,14 @@ class _Run:
         return changed
 
     def failure(self, step: Pass, error: Exception) -> PassError:
-        before = f" after {', '.join(self.history)}" if self.history else ""
-        what = str(error) if isinstance(error, PassError | ExportError) else f"{type(error).__name__}: {error}"
-        message = f"pass {step}{before}: {what}"
-        if isinstance(error, ExportError):
-            return _ReportedExportError(message)
-        if self.original is not None and not isinstance(error, MissingContextError):
-            message += self.reproducer(step, message)
-        return _ReportedError(message)
+        what = str(error) if isinstance(error, QirError) else f"{type(error).__name__}: {error}"
+        message = f"pass {step}: {what}"
+        for cause, reported in _FINDINGS.items():
+            if isinstance(error, cause):
+                return reported(message)
+        history = f" (behind {', '.join(self.history)})" if self.history else ""
+        reproducer = "" if self.original is None else self.reproducer(step, message)
+        return _ReportedError(message + history + reproducer)
 
     def reproducer(self, step: Pass, message: str) -> str:
         from qir.passes.reproducer import write_reproducer
@@ -263,4 +263,16 @@ class _ReportedError(PassError):
 
 
 class _ReportedExportError(_ReportedError, ExportError):
-    """What a profile cannot hold: a finding about the network, no failure of the pass, so nothing to reproduce."""
+    """What a profile cannot hold."""
+
+
+class _ReportedDataError(_ReportedError, DataError):
+    """Data that do not fit the network."""
+
+
+_FINDINGS: dict[type[QirError], type[_ReportedError]] = {
+    MissingContextError: _ReportedError,
+    ExportError: _ReportedExportError,
+    DataError: _ReportedDataError,
+}
+"""Findings about what was given, no failures of a pass: what they are raised as. There is nothing to reproduce."""

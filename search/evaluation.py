@@ -19,6 +19,7 @@ import numpy as np
 from qir.errors import DataError
 from qir.fake_quant import quantizers
 from qir.module import Module
+from qir.passes.calibration_data import read_arrays
 from qir.passes.correct import fold_affine
 from qir.passes.policies import apply_policy
 from qir.passes.propagate_constraints import BitConstraints
@@ -62,21 +63,21 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
     """Samples from a .npz file with `images` and `labels`, or, unlabelled, from a .npy file.
 
     Raises:
-        DataError: the file cannot be read, lacks an array, or holds another number of labels than of images.
+        DataError: the file cannot be read, lacks an array, holds another number of labels than of images, or labels
+            that are no integers.
     """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as .npy or .npz: {error}") from error
-    arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    loaded = read_arrays(path)
+    arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else loaded
     missing = [name for name in (("images", "labels") if labelled else ("images",)) if name not in arrays]
     if missing:
         raise DataError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(arrays)}")
     labels = arrays.get("labels", np.zeros(len(arrays["images"]), np.int64))
     if len(labels) != len(arrays["images"]) or labels.ndim != 1:
         raise DataError(
-            f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one a image"
+            f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one an image"
         )
+    if not np.array_equal(labels, labels.astype(np.int64)):
+        raise DataError(f"{path}: labels of type {labels.dtype} are no class numbers; expected integers")
     return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
 
 

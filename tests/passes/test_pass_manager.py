@@ -75,7 +75,7 @@ def test_repeat_raises_at_its_bound(module):
 
 
 def test_failure_names_pass_history_and_reproducer(module, tmp_path):
-    with pytest.raises(PassError, match=r"pass fail after append-relu: ValueError: boom.*--replay") as caught:
+    with pytest.raises(PassError, match=r"pass fail: ValueError: boom \(behind append-relu\).*--replay") as caught:
         PassManager([AppendRelu(), Fail()], reproducers=tmp_path).run(module)
     assert isinstance(caught.value.__cause__, ValueError)
     (folder,) = tmp_path.iterdir()
