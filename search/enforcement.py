@@ -1,8 +1,9 @@
 """What becomes of a finished policy that is over its budget: the sweeps of the papers.
 
-Both sweeps lower decisions from last to first until the budget is met. `haq_sweep` (HAQ, `_final_action_wall`) lowers
+Sweeps lower decisions from last to first until the budget is met. `haq_sweep` (HAQ, `_final_action_wall`) lowers
 one decision at a time. `reverse_order` (Wang et al. 2024, section 3.3.1) changes the weights of a layer together with
 the activations of the previous one: decisions that a relation joins are lowered together, so that the pair stays legal.
+`least_loss` (ADRL) lowers what loses least by the sensitivity, wherever it is.
 """
 
 from __future__ import annotations
@@ -40,6 +41,23 @@ def reverse_order(problem: Problem, row: Row) -> Row | None:
     In one sweep a decision goes down once; sweeps are repeated until the budgets are met. None if they never are.
     """
     return _sweep(problem, row, together=True)
+
+
+def least_loss(problem: Problem, row: Row) -> Row | None:
+    """Lower the decision that raises the sensitivity least, related ones with it, until the budgets are met (ADRL).
+
+    None if they never are, or the problem has no sensitivity.
+    """
+    sensitivity = problem.tables.sensitivity
+    if sensitivity is None:
+        return None
+    while not meets_budgets(problem, row):
+        steps = [lowered(problem, row, decision, together=True) for decision in range(len(row))]
+        rows = [step for step in steps if step is not None]
+        if not rows:
+            return None
+        row = rows[int(np.argmin(sensitivity.total(np.array(rows))))]
+    return row
 
 
 def _sweep(problem: Problem, row: Row, *, together: bool) -> Row | None:
@@ -110,5 +128,5 @@ def _fitting(problem: Problem, row: list[int], edge: tuple[int, int], other: int
     return lower[0] if lower else None
 
 
-ENFORCEMENTS = {"reverse-order": reverse_order, "haq-sweep": haq_sweep}
+ENFORCEMENTS = {"reverse-order": reverse_order, "haq-sweep": haq_sweep, "least-loss": least_loss}
 """Name of a rule that repairs a finished policy -> its function; "mask" keeps every prefix feasible instead."""

@@ -48,7 +48,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             sensitivity tell.
         kind: name of the reward (`qir.search.rewards`) or a function.
         enforcement: "mask" (an option is legal only if the cheapest completion meets every budget), or
-            "reverse-order", "haq-sweep" (a finished policy is lowered until it does).
+            "reverse-order", "haq-sweep", "least-loss" (a finished policy is lowered until it does).
         continuous: the action is a number in 0 to 1 that selects among the options, narrow to wide.
         novel: options whose every completion was measured before are masked, so that no episode repeats a policy.
         normalise: a final reward is returned as the normal quantile of its rank among those so far.
@@ -56,6 +56,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             completion costs at least (`StepRewards`); the last step does not return the final reward again.
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
+        indexed: a last column tells the decision's index over the number of decisions.
         places: every decision is also a column of its own in the features.
         completion: backward tables of the problem, if the caller has them.
 
@@ -79,12 +80,15 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         dense: bool = False,
         reference: float = 1.0,
         accuracy_scale: float = 1.0,
+        indexed: bool = False,
         places: bool = False,
         completion: Completion | None = None,
     ) -> None:
         super().__init__()
         if enforcement != "mask" and enforcement not in ENFORCEMENTS:
             raise SearchError(f"enforcement {enforcement!r}: unknown; known are {['mask', *ENFORCEMENTS]}")
+        if enforcement == "least-loss" and problem.tables.sensitivity is None:
+            raise SearchError("enforcement 'least-loss' needs a problem with a sensitivity")
         if novel and enforcement != "mask":
             raise SearchError("novel policies need enforcement 'mask': a sweep may lead to any policy")
         if dense and (problem.objective is not None or problem.tables.sensitivity is None or enforcement != "mask"):
@@ -107,7 +111,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
         width = problem.tables.legal.shape[1]
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(width)
-        seen = self._features.shape[1] + 3 + (width if dense else 0)
+        self._indexed = indexed
+        seen = self._features.shape[1] + 3 + (width if dense else 0) + indexed
         self.observation_space = spaces.Box(-np.inf, np.inf, (seen,), np.float32)
         self._prefix: list[int] = []
         self._projected = 0
@@ -196,6 +201,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         dynamic = [last, *self._completion.slack(prefix)]
         if self._dense is not None:
             dynamic += self._dense.outlook(prefix)
+        if self._indexed:
+            dynamic.append(decision / len(self._features))
         return np.concatenate([self._features[decision], dynamic]).astype(np.float32)
 
     def _observe(self) -> Observation:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +13,9 @@ from qir.backends.cost_table import CostRow, CostTable
 from qir.backends.table_reports import FLOAT_BITS, peak_memory, ratios
 from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
-from qir.passes.quantized_layers import quantized_layers
 from qir.policy import Bits, Policy
 from qir.search.channels import completed
+from qir.search.layer_features import layer_features
 from qir.search.problem import Budget, Decision, PairCost, Problem, Relation
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +72,7 @@ def network_problem(
         objective=objective,
         sensitivity=sensitivity,
         identity=identity or {},
-        features=layer_features(module, constraints, table),
+        features=layer_features(module, constraints, table, builder.deciders()),
     )
 
 
@@ -110,6 +108,10 @@ class _Builder:
             return decision, {option: mapping[width] for option, width in outer.items()}
         options = self.constraints.options[quantizer]
         return (quantizer if quantizer in self.decisions else None), {width: width for width in options}
+
+    def deciders(self) -> dict[str, str | None]:
+        """Every quantizer → the decision that its width follows from, None if it is fixed."""
+        return {name: self.widths_of(name)[0] for name in self.constraints.options}
 
     def costs(self, table: CostTable, metric: str) -> tuple[list[list[float]], list[PairCost], float]:
         unary = {name: np.zeros(len(self.constraints.options[name])) for name in self.decisions}
@@ -185,48 +187,3 @@ class _Builder:
             }
             found.append(Relation(first, second, frozenset(allowed)))
         return found
-
-
-def layer_features(module: Module, constraints: BitConstraints, table: CostTable) -> Floats:
-    """What a learning searcher sees of each decision: [decisions, 8], on scales that do not depend on the network.
-
-    Of the layers whose operands follow the decision: log2 of input channels, output channels, kernel elements and
-    weights, standard deviation of the weights over their largest magnitude (Wang et al., 2024, section 3.2), share of
-    the network's cycles at the widest policy (hardware feedback), whether compute bounds it there, position.
-    """
-    builder = _Builder(constraints)
-    widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
-    costs = {cost.node: cost for cost in table.rows(widest)}
-    total = sum(cost.cycles for cost in costs.values())
-    layers: dict[str, list[Any]] = {name: [] for name in constraints.decisions}
-    for layer in quantized_layers(module.graph):
-        for quantizer in (layer.data.name, layer.weight.name):
-            decision, _ = builder.widths_of(quantizer)
-            if decision is not None and layer not in layers[decision]:
-                layers[decision].append(layer)
-    return np.array(
-        [
-            _features(layers[name], costs, total, index / len(layers))
-            for index, name in enumerate(constraints.decisions)
-        ],
-        np.float64,
-    )
-
-
-def _features(layers: list[Any], costs: Mapping[str, Any], total: float, position: float) -> list[float]:
-    tensors = [layer.weight_tensor for layer in layers if layer.weight_tensor is not None]
-    if not tensors:
-        return [0.0] * 7 + [position]
-    weight = tensors[0].numpy()
-    known = [costs[layer.name] for layer in layers if layer.name in costs]
-    largest = float(np.abs(weight).max()) or 1.0
-    return [
-        np.log2(weight.shape[1] + 1) / 16,
-        np.log2(weight.shape[0] + 1) / 16,
-        np.log2(prod(weight.shape[2:]) + 1) / 16,
-        np.log2(sum(tensor.size for tensor in tensors)) / 32,
-        float(weight.std()) / largest,
-        sum(cost.cycles for cost in known) / total if total else 0.0,
-        float(any(cost.bound_by == "compute" for cost in known)),
-        position,
-    ]

@@ -123,7 +123,7 @@ RECIPES = {
             "adrl",
             "output-mse",
             "accuracy",
-            f"{_NO_RETRAINING} The profile is output error, and the indicator (profile plus cost) is an assumption.",
+            f"{_NO_RETRAINING} The profile is the error of the output, not accuracy.",
         ),
         Recipe(
             "autoq",

@@ -8,7 +8,7 @@
 | releq | 2 ((1 - x^a) s^(b / s) - 1/2), x = quantization - least; -1 for small s | ReLeQ's published code |
 | releq-ratio | s / quantization | ReLeQ, alternative 1 of its reward study |
 | releq-difference | s - quantization | ReLeQ, alternative 2 |
-| autoq | log(acc^t / (ratio^t1 ...)) | AutoQ, Lou et al. 2020, eq. 1 |
+| autoq | log(acc^t1 / (ratio^t2 ...)); t2 = 0: the budget is hard | AutoQ, Lou et al. 2020, eq. 1 |
 | jasq | acc (ratio / target)^gamma | JASQ, Chen et al. 2018, fixed architecture |
 
 acc is a share in 0 to 1, s = acc / acc_ref. Wang 2024 does not print its equation. What is minimised instead of
@@ -83,7 +83,7 @@ def _releq_difference(inputs: RewardInputs) -> float:
     return _accuracy_state(inputs) - inputs.quantization
 
 
-def _autoq(inputs: RewardInputs, accuracy: float = 1.0, cost: float = 1.0) -> float:
+def _autoq(inputs: RewardInputs, accuracy: float = 1.0, cost: float = 0.0) -> float:
     ratios = inputs.ratios or {}
     return accuracy * math.log(max(inputs.accuracy, 1e-6)) - cost * sum(math.log(r) for r in ratios.values())
 
@@ -110,7 +110,8 @@ def reward(kind: str = "accuracy", **parameters: float) -> Reward:
     Args:
         kind: a name in the table above.
         **parameters: the formula's constants, by the names that the table uses (alpha, beta, a, b, threshold, gamma,
-            target, scale; of autoq the exponents `accuracy` and `cost`).
+            target, scale; of autoq the exponents `accuracy` and `cost`, 1 and 0 under a budget, 2 and 0.5 in the paper
+            where accuracy is guaranteed instead).
 
     Raises:
         SearchError: unknown kind or parameter.

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import MissingExtraError
+from qir.search.agents.refinement import Refinement
 from qir.search.problem import Floats
 
 if TYPE_CHECKING:
     from qir.search.environment import QuantizationEnv
 
-PATIENCE = 60
-_BASELINE = 0.5
+_PATIENCE = 60
+_AVERAGING = 0.5
+_LEAST_WIDTH = 1e-6
 
 
 class Ddpg:
     """Stable-Baselines3's DDPG, driven episode by episode with HAQ's settings.
 
     Actor and critic have two hidden layers; Adam with separate learning rates; exploration is uniform at first, then
-    truncated normal noise whose width decays per episode; a moving average of the reward is subtracted.
+    truncated normal noise whose width decays per episode; a moving average of the replayed rewards is subtracted.
 
     Args:
         width: observation size.
-        actions: numbers per action, each in 0 to 1.
         seed: seed of networks and noise.
         hidden: units of both hidden layers.
         actor_rate: learning rate of the actor.
@@ -36,12 +38,12 @@ class Ddpg:
         discount: gamma.
         batch: transitions per update.
         memory: transitions kept.
+        refinement: the actor proposes several actions, of which this chooses (ADRL).
     """
 
     def __init__(
         self,
         width: int,
-        actions: int = 1,
         *,
         seed: int = 0,
         hidden: int = 300,
@@ -53,6 +55,7 @@ class Ddpg:
         discount: float = 1.0,
         batch: int = 64,
         memory: int = 20_000,
+        refinement: Refinement | None = None,
     ) -> None:
         try:
             import gymnasium
@@ -62,48 +65,41 @@ class Ddpg:
             raise MissingExtraError("stable-baselines3", "search") from error
         self._model: Any = DDPG(
             "MlpPolicy",
-            _shapes_only(gymnasium, width, actions),
+            _shapes_only(gymnasium, width),
             learning_rate=actor_rate,
             buffer_size=memory,
             batch_size=batch,
             tau=0.01,
             gamma=discount,
             policy_kwargs={"net_arch": [hidden, hidden]},
+            replay_buffer_class=_centred_replay(),
             seed=seed,
             device="cpu",
         )
         self._model.set_logger(Logger(None, []))
         self._model._update_learning_rate = lambda _optimizers: _set_rates(self._model, actor_rate, critic_rate)
+        self._refinement = refinement
+        if refinement is not None:
+            refinement.install(self._model.policy, width, hidden)
         self._generator = np.random.default_rng(seed)
         self._warm_up, self._noise, self._decay, self._batch = warm_up, noise, decay, batch
-        self._actions = actions
         self._episode = 0
         self._stored = 0
-        self._baseline: float | None = None
 
-    def act(self, observation: Floats) -> Floats:
-        """An action [actions] in 0 to 1, with exploration."""
-        if self._episode < self._warm_up:
-            return self._generator.random(self._actions)
-        mean, _ = self._model.predict(observation.astype(np.float32), deterministic=True)
-        width = self._noise * self._decay ** (self._episode - self._warm_up)
-        return np.array([self._truncated(float(m), width) for m in np.asarray(mean).reshape(-1)])
+    def act(self, observation: Floats) -> float:
+        """An action in 0 to 1, with exploration."""
+        shares = self._explored(observation)
+        return float(shares[0] if self._refinement is None else shares[self._refinement.best(observation, shares)])
 
-    def learn(self, observations: Sequence[Floats], actions: Sequence[Floats], rewards: Sequence[float]) -> None:
+    def learn(self, observations: Sequence[Floats], actions: Sequence[float], rewards: Sequence[float]) -> None:
         """Store an episode as it was executed and do one update per stored transition."""
-        mean = float(np.mean(rewards))
-        self._baseline = mean if self._baseline is None else (1 - _BASELINE) * self._baseline + _BASELINE * mean
-        policy, buffer = self._model.policy, self._model.replay_buffer
         for t, (seen, action, reward) in enumerate(zip(observations, actions, rewards, strict=True)):
             last = t == len(actions) - 1
-            following = seen if last else observations[t + 1]
-            scaled = policy.scale_action(np.asarray(action, dtype=np.float32).reshape(1, -1))
-            centred = np.array([reward - self._baseline], dtype=np.float32)
-            buffer.add(
+            self._model.replay_buffer.add(
                 np.asarray(seen[None], dtype=np.float32),
-                np.asarray(following[None], dtype=np.float32),
-                scaled,
-                centred,
+                np.asarray((seen if last else observations[t + 1])[None], dtype=np.float32),
+                np.array([[2.0 * action - 1.0]], dtype=np.float32),
+                np.array([reward], dtype=np.float32),
                 np.array([last]),
                 [{}],
             )
@@ -112,20 +108,51 @@ class Ddpg:
         if self._episode >= self._warm_up and self._stored >= self._batch:
             self._model.train(gradient_steps=len(actions), batch_size=self._batch)
 
+    def _explored(self, observation: Floats) -> Floats:
+        """What the actor proposes [proposals], or random actions, each in 0 to 1."""
+        count = 1 if self._refinement is None else self._refinement.proposals
+        if self._episode < self._warm_up:
+            return self._generator.random(count)
+        from torch import as_tensor, float32, no_grad
+
+        actor = self._model.actor.mu if self._refinement is None else self._model.actor.mu.proposer
+        with no_grad():
+            means = 0.5 * (actor(as_tensor(observation[None], dtype=float32))[0].numpy() + 1.0)
+        width = self._noise * self._decay ** (self._episode - self._warm_up)
+        return np.array([self._truncated(float(mean), max(width, _LEAST_WIDTH)) for mean in means])
+
     def _truncated(self, mean: float, width: float) -> float:
-        for _ in range(100):
-            drawn = self._generator.normal(mean, max(width, 1e-6))
-            if 0.0 <= drawn <= 1.0:
-                return float(drawn)
-        return float(np.clip(mean, 0.0, 1.0))
+        from scipy.stats import truncnorm
+
+        low, high = -mean / width, (1.0 - mean) / width
+        return float(truncnorm.rvs(low, high, loc=mean, scale=width, random_state=self._generator))
 
 
-def _shapes_only(gymnasium: Any, width: int, actions: int) -> Any:
+@cache
+def _centred_replay() -> type:
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    class CentredReplay(ReplayBuffer):  # type: ignore[misc]  # the base class may be absent
+        """A replay memory that subtracts a moving average of the replayed batches' mean reward."""
+
+        average: float | None = None
+
+        def sample(self, batch_size: int, env: Any = None) -> Any:
+            """A batch of transitions with centred rewards."""
+            found = super().sample(batch_size, env)
+            mean = float(found.rewards.mean())
+            self.average = mean if self.average is None else self.average + _AVERAGING * (mean - self.average)
+            return found._replace(rewards=found.rewards - self.average)
+
+    return CentredReplay
+
+
+def _shapes_only(gymnasium: Any, width: int) -> Any:
     """An environment that only tells its spaces."""
 
     class Shapes(gymnasium.Env):  # type: ignore[misc]  # gymnasium may be absent
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
-        action_space = gymnasium.spaces.Box(0.0, 1.0, (actions,), np.float32)
+        action_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
 
     return Shapes()
 
@@ -136,48 +163,41 @@ def _set_rates(model: Any, actor: float, critic: float) -> None:
             group["lr"] = rate
 
 
-Chooser = Callable[[int, Floats], float]
+def episodes(env: QuantizationEnv) -> Iterator[int]:
+    """Numbers of episodes until the evaluations are used up, or only repeated policies came for long."""
+    episode = barren = known = 0
+    while env.ledger.remaining and barren < _PATIENCE:
+        yield episode
+        episode += 1
+        evaluated = len(env.ledger.evaluations)
+        barren, known = (0, evaluated) if evaluated > known else (barren + 1, known)
 
 
-def run_episodes(env: QuantizationEnv, agent: Ddpg, choose: Chooser | None = None) -> dict[str, int]:
-    """Episodes until the evaluations are used up, or only repeated policies came for long.
+def observations(env: QuantizationEnv, row: Sequence[int]) -> list[Floats]:
+    """What is seen on the way to an executed policy, before each of its decisions."""
+    return [env.observation(row[:t]).astype(np.float64) for t in range(len(row))]
 
-    The final reward goes to every transition of its episode.
 
-    Args:
-        env: a continuous environment.
-        agent: the agent.
-        choose: (decision, candidate actions) -> the one that is tried; by default the only one.
+def shares(env: QuantizationEnv, row: Sequence[int]) -> list[float]:
+    """The actions that an executed policy stands for."""
+    return [env.as_share(decision, option) for decision, option in enumerate(row)]
+
+
+def run_episodes(env: QuantizationEnv, agent: Ddpg) -> dict[str, int]:
+    """Episodes of one agent; the final reward goes to every transition of its episode, as executed.
 
     Returns:
         Counts of episodes and projections.
     """
     counts = {"episodes": 0, "projected": 0}
-    barren, known = 0, 0
-    while env.ledger.remaining and barren < PATIENCE:
-        candidates: list[Floats] = []
+    for _ in episodes(env):
         info: dict[str, Any] = {}
-        reward = 0.0
+        reward, done = 0.0, False
         observation, _ = env.reset()
-        done = False
         while not done:
-            action = agent.act(observation.astype(np.float64))
-            candidates.append(action)
-            tried = float(action[0]) if choose is None else choose(len(candidates) - 1, action)
-            observation, reward, done, _, info = env.step([tried])
+            observation, reward, done, _, info = env.step([agent.act(observation.astype(np.float64))])
         row = info["executed"]
-        seen = [env.observation(row[:t]).astype(np.float64) for t in range(len(row))]
-        agent.learn(seen, [_executed(env, t, row[t], c) for t, c in enumerate(candidates)], [reward] * len(row))
+        agent.learn(observations(env, row), shares(env, row), [reward] * len(row))
         counts["episodes"] += 1
         counts["projected"] += info["projected"]
-        evaluated = len(env.ledger.evaluations)
-        barren, known = (0, evaluated) if evaluated > known else (barren + 1, known)
     return counts
-
-
-def _executed(env: QuantizationEnv, decision: int, option: int, candidates: Floats) -> Floats:
-    """The action as executed: the candidate nearest to the executed option moves onto it."""
-    share = env.as_share(decision, option)
-    action = candidates.copy()
-    action[int(np.abs(action - share).argmin())] = share
-    return action

@@ -72,6 +72,7 @@ def maskable_ppo(
         parameters=reward_parameters,
         enforcement=enforcement,
         novel=novel and enforcement == "mask",
+        normalise=True,
         reference=reference,
         accuracy_scale=accuracy_scale,
         dense=dense,
@@ -133,7 +134,6 @@ def build_environment(
         run.ledger,
         kind=reward(kind, **(parameters or {})),
         enforcement=enforcement,
-        normalise=options.pop("normalise", True),
         completion=run.completion,
         **options,
     )

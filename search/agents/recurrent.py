@@ -46,7 +46,6 @@ def releq(
         kind=reward,
         parameters=reward_parameters,
         enforcement="mask",
-        normalise=False,
         reference=reference,
         accuracy_scale=accuracy_scale,
     )

@@ -3,7 +3,7 @@ import pytest
 
 from qir.errors import SearchError
 from qir.search import Budget, Decision, Problem, Relation, solve
-from qir.search.agents.papers import layers_of
+from qir.search.agents.autoq import layers_of
 
 AGENTS = ["haq", "wang2024", "adrl", "autoq", "releq", "rl"]
 
@@ -108,3 +108,51 @@ def test_rl_starts_as_random_search_does():
     found = solve(p, "rl", evaluations=60, seed=0, learning_rate=0.0, record=False)
     means = np.mean([[e.policy[name] for name in names] for e in found.evaluations], axis=0)
     assert abs(means[:4].mean() - means[4:].mean()) < 0.5
+
+
+def test_replayed_rewards_are_centred_at_sampling():
+    from qir.search.agents.off_policy import Ddpg
+
+    agent = Ddpg(2, batch=64, warm_up=99)
+    for reward in (0.0, 1.0) * 50:
+        agent.learn([np.zeros(2)], [0.25], [reward])
+    replayed = agent._model.replay_buffer.sample(512)
+    assert abs(float(replayed.rewards.mean())) < 0.2
+    assert float(np.ptp(replayed.rewards.numpy())) == 1.0
+    assert set(replayed.actions.numpy().ravel()) == {-0.5}
+
+
+def test_adrl_passes_on_the_proposal_that_loses_least():
+    import torch
+
+    from qir.search import QuantizationEnv
+    from qir.search.agents.off_policy import Ddpg
+    from qir.search.agents.refinement import Refinement
+
+    env = QuantizationEnv(problem(), enforcement="least-loss", continuous=True, indexed=True)
+    refinement = Refinement.of(env, 4)
+    np.testing.assert_allclose(refinement.loss[1], np.array([0.3, 0.1, 0.0]) / 3)
+    observation = env.observation((0,)).astype(np.float64)
+    assert refinement.best(observation, np.array([0.1, 0.5, 0.9, 0.7])) == 2
+    agent = Ddpg(len(observation), warm_up=0, refinement=refinement)
+    actor = agent._model.actor
+    seen = torch.as_tensor(observation[None], dtype=torch.float32)
+    shares = 0.5 * (actor.mu.proposer(seen)[0].detach().numpy() + 1)
+    assert 0.5 * (actor(seen).item() + 1) == pytest.approx(shares[refinement.best(observation, shares)])
+
+
+def test_autoq_upper_agent_decides_what_has_no_channels():
+    from qir.search import QuantizationEnv
+    from qir.search.agents.autoq import _Coordinator
+
+    p = Problem([Decision(n, (2, 4, 8)) for n in ("a", "w[0]", "w[1]", "b")], objective=lambda policy: 0.5)
+    env = QuantizationEnv(p, continuous=True)
+    agents = _Coordinator(env, layers_of(p.names), 0, 1)
+    info, final = agents.walk()
+    agents.learn(info["executed"], final, 0.5)
+    upper, lower = (agent._model.replay_buffer for agent in (agents._upper, agents._lower))
+    assert (upper.pos, lower.pos) == (3, 2)
+    means = [env.as_share(0, info["executed"][0]), np.mean([env.as_share(d, info["executed"][d]) for d in (1, 2)])]
+    np.testing.assert_allclose(0.5 * (upper.actions[:2, 0, 0] + 1), means)
+    distance = abs(agents._goals[1] - means[1])
+    np.testing.assert_allclose(lower.rewards[:2, 0], 0.45 * final - 0.55 * distance, rtol=1e-5)

@@ -50,3 +50,23 @@ def test_peak_memory_is_a_budget_of_searches_that_measure(lenet):
 def test_infeasible_budgets_name_the_smallest_reachable_cost(lenet):
     with pytest.raises(InfeasibleError, match=r"average-bits.*smallest"):
         solve(problem(lenet, average_bits="0.5"), "milp")
+
+
+def test_features_tell_the_layer_of_each_decision():
+    module, target = load_network(qir.models.path("lenet")), load_target("bitfusion-e")
+    constraints = prepare(module, target, qir.models.fashion_mnist("calibration").images[:16])
+    made = network_problem(
+        module,
+        constraints,
+        target.cost_model().table(module, target),
+        budgets={},
+        sensitivity=[[0.0] * len(constraints.options[name]) for name in constraints.decisions],
+    )
+    rows = dict(zip(made.names, np.asarray(made.features), strict=True))
+    weight, data = rows["fc1.weight"], rows["fc1.input"]
+    np.testing.assert_array_equal(weight[:10], data[:10])
+    assert (weight[11], data[11]) == (1, 0)
+    tensor = next(node for node in module.graph.fake_quants() if node.name == "fc1.weight").operands[0].constant
+    inputs, outputs = sorted(tensor.shape, reverse=True)
+    np.testing.assert_allclose(16 * weight[1:3], np.log2([inputs, outputs]))
+    assert weight[7] == pytest.approx(tensor.numpy().std() / np.abs(tensor.numpy()).max())
