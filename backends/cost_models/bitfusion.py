@@ -42,10 +42,10 @@ class BitFusionParameters(Strict):
         minimum_bits: width of one brick; narrower operands run at its rate.
         output_bits: width of partial sums and results, on chip and off.
         depthwise_channels: channels that one pass of a depthwise layer takes at the maximum width; as many times more
-            as the array is faster at narrower widths. Such a pass costs what a dense convolution of as many input as
-            output channels costs.
-        image_channels: layers with at most so many input channels (the first) spread the taps of their kernels over the
-            rows, as im2col does.
+            as the array is faster at narrower widths, up to the array's columns and the layer's channels. Such a pass
+            costs what a dense convolution of as many input as output channels costs.
+        image_channels: layers without groups and with at most so many input channels (the first) spread the taps of
+            their kernels over the rows, and read every window anew: the host flattens them (im2col).
         core_pj_per_cycle: energy of the array for each cycle of the whole run, busy or not.
         active_pj_per_cycle: energy of array and on-chip memories for each cycle of arithmetic.
     """
@@ -155,7 +155,7 @@ class BitFusion(CostModel[BitFusionParameters]):
         array = self.parameters
         rate = self._rate(weight_bits) * self._rate(activation_bits)
         if shape.depthwise:
-            channels = array.depthwise_channels * rate
+            channels = min(array.depthwise_channels * rate, array.columns, shape.out_channels)
             repeats = ceil(shape.out_channels / channels)
             in_channels = out_channels = channels
         else:
@@ -175,7 +175,7 @@ class BitFusion(CostModel[BitFusionParameters]):
             stored_weight_bits=self._brick_bits(weight_bits),
             stored_activation_bits=self._brick_bits(activation_bits),
             rate=rate,
-            flattened=not shape.depthwise and in_channels <= array.image_channels,
+            flattened=shape.groups == 1 and in_channels <= array.image_channels,
             rows=array.rows,
             columns=array.columns,
             weight_capacity=capacity[0] * 4,
@@ -199,33 +199,18 @@ def _best_schedule(task: _Pass) -> _Schedule:
     Where not even one tile of whole rows and columns fits, tiles occupy only what they hold.
     """
     tiles, counts = _tilings(task)
-    base = {
-        "weights": tiles["i"] * tiles["c"] * task.kernel[0] * task.kernel[1] * task.weight_bits,
-        "inputs": tiles["b"] * _window(task, tiles, 0) * _window(task, tiles, 1) * tiles["i"] * task.activation_bits,
-        "outputs": tiles["b"] * tiles["y"] * tiles["x"] * tiles["c"] * task.output_bits,
-    }
-    depth = task.rows * task.rate
-    inner = _round_up(tiles["i"], depth) / tiles["i"]
-    outer = _round_up(tiles["c"], task.columns) / tiles["c"]
-    stored = {
-        "weights": inner * outer * task.stored_weight_bits / task.weight_bits / task.weight_capacity,
-        "inputs": inner * task.stored_activation_bits / task.activation_bits / task.input_capacity,
-        "outputs": outer / task.output_capacity,
-    }
-    steps = np.prod(list(counts.values()), axis=0)
-    taps = task.kernel[0] * task.kernel[1]
-    sums = np.ceil(tiles["i"] * taps / depth) if task.flattened else np.ceil(tiles["i"] / depth) * taps
-    compute = tiles["b"] * tiles["y"] * tiles["x"] * np.ceil(tiles["c"] / task.columns) * sums * steps
+    base, padding = _tile_bits(task, tiles), _padding(task, tiles)
+    stored = _shares(task, padding)
     fits = _fits(base, stored)
     if not fits.any():
-        stored = {
-            "weights": stored["weights"] / (inner * outer),
-            "inputs": stored["inputs"] / inner,
-            "outputs": stored["outputs"] / outer,
-        }
+        stored = _shares(task, {name: np.ones(1) for name in padding})
         fits = _fits(base, stored)
     if not fits.any():
         raise TargetError("bitfusion: no tile of this layer fits into the on-chip memories; expected larger memories")
+    taps, depth = task.kernel[0] * task.kernel[1], task.rows * task.rate
+    sums = np.ceil(tiles["i"] * taps / depth) if task.flattened else np.ceil(tiles["i"] / depth) * taps
+    steps = np.prod(list(counts.values()), axis=0)
+    compute = tiles["b"] * tiles["y"] * tiles["x"] * np.ceil(tiles["c"] / task.columns) * sums * steps
     loops = "".join(loop for loop in counts if counts[loop].max() > 1)
     best: tuple[float, float, _Schedule] | None = None
     for order in permutations(loops):
@@ -235,6 +220,38 @@ def _best_schedule(task: _Pass) -> _Schedule:
     if best is None:
         raise TargetError("bitfusion: the layer has no schedule")
     return best[2]
+
+
+def _tile_bits(task: _Pass, tiles: dict[str, Floats]) -> dict[str, Floats]:
+    """Bits of one tile of each tensor; windows that are flattened lie side by side in memory, overlaps repeated."""
+    taps, pixels = task.kernel[0] * task.kernel[1], tiles["b"] * tiles["y"] * tiles["x"]
+    read = pixels * taps if task.flattened else tiles["b"] * _window(task, tiles, 0) * _window(task, tiles, 1)
+    return {
+        "weights": tiles["i"] * tiles["c"] * taps * task.weight_bits,
+        "inputs": read * tiles["i"] * task.activation_bits,
+        "outputs": pixels * tiles["c"] * task.output_bits,
+    }
+
+
+def _padding(task: _Pass, tiles: dict[str, Floats]) -> dict[str, Floats]:
+    """How many times more each tile occupies on chip: whole rows and columns of the array.
+
+    Narrow operands make the rows deeper: a layer with few channels can then need a little more traffic at fewer bits.
+    """
+    taps, depth = task.kernel[0] * task.kernel[1], task.rows * task.rate
+    products = tiles["i"] * taps
+    flat, inner = (_round_up(size, depth) / size for size in (products, tiles["i"]))
+    outer = _round_up(tiles["c"], task.columns) / tiles["c"]
+    return {"weights": flat * outer, "inputs": flat if task.flattened else inner, "outputs": outer}
+
+
+def _shares(task: _Pass, padding: dict[str, Floats]) -> dict[str, Floats]:
+    """Share of its memory that a bit of each tensor takes."""
+    return {
+        "weights": padding["weights"] * task.stored_weight_bits / task.weight_bits / task.weight_capacity,
+        "inputs": padding["inputs"] * task.stored_activation_bits / task.activation_bits / task.input_capacity,
+        "outputs": padding["outputs"] / task.output_capacity,
+    }
 
 
 def _fits(base: dict[str, Floats], stored: dict[str, Floats]) -> Any:

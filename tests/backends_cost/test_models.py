@@ -1,5 +1,6 @@
 """Cost models against closed forms, published ratios and each other."""
 
+from itertools import pairwise
 from math import ceil
 
 import pytest
@@ -101,6 +102,26 @@ def test_bitfusion_computes_odd_widths_at_the_next_brick() -> None:
     five, eight = model.layer_cost(shape, 5, 5), model.layer_cost(shape, 8, 8)
     assert five.compute_cycles == eight.compute_cycles
     assert five.total_bytes < eight.total_bytes
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ConvShape(128, 256, 28, 28, (3, 3), (2, 2), (1, 1)),
+        ConvShape(12, 12, 28, 28, (5, 5), (1, 1), (2, 2), groups=12),
+        ConvShape(3, 64, 112, 112, (7, 7), (2, 2), (3, 3)),
+    ],
+)
+def test_bitfusion_is_no_slower_with_fewer_bits(shape: ConvShape) -> None:
+    model = load_target("bitfusion-e").cost_model()
+    cycles = [[model.layer_cost(shape, w, a).cycles for a in range(2, 9)] for w in range(2, 9)]
+    assert all(low <= high for line in cycles for low, high in pairwise(line))
+    assert all(low <= high for line in zip(*cycles, strict=True) for low, high in pairwise(line))
+
+
+def test_bitfusion_reads_every_window_of_an_image_anew() -> None:
+    cost = load_target("bitfusion-e").cost_model().layer_cost(ConvShape(3, 64, 16, 16, (3, 3), (1, 1), (1, 1)), 8, 8)
+    assert cost.memory_cycles["dram.inputs"] == 16 * 16 * 27 * 8 / 192
 
 
 @pytest.mark.parametrize("name", target_names())
