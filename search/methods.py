@@ -36,7 +36,7 @@ METHODS = {
     "haq": "qir.search.agents.papers:haq",
     "wang2024": "qir.search.agents.papers:wang2024",
     "adrl": "qir.search.agents.papers:adrl",
-    "autoq": "qir.search.agents.papers:autoq",
+    "autoq": "qir.search.agents.autoq:autoq",
     "releq": "qir.search.agents.recurrent:releq",
 }
 """Name of a method -> module:function."""
