@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from qir.atomic_write import atomic_write
 from qir.errors import DataError
 
 
@@ -23,19 +23,22 @@ def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
         path: the file.
         identity: text that only runs share that may continue each other.
         state: tensors and plain Python values.
+
+    Raises:
+        DataError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    torch.save({"identity": _digest(identity), **state}, temporary)
-    temporary.replace(path)
+    with atomic_write(path, DataError) as temporary:
+        torch.save({"identity": _digest(identity), **state}, temporary)
 
 
 def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
-    """The state of a run, None when there is no file.
+    """The state of a run, None when there is no file (then the folder for it is made).
 
     Raises:
         DataError: the file is no checkpoint, or belongs to another run.
     """
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         return None
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
@@ -44,6 +47,6 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
         raise DataError(f"checkpoint {path}: is no checkpoint of a retraining ({error}); delete it") from error
     if known != _digest(identity):
         raise DataError(
-            f"checkpoint {path}: belongs to another network, policy or protocol; delete it or name another file"
+            f"checkpoint {path}: belongs to another network, policy, protocol or data; delete it or name another file"
         )
     return state

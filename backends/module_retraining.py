@@ -13,6 +13,7 @@ from qir.backends.retraining import Progress, RetrainProtocol, Samples, protocol
 from qir.backends.retraining import retrain as retrain_network
 from qir.backends.torch_module import TorchModule
 from qir.backends.torch_weights import Recalibrate, fitted_ranges
+from qir.errors import DataError
 from qir.fake_quant import bits_of, ranges_at
 from qir.graph import Node
 from qir.module import Module
@@ -53,7 +54,7 @@ def retrain(
     recalibrate: Recalibrate = refreshed_ranges,
     device: torch.device | str = "cpu",
     progress: Progress | bool = False,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
 ) -> Module:
     """Retrain a calibrated module at a policy.
 
@@ -64,7 +65,7 @@ def retrain(
         policy: width of every quantizer to set.
         samples: the retraining split.
         plan: the protocol, or the name of a preset.
-        validation: samples that accuracy is measured on, for protocols with `patience`.
+        validation: samples that accuracy is measured on; protocols with `patience` need them.
         recalibrate: ranges of changed weights; without another rule the widths in use keep the ranges that were
             trained, the others are fitted to the new weights.
         device: where to train.
@@ -76,7 +77,8 @@ def retrain(
 
     Raises:
         QirError: the policy names a quantizer that does not exist, or a width without ranges; no such preset.
-        DataError: there are no images, the loss is not finite, or the checkpoint belongs to another run.
+        DataError: there are no images, labels do not fit, the loss is not finite, or the checkpoint belongs to another
+            run.
     """
     chosen = protocol(plan) if isinstance(plan, str) else plan
     made = module.clone()
@@ -123,7 +125,9 @@ def _progress(asked: Progress | bool, steps: int) -> Iterator[Progress | None]:
 
 
 def accuracy(network: TorchModule, samples: Samples) -> float:
-    """Share of samples whose largest output is their label, at the network's bits."""
+    """Share of samples whose largest output is their label, at the network's bits; `DataError` without samples."""
+    if not len(samples.images):
+        raise DataError("accuracy: there are no samples to measure on")
     right = 0
     with torch.no_grad():
         for start in range(0, len(samples.images), _BATCH):

@@ -1,13 +1,14 @@
-"""Retraining of a quantized network with straight-through gradients: protocols and the loop.
+"""Retraining of a quantized network with straight-through gradients: the loop.
 
 `qir.backends.retrain` runs it on a module at a policy; this works on the executor, at whatever bits it has.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +18,13 @@ import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own docu
 
 from qir.backends.affine_correction import AffineCorrection
 from qir.backends.checkpoint import load_checkpoint, save_checkpoint
+from qir.backends.retraining_protocol import PRESETS, RetrainProtocol, protocol
 from qir.backends.torch_module import TorchModule
+from qir.backends.training_data import cross_entropy, training_arrays
 from qir.errors import DataError, QirError
 from qir.tensor import Array
+
+__all__ = ["PRESETS", "Progress", "RetrainProtocol", "Samples", "protocol", "retrain"]
 
 Progress = Callable[[int, int, float], None]
 """Told after every step: step, number of steps, loss."""
@@ -37,94 +42,6 @@ class Samples(Protocol):
         """Labels int64 [N]."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetrainProtocol:
-    """How a network is retrained at a fixed policy.
-
-    Attributes:
-        steps: optimizer steps (SGD), unless `epochs` says otherwise.
-        images: how many of the retraining split are used, 0 = all.
-        batch: images a step.
-        learning_rate: of the first step.
-        decay: the learning rate is multiplied by this `decay_times` times over the run; 0 = cosine to zero.
-        decay_times: number of decays.
-        momentum, weight_decay: of SGD.
-        distillation: weight of the cross-entropy with the float network's probabilities; the labels have the rest.
-        seed: order of the images.
-        epochs: passes over the images, in place of `steps`; 0 = `steps` counts.
-        temperature: both networks' logits are divided by it for distillation, whose loss is multiplied by its square.
-        range_learning_rate: of learned ranges (LSQ, PACT); 0 = they stay fixed.
-        validate_every: steps between two calls of the validation function.
-        patience: stop after so many validations without a new best, and go back to the best; 0 = never.
-    """
-
-    steps: int = 100
-    images: int = 0
-    batch: int = 64
-    learning_rate: float = 0.01
-    decay: float = 0.0
-    decay_times: int = 5
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    distillation: float = 0.0
-    seed: int = 0
-    epochs: float = 0.0
-    temperature: float = 1.0
-    range_learning_rate: float = 0.0
-    validate_every: int = 50
-    patience: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or not 0 <= self.distillation <= 1 or self.learning_rate <= 0:
-            raise QirError(f"{self}: expected steps >= 0, batch >= 1, learning rate > 0, distillation 0 to 1")
-        if self.epochs < 0 or self.temperature <= 0 or self.validate_every < 1 or self.range_learning_rate < 0:
-            raise QirError(f"{self}: expected epochs >= 0, temperature > 0, validate_every >= 1, rates >= 0")
-
-    def steps_for(self, images: int) -> int:
-        """Number of steps for so many images of the split."""
-        used = min(images, self.images) if self.images else images
-        return math.ceil(self.epochs * math.ceil(used / self.batch)) if self.epochs else self.steps
-
-    def rate(self, step: int, steps: int | None = None) -> float:
-        """Learning rate of a step, of `steps` altogether."""
-        total = max(self.steps if steps is None else steps, 1)
-        if self.decay == 0:
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
-        return float(self.learning_rate * self.decay ** (step * self.decay_times // total))
-
-
-PRESETS = {
-    "short": RetrainProtocol(steps=40),
-    "final": RetrainProtocol(steps=150),
-    "wang2024": RetrainProtocol(images=200, batch=50, epochs=100, decay=0.8, decay_times=20),
-    "haq": RetrainProtocol(
-        epochs=1, images=20_000, batch=128, learning_rate=1e-3, decay=0.8, decay_times=0, weight_decay=4e-5
-    ),
-    "releq-short": RetrainProtocol(epochs=5, batch=256, learning_rate=0.01, decay=1.0),
-    "releq-long": RetrainProtocol(epochs=30, batch=256, learning_rate=0.01),
-    "qat-distillation": RetrainProtocol(epochs=10, batch=128, distillation=0.5, temperature=2.0),
-    "learned-step": RetrainProtocol(epochs=10, batch=128, range_learning_rate=0.01),
-}
-"""Protocols by name.
-
-`wang2024` has seed 000's learning rate 0.01, decay 0.8, 200 images and 100 epochs; how often it decays is not printed
-there: 20 times is ours. `haq` is one epoch of HAQ's search script (Wang et al., 2019: 20,000 images, rate 1e-3, batch
-128, weight decay 4e-5). `releq-short` has the five epochs at 0.01 that ReLeQ's script gives LeNet (Elthakeb et al.,
-2018); its batch, and `releq-long`'s length, are ours. The others are qir's own.
-"""
-
-
-def protocol(name: str, **changes: Any) -> RetrainProtocol:
-    """A preset, with some fields changed.
-
-    Raises:
-        QirError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise QirError(f"retraining protocol {name!r} is unknown; expected one of {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **changes)
-
-
 def retrain(
     network: TorchModule,
     images: Array,
@@ -134,14 +51,14 @@ def retrain(
     correction: AffineCorrection | None = None,
     progress: Progress | None = None,
     validate: Callable[[], float] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
 ) -> list[float]:
     """Train the network's weights and biases in place at its bits; deterministic under the protocol's seed.
 
     Args:
         network: network at a policy.
-        images: float32 [N, …] of the retraining split.
-        labels: int64 [N].
+        images: [N, …] of the retraining split.
+        labels: integers [N], or probabilities [N, classes].
         plan: the protocol.
         correction: affine correction that stays in force.
         progress: told after every step.
@@ -152,15 +69,19 @@ def retrain(
         The loss of every step.
 
     Raises:
-        DataError: there are no images, the loss is not finite, or the checkpoint belongs to another run.
+        DataError: there are no images, labels do not fit, the loss is not finite, or the checkpoint belongs to another
+            run.
+        QirError: the protocol has patience, and there is nothing to validate with.
     """
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(f"retraining got {len(images)} images and {len(labels)} labels: expected as many, at least one")
-    run = _Run(network, plan, correction, plan.steps_for(len(images)))
+    images, labels = training_arrays(images, labels)
+    if plan.patience and validate is None:
+        raise QirError("retraining: the protocol stops early (patience), but has nothing to validate with: give it")
     if plan.images:
         images, labels = images[: plan.images], labels[: plan.images]
+    file = None if checkpoint is None else Path(checkpoint)
+    run = _Run(network, plan, correction, plan.steps_for(len(images)), _digest(images, labels))
     try:
-        run.resume(checkpoint)
+        run.resume(file)
         for step, chosen in enumerate(_batches(len(images), plan, run.steps)):
             if step < len(run.losses):
                 continue
@@ -171,7 +92,7 @@ def retrain(
             if due and run.is_over(validate):
                 break
             if due:
-                run.save(checkpoint)
+                run.save(file)
     finally:
         run.finish()
     return run.losses
@@ -185,6 +106,7 @@ class _Run:
     plan: RetrainProtocol
     correction: AffineCorrection | None
     steps: int
+    data: str
     losses: list[float] = field(default_factory=list)
     best: float = -math.inf
     waited: int = 0
@@ -201,6 +123,8 @@ class _Run:
             groups.append({"params": self.ranges, "weight_decay": 0.0, "factor": factor})
         self.optimizer = torch.optim.SGD(groups, lr=self.plan.learning_rate, momentum=self.plan.momentum)
         self.first = [weight.detach().clone() for weight in self.weights] if self.plan.distillation else []
+        started = _digest(*(parameter.detach().cpu().numpy() for parameter in self.weights + self.ranges))
+        self.identity = f"{self.plan} {sorted(self.network.policy.items())} {started} {self.data}"
 
     def step(self, index: int, images: Array, labels: Array) -> float:
         """One optimizer step; its loss."""
@@ -243,11 +167,11 @@ class _Run:
         if path is not None:
             best = {"best": self.best, "waited": self.waited, "best_weights": self.best_weights}
             state = {"parameters": [p.detach() for p in self.weights + self.ranges], "losses": self.losses, **best}
-            save_checkpoint(path, self._identity(), state | {"optimizer": self.optimizer.state_dict()})
+            save_checkpoint(path, self.identity, state | {"optimizer": self.optimizer.state_dict()})
 
     def resume(self, path: Path | None) -> None:
         """Read the state when there is one."""
-        state = None if path is None else load_checkpoint(path, self._identity())
+        state = None if path is None else load_checkpoint(path, self.identity)
         if state is None:
             return
         with torch.no_grad():
@@ -259,7 +183,7 @@ class _Run:
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         (logits, *_) = self.network(images, hook=self.correction)
-        loss = F.cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels)
         if self.plan.distillation:
             share, temperature = self.plan.distillation, self.plan.temperature
             soft = F.cross_entropy(logits / temperature, (self._teacher(images) / temperature).softmax(1))
@@ -278,8 +202,13 @@ class _Run:
         for weight, first in zip(self.weights, self.first, strict=True):
             weight.data, first.data = first.data, weight.data
 
-    def _identity(self) -> str:
-        return f"{self.plan} {sorted(self.network.policy.items())} {sum(p.numel() for p in self.weights)}"
+
+def _digest(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _batches(count: int, plan: RetrainProtocol, steps: int) -> Iterator[Any]:

@@ -49,7 +49,7 @@ class TorchModule(nn.Module):
         trainable: weights, biases and affine parameters require a gradient from the start.
 
     Raises:
-        QirError: a node has no torch lowering.
+        QirError: a node has no torch lowering, or torch cannot use the device.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TorchModule(nn.Module):
     ) -> None:
         super().__init__()
         self.graph = module.graph
-        self.device = torch.device(device)
+        self.device = _usable(device)
         self.quantize_bias = quantize_bias
         self._plan = GraphPlan(self.graph, module.opsets)
         self._given = tuple(value for value in self.graph.inputs if value.constant is None)
@@ -292,3 +292,11 @@ class TorchModule(nn.Module):
         """
         write_constants(module, self._tensors, recalibrate)
         write_learned_ranges(module, self._learned)
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    """The device, tried out."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise QirError(f"device {device!s}: torch cannot use it: {str(error).splitlines()[0]}; name another") from error

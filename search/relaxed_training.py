@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 from numpy.typing import NDArray
 from torch import Tensor
 
 from qir.backends.torch_module import TorchModule
+from qir.backends.training_data import cross_entropy, training_arrays
 from qir.errors import DataError
 from qir.search.relaxed import Relaxation
 
@@ -19,7 +19,7 @@ Progress = Callable[[int, int, float], None]
 """Told after every epoch: epoch, number of epochs, mean loss."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RelaxedTraining:
     """Trains a network's weights, and what its relaxed quantizers learn, with the labels' cross-entropy.
 
@@ -47,10 +47,7 @@ class RelaxedTraining:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.labels) or not len(self.images):
-            raise DataError(
-                f"gradient search got {len(self.images)} images and {len(self.labels)} labels: expected as many of both"
-            )
+        self.images, self.labels = training_arrays(self.images, self.labels)
 
     def run(
         self,
@@ -109,7 +106,7 @@ class RelaxedTraining:
         device = self.network.device
         with self.network.quantizers_off():
             (logits, *_) = self.network(torch.from_numpy(self.images[chosen]).to(device), hook=relaxation)
-        return F.cross_entropy(logits, torch.from_numpy(self.labels[chosen]).to(device))
+        return cross_entropy(logits, torch.from_numpy(self.labels[chosen]).to(device))
 
     def see(self, relaxation: Relaxation) -> None:
         """Run one batch without training, so that every quantizer has seen data."""

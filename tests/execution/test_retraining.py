@@ -199,6 +199,36 @@ def test_learning_rates_follow_the_protocol():
     assert [steps.rate(i) for i in (0, 4, 5, 9)] == pytest.approx([0.1, 0.1, 0.05, 0.05])
 
 
+def test_another_networks_checkpoint_is_refused_and_a_missing_folder_is_made(samples, tmp_path, make_network):
+    file, plan = tmp_path / "runs" / "run.pt", RetrainProtocol(steps=5)
+    first = retrain_module(make_network(), Policy(LOW), Samples(*samples), plan, checkpoint=str(file))
+    with pytest.raises(DataError, match="another network"):
+        retrain_module(first, Policy(LOW), Samples(*samples), plan, checkpoint=file)
+    with pytest.raises(DataError, match="another network"):
+        retrain_module(make_network(), Policy(LOW), Samples(samples[0], samples[1][::-1]), plan, checkpoint=file)
+
+
+def test_labels_are_integers_of_any_kind_or_probabilities(samples, network_at):
+    images, labels = samples[0][:64].astype(np.float64), samples[1][:64]
+    plan, whole = RetrainProtocol(steps=2), network_at()
+    wanted = retrain(whole, *(x[:64] for x in samples), plan)
+    for given in (labels.astype(np.int32), labels.tolist(), np.eye(int(labels.max()) + 1)[labels]):
+        assert retrain(network_at(), images, given, plan) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_labels_that_do_not_fit_are_refused(samples, network_at):
+    for labels in (samples[1] + 50, samples[1][:, None], samples[1].astype(np.float32), samples[1].astype(str)):
+        with pytest.raises(DataError, match="labels"):
+            retrain(network_at(), samples[0], labels, RetrainProtocol(steps=2))
+
+
+def test_patience_needs_something_to_validate_with(samples, network_at, make_network):
+    with pytest.raises(QirError, match="patience"):
+        retrain(network_at(), *samples, RetrainProtocol(steps=2, patience=1))
+    with pytest.raises(QirError, match="device"):
+        TorchModule(make_network(), device="nothing")
+
+
 def test_nonsense_is_refused(samples, network_at):
     with pytest.raises(QirError, match="unknown"):
         protocol("nothing")
