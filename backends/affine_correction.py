@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LARGEST_GAIN = 4.0
 """Gains stay between 1/4 and 4: a channel that needs more carries no signal at this width."""
 
+_BLOCK = 1 << 20
+"""Elements whose moments are taken at a time: temporaries of a whole layer cost more than its convolution."""
+
 
 @dataclass(frozen=True, slots=True)
 class Correctable:
@@ -73,13 +76,15 @@ class AffineCorrection:
     terms: dict[Node, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(self, node: Node, result: Any) -> Any:
-        """The corrected result of a layer; other nodes' results unchanged."""
+        """The corrected result of a layer, in place unless it needs a gradient; other nodes' results unchanged."""
         if node not in self.terms:
             return result
         gain, offset = self.terms[node]
         form = correctable(node)
         axis = 1 if form is None else form.axis
-        return result * _spread(gain, result, axis) + _spread(offset, result, axis)
+        if result.requires_grad:
+            return result * _spread(gain, result, axis) + _spread(offset, result, axis)
+        return result.mul_(_spread(gain, result, axis)).add_(_spread(offset, result, axis))
 
 
 @dataclass
@@ -139,9 +144,14 @@ def _least_squares(found: torch.Tensor, wanted: torch.Tensor, form: Correctable)
 
     axes = [axis for axis in range(found.ndim) if axis != form.axis % found.ndim]
     mean, aim = (x.mean(axes, keepdim=True) if form.offset else x.new_zeros(()) for x in (found, wanted))
-    centred = found - mean
-    variance = (centred * centred).mean(axes)
-    covariance = (centred * (wanted - aim)).mean(axes)
+    variance, covariance = (torch.zeros(found.shape[form.axis]) for _ in range(2))
+    samples = max(_BLOCK * len(found) // max(found.numel(), 1), 1)
+    for part, goal in zip(found.split(samples), wanted.split(samples), strict=True):
+        centred = part - mean
+        covariance += (centred * (goal - aim)).sum(axes)
+        variance += centred.square_().sum(axes)
+    rows = found.numel() // max(found.shape[form.axis], 1)
+    variance, covariance = variance / rows, covariance / rows
     slope = covariance / variance.clamp_min(1e-12)
     dead = (variance < 1e-12) | (slope <= 0)
     slope = slope.clamp(1 / LARGEST_GAIN, LARGEST_GAIN)

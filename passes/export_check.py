@@ -11,7 +11,7 @@ import numpy as np
 from qir.backends.integer_reference import QUANTIZE
 from qir.errors import ExportError, QirError
 from qir.module import Module
-from qir.passes.calibration_data import batches
+from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.lowering.lower_encodings import LowerEncodings
 from qir.passes.lowering.profiles import Profile
 from qir.passes.reference_outputs import reference_outputs
@@ -68,7 +68,8 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
     samples, largest, flips, countable = 0, 0.0, 0, True
     far = [0, 0]
     first: dict[str, Array] | None = None
-    for feed in batches(module, _random(module) if data is None else data, batch=256):
+    batch = fitting_batch((value for value in module.graph.values() if not value.is_constant), 256, memory=KEPT_MEMORY)
+    for feed in batches(module, _random(module) if data is None else data, batch=max(batch, 16)):
         if first is None:
             first = _few(module, feed)
         for name, output, other in run.both(feed):

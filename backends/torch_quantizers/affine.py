@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_BLOCK = 1 << 20
+"""Elements that are computed at a time where no gradient is needed."""
+
 
 class ScaleGradient(Enum):
     """What the scale receives in the backward pass, where it requires a gradient."""
@@ -74,6 +77,23 @@ def _odd_codes(x: Tensor, scale: Tensor) -> Tensor:
     return torch.div(x, scale * 2).floor_().mul_(2).add_(1)
 
 
+def _on_grid(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: Any, high: Any, code_step: int) -> Tensor:
+    """The levels of all values, without what gradients need; a large tensor with one grid part by part, in cache."""
+    made = torch.empty_like(x, dtype=torch.result_type(x, scale))
+    large = scale.numel() == 1 and x.numel() > _BLOCK
+    count = max(_BLOCK * len(x) // x.numel(), 1) if large else 0
+    for part, levels in zip(x.split(count), made.split(count), strict=True) if large else [(x, made)]:
+        if code_step == 1:
+            torch.div(part, scale, out=levels).round_()
+        else:
+            torch.div(part, scale * 2, out=levels).floor_().mul_(2).add_(1)
+        if zero_point is None:
+            levels.clamp_(low, high).mul_(scale)
+        else:
+            levels.add_(zero_point).clamp_(low, high).sub_(zero_point).mul_(scale)
+    return made
+
+
 class _Affine(torch.autograd.Function):
     """Clamped codes times the scale; codes in steps of 1 (rounded) or 2 (odd, cut downwards)."""
 
@@ -89,13 +109,12 @@ class _Affine(torch.autograd.Function):
         rule: ScaleGradient,
         clip: bool,
     ) -> Tensor:
+        needs_x, needs_scale = ctx.needs_input_grad[:2]
+        if not (needs_x or needs_scale):
+            return _on_grid(x, scale, zero_point, low, high, code_step)
         codes = torch.div(x, scale).round_() if code_step == 1 else _odd_codes(x, scale)
         if zero_point is not None:
             codes += zero_point
-        needs_x, needs_scale = ctx.needs_input_grad[:2]
-        if not (needs_x or needs_scale):
-            codes.clamp_(low, high)
-            return codes.sub_(zero_point).mul_(scale) if zero_point is not None else codes.mul_(scale)
         ctx.rule = rule
         centred = codes.clamp(low, high)
         if not needs_scale:
