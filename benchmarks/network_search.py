@@ -1,6 +1,7 @@
 """Search on trained networks: throughput of evaluations, the front of LeNet, the figures of mixed-precision peers.
 
 python benchmarks/network_search.py [--only throughput,front,peers] [--seeds 5]
+python benchmarks/network_search.py --network FILE.onnx [--cifar FOLDER_OR_TAR]      # the peers' figures on any network
 
 A line that begins with SHORT misses its goal.
 """
@@ -11,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -181,8 +183,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--only", default="throughput,front,peers")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--network", nargs="+", default=[], help="networks on Fashion-MNIST (with --cifar on CIFAR-10)")
+    parser.add_argument("--cifar", type=Path, help="images of CIFAR-10: official folder, or an archive")
+    parser.add_argument("--images", type=int, default=2000, help="of the test split, for --network")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    for network in arguments.network:
+        peers(setting(network, weights_only(), cifar=arguments.cifar), arguments.images, exhaustive=False)
+    if arguments.network:
+        return 0
     wanted = set(arguments.only.split(","))
     lenet = setting("lenet", weights_only())
     if "throughput" in wanted:

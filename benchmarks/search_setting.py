@@ -84,13 +84,13 @@ def weights_only(widths: tuple[int, ...] = (2, 4, 8)) -> Target:
 
 
 def setting(network: str, target: Target, *, input_widths: str = "8", cifar: Path | None = None) -> Setting:
-    """A shipped network on Fashion-MNIST, or a file on CIFAR-10 (given the folder or archive of its images)."""
+    """A shipped network or a file, on Fashion-MNIST or (given the folder or archive of its images) on CIFAR-10."""
+    path = Path(network) if network.endswith(".onnx") else models.path(network)
     if cifar is None:
-        path = models.path(network)
         splits = tuple(models.fashion_mnist(name) for name in ("calibration", "search-validation", "test"))
-        name = f"{network} on Fashion-MNIST"
+        name = f"{Path(network).stem} on Fashion-MNIST"
     else:
-        path, train = Path(network), models.cifar10("train", cifar)
+        train = models.cifar10("train", cifar)
         held = np.arange(len(train)) % _CIFAR_HELD == _CIFAR_HELD - 1
         first = np.flatnonzero(~held)[:_CALIBRATION]
         splits = (

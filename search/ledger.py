@@ -72,6 +72,11 @@ class Ledger:
         return 2**62 if self._limit is None else max(0, self._limit - len(self.evaluations))
 
     @property
+    def limited(self) -> bool:
+        """A number of evaluations was given."""
+        return self._limit is not None
+
+    @property
     def best(self) -> Evaluation | None:
         """The best evaluation so far."""
         return self._best[1] if self._best else None

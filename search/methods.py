@@ -13,6 +13,7 @@ import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
 from qir.search.ledger import Ledger
+from qir.search.moves import Widths, projected
 from qir.search.parallel import Executor
 from qir.search.problem import Problem
 from qir.search.result import Evaluation, Progress, Result, pareto_front
@@ -85,8 +86,12 @@ def solve(
         InfeasibleError: no policy meets a budget; names the smallest reachable cost.
     """
     solver = _solver(method, options)
-    if evaluations is not None and evaluations < 1:
-        raise SearchError(f"evaluations: {evaluations}; expected 1 or more")
+    if evaluations is not None and (not isinstance(evaluations, int | np.integer) or evaluations < 1):
+        raise SearchError(f"evaluations: {evaluations}; expected an integer of 1 or more")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SearchError(f"seed: {seed}; expected an integer of 0 or more")
+    if time_limit is not None and time_limit <= 0:
+        raise SearchError(f"time_limit: {time_limit}; expected seconds, more than 0")
     start = time.perf_counter()
     deadline = None if time_limit is None else time.monotonic() + time_limit
     ledger = Ledger(problem, evaluations, _open(store), executor, progress, deadline)
@@ -107,19 +112,17 @@ def check_feasible(run: Run) -> None:
     Raises:
         InfeasibleError: names the budget and the smallest reachable cost.
     """
-    from qir.search.solvers.milp import Program, smallest_cost
+    from qir.search.solvers.milp import Program, infeasible
 
-    tables = run.problem.tables
-    if run.completion.feasible and run.completion.exact:
-        return
-    if run.completion.feasible:
+    tables, completion = run.problem.tables, run.completion
+    if completion.feasible:
+        row = projected(completion, Widths(run.problem), [0] * len(tables.sizes))
+        if row is not None and tables.feasible(np.array([row]))[0]:
+            return
         solved = Program(tables, tables.additive_budgets).minimise(next(iter(tables.costs.values())))
         if solved.status != "infeasible":
             return
-    names = tables.additive_budgets
-    smallest = {name: smallest_cost(run.problem, name) for name in names}
-    worst = max(names, key=lambda name: smallest[name] / float(tables.limits[name]) if tables.limits[name] else np.inf)
-    raise InfeasibleError(worst, float(tables.limits[worst]), smallest[worst])
+    raise infeasible(run.problem)
 
 
 def leaderboard(results: Sequence[Result]) -> list[tuple[str, float, str, int]]:
@@ -173,13 +176,20 @@ def _raise_if_metrics_bar_all(problem: Problem) -> None:
         InfeasibleError: no policy that meets the other budgets meets this one.
     """
     from qir.search.solvers.exhaustive import LARGEST_METRIC_SPACE, rows_of
+    from qir.search.solvers.milp import infeasible
 
     names = [name for name in problem.budgets if name in problem.metrics]
     if not names or float(np.prod(problem.tables.legal.sum(1), dtype=np.float64)) > LARGEST_METRIC_SPACE:
         return
     rows = np.concatenate([rows[problem.tables.feasible(rows)] for rows in rows_of(problem)])
+    if not len(rows):
+        raise infeasible(problem)
+    policies = [problem.policy(row) for row in rows]
+    values = {name: problem.metric(name, policies) for name in names}
+    met = {name: values[name] <= float(problem.limit(name)) for name in names}
     for name in names:
-        smallest = float(np.min(problem.metrics[name]([problem.policy(row) for row in rows])))
+        others = np.array([met[other] for other in names if other != name], dtype=bool).reshape(-1, len(rows)).all(0)
+        smallest = float(values[name][others].min() if others.any() else values[name].min())
         if smallest > float(problem.limit(name)):
             raise InfeasibleError(name, float(problem.limit(name)), smallest)
 

@@ -30,6 +30,18 @@ def exact(number: float | Fraction) -> Fraction:
     return number if isinstance(number, Fraction) else Fraction(repr(float(number)))
 
 
+def numbers(what: str, given: Any) -> Floats:
+    """What a user gave as an array.
+
+    Raises:
+        SearchError: these are no numbers, or rows of different lengths.
+    """
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise SearchError(f"{what}: {given!r}; expected numbers, in rows of equal length") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One choice of the search.
@@ -40,14 +52,20 @@ class Decision:
             for example (activation bits, weight bits).
 
     Raises:
-        SearchError: no options, or an option twice.
+        SearchError: no options, an option twice, or one that is no width.
     """
 
     name: str
     options: tuple[Bits, ...]
 
     def __post_init__(self) -> None:
-        options = tuple(tuple(int(b) for b in o) if isinstance(o, Iterable) else int(o) for o in self.options)
+        try:
+            options = tuple(tuple(int(b) for b in o) if isinstance(o, Iterable) else int(o) for o in self.options)
+        except (TypeError, ValueError) as error:
+            raise SearchError(
+                f"decision {self.name!r}: options {self.options!r}; expected widths in bits such as (2, 4, 8), or "
+                "tuples of widths"
+            ) from error
         object.__setattr__(self, "options", options)
         if not options or len(set(options)) != len(options):
             raise SearchError(f"decision {self.name!r}: options {options}; expected one or more, none twice")
@@ -83,7 +101,12 @@ class Relation:
     allowed: frozenset[tuple[Bits, Bits]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "allowed", frozenset((a, b) for a, b in self.allowed))
+        try:
+            object.__setattr__(self, "allowed", frozenset((a, b) for a, b in self.allowed))
+        except (TypeError, ValueError) as error:
+            raise SearchError(
+                f"relation {self.first!r} - {self.second!r}: allowed {self.allowed!r}; expected pairs such as (8, 4)"
+            ) from error
 
     @staticmethod
     def tie(first: str, second: str, options: Iterable[Bits]) -> Relation:
@@ -110,8 +133,8 @@ class Budget:
         if (self.maximum is None) == (self.ratio is None):
             raise SearchError("budget: give either maximum (in the cost's unit) or ratio (of a reference)")
         limit = self.maximum if self.maximum is not None else self.ratio
-        if limit is None or not np.isfinite(limit):
-            raise SearchError(f"budget: {limit} is no finite number")
+        if isinstance(limit, str) or limit is None or not np.isfinite(limit):
+            raise SearchError(f"budget: {limit!r} is no finite number; Budget.parse reads text such as '0.6x'")
 
     @staticmethod
     def parse(text: str) -> Budget:
@@ -120,7 +143,7 @@ class Budget:
         Raises:
             SearchError: the text is none of these.
         """
-        match = _BUDGET.fullmatch(text)
+        match = _BUDGET.fullmatch(str(text))
         try:
             if match and match[2]:
                 return Budget(ratio=float(match[1]), reference=match[3] or None)
@@ -174,11 +197,18 @@ class Problem:
             raise SearchError(f"problem: decisions {names}; expected one or more, none twice")
         if self.sensitivity is None and self.objective is None:
             raise SearchError("problem: nothing to optimise; give sensitivity (minimised) or objective (maximised)")
-        for name in self.budgets:
+        if self.objective is not None and not callable(self.objective):
+            raise SearchError(f"problem: objective {self.objective!r}; expected a callable from a policy to a number")
+        for name in self.fixed_costs:
+            if name not in self.cost_names:
+                raise SearchError(f"fixed cost {name!r}: no cost has this name; known are {list(self.cost_names)}")
+        for name, budget in self.budgets.items():
+            if not isinstance(budget, Budget):
+                raise SearchError(f"budget {name!r}: {budget!r}; expected Budget(maximum=...) or Budget.parse('0.6x')")
             if name not in self.cost_names and name not in self.metrics:
                 known = sorted({*self.cost_names, *self.metrics})
                 raise SearchError(f"budget {name!r}: no cost or metric has this name; known are {known}")
-        if self.features is not None and len(self.features) != len(names):
+        if self.features is not None and numbers("features", self.features).shape[:1] != (len(names),):
             raise SearchError(f"problem: features of {len(self.features)} decisions; expected {len(names)}")
         _ = self.tables
 
@@ -224,10 +254,29 @@ class Problem:
             SearchError: no such cost.
         """
         if name in self.metrics:
-            return float(np.asarray(self.metrics[name]([Policy(policy)]))[0])
+            return float(self.metric(name, [Policy(policy)])[0])
         if name not in self.tables.costs:
             raise SearchError(f"cost {name!r}: unknown; known are {[*self.tables.costs, *self.metrics]}")
-        return float(self.tables.costs[name].total(np.array([self.indices(policy)]))[0])
+        return float(self.tables.costs[name].exact_total(np.array(self.indices(policy))))
+
+    def metric(self, name: str, policies: Sequence[Policy]) -> Floats:
+        """What policies cost by a metric that is not additive [policies].
+
+        Raises:
+            SearchError: the callable raises, or does not return one number a policy.
+        """
+        try:
+            values = np.asarray(self.metrics[name](policies), dtype=np.float64)
+        except Exception as error:
+            raise SearchError(
+                f"metric {name!r}: {type(error).__name__}: {error}; expected a callable from a list of policies to an "
+                "array"
+            ) from error
+        if values.shape != (len(policies),) or np.isnan(values).any():
+            raise SearchError(
+                f"metric {name!r}: {values} of {len(policies)} policies; expected one number a policy, no NaN"
+            )
+        return values
 
     def limit(self, name: str) -> Fraction:
         """The limit of a budget in the unit of its cost, exactly."""
@@ -251,7 +300,7 @@ class Problem:
         for name in self.budgets:
             if name in self.metrics and good.any():
                 policies = [self.policy(row) for row in indices[good]]
-                good[good] = np.asarray(self.metrics[name](policies)) <= float(self.limit(name))
+                good[good] = self.metric(name, policies) <= float(self.limit(name))
         return good
 
     def _broken_metrics(self, policy: Mapping[str, Bits]) -> list[str]:

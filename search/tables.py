@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from decimal import Decimal
 from fractions import Fraction
-from math import floor
+from math import floor, fsum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import SearchError
 from qir.policy import Bits
-from qir.search.problem import Budget, Floats, Indices, exact
+from qir.search.problem import Budget, Floats, Indices, exact, numbers
 
 if TYPE_CHECKING:
     from qir.search.problem import Problem
@@ -22,6 +22,7 @@ Edge = tuple[int, int]
 
 _LARGEST_INTEGER = 2**53
 _MOST_DECIMALS = 15
+_ROUNDING = 1e-12
 
 
 class AdditiveCost:
@@ -33,6 +34,7 @@ class AdditiveCost:
         fixed: what no decision changes, scaled.
         scale: stored number = cost * scale. Where all numbers have few decimals the scale turns them into integers,
             so that sums are exact in float64 (`integral`).
+        tolerance: more than the rounding error of a sum, scaled; 0 where sums are exact.
     """
 
     def __init__(self, unary: Floats, pairs: Mapping[Edge, Floats], fixed: float) -> None:
@@ -41,6 +43,7 @@ class AdditiveCost:
         decimals = max(-int(Decimal(repr(float(x))).normalize().as_tuple().exponent) for x in np.unique(numbers))
         self.integral = decimals <= _MOST_DECIMALS and largest * 10.0 ** max(decimals, 0) < _LARGEST_INTEGER
         self.scale = 10 ** max(decimals, 0) if self.integral else 1
+        self.tolerance = 0.0 if self.integral else _ROUNDING * float(largest)
         self.unary = self._scaled(unary)
         self.pairs = {edge: self._scaled(matrix) for edge, matrix in pairs.items()}
         self.fixed = float(self._scaled(np.array(fixed)))
@@ -62,10 +65,10 @@ class AdditiveCost:
         return self.scaled_total(indices) / self.scale
 
     def exact_total(self, row: Indices) -> Fraction:
-        """Cost of one policy without rounding."""
+        """Cost of one policy: exact where sums are, else rounded once, so that a limit set to it is met."""
         terms = [self.fixed, *self.unary[self._rows, row]]
         terms += [matrix[row[first], row[second]] for (first, second), matrix in self.pairs.items()]
-        return sum((exact(float(term)) for term in terms), Fraction(0)) / self.scale
+        return exact(fsum(terms)) / self.scale
 
 
 class Tables:
@@ -105,7 +108,7 @@ class Tables:
         """Limit of an additive budget in scaled units; of integral costs the largest integer within the limit."""
         cost = self.costs[name]
         limit = self.limits[name] * cost.scale
-        return float(floor(limit)) if cost.integral else float(limit) + 1e-9 * max(1.0, abs(float(limit)))
+        return float(floor(limit)) if cost.integral else float(limit) + cost.tolerance
 
     def edges(self) -> set[Edge]:
         """Pairs of decisions that a relation or a pair cost joins."""
@@ -126,7 +129,7 @@ class Tables:
             total, limit = cost.scaled_total(indices), self.scaled_limit(name)
             good &= total <= limit
             if not cost.integral:
-                near = good & (total > limit - 2e-9 * max(1.0, abs(limit)))
+                near = good & (total > limit - 2 * cost.tolerance)
                 good[near] = [cost.exact_total(row) <= self.limits[name] for row in indices[near]]
         return good
 
@@ -230,15 +233,18 @@ class Tables:
         for pair in self._problem.pair_costs.get(name, ()):
             what = f"pair cost {name!r} of {pair.first!r} and {pair.second!r}"
             edge, flipped = self._edge(pair.first, pair.second, what)
-            matrix = np.asarray(pair.matrix, dtype=np.float64)
+            matrix = numbers(what, pair.matrix)
             expected = (self.sizes[self._position[pair.first]], self.sizes[self._position[pair.second]])
-            if matrix.shape != expected or np.isnan(matrix).any():
-                raise SearchError(f"{what}: shape {matrix.shape}; expected {expected} and no NaN")
+            if matrix.shape != expected or (np.isnan(matrix) | np.isneginf(matrix)).any():
+                raise SearchError(f"{what}: shape {matrix.shape}; expected {expected}, no NaN and no -inf")
             padded = np.full((self.legal.shape[1],) * 2, np.inf)
             padded[tuple(slice(n) for n in (matrix.T if flipped else matrix).shape)] = matrix.T if flipped else matrix
             self._restrict_infinite(edge, padded)
             pairs[edge] = pairs.get(edge, 0.0) + np.where(np.isfinite(padded), padded, 0.0)
-        return AdditiveCost(unary, pairs, float(self._problem.fixed_costs.get(name, 0.0)))
+        fixed = float(self._problem.fixed_costs.get(name, 0.0))
+        if not np.isfinite(fixed):
+            raise SearchError(f"fixed cost {name!r}: {fixed} is no finite number")
+        return AdditiveCost(unary, pairs, fixed)
 
     def _restrict_infinite(self, edge: Edge, padded: Floats) -> None:
         exists = self.legal[edge[0]][:, None] & self.legal[edge[1]][None, :]
@@ -246,16 +252,17 @@ class Tables:
             self._restrict(edge, np.isfinite(padded))
 
     def _unary(self, name: str, rows: Sequence[Sequence[float]]) -> Floats:
-        if len(rows) != len(self.sizes):
-            raise SearchError(f"cost {name!r}: {len(rows)} rows; expected one per decision ({len(self.sizes)})")
+        count = len(rows) if isinstance(rows, Sized) else 0
+        if count != len(self.sizes):
+            raise SearchError(f"cost {name!r}: {count} rows; expected one per decision ({len(self.sizes)})")
         table = np.zeros(self.legal.shape)
         for i, row in enumerate(rows):
-            numbers = np.asarray(row, dtype=np.float64)
-            if numbers.shape != (self.sizes[i],) or np.isnan(numbers).any():
-                names = self._problem.names
-                raise SearchError(f"cost {name!r} of {names[i]!r}: {row}; expected {self.sizes[i]} numbers, no NaN")
-            self.legal[i, : self.sizes[i]] &= ~np.isposinf(numbers)
-            table[i, : self.sizes[i]] = np.where(np.isfinite(numbers), numbers, 0.0)
+            what = f"cost {name!r} of {self._problem.names[i]!r}"
+            given = numbers(what, row)
+            if given.shape != (self.sizes[i],) or (np.isnan(given) | np.isneginf(given)).any():
+                raise SearchError(f"{what}: {row}; expected {self.sizes[i]} numbers, no NaN and no -inf")
+            self.legal[i, : self.sizes[i]] &= ~np.isposinf(given)
+            table[i, : self.sizes[i]] = np.where(np.isfinite(given), given, 0.0)
         return table
 
     def _make_consistent(self) -> None:

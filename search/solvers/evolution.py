@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.errors import SearchError
 from qir.search.moves import Widths, projected
 from qir.search.problem import Floats
 from qir.search.solvers.random import Sampler
@@ -38,10 +37,9 @@ def evolution(
             then be positive.
 
     Raises:
-        SearchError: the number of evaluations was not given.
+        SearchError: neither evaluations nor time are limited.
     """
-    if run.ledger.remaining > 2**60:
-        raise SearchError("evolution: needs a number of evaluations: solve(..., evaluations=200)")
+    run.require_end("evolution")
     breeder = Breeder(run, crossover, mutations)
     alive = _first_generation(run, breeder, population)
     while run.ledger.remaining and alive:
@@ -113,13 +111,15 @@ class Breeder:
         self.sampler = Sampler(run.problem, run.completion, run.generator)
 
     def child(self, first: Row, second: Row) -> Row | None:
-        """Cross, mutate, project onto what is feasible; None at a dead end."""
-        generator = self._run.generator
+        """Cross, mutate, project onto what is feasible; None at a dead end, or where nothing is free."""
+        generator, free = self._run.generator, int((self._where > 0).sum())
+        if not free:
+            return None
         wish = np.array(first)
         if generator.random() < self._crossover:
             taken = generator.random(len(wish)) < 0.5
             wish[taken] = np.array(second)[taken]
-        count = min(len(wish), 1 + generator.poisson(max(0.0, self._mutations - 1.0)))
+        count = min(free, 1 + generator.poisson(max(0.0, self._mutations - 1.0)))
         for decision in generator.choice(len(wish), size=count, replace=False, p=self._where):
             wish[decision] = generator.choice(self._legal[decision], p=self._what[decision])
         row = projected(self._run.completion, self._widths, [int(o) for o in wish])
@@ -140,7 +140,7 @@ class Breeder:
         even = [np.full(len(options), 1.0 / len(options)) for options in self._legal]
         sensitivity = self._run.problem.tables.sensitivity
         if not free.any() or sensitivity is None:
-            return (free if free.any() else free + 1.0) / max(free.sum(), 1.0), even
+            return free / max(free.sum(), 1.0), even
         losses = [sensitivity.unary[d, options] for d, options in enumerate(self._legal)]
         spread = np.array([float(np.ptp(loss)) for loss in losses])
         where = free * (0.5 / free.sum() + 0.5 * spread / max(float(spread.sum()), 1e-300))

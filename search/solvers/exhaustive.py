@@ -79,5 +79,5 @@ def _additive(run: Run) -> Outcome:
             looked_at += len(rows)
             best = min(best, (float(totals[least]), tuple(int(i) for i in rows[least])))
     if not best[1]:
-        raise SearchError("exhaustive: no policy is feasible")
+        return Outcome()
     return Outcome(row=best[1], status="optimal", bound=best[0], counts={"enumerated": looked_at})

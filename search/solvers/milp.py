@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.errors import SearchError
+from qir.errors import InfeasibleError, SearchError
 from qir.search.problem import Floats, Problem
 from qir.search.solvers.lagrangian import Relaxed, weighted
 from qir.search.solvers.run import Outcome, Row, Run
@@ -170,11 +170,25 @@ def smallest_cost(problem: Problem, name: str) -> float:
     raise SearchError(f"cost {name!r}: no policy meets the relations")
 
 
+def infeasible(problem: Problem) -> InfeasibleError:
+    """The error that names the additive budget that is missed by most, and the smallest cost within reach."""
+    limits = {name: float(problem.limit(name)) for name in problem.tables.additive_budgets}
+    smallest = {name: smallest_cost(problem, name) for name in limits}
+    worst = max(limits, key=lambda name: (smallest[name] - limits[name]) / max(abs(limits[name]), 1e-300))
+    return InfeasibleError(worst, limits[worst], smallest[worst])
+
+
 def milp(run: Run) -> Outcome:
-    """The policy with the least sensitivity, proved; at the time limit the best so far, with its bound."""
+    """The policy with the least sensitivity, proved; at the time limit the best so far, with its bound.
+
+    Raises:
+        InfeasibleError: no policy meets the budgets.
+    """
     sensitivity = run.additive_sensitivity("milp")
     program = Program(run.problem.tables, run.problem.tables.additive_budgets)
     solved = program.minimise(sensitivity, run.seconds_left)
+    if solved.status == "infeasible":
+        raise infeasible(run.problem)
     if solved.row is None:
         row = _without_solver(run, sensitivity)
         if row is None:

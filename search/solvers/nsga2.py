@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from qir.errors import MissingExtraError, SearchError
+from qir.errors import MissingExtraError
 from qir.search.moves import Widths, projected
 from qir.search.problem import Floats
 from qir.search.solvers.random import Sampler
@@ -18,19 +19,21 @@ _PATIENCE = 25
 
 
 def nsga2(run: Run, population: int = 20) -> Outcome:
-    """Non-dominated sorting genetic algorithm over value and costs.
+    """Non-dominated sorting genetic algorithm over value and costs; a space with fewer policies is measured whole.
 
     Args:
         run: the run.
         population: policies alive.
 
     Raises:
-        SearchError: the number of evaluations was not given.
+        SearchError: neither evaluations nor time are limited.
     """
-    if run.ledger.remaining > 2**60:
-        raise SearchError("nsga2: needs a number of evaluations: solve(..., evaluations=200)")
-    names = list(run.problem.budgets) or list(run.problem.cost_names)
-    search = _Search(run, names, population)
+    run.require_end("nsga2")
+    first = list(islice(Sampler(run.problem, run.completion, run.generator).draw(), population))
+    if len(first) < population:
+        run.ledger.score_all(first)
+        return Outcome()
+    search = _Search(run, first)
     barren = 0
     while run.ledger.remaining and barren < _PATIENCE:
         before = len(run.ledger.evaluations)
@@ -42,22 +45,23 @@ def nsga2(run: Run, population: int = 20) -> Outcome:
 class _Search:
     """pymoo's algorithm, asked for children and told their objectives."""
 
-    def __init__(self, run: Run, names: list[str], population: int) -> None:
-        self._run, self._names = run, names
+    def __init__(self, run: Run, first: list[Row]) -> None:
+        self._run = run
+        self._names = list(run.problem.budgets) or list(run.problem.cost_names)
         self._widths = Widths(run.problem)
         self._evaluator: Any = _pymoo("pymoo.core.evaluator").Evaluator()
         self._static: Any = _pymoo("pymoo.problems.static").StaticProblem
         self._problem = _pymoo("pymoo.core.problem").Problem(
             n_var=len(run.problem.decisions),
-            n_obj=1 + len(names),
+            n_obj=1 + len(self._names),
             xl=np.zeros(len(run.problem.decisions)),
             xu=np.array(run.problem.tables.sizes) - 1.0,
             vtype=int,
         )
         repair = _pymoo("pymoo.operators.repair.rounding").RoundingRepair()
         self._algorithm: Any = _pymoo("pymoo.algorithms.moo.nsga2").NSGA2(
-            pop_size=population,
-            sampling=self._first(population),
+            pop_size=len(first),
+            sampling=np.array(first, dtype=float),
             crossover=_pymoo("pymoo.operators.crossover.sbx").SBX(prob=0.9, eta=3, vtype=float, repair=repair),
             mutation=_pymoo("pymoo.operators.mutation.pm").PM(eta=3, vtype=float, repair=repair),
         )
@@ -74,15 +78,6 @@ class _Search:
             objectives = self._objectives(rows)
             self._evaluator.eval(self._static(self._problem, F=objectives), children)
             self._algorithm.tell(infills=children)
-
-    def _first(self, population: int) -> Floats:
-        sampler = Sampler(self._run.problem, self._run.completion, self._run.generator)
-        rows: list[Row] = []
-        for row in sampler.draw():
-            rows.append(row)
-            if len(rows) == population:
-                break
-        return np.array(rows, dtype=float)
 
     def _feasible(self, wish: np.ndarray[Any, np.dtype[np.intp]]) -> Row | None:
         row = projected(self._run.completion, self._widths, [int(o) for o in wish])

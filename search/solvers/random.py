@@ -34,7 +34,7 @@ class Sampler:
 
     def draw(self) -> Iterator[tuple[int, ...]]:
         """Feasible rows of option indices, none twice; ends when a small space is used up."""
-        if prod(int(n) for n in self._problem.tables.legal.sum(1)) <= _ENUMERABLE:
+        if enumerable(self._problem):
             rows = np.concatenate(list(feasible_rows(self._problem)))
             yield from (tuple(int(i) for i in row) for row in self._generator.permutation(rows))
             return
@@ -65,6 +65,11 @@ class Sampler:
             if key not in self._seen:
                 self._seen.add(key)
                 yield key
+
+
+def enumerable(problem: Problem) -> bool:
+    """Whether the space is small enough to list."""
+    return prod(int(n) for n in problem.tables.legal.sum(1)) <= _ENUMERABLE
 
 
 class RelationCounter:
@@ -116,7 +121,13 @@ def walk(completion: Completion, length: int, generator: np.random.Generator) ->
 
 
 def random(run: Run) -> Outcome:
-    """Measure random feasible policies without repeats."""
+    """Measure random feasible policies without repeats; without a limit, all of a small space.
+
+    Raises:
+        SearchError: neither evaluations nor time are limited, and the space is large.
+    """
+    if not enumerable(run.problem):
+        run.require_end("random")
     sampler = Sampler(run.problem, run.completion, run.generator)
     batch: list[tuple[int, ...]] = []
     for row in sampler.draw():

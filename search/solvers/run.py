@@ -73,6 +73,15 @@ class Run:
         """Time until the deadline, or None."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
+    def require_end(self, method: str) -> None:
+        """Raise unless evaluations or time are limited, for solvers that would never stop.
+
+        Raises:
+            SearchError: neither is.
+        """
+        if not self.ledger.limited and self.deadline is None:
+            raise SearchError(f"{method}: needs a number of evaluations: solve(..., evaluations=200), or a time limit")
+
     def additive_sensitivity(self, method: str) -> AdditiveCost:
         """The additive proxy, for solvers that need one.
 

@@ -14,7 +14,6 @@ from math import prod
 
 import numpy as np
 
-from qir.errors import SearchError
 from qir.search.moves import Widths, neighbours, projected
 from qir.search.problem import Floats, Indices
 from qir.search.solvers.exhaustive import feasible_rows
@@ -40,10 +39,9 @@ def surrogate(run: Run, initial: int | None = None, batch: int = 1) -> Outcome:
         batch: policies measured between fits.
 
     Raises:
-        SearchError: the number of evaluations was not given.
+        SearchError: neither evaluations nor time are limited.
     """
-    if run.ledger.remaining > 2**60:
-        raise SearchError("surrogate: needs a number of evaluations: solve(..., evaluations=200)")
+    run.require_end("surrogate")
     candidates = Candidates(run)
     count = initial if initial is not None else int(np.clip(len(run.problem.decisions) + 2, 5, 12))
     run.ledger.score_all(candidates.first(min(count, run.ledger.remaining)))
