@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qir.atomic_write import atomic_write
 from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import nearest
 from qir.backends.cost_table import CostRow, CostTable, layer_cells
@@ -94,12 +94,8 @@ class DelayTable:
         """
         file = check_layout(path)
         data = {".csv": self._csv, ".json": self._json, ".npy": self._npy}[file.suffix]()
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
+        with atomic_write(file, TargetError) as temporary:
             temporary.write_bytes(data)
-            temporary.replace(file)
-        except OSError as error:
-            raise TargetError(f"delay table {path}: cannot be written: {error}; expected an existing folder") from error
 
     def _csv(self) -> bytes:
         text = io.StringIO()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from qir.atomic_write import atomic_write
 from qir.backends.cost_models import cost_model_type
 from qir.backends.cost_models.validation import Strict, nearest, validated
 from qir.backends.integer_reference_requantization import Requantization
@@ -228,13 +229,8 @@ class Target(Strict):
         Raises:
             TargetError: the file cannot be written.
         """
-        file = Path(path)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-            temporary.replace(file)
-        except OSError as error:
-            raise TargetError(f"target {path}: cannot be written: {error}; expected an existing folder") from error
+        with atomic_write(path, TargetError) as file:
+            file.write_text(self.to_json() + "\n", encoding="utf-8")
 
 
 def saturates(largest_activation: int, largest_weight: int) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.atomic_write import atomic_write
 from qir.cli.options import Seed
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ModelFileError, QirError
@@ -174,10 +173,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ModelFileError: the folder cannot be written to.
     """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be written: {error}") from error
+    with atomic_write(path, ModelFileError) as file:
+        file.write_text(text, encoding="utf-8")

@@ -30,7 +30,14 @@ Budgets = Annotated[
     list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")
 ]
 InputWidths = Annotated[str, typer.Option(help="Widths of the network's inputs: `8`, or `all` to decide them too.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+ReduceRange = Annotated[
+    bool,
+    typer.Option(
+        "--reduce-range",
+        help="For x86 CPUs without VNNI: no 8-bit weights beside 8-bit activations, whose products saturate there.",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 
 def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from qir.cli.options import Budgets, Data, InputWidths, Model, Output, Seed, TargetName, parse_budgets
+from qir.atomic_write import make_folder
+from qir.cli.options import Budgets, InputWidths, Model, Output, Seed, TargetName, parse_budgets
 from qir.cli.written import ProfileName, print_report
 
 
@@ -18,9 +19,13 @@ def register(app: typer.Typer) -> None:
 
 def search(
     model: Model,
-    data: Data,
-    train: Annotated[Path, typer.Option(help="Retraining split: .npz with `images` and `labels`.")],
-    validation: Annotated[Path, typer.Option(help="Search-validation split: .npz with `images` and `labels`.")],
+    data: Annotated[
+        Path, typer.Option("--data", "-d", help="Calibration split: .npy, or .npz with `images`.", show_default=False)
+    ],
+    train: Annotated[Path, typer.Option(help="Retraining split: .npz with `images` and `labels`.", show_default=False)],
+    validation: Annotated[
+        Path, typer.Option(help="Search-validation split, likewise; no image may be in both.", show_default=False)
+    ],
     budget: Budgets = None,
     target: TargetName = "npu-148",
     method: Annotated[
@@ -35,7 +40,7 @@ def search(
         str | None,
         typer.Option(help="SQLite file, or SQLAlchemy URL, that keeps every evaluation; a restart resumes."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Local processes that measure policies.")] = 1,
+    workers: Annotated[int, typer.Option(help="Local processes that measure policies.", min=1)] = 1,
     scheduler: Annotated[str | None, typer.Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
     result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
     output: Output = Path("model.quant.onnx"),
@@ -55,16 +60,20 @@ def search(
     from qir.passes import export
     from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
     from qir.search.console import CONSOLE, progress_bar
-    from qir.search.evaluation import read_samples, search_identity
+    from qir.search.evaluation import read_samples, refuse_shared_images, search_identity
     from qir.search.methods import ADDITIVE, GUIDED
     from qir.search.parallel import executor_of
     from qir.search.quantize import SENSITIVITY_IMAGES
 
+    for written in (output, result):
+        if written is not None:
+            make_folder(written)
     hardware, module = load_target(target), load_network(model)
     calibration = read_samples(data, "calibration", labelled=False)
+    retraining, judged = read_samples(train, "retraining"), read_samples(validation, "search-validation")
+    refuse_shared_images(retraining, judged)
     constraints = prepare(module, hardware, calibration.images, input_widths=input_widths, seed=seed)
     plan = EvaluationProtocol(retrain=protocol("short", seed=seed))
-    retraining, judged = read_samples(train, "retraining"), read_samples(validation, "search-validation")
     objective = AccuracyObjective(
         module, constraints, calibration=calibration, validation=judged, retraining=retraining, protocol=plan
     )

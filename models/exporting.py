@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from qir.atomic_write import atomic_write
+from qir.errors import ModelFileError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,10 +26,12 @@ def export_network(network: torch.nn.Module, example: torch.Tensor, file: Path) 
         network: the network; it is put in eval mode.
         example: one input of the shape to export, batch first.
         file: the ONNX file; written under a temporary name, then renamed.
+
+    Raises:
+        ModelFileError: the file cannot be written.
     """
     network.eval()
-    temporary = file.with_name(file.name + ".partial")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), atomic_write(file, ModelFileError) as temporary:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "Converting a tensor to a Python boolean")
         warnings.filterwarnings("ignore", "Exporting a model to ONNX with a batch_size other than 1", UserWarning)
@@ -43,4 +48,3 @@ def export_network(network: torch.nn.Module, example: torch.Tensor, file: Path) 
             dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
             verbose=False,
         )
-    temporary.replace(file)

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qir.atomic_write import atomic_write, make_folder
 from qir.errors import QirError
 from qir.models.data.fashion_mnist import TRAIN_RANGES
 from qir.models.recipes import RECIPES, Recipe, TrainingData, training_data
@@ -64,19 +65,18 @@ def make(name: str, recipe: Recipe, out: Path, path: str | None = None) -> Path:
     from qir.models.exporting import export_network
     from qir.models.training import train
 
+    stem = file_stem(name) if name in names() else f"{name}_{recipe.data}".replace("-", "_")
+    file = out / f"{stem}.onnx"
     data = training_data(recipe.data, path)
+    make_folder(file)
     start = time.process_time()
     network = train(build(recipe.network, seed=recipe.seed, **recipe.options), data.samples, recipe, _print_epoch)
     seconds = time.process_time() - start
-    stem = file_stem(name) if name in names() else f"{name}_{recipe.data}".replace("-", "_")
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{stem}.onnx"
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     export_network(network, torch.from_numpy(data.samples.images[:1]), file)
     content = describe(name, recipe, data, file) | {"training_cpu_seconds": round(seconds, 1)}
-    temporary = file.with_name(f"{stem}.json.partial")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(file.with_suffix(".json"))
+    with atomic_write(file.with_suffix(".json")) as card:
+        card.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(content["accuracy"]))
     return file
 

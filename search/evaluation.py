@@ -81,6 +81,21 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
     return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
 
 
+def refuse_shared_images(one: Samples, other: Samples) -> None:
+    """Refuse splits that are not disjoint: what was trained on judges nothing.
+
+    Raises:
+        DataError: an image is in both; the message counts them and gives the place of the first.
+    """
+    known = {hashlib.sha256(image.tobytes()).digest() for image in one.images}
+    shared = [index for index, image in enumerate(other.images) if hashlib.sha256(image.tobytes()).digest() in known]
+    if shared:
+        raise DataError(
+            f"{len(shared)} of the {len(other.images)} images of {other.split} are in {one.split} too (the first is "
+            f"number {shared[0]}): a search needs disjoint splits, remove them from one"
+        )
+
+
 def search_identity(
     module: Module, validation: Samples, protocol: EvaluationProtocol, *others: Samples
 ) -> dict[str, str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qir.errors import MissingExtraError
+from qir.atomic_write import atomic_write
+from qir.errors import MissingExtraError, SearchError
 from qir.search.comparison import HEADINGS
 from qir.search.result import Evaluation, Result
 
@@ -60,13 +60,12 @@ class Report:
 
         Raises:
             MissingExtraError: Plotly is not installed.
+            SearchError: the file cannot be written.
         """
-        path = Path(path)
         page = self.to_html()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-        return path
+        with atomic_write(path, SearchError) as file:
+            file.write_text(page, encoding="utf-8")
+        return Path(path)
 
     def to_html(self) -> str:
         """The page as text; pictures are inline, nothing is fetched."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.atomic_write import atomic_write
 from qir.errors import SearchError
 from qir.policy import Bits, Policy
 
@@ -131,11 +131,13 @@ class Result:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the result as JSON, atomically."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(_finite(self.to_json()), indent=1), encoding="utf-8")
-        temporary.replace(target)
+        """Write the result as JSON, atomically.
+
+        Raises:
+            SearchError: the file cannot be written.
+        """
+        with atomic_write(path, SearchError) as file:
+            file.write_text(json.dumps(_finite(self.to_json()), indent=1), encoding="utf-8")
 
 
 def read_result(path: str | Path) -> Result:

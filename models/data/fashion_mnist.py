@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from qir.atomic_write import atomic_write
 from qir.errors import DataError
 from qir.models.data.samples import Samples
 
@@ -111,14 +112,15 @@ def write_slice(target: Path, path: str | Path | None = None) -> None:
         target: the `.npz` file to write.
         path: as in `fashion_mnist_full`.
     """
-    temporary = target.with_name(target.name + ".partial")
-    with zipfile.ZipFile(temporary, "w", compression=zipfile.ZIP_LZMA) as archive:
+    with (
+        atomic_write(target, DataError) as file,
+        zipfile.ZipFile(file, "w", compression=zipfile.ZIP_LZMA) as archive,
+    ):
         for name, array in _slice_arrays(path):
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_LZMA
             with archive.open(entry, "w") as stream:
                 np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
-    temporary.replace(target)
 
 
 def _slice_arrays(path: str | Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:

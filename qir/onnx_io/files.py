@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
+from qir.atomic_write import atomic_write, make_folder
 from qir.collection import no_collection
 from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN
@@ -193,7 +191,7 @@ def save(module: Module, path: str | os.PathLike[str], *, external: bool | None 
 
     Args:
         module: what is written; it is not changed.
-        path: the ONNX file; external data go into `<path>.data`.
+        path: the ONNX file, whose folder is made; external data go into `<path>.data`.
         external: whether constants of 1 KiB and more go into the data file; by default those of models that have
             2 GiB or more, or that came with external data.
 
@@ -201,37 +199,19 @@ def save(module: Module, path: str | os.PathLike[str], *, external: bool | None 
         ModelFileError: the path cannot be written, or the module has no valid names.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ModelFileError(f"{path}: is a folder: the path of a file is expected")
-    if not path.parent.is_dir():
-        raise ModelFileError(f"{path}: the folder {path.parent} does not exist: make it first")
+    make_folder(path, ModelFileError)
     beside = path.with_name(path.name + ".data")
     data = DataWriter(beside.name) if _goes_external(module, external) else None
     pieces = _pieces(module, data)
     if sum(map(len, pieces)) > LARGEST_MESSAGE:
         raise ModelFileError(f"{path}: the model has 2 GiB or more: save it with external data")
-    try:
-        with _temporary(path) as model_file, _temporary(beside) as data_file:
-            if data is not None and len(data):
+    with atomic_write(path, ModelFileError) as model_file:
+        with model_file.open("xb") as file:
+            for piece in pieces:
+                write_piece(file.write, piece)
+        if data is not None and len(data):
+            with atomic_write(beside, ModelFileError) as data_file:
                 data.write(data_file)
-            with model_file.open("xb") as file:
-                for piece in pieces:
-                    write_piece(file.write, piece)
-            if data is not None and len(data):
-                data_file.replace(beside)
-            model_file.replace(path)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A free name in the same folder; what is left there is removed."""
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _goes_external(module: Module, external: bool | None) -> bool:

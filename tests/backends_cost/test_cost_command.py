@@ -64,7 +64,7 @@ def test_lists_targets_and_schema() -> None:
         (("--import", "absent.csv", "--export", "out.csv"), "cannot be read"),
         (("--fit", "absent.csv"), "cannot be read"),
         ((LENET, "--export", "table.txt"), "ends in .csv"),
-        ((LENET, "--export", "absent/table.csv"), "cannot be written"),
+        ((LENET, "--export", f"{LENET}/table.csv"), "cannot be written"),
         ((LENET, "--measure", "table.txt"), "ends in .csv"),
         ((LENET, "--policy", "absent.json"), "cannot be read"),
         ((LENET, "--policy", LENET), "cannot be read"),

@@ -8,7 +8,7 @@ from qir.graph import Graph
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager
 from qir.passes.calibration_data import batches, read_arrays
-from qir.search.evaluation import read_samples
+from qir.search.evaluation import ArraySamples, read_samples, refuse_shared_images
 from qir.types import DType, tensor_type
 
 IMAGES = np.zeros((4, 1, 2, 2), np.float32)
@@ -46,6 +46,16 @@ def test_samples_without_their_labels_are_refused(tmp_path, arrays, message: str
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
         read_samples(tmp_path / "x.npz", "retraining")
+
+
+def test_splits_that_share_an_image_are_refused() -> None:
+    numbers = np.arange(6, dtype=np.float32).reshape(6, 1, 1, 1)
+    first, second = (
+        ArraySamples(numbers[part], np.zeros(3, np.int64), "retraining") for part in (slice(3), slice(3, 6))
+    )
+    refuse_shared_images(first, second)
+    with pytest.raises(DataError, match=r"1 of the 3 images of retraining .* number 2"):
+        refuse_shared_images(first, ArraySamples(numbers[[4, 5, 0]], np.zeros(3, np.int64), "retraining"))
 
 
 class ReadData(Pass):
