@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.cli.options import ReduceRange
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ExportError
 
@@ -29,6 +30,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie beside it.")] = Path(
         "model.quant.onnx"
     ),
+    reduce_range: ReduceRange = False,
     list_profiles: Annotated[bool, typer.Option("--list", help="Name every profile and say what it is.")] = False,
 ) -> None:
     """Write a quantized network in a profile: lowered, checked, run, compared, and only then named.
@@ -46,19 +48,22 @@ def export(
     from qir.passes import export as write
 
     hardware = None if target is None else load_target(target)
-    print_report(write(_quantized(source), output, profile=profile, target=hardware, data=data))
+    module = _quantized(source, widths=(7,) if reduce_range else ())
+    print_report(write(module, output, profile=profile, target=hardware, data=data, reduce_range=reduce_range))
 
 
-def _quantized(source: Path) -> Module:
-    """The network with its quantizers, raised from an exported file where it has none."""
+def _quantized(source: Path, widths: tuple[int, ...]) -> Module:
+    """The network with its quantizers, raised with these candidate widths from an exported file where it has none."""
     from qir.cli.opt import read
-    from qir.passes import raise_quantized
+    from qir.passes import PassContext
+    from qir.passes.raising import RaiseQuantized
     from qir.passes.raising.encodings import apply_encodings_beside
 
     module = read(source)
     if module.graph.fake_quants() or apply_encodings_beside(module, source):
         return module
-    return raise_quantized(module)
+    RaiseQuantized(widths).run(module, PassContext())
+    return module
 
 
 def profiles_text() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qir.cli.options import Budgets, Data, InputWidths, Model, Output, TargetName, parse_budgets
+from qir.cli.options import Budgets, Data, InputWidths, Model, Output, ReduceRange, TargetName, parse_budgets
 from qir.cli.written import ProfileName, print_report
 
 
@@ -34,6 +34,7 @@ def quantize(
     ] = None,
     before: Annotated[str, typer.Option(help="Pipeline to run first, `freeze-inputs{shapes=[x:1x3x32x32]}`.")] = "",
     insert: Annotated[str, typer.Option(help="Options of insert-fake-quant, `block=32,keep=[fc.*:8]`.")] = "",
+    reduce_range: ReduceRange = False,
 ) -> None:
     """Quantize a network without labels: exact choice of bits under the budgets, from the divergence of the outputs.
 
@@ -58,6 +59,7 @@ def quantize(
         store=store,
         before=before,
         insert=insert,
+        reduce_range=reduce_range,
     )
     if done.result is not None:
         CONSOLE.print(f"bits: {done.result.policy}; certificate: {done.result.certificate}")

@@ -29,6 +29,7 @@ from qir.passes.lowering.profiles import Profile, find_profile, profile_names
 from qir.passes.lowering.source_paths import forget_source_paths
 from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
+from qir.passes.reduce_range import ReduceRange
 from qir.passes.upgrade_opset import UpgradeOpset
 
 PROFILES = profile_names()
@@ -81,6 +82,7 @@ def export(
     data: Any = None,
     splits: dict[str, str] | None = None,
     requantization: Requantization | None = None,
+    reduce_range: bool = False,
 ) -> ExportReport:
     """Write `<name>.quant.onnx`, `<name>.guide.json` and `<name>.weights.bin`; the module itself is not changed.
 
@@ -93,6 +95,8 @@ def export(
         splits: what each data split was used for, written into the guide.
         requantization: how the hardware turns sums into codes, for the guide and `qir verify`: `float32`, `dyadic` or
             `power-of-two`; by default the target's.
+        reduce_range: narrow weights that would saturate on x86 CPUs without VNNI, 8 bits beside 8 bits to 7 (the pass
+            `reduce-range`).
 
     Raises:
         ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
@@ -102,6 +106,9 @@ def export(
     path = Path(path)
     chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
     _check(module)
+    if reduce_range:
+        module = module.clone()
+        _run([ReduceRange()], module, target)
     stem = path.name.removesuffix(".onnx").removesuffix(".quant")
     guide_path, weights_path = path.with_name(f"{stem}.guide.json"), path.with_name(f"{stem}.weights.bin")
     lowered = module.clone()

@@ -51,6 +51,7 @@ _PASSES = {
     "power-of-two-scales": "power_of_two_scales:PowerOfTwoScales",
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
     "raise-quantized": "raising:RaiseQuantized",
+    "reduce-range": "reduce_range:ReduceRange",
     "repeat": "manager:Repeat",
     "symmetric-activations": "symmetric_activations:SymmetricActivations",
     "upgrade-opset": "upgrade_opset:UpgradeOpset",

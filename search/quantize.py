@@ -56,6 +56,7 @@ def quantize(
     before: str = "",
     insert: str = "",
     store: str | Path | None = None,
+    reduce_range: bool = False,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
@@ -78,6 +79,8 @@ def quantize(
         before: pipeline that runs before everything else, for example `freeze-inputs{values=[sr:16000]},infer-types`.
         insert: more options of `insert-fake-quant`, for example `block=32,keep=[fc.*:8]`.
         store: SQLite file or SQLAlchemy URL that keeps the sensitivities: later budgets measure nothing again.
+        reduce_range: as the target's field of this name: 8-bit weights do not meet 8-bit activations, whose products
+            saturate on x86 CPUs without VNNI.
 
     Raises:
         QirError: bad input of any kind, or no policy meets a budget (the message says the smallest reachable).
@@ -85,6 +88,8 @@ def quantize(
     from qir.backends.target import load_target
 
     hardware = load_target(target) if isinstance(target, str | Path) else target
+    if reduce_range:
+        hardware = hardware.model_copy(update={"reduce_range": True})
     find_profile(profile or hardware.export.profile)
     module = load_network(model)
     if before:
@@ -96,6 +101,8 @@ def quantize(
         parsed = {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budgets.items()}
         result = _choose(module, hardware, constraints, data, parsed, store)
         apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
+    else:
+        apply_policy(module, constraints.uniform(max(max(options) for options in constraints.options.values())))
     last: list[Pass] = [*([AdaRound()] if adaround else []), *([CorrectChannels()] if correct else [])]
     last += parse_pipeline(SCALES[hardware.export.requantization].lstrip(",")) if last else []
     PassManager(last).run(module, PassContext(target=hardware, calibration_data=data))
