@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from qir.quantizers import get_scheme
 from qir.search.evaluation import ArraySamples
 from qir.search.network import network_problem
 from qir.search.problem import Budget, Problem
-from qir.search.recipe_runs import Recipe, read_data
+from qir.search.recipe_runs import Recipe, RecipeTask
 from qir.search.result import Evaluation, Result
 from qir.tensor import Array
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch, SchemeSearch
     from qir.search.differentiable_cost import ExpectedCost
     from qir.search.learned_bits import FollowingBits, LearnedBits
-    from qir.search.store import Store
 
 QAG = (
     f"{SIMPLIFY},insert-fake-quant{{{{placement=qag,input_widths={{inputs}}}}}},propagate-constraints,"
@@ -167,39 +165,18 @@ def run_autoqnn(
 class AutoQnnRecipe(Recipe):
     """AutoQNN: the one recipe that learns by gradient, and returns the network too."""
 
-    def run(
-        self,
-        module: Module | str | Path,
-        *,
-        target: Target | str | Path,
-        data: Any,
-        labels: Array | None = None,
-        budget: Mapping[str, Budget | str],
-        evaluations: int | None = None,
-        seed: int = 0,
-        input_widths: str = "8",
-        metric_images: int = 0,  # noqa: ARG002  part of what every recipe takes
-        store: Store | str | Path | None = None,  # noqa: ARG002  likewise
-    ) -> AutoQnnResult:
-        """Learn schemes, bits and weights: see `run_autoqnn`; `evaluations` are epochs here, 70 unless given.
-
-        `metric_images` and `store` have no use: nothing is measured before the network is trained.
-
-        Raises:
-            QirError: bad input of any kind, no labels, or no policy meets the budget.
-        """
-        from qir.backends.target import load_target
-
-        network, images = read_data(module, data)
+    def _carry_out(self, task: RecipeTask) -> AutoQnnResult:
+        if task.store is not None:
+            raise SearchError("recipe 'autoqnn' trains one network and keeps no measurements: leave the store out")
         return run_autoqnn(
-            network,
-            images,
-            np.zeros(0, np.int64) if labels is None else labels,
-            target=load_target(target) if isinstance(target, str | Path) else target,
-            budget={name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budget.items()},
-            input_widths=input_widths,
-            epochs=evaluations,
-            seed=seed,
+            task.network,
+            task.images,
+            np.zeros(0, np.int64) if task.labels is None else task.labels,
+            target=task.target,
+            budget=task.budget,
+            input_widths=task.input_widths,
+            epochs=task.evaluations,
+            seed=task.seed,
         )
 
 

@@ -39,6 +39,31 @@ METRIC_IMAGES = 64
 
 
 @dataclass(frozen=True)
+class RecipeTask:
+    """What a recipe is asked for: the arguments of `Recipe.run`, read.
+
+    Attributes:
+        network: a copy that is free to be changed.
+        images: float32 [N, …].
+        labels: int64 [N], or None.
+        target: the hardware.
+        budget: limits by name of a cost.
+        evaluations, seed, input_widths, metric_images, store: as in `Recipe.run`.
+    """
+
+    network: Module
+    images: Array
+    labels: Array | None
+    target: Target
+    budget: Mapping[str, Budget]
+    evaluations: int | None
+    seed: int
+    input_widths: str
+    metric_images: int
+    store: Store | str | Path | None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A published method.
 
@@ -88,11 +113,13 @@ class Recipe:
             data: calibration data of any kind that `calibrate` takes, one input.
             labels: int64 [N]; needed where accuracy is measured, used by metrics of the loss.
             budget: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.6x".
-            evaluations: policies to measure; 50 unless given, and nothing to a recipe that measures none.
+            evaluations: policies to measure, 50 unless given; epochs of `autoqnn`, 70 unless given; nothing to a recipe
+                that measures none.
             seed: of every random choice.
             input_widths: widths of the network's inputs, `all` makes them decisions.
-            metric_images: how many of the data the sensitivity metric sees.
-            store: keeps sensitivities and measured values; later budgets and restarts measure nothing again.
+            metric_images: how many of the data the sensitivity metric sees; nothing to a recipe without one.
+            store: keeps sensitivities and measured values; later budgets and restarts measure nothing again. A recipe
+                that trains keeps none, and refuses a store.
 
         Returns:
             The result; its policy names decisions.
@@ -101,47 +128,52 @@ class Recipe:
             QirError: bad input of any kind, or no policy meets the budget.
         """
         from qir.backends.target import load_target
+
+        network, images = read_data(module, data)
+        task = RecipeTask(
+            network=network,
+            images=images,
+            labels=labels,
+            target=load_target(target) if isinstance(target, str | Path) else target,
+            budget={name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budget.items()},
+            evaluations=evaluations,
+            seed=seed,
+            input_widths=input_widths,
+            metric_images=metric_images,
+            store=store,
+        )
+        return self._carry_out(task)
+
+    def _carry_out(self, task: RecipeTask) -> Result:
         from qir.search.methods import solve
         from qir.search.network import network_problem
 
-        hardware = load_target(target) if isinstance(target, str | Path) else target
-        network, images = read_data(module, data)
-        constraints = _calibrated(network, hardware, images, input_widths, seed)
-        self._check(constraints, images, labels)
-        sensitivity = None
-        if self.metric is not None:
-            found = measure(
-                self.metric,
-                network,
-                constraints,
-                images[:metric_images],
-                labels=None if labels is None else labels[:metric_images],
-                seed=seed,
-                store=store,
-                **self.metric_options,
-            )
-            sensitivity = found.per_decision(constraints)
+        constraints = _calibrated(task)
+        self._check(constraints, task)
         problem = network_problem(
-            network,
+            task.network,
             constraints,
-            hardware.cost_model().table(network, hardware),
-            budgets={name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budget.items()},
-            objective=self._objective(network, constraints, images, labels),
-            sensitivity=sensitivity,
+            task.target.cost_model().table(task.network, task.target),
+            budgets=task.budget,
+            objective=self._objective(constraints, task),
+            sensitivity=self._sensitivity(constraints, task),
             identity={
-                "model": module_digest(network),
-                "data": data_digest(images, labels),
+                "model": module_digest(task.network),
+                "data": data_digest(task.images, task.labels),
                 "protocol": f"recipe {self.objective}",
             },
         )
-        groups = ChannelGroups.of(network, constraints, self.channel_groups) if self.channel_groups else None
+        groups = ChannelGroups.of(task.network, constraints, self.channel_groups) if self.channel_groups else None
         if groups is not None:
             problem = groups.expanded(problem)
-        measures = None if self.objective == "proxy" else evaluations or MEASURED_EVALUATIONS
-        result = solve(problem, self.solver, evaluations=measures, seed=seed, store=store, **self.solver_options)
+        measures = None if self.objective == "proxy" else task.evaluations or MEASURED_EVALUATIONS
+        result = solve(
+            problem, self.solver, evaluations=measures, seed=task.seed, store=task.store, **self.solver_options
+        )
         return result if groups is None else replace(result, policy=groups.policy(result.policy))
 
-    def _check(self, constraints: BitConstraints, images: Array, labels: Array | None) -> None:
+    def _check(self, constraints: BitConstraints, task: RecipeTask) -> None:
+        images, labels = task.images, task.labels
         if not constraints.decisions:
             raise SearchError(f"recipe {self.name!r}: the target leaves no decision open; quantize without a search")
         if self.objective == "accuracy" and labels is None:
@@ -151,9 +183,23 @@ class Recipe:
         if self.objective == "accuracy" and len(images) < 2:
             raise DataError(f"recipe {self.name!r}: {len(images)} images; expected 2 or more, for two splits")
 
-    def _objective(
-        self, module: Module, constraints: BitConstraints, images: Array, labels: Array | None
-    ) -> Callable[[Policy], float] | None:
+    def _sensitivity(self, constraints: BitConstraints, task: RecipeTask) -> list[list[float]] | None:
+        if self.metric is None:
+            return None
+        found = measure(
+            self.metric,
+            task.network,
+            constraints,
+            task.images[: task.metric_images],
+            labels=None if task.labels is None else task.labels[: task.metric_images],
+            seed=task.seed,
+            store=task.store,
+            **self.metric_options,
+        )
+        return found.per_decision(constraints)
+
+    def _objective(self, constraints: BitConstraints, task: RecipeTask) -> Callable[[Policy], float] | None:
+        module, images, labels = task.network, task.images, task.labels
         if self.objective == "output-mse":
             from qir.search.metrics.output_error import NetworkOutputError
 
@@ -186,9 +232,9 @@ def read_data(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
     return network, np.concatenate([next(iter(feed.values())) for feed in feeds])
 
 
-def _calibrated(module: Module, target: Target, images: Array, input_widths: str, seed: int) -> BitConstraints:
+def _calibrated(task: RecipeTask) -> BitConstraints:
     from qir.search.preparation import prepare
 
-    if quantizers(module.graph):
-        return bit_constraints(module, target.operand_rules())
-    return prepare(module, target, images, input_widths=input_widths, seed=seed)
+    if quantizers(task.network.graph):
+        return bit_constraints(task.network, task.target.operand_rules())
+    return prepare(task.network, task.target, task.images, input_widths=task.input_widths, seed=task.seed)

@@ -117,5 +117,7 @@ def test_bad_input_is_named(samples):
         recipe("autoqnn").run(path, data=samples["data"], budget={"size": "0.6x"}, **given)
     with pytest.raises(InfeasibleError, match="latency"):
         recipe("autoqnn").run(path, budget={"latency": "0.001x"}, **given, **samples)
+    with pytest.raises(SearchError, match="leave the store out"):
+        recipe("autoqnn").run(path, budget={"size": "0.6x"}, store="s.db", **given, **samples)
     with pytest.raises(SearchError, match="speed"):
         recipe("autoqnn").run(path, budget={"speed": "0.6x"}, **given, **samples)
