@@ -20,6 +20,8 @@ Codes = npt.NDArray[np.integer[Any]]
 METRICS = ("cycles", "energy_pj", "total_bytes", "bit_operations")
 """Additive columns of a table: attributes of `Cost`."""
 
+UNKNOWN_HINT = "give the shapes of the inputs (--shape), infer the types (pass infer-types), register the op"
+
 _BLOCK = 4096
 """Policies looked up at once: their indices stay in the cache."""
 
@@ -249,8 +251,8 @@ class CostTable:
     def _refuse_unknown(self, unknown: str) -> None:
         if self.unknown and unknown != "ignore":
             raise TargetError(
-                f"the cost of {', '.join(self.unknown[:5])} is unknown: give the shapes of the inputs (--shape), "
-                "register the op, or leave it out with unknown='ignore'"
+                f"the cost of {', '.join(self.unknown[:5])} is unknown: {UNKNOWN_HINT}, "
+                "or leave it out with unknown='ignore'"
             )
 
     def _shared(self, row: CostRow, policy: Mapping[str, Bits], metric: str) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from qir.backends.cost_models.shape import ConvShape
+from qir.errors import TargetError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import LayerShape, op_of
@@ -58,6 +59,9 @@ def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
 
     A convolution over three dimensions is one over two for each slice of its result, with as many more input channels
     as the kernel is deep: its products and weights are exact, its input counts once for every slice that reads it.
+
+    Raises:
+        TargetError: the kernel does not fit into the input, or is made for other channels.
     """
     found = op_of(node).layer_shape(node, batch=batch)
     if found is None:
@@ -69,6 +73,12 @@ def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
         return shape, found.copies
     if len(found.spatial) > 3:
         return None
+    data, weight = sizes_of(node.input(0), batch), sizes_of(node.input(1))
+    made_for = found.in_channels if weight is None or found.transposed else weight[1] * found.groups
+    if data is not None and data[1] != made_for:
+        raise TargetError(
+            f"layer {label(node)!r}: its input has {data[1]} channels; its weights are made for {made_for}"
+        )
     return (_transposed(found) if found.transposed else _conv(found)), found.copies
 
 

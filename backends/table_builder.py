@@ -50,6 +50,7 @@ def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> Cos
     builder = _Builder(module, model, batch)
     model.prepare(builder.layer_names())
     rows = builder.rows()
+    builder.note_floats(rows)
     facts = NetworkFacts(builder.predecessors, builder.tensors(), builder.weights(), tuple(builder.notes))
     return CostTable(rows, builder.quantizers.widths, model.target.name, facts)
 
@@ -142,6 +143,13 @@ class _Builder:
             if output is not None:
                 self.last_use[self._root(output)] = self.count
         return rows
+
+    def note_floats(self, rows: list[CostRow]) -> None:
+        """Say which nodes stream tensors without a quantizer."""
+        names = list(dict.fromkeys(row.name for row in rows if row.known and row.activation_widths == (FLOAT_BITS,)))
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            self.notes.append(f"tensors without a quantizer count {FLOAT_BITS} bits an element: {shown}")
 
     def layer_names(self) -> list[str]:
         """Names of the layers of multiply-accumulates, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ import typer
 from qir.errors import QirError, TargetError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from qir.backends.cost_table import CostTable
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
     from qir.module import Module
     from qir.policy import Bits
 
-MAXIMUM_COLUMNS = 6
+MAXIMUM_COLUMNS = 4
+FILE_COLUMNS = 160
+"""Width of what is printed into a file or pipe, where `COLUMNS` does not say otherwise."""
+
 REFEREES = ("vela",)
 
 
@@ -63,9 +69,7 @@ def cost(
 
     qir cost resnet18.onnx --import ILP.json --without conv1 --without fc --export nvidia-t4.csv
     """
-    from rich.console import Console
-
-    console = Console()
+    console = _console()
     if list_targets:
         from qir.cli.cost_report import print_targets
 
@@ -84,6 +88,13 @@ def cost(
         _measure(console, _load(model, shape, batch), batch, measure)
     else:
         _Costing(_load(model, shape, batch), target, policy, batch).show(console, explain, referee, export)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=FILE_COLUMNS)
 
 
 def _load(path: Path, shapes: list[str] | None, batch: int) -> Module:
@@ -156,11 +167,11 @@ class _Costing:
             self._referee(console, target, referee)
             return
         table = target.cost_model().table(self.module, target, batch=self.batch)
+        explained_lines = [] if explained is None else explanations(table, explained)
         if export is not None:
             delays_of(table).write(export)
         print_table(console, table, target, self._policies(table, target))
-        if explained is not None:
-            print_lines(console, explanations(table, explained))
+        print_lines(console, explained_lines)
 
     def _referee(self, console: Console, target: Target, name: str) -> None:
         from qir.backends.cost_models.validation import nearest
@@ -180,11 +191,9 @@ class _Costing:
         print_referee(console, target, referee(self.module, target, table, chosen))
 
     def _policies(self, table: CostTable, target: Target) -> dict[str, dict[str, Bits]]:
-        """The policies to show: the file's, else the widest pairs of the target, uniformly."""
+        """The policies to show: the file's, else uniform ones."""
         if self.policy is None:
-            pairs = sorted(target.operand_rules().legal_pairs(), reverse=True)
-            uniform = [(a, w) for a, w in pairs if a == w or target.pairs is not None]
-            return {f"{a}/{w}": table.uniform(a, w) for a, w in uniform[:MAXIMUM_COLUMNS]}
+            return {f"{a}/{w}": table.uniform(a, w) for a, w in _shown_pairs(target)}
         from qir.fake_quant import policy_of
 
         try:
@@ -200,10 +209,20 @@ class _Costing:
         return {"policy": base | bits}
 
 
+def _shown_pairs(target: Target) -> list[tuple[int, int]]:
+    """The (activation, weight) widths to show: equal ones where there is a choice; of many the powers of two."""
+    pairs = sorted(target.operand_rules().legal_pairs(), reverse=True)
+    if target.pairs is None and len(target.activation_widths) > 1:
+        pairs = [(a, w) for a, w in pairs if a == w] or pairs
+    if len(pairs) > MAXIMUM_COLUMNS:
+        pairs = [pair for pair in pairs if all(bits & (bits - 1) == 0 for bits in pair)] or pairs
+    return pairs[:MAXIMUM_COLUMNS]
+
+
 def _set_shapes(module: Module, shapes: list[str], batch: int) -> None:
     """Give inputs the shapes of `name=1,3,224,224`, and `batch` images to those that leave their number open.
 
-    A size that had a name (a symbol) takes its number wherever the name occurs; other changes are inferred anew.
+    A size that had a name (a symbol) takes its number wherever the name occurs; all others are inferred anew.
 
     Raises:
         QirError: another form, or no such input; names the nearest.
@@ -214,27 +233,38 @@ def _set_shapes(module: Module, shapes: list[str], batch: int) -> None:
 
     inputs = {value.name: value for value in module.graph.inputs}
     symbols: dict[object, int] = {}
-    stale = False
     for text in shapes:
         name, _, sizes = text.partition("=")
         if name not in inputs:
             raise QirError(f"--shape {text!r}: the network has no input {name!r}: {nearest(name, inputs)}")
-        try:
-            dims = tuple(int(size) for size in sizes.split(","))
-        except ValueError as error:
-            raise QirError(f"--shape {text!r}: expected name=1,3,224,224") from error
         kind = inputs[name].type
+        dims = _sizes(text, sizes, kind.shape if isinstance(kind, TensorType) else None)
         if isinstance(kind, TensorType):
-            known = kind.shape if kind.shape is not None and len(kind.shape) == len(dims) else (None,) * len(dims)
-            symbols |= {old: new for old, new in zip(known, dims, strict=True) if isinstance(old, str)}
-            stale |= any(not isinstance(old, str) and old != new for old, new in zip(known, dims, strict=True))
+            symbols |= {old: new for old, new in zip(kind.shape or (), dims, strict=False) if isinstance(old, str)}
             inputs[name].type = TensorType(kind.element, dims)
     for value in inputs.values():
         if isinstance(value.type, TensorType) and value.type.shape and isinstance(value.type.shape[0], str):
             symbols.setdefault(value.type.shape[0], batch)
     _name_sizes(module, symbols)
-    if stale:
-        infer_graph(module)
+    infer_graph(module)
+
+
+def _sizes(text: str, sizes: str, declared: Sequence[object] | None) -> tuple[int, ...]:
+    """The sizes of `1,3,224,224`; as many as the input has dimensions.
+
+    Raises:
+        QirError: they are no positive numbers, or another number of them.
+    """
+    try:
+        dims = tuple(int(size) for size in sizes.split(","))
+    except ValueError as error:
+        raise QirError(f"--shape {text!r}: expected name=1,3,224,224") from error
+    if min(dims) < 1:
+        raise QirError(f"--shape {text!r}: size {min(dims)}; expected sizes of at least 1")
+    if declared is not None and len(declared) != len(dims):
+        known = ",".join(map(str, declared))
+        raise QirError(f"--shape {text!r}: {len(dims)} sizes; the input has {len(declared)} dimensions ({known})")
+    return dims
 
 
 def _name_sizes(module: Module, symbols: dict[object, int]) -> None:

@@ -42,10 +42,12 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
     """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown."""
     from rich.table import Table
 
+    from qir.backends.cost_table import UNKNOWN_HINT
+
     note = " (illustrative)" if target.illustrative else ""
     shown = Table(title=f"{target.name}{note}: cycles, activation/weight bits (what bounds the node)")
-    shown.add_column("node")
-    shown.add_column("op")
+    shown.add_column("node", overflow="fold")
+    shown.add_column("op", overflow="fold")
     legal = {}
     for name, bits in policies.items():
         try:
@@ -53,9 +55,9 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
         except TargetError as error:
             print_lines(console, [f"{name}: {error}"])
     for name in legal:
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", overflow="fold")
     for cells in zip(*legal.values(), strict=True):
-        shown.add_row(cells[0].node, cells[0].op, *(f"{cell.cycles:,.0f} ({cell.bound_by})" for cell in cells))
+        shown.add_row(cells[0].node, cells[0].op, *(f"{_count(cell.cycles)} ({cell.bound_by})" for cell in cells))
     shown.add_section()
     for label, values in _totals(table, target, [policies[name] for name in legal]).items():
         shown.add_row(label, "", *values)
@@ -63,7 +65,12 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
     print_lines(console, [f"note: {line}" for line in (*target.cost_model().notes, *table.facts.notes)])
     if table.unknown:
         listed = ", ".join(table.unknown)
-        print_lines(console, [f"unknown cost, not in the totals: {listed}: give --shape, or register the op"])
+        print_lines(console, [f"unknown cost, not in the totals: {listed}: {UNKNOWN_HINT}"])
+
+
+def _count(cycles: float) -> str:
+    """Cycles; few of them with their fraction, so that none looks free that is not."""
+    return f"{cycles:,.0f}" if cycles >= 10 else f"{cycles:.3g}"
 
 
 def _totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -> dict[str, list[str]]:
@@ -97,7 +104,7 @@ def explanations(table: CostTable, node: str) -> list[str]:
         lines.append(f"{name}:")
         for (a, w), by in found.bound_by.items():
             widths = f"{a}/{w}" if w else str(a)
-            lines.append(f"  {widths} bits: {found.cycles[a, w]:,.0f} cycles, bound by {by}")
+            lines.append(f"  {widths} bits: {_count(found.cycles[a, w])} cycles, bound by {by}")
         lines += [f"  {stop}" for stop in found.stops]
     return lines
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from qir.backends.cost_models.cost import Cost, combined, slowest
+from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import Strict, validated
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
-    from qir.backends.cost_models.shape import ConvShape
     from qir.backends.cost_table import CostTable
     from qir.backends.layer_shapes import LayerProduct
     from qir.backends.target import Target
@@ -49,8 +49,10 @@ class CostModel(ABC, Generic[P]):
         """The cost of a convolution or fully connected layer.
 
         Raises:
-            TargetError: the target has no such widths, or they are no legal pair.
+            TargetError: the target has no such widths, or they are no legal pair, or `shape` is no `ConvShape`.
         """
+        if not isinstance(shape, ConvShape):
+            raise TargetError(f"layer cost: found {type(shape).__name__}; expected a ConvShape")
         self.check_widths(weight_bits, activation_bits)
         return self.matrix_cost(shape, weight_bits, activation_bits)
 

@@ -45,7 +45,9 @@ class ConvShape:
         for name, length in (("kernel", (2,)), ("stride", (2,)), ("padding", (2, 4)), ("dilation", (2,))):
             sizes = getattr(self, name)
             if not isinstance(sizes, tuple) or len(sizes) not in length:
-                raise TargetError(f"layer shape: {name} is {sizes!r}; expected {' or '.join(map(str, length))} ints")
+                raise TargetError(
+                    f"layer shape: {name} is {sizes!r}; expected a tuple of {' or '.join(map(str, length))} ints"
+                )
             counts |= {f"{name}[{index}]": size for index, size in enumerate(sizes)}
         for name, count in counts.items():
             least = 0 if name.startswith("padding") else 1
@@ -60,8 +62,8 @@ class ConvShape:
             raise TargetError("layer shape: a fully connected layer has height, width and kernel 1")
         if min(self.output_size) < 1:
             raise TargetError(
-                f"layer shape: kernel {self.kernel} does not fit into {self.height}x{self.width} "
-                f"padded by {self.padding}"
+                f"layer shape: kernel {self.kernel} (dilation {self.dilation}) does not fit into "
+                f"{self.height}x{self.width} padded by {self.padding}"
             )
 
     @property

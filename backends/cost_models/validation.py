@@ -25,9 +25,10 @@ Record = TypeVar("Record", bound=BaseModel)
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint at the valid name most like `name`, or the list of all of them."""
-    names = sorted(valid)
-    matches = get_close_matches(name, names, n=1)
-    return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(names) or 'none'}"
+    names = {known.lower(): known for known in sorted(valid)}
+    matches = get_close_matches(name.lower(), names, n=1)
+    expected = ", ".join(names.values()) or "none"
+    return f"did you mean {names[matches[0]]!r}?" if matches else f"expected one of {expected}"
 
 
 def validated(record: type[Record], data: Any, where: str) -> Record:

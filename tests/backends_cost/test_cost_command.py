@@ -154,6 +154,26 @@ def test_sizes_with_a_name_take_their_number_everywhere(tmp_path: Path) -> None:
         assert f"8/8 bits: {rows * 8 + 16 * 8 / 2:,.0f} cycles" in output
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ("input=1,3,28,28", "has 3 channels; its weights are made for 1"),
+        ("input=1,1,28", "3 sizes; the input has 4 dimensions"),
+        ("input=1,1,0,28", "size 0"),
+    ],
+)
+def test_impossible_sizes_are_refused(shape: str, message: str) -> None:
+    with pytest.raises(QirError, match=message):
+        _run(LENET, "--shape", shape)
+
+
+def test_whole_names_are_printed_into_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    output = _run(LENET, "--target", "bismo-16x16x256")
+    assert "(dram.activations)" in output
+    assert "…" not in output
+
+
 def test_referee_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QIR_VELA", "/absent/vela")
     with pytest.raises(MissingExtraError, match=r"qir\[vela\]"):
