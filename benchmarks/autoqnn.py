@@ -9,7 +9,8 @@ Every row trains the same number of epochs on the same images from the same floa
 (binary, ternary and quaternary weights with ClipQ activations, as in the paper), the scheme search model-wise and
 layer-wise, and precision learning at an average of 3 bits. Weights have a range per channel, BatchNorm is folded, the
 image stays at 8 bits and the weight of the last layer too (the paper's policies leave both out). Network, data and
-lengths are far smaller than the paper's; test accuracy is measured once per row, at the end.
+lengths are far smaller than the paper's; test accuracy is measured once per row, at the end. `--errors` trains nothing
+and prints what each scheme loses on the float network's weights and activations.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.passes.insert_fake_quant import label
 from qir.search.autoqnn import CANDIDATES, AutoQnn
 from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
+from qir.search.relaxed import Relaxation
 
 BITS = 3
 FEW_LEVELS = {"binary": 1, "ternary": 2, "quaternary": 2}
@@ -48,7 +50,7 @@ SINGLE = (
 """Of weights / of activations, one name for both: the paper's rows, and ResQ where activations are ClipQ's."""
 PIPELINE = (
     "fold-constants,fold-batchnorm,insert-fake-quant{{placement=qag,weight_widths=1|2|3|4|5|6|7|8,"
-    "activation_widths=2|3|4|5|6|7|8,keep={last}.weight:8}},calibrate{{weights=mse}}"
+    "activation_widths=2|3|4|5|6|7|8,keep={last}.weight:8,per_channel={per_channel}}},calibrate{{weights=mse}}"
 )
 
 
@@ -63,13 +65,13 @@ def splits(data: str, images: int) -> tuple[Samples, Samples]:
     return Samples(training.images[chosen], training.labels[chosen], training.split), test
 
 
-def prepared(model: str, calibration: Samples) -> Module:
+def prepared(model: str, calibration: Samples, *, per_channel: bool) -> Module:
     """The float network with fake-quant nodes as AutoQNN's Algorithm 1 places them, calibrated."""
     module = qir.load(path(model) if model in names() else model)
     last = label([node for node in module.graph.nodes if op_of(node).quantizable(node) is not None][-1])
     order = np.random.default_rng(0).permutation(len(calibration))[:256]
     context = PassContext(calibration_data=calibration.images[order])
-    PassManager(parse_pipeline(PIPELINE.format(last=last))).run(module, context)
+    PassManager(parse_pipeline(PIPELINE.format(last=last, per_channel=str(per_channel).lower()))).run(module, context)
     return module
 
 
@@ -159,6 +161,42 @@ class Table:
         )
 
 
+class Loss(torch.nn.Module):
+    """Passes a tensor on and keeps what each scheme loses of it at 3 bits: squared error / variance."""
+
+    def __init__(self, run: AutoQnn, name: str) -> None:
+        super().__init__()
+        self.grids = {scheme: run.grid(name, scheme) for scheme in CANDIDATES}
+        self.found: dict[str, float] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The tensor as it is."""
+        for scheme, grid in self.grids.items():
+            error = (grid.fake_quantize(x, BITS, update=True) - x).square().mean() / x.var()
+            self.found[scheme] = float(error)
+        return x
+
+
+def print_errors(run: AutoQnn) -> None:
+    """What schemes lose on the float network's tensors before any training, mean over the layers, and the worst."""
+    losses = {name: Loss(run, name) for name in run.decided}
+    batch = torch.from_numpy(run.images[: run.protocol.batch])
+    with torch.no_grad(), run.network.quantizers_off():
+        run.network(batch, hook=Relaxation(losses, run.nodes))
+    print("| scheme | weights: mean | weights: worst | activations: mean | activations: worst |")
+    print("| --- | --- | --- | --- | --- |")
+    for scheme in CANDIDATES:
+        cells = []
+        for weights in (True, False):
+            kind = [
+                losses[name].found[scheme]
+                for name, node in run.decided.items()
+                if (node.operands[0].constant is not None) is weights
+            ]
+            cells += [f"{np.mean(kind):.3f}", f"{max(kind):.3f}"]
+        print(f"| {scheme} | {' | '.join(cells)} |")
+
+
 def average(run: AutoQnn, found: PrecisionSearch, *, weights: bool) -> float:
     """Average bits of the decided weights or activations, each counted by its values."""
     kind = {n: found.policy[n] for n, node in run.decided.items() if (node.operands[0].constant is not None) is weights}
@@ -177,6 +215,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.01, help="first learning rate of the weights")
     parser.add_argument("--schemes", nargs="*", default=SINGLE, help="single schemes to train")
     parser.add_argument("--singles-only", action="store_true", help="no searches")
+    parser.add_argument("--per-layer", action="store_true", help="one range for all weights of a layer")
+    parser.add_argument("--errors", action="store_true", help="print what schemes lose, train nothing")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -189,8 +229,15 @@ def main() -> None:
         seed=options.seed,
     )
     table = Table(
-        prepared(options.model, training), training, test, replace(half, precision_epochs=options.epochs), half
+        prepared(options.model, training, per_channel=not options.per_layer),
+        training,
+        test,
+        replace(half, precision_epochs=options.epochs),
+        half,
     )
+    if options.errors:
+        print_errors(table.start(half))
+        return
     rate = accuracy(TorchModule(table.module), test)
     print(
         f"{Path(options.model).stem}, {len(training)} images of {options.data}, {options.epochs} epochs, of which a "
