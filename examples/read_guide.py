@@ -13,54 +13,59 @@ from pathlib import Path
 
 import numpy as np
 
-KNOWN = (("Conv", 4), ("Gemm", 2), ("MatMul", 2))
+KNOWN = ("Conv", "Gemm", "MatMul")
+
+
+def unpacked(entry: dict, folder: str | Path) -> np.ndarray:
+    """What a packed entry of the weights file holds: int64, the shape that the guide gives."""
+    data = (Path(folder) / entry["file"]).read_bytes()[entry["offset"] : entry["offset"] + entry["length"]]
+    if zlib.crc32(data) != entry["crc32"]:
+        raise SystemExit(f"{entry['file']}: the bytes from {entry['offset']} on are damaged")
+    bits, count = entry["bits"], int(np.prod(entry["shape"]))
+    flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: count * bits].reshape(count, bits)
+    return (flat.astype(np.int64) @ (1 << np.arange(bits))).reshape(entry["shape"])
 
 
 def weights_of(layer: dict, folder: str | Path) -> np.ndarray:
-    """Integer codes of a layer's weight: int32, the shape that the guide gives."""
-    entry, grid = layer["packed_weight"], layer["weight"]
-    data = (Path(folder) / entry["file"]).read_bytes()[entry["offset"] : entry["offset"] + entry["length"]]
-    if zlib.crc32(data) != entry["crc32"]:
-        raise SystemExit(f"{layer['name']}: the packed weights are damaged")
-    count = int(np.prod(entry["shape"]))
-    flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: count * entry["bits"]]
-    codes = flat.reshape(count, entry["bits"]).astype(np.int32) @ (1 << np.arange(entry["bits"], dtype=np.int32))
-    if grid["table"] is not None:
-        return np.asarray(grid["table"], np.int32)[codes].reshape(entry["shape"])
-    return (codes * grid["code_step"] + grid["low_code"]).reshape(entry["shape"])
+    """Integers of a layer's weight, codes less their zero point: int64, the weight's shape."""
+    codes, grid = unpacked(layer["packed_weight"], folder), layer["weight"]
+    codes = codes * grid["code_step"] + grid["low_code"] if grid["table"] is None else np.asarray(grid["table"])[codes]
+    zero, shape = np.asarray(grid["zero_point"]), [1] * codes.ndim
+    shape[grid["axis"] or 0] = zero.size
+    return codes - zero.reshape(shape)
 
 
 def convolve(data: np.ndarray, weight: np.ndarray, attributes: dict) -> np.ndarray:
-    """Exact integer sums of a 2-D convolution: data [N, C, H, W], weight [O, C/groups, KH, KW]."""
-    groups = attributes.get("group", 1)
-    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    (sy, sx), (dy, dx) = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-    data = np.pad(data, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    outputs, _, rows, columns = weight.shape
-    height = (data.shape[2] - dy * (rows - 1) - 1) // sy + 1
-    width = (data.shape[3] - dx * (columns - 1) - 1) // sx + 1
-    total = np.zeros((len(data), groups, outputs // groups, height, width), np.int64)
-    images = data.reshape(len(data), groups, -1, *data.shape[2:])
-    kernels = weight.reshape(groups, outputs // groups, -1, rows, columns)
-    for y in range(rows):
-        for x in range(columns):
-            part = images[..., y * dy :: sy, x * dx :: sx][..., :height, :width]
-            total += np.einsum("ngihw,goi->ngohw", part, kernels[..., y, x])
-    return total.reshape(len(data), outputs, height, width)
+    """Exact integer sums of a convolution: data [N, C, spatial...], weight [O, C/groups, kernel...]."""
+    outputs, _, *kernel = weight.shape
+    groups, rank, taps = attributes.get("group", 1), len(kernel), int(np.prod(kernel))
+    pads, ones = attributes.get("pads", [0] * 2 * rank), [1] * rank
+    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
+    data = np.pad(data, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+    views = np.lib.stride_tricks.sliding_window_view(data, reach, tuple(range(2, 2 + rank)))
+    views = views[(slice(None), slice(None), *(slice(None, None, step) for step in [*strides, *dilations]))]
+    images = views.reshape(len(data), groups, data.shape[1] // groups, -1, taps)
+    total = np.einsum("ngipk,goik->ngop", images, weight.reshape(groups, outputs // groups, -1, taps))
+    return total.reshape(len(data), outputs, *views.shape[2 : 2 + rank])
 
 
 def recompute(layer: dict, folder: str | Path, codes: np.ndarray, kind: str = "float32") -> np.ndarray:
-    """Output codes of a layer, with float32 multipliers or on integers alone; both round half to even."""
+    """Output codes of a layer: with float32 multipliers, on integers alone (both half to even), or by thresholds."""
     data = codes.astype(np.int64) - layer["input"]["zero_point"][0]
-    weight = weights_of(layer, folder).astype(np.int64)
+    weight = weights_of(layer, folder)
     attributes, shape = layer["attributes"], (-1,)
     if layer["op"] == "Conv":
-        total, shape = convolve(data, weight, attributes), (-1, 1, 1)
+        total, shape = convolve(data, weight, attributes), (-1, *[1] * (weight.ndim - 2))
     else:
         total = data @ (weight.T if attributes.get("transB", 0) else weight)
     if layer["bias_codes"] is not None:
         total = total + np.asarray(layer["bias_codes"], np.int64).reshape(shape)
-    multiplier = layer["multiplier"]
+    multiplier, compared = layer["multiplier"], layer["thresholds"]
+    if kind == "thresholds":
+        rows = unpacked(compared["packed"], folder) + compared["low_sum"]
+        edges = rows.reshape(len(rows), *(1,) * (total.ndim - 2), -1)
+        return (total[..., None] >= edges).sum(axis=-1).astype(np.int32) + compared["low_code"]
     if kind == "float32":
         result = np.rint(total.astype(np.float32) * np.asarray(multiplier["float32"][0], np.float32).reshape(shape))
     else:
@@ -73,19 +78,21 @@ def recompute(layer: dict, folder: str | Path, codes: np.ndarray, kind: str = "f
 def main(path: str) -> None:
     """Print every layer and recompute it on random codes."""
     guide, folder = json.loads(Path(path).read_text()), Path(path).parent
-    kind = guide["requantization"]["kind"]
     for layer in guide["layers"]:
-        shape = (layer["packed_weight"] or {"shape": []})["shape"]
-        if layer["multiplier"] is None or (layer["op"], len(shape)) not in KNOWN:
+        padded = layer["attributes"].get("auto_pad", "NOTSET") != "NOTSET"
+        if not layer["multiplier"] or not layer["packed_weight"] or layer["op"] not in KNOWN or padded:
             print(f"{layer['name']}: {layer['op']}: not recomputed")
             continue
         weight, grid = weights_of(layer, folder), layer["input"]
-        channels = weight.shape[1] * layer["attributes"].get("group", 1)
-        rows = weight.shape[1 if layer["attributes"].get("transB", 0) else 0]
-        shape = (1, channels, 16, 16) if layer["op"] == "Conv" else (1, rows)
+        rows_first = layer["op"] != "Conv" and not layer["attributes"].get("transB", 0)
+        channels = weight.shape[0] if rows_first else weight.shape[1] * layer["attributes"].get("group", 1)
+        shape = (1, channels, *[16] * (weight.ndim - 2)) if layer["op"] == "Conv" else (1, channels)
         codes = np.random.default_rng(0).integers(grid["low_code"], grid["high_code"] + 1, shape)
-        result, (data, bits) = recompute(layer, folder, codes, kind), layer["operand_pair"]
-        print(f"{layer['name']}: {layer['op']} {data} x {bits} bits, codes {result.min()} to {result.max()}")
+        result = recompute(layer, folder, codes, guide["requantization"]["kind"])
+        if layer["thresholds"] and not np.array_equal(result, recompute(layer, folder, codes, "thresholds")):
+            raise SystemExit(f"{layer['name']}: its thresholds give other codes than its multipliers")
+        pair = " x ".join(map(str, layer["operand_pair"]))
+        print(f"{layer['name']}: {layer['op']} {pair} bits, codes {result.min()} to {result.max()}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import qir
 from qir.attributes import Attribute
 from qir.backends.cost_models.cost import Cost
 from qir.backends.integer_reference_requantization import Requantization
+from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
 from qir.graph import Graph, Node
 from qir.guide import (
@@ -29,11 +30,13 @@ from qir.guide import (
     StepGuide,
     StoredWeightGuide,
     TensorGuide,
+    ThresholdsGuide,
 )
 from qir.module import Module
 from qir.packing import pack
 from qir.passes.lowering.codes import integer_codes, integer_levels, proven_bounds, weight_codes
-from qir.passes.memory_plan import activations, execution_order, plan_memory
+from qir.passes.lowering.thresholds import Arithmetic, layer_thresholds
+from qir.passes.memory_plan import activations, execution_order, plan_memory, unknown_sizes
 from qir.passes.quantized_layers import QuantizedLayer, output_clamp, quantized_layers, stored_weights
 from qir.passes.requantization import (
     ROUNDING,
@@ -47,6 +50,9 @@ from qir.passes.requantization import (
 )
 from qir.policy import Policy
 from qir.tensor import Tensor
+
+MOST_CODES = 16
+"""Outputs of up to 4 bits have their thresholds in the guide; beyond, multipliers say the same in less."""
 
 
 def build_guide(
@@ -77,7 +83,7 @@ def build_guide(
     check_requantization(module.graph, kind, 32 if target is None else target.accumulator_bits)
     costs, policy = _Costs.of(module, target), policy_of(module.graph)
     plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
-    parts = _Layers(weights_file, costs, emulated or {})
+    parts = _Layers(weights_file, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
     layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
     stored = parts.stored(module.graph)
     total = costs.total("cycles")
@@ -99,6 +105,7 @@ def build_guide(
         rescalings=[_rescaling(found) for found in rescalings(module.graph)],
         execution_order=_steps(module.graph, costs),
         memory=_memory(module.graph, target),
+        memory_unknown=_memory_unknown(module.graph),
         total_cycles=total,
         total_energy_pj=costs.total("energy_pj"),
         latency_seconds=total / target.clock_hz if total is not None and target.clock_hz else None,
@@ -156,6 +163,7 @@ class _Layers:
     weights_file: str
     costs: _Costs
     emulated: Mapping[str, str]
+    arithmetic: Arithmetic
     packed: bytearray = field(default_factory=bytearray)
 
     def add(self, layer: QuantizedLayer) -> LayerGuide:
@@ -178,6 +186,7 @@ class _Layers:
             clamp=None if layer.output is None else output_clamp(layer),
             accumulator=None if bounds is None else (bounds.low, bounds.high),
             accumulator_bits=None if bounds is None else bounds.bits,
+            thresholds=self._thresholds(layer),
             cost=self.costs.guide(layer.name),
             execution="emulated" if reasons else "native",
             emulation="; ".join(dict.fromkeys(reasons)),
@@ -211,13 +220,28 @@ class _Layers:
             if found is None:
                 return None
             codes, low = found.values, found.low
-        data = pack(codes, guide.bits, low, guide.code_step)
+        return self._append(pack(codes, guide.bits, low, guide.code_step), guide.bits, codes.shape)
+
+    def _thresholds(self, layer: QuantizedLayer) -> ThresholdsGuide | None:
+        """Thresholds of layers with narrow outputs; None where the requantization has none."""
+        if layer.output is None or parameters_of(layer.output).codes > MOST_CODES:
+            return None
+        try:
+            found = layer_thresholds(layer, self.arithmetic)
+        except ExportError:  # a table of levels, odd codes, a product of two activations
+            return None
+        low, high = int(found.values.min()), int(found.values.max())
+        bits = max((high - low).bit_length(), 1)
+        packed = self._append(pack(found.values, bits, low), bits, found.values.shape)
+        return ThresholdsGuide(packed=packed, low_sum=low, low_code=found.low_code)
+
+    def _append(self, data: bytes, bits: int, shape: tuple[int, ...]) -> PackedTensor:
         entry = PackedTensor(
             file=self.weights_file,
             offset=len(self.packed),
             length=len(data),
-            bits=guide.bits,
-            shape=list(codes.shape),
+            bits=bits,
+            shape=list(shape),
             crc32=zlib.crc32(data),
         )
         self.packed += data
@@ -298,6 +322,17 @@ def _steps(graph: Graph, costs: _Costs) -> list[StepGuide]:
         layer = layers.get(node, "")
         found.append(StepGuide(node=name, op=node.op, layer=layer, cost=costs.guide(layer or name)))
     return found
+
+
+def _memory_unknown(graph: Graph) -> str:
+    names = unknown_sizes(graph)
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"the sizes of {', '.join(names[:3])}{more} are unknown: run freeze-inputs{{shapes=[input:1x…]}} and "
+        "infer-types before insert-fake-quant"
+    )
 
 
 def _memory(graph: Graph, target: Any) -> MemoryGuide | None:

@@ -87,6 +87,11 @@ def execution_order(graph: Graph) -> list[Node]:
     return [node for node in graph if not node.is_return and not _is_constant(node) and _source(node) is None]
 
 
+def unknown_sizes(graph: Graph) -> list[str]:
+    """Names of the tensors that have to be kept between nodes and whose size is unknown, in order."""
+    return [value.name for value, _ in _lives(graph) if elements_of(value, 1) is None]
+
+
 def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] = ()) -> list[Buffer] | None:
     """The tensors that have to be kept between nodes, in the order in which they are written.
 
@@ -96,18 +101,10 @@ def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] =
         storage_widths: widths that memory stores; a width in between takes the next larger one.
 
     Returns:
-        None when a size is unknown.
+        None when a size is unknown (`unknown_sizes`).
     """
-    order = execution_order(graph)
-    steps = {node: step for step, node in enumerate(order)}
-    lives: dict[tuple[Value, Node | None], list[int]] = {}
-    for value in graph.inputs:
-        _extend(lives, value, 0, steps, len(order) - 1)
-    for step, node in enumerate(order):
-        for value in node.results:
-            _extend(lives, value, step, steps, len(order) - 1)
     found = []
-    for (value, quantizer), (first, last) in lives.items():
+    for (value, quantizer), (first, last) in _lives(graph).items():
         elements = elements_of(value, batch)
         if elements is None:
             return None
@@ -116,6 +113,19 @@ def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] =
         name = "" if quantizer is None else quantizer.name
         found.append(Buffer(value.name, name, bits, elements, -(-elements * stored // 8), first, last))
     return sorted(found, key=lambda buffer: (buffer.first, buffer.name, buffer.quantizer))
+
+
+def _lives(graph: Graph) -> dict[tuple[Value, Node | None], list[int]]:
+    """First and last step of every value that is kept, in the form of each quantizer that it is read in."""
+    order = execution_order(graph)
+    steps = {node: step for step, node in enumerate(order)}
+    lives: dict[tuple[Value, Node | None], list[int]] = {}
+    for value in graph.inputs:
+        _extend(lives, value, 0, steps, len(order) - 1)
+    for step, node in enumerate(order):
+        for value in node.results:
+            _extend(lives, value, step, steps, len(order) - 1)
+    return lives
 
 
 def _extend(

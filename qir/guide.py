@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qir.errors import QirError
 
-GUIDE_VERSION = 2
+GUIDE_VERSION = 3
 
 
 class _Strict(BaseModel):
@@ -25,8 +25,9 @@ class TensorGuide(_Strict):
     """One quantized tensor.
 
     value = (code - zero_point) * scale, codes in [low_code, high_code] in steps of `code_step`; `threshold` is the
-    calibrated range (low, high) per channel, in the unit of the values. Where `table` is given, codes are
-    `table[index]` of stored indices; where `levels` is given, there are no integers: value = levels[channel][index].
+    calibrated range (low, high) per channel, in the unit of the values: what lies outside is clipped. Where `table` is
+    given, codes are `table[index]` of stored indices; where `levels` is given, there are no integers:
+    value = levels[channel][index].
     """
 
     name: str
@@ -79,6 +80,18 @@ class MultiplierGuide(_Strict):
     count: int | None = 1
 
 
+class ThresholdsGuide(_Strict):
+    """From sums to codes by comparisons alone: code = low_code + number of the channel's thresholds <= the sum.
+
+    The sums have the bias inside, the codes the activation: no multiplier is needed. Rows of `packed` are channels (one
+    row serves all where they are equal), ascending along the row, stored as `threshold - low_sum`.
+    """
+
+    packed: PackedTensor
+    low_sum: int = Field(description="smallest threshold that can be stored; the smallest sum stands for always")
+    low_code: int
+
+
 class CostGuide(_Strict):
     """What a node costs on the target."""
 
@@ -110,6 +123,9 @@ class LayerGuide(_Strict):
         description="smallest and largest sum, bias included, that any input can produce: proven, not observed"
     )
     accumulator_bits: int | None = Field(description="two's complement bits that hold every such sum")
+    thresholds: ThresholdsGuide | None = Field(
+        default=None, description="of the requantization, where it is uniform and the output has up to 4 bits"
+    )
     cost: CostGuide | None = Field(description="null when the target does not cost it")
     execution: Literal["native", "emulated"]
     emulation: str = Field(default="", description="what the export profile could not express and how it is computed")
@@ -195,7 +211,7 @@ class Provenance(_Strict):
 class Guide(_Strict):
     """The whole file."""
 
-    guide_version: Literal[2] = 2
+    guide_version: Literal[3] = 3
     provenance: Provenance
     inputs: list[str]
     outputs: list[str]
@@ -205,6 +221,7 @@ class Guide(_Strict):
     rescalings: list[RescalingGuide]
     execution_order: list[StepGuide]
     memory: MemoryGuide | None = Field(description="null when the size of a tensor is unknown")
+    memory_unknown: str = Field(default="", description="why `memory` is null: the tensors, and what makes them known")
     total_cycles: float | None = Field(description="null without target or when the cost of a node is unknown")
     total_energy_pj: float | None
     latency_seconds: float | None = Field(description="null when the target has no clock")

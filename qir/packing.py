@@ -13,7 +13,7 @@ def pack(codes: Array, bits: int, low_code: int, code_step: int = 1) -> bytes:
 
     Args:
         codes: integer codes of any shape, taken in C order.
-        bits: width, 1 to 16.
+        bits: width, 1 to 62.
         low_code: smallest code of the grid.
         code_step: distance of neighbouring codes (2 for the codes -1 and +1 of one bit).
 

@@ -33,7 +33,7 @@ def reader():
     return module
 
 
-@pytest.mark.parametrize("widths", [(8, 8), (4, 6), (1, 2), (3, 8)])
+@pytest.mark.parametrize("widths", [(8, 8), (4, 6), (1, 2), (3, 4)])
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("kind", ["float32", "dyadic"])
 def test_every_layer_is_recomputed_to_the_bit(reader, exported, seed, widths, kind) -> None:
@@ -50,6 +50,12 @@ def test_every_layer_is_recomputed_to_the_bit(reader, exported, seed, widths, ki
         expected = run.codes.get(f"{name}.clipped", run.codes[f"{name}.codes"])
         found = reader.recompute(layer, report.guide.parent, run.codes[dequantize.operands[0].name], kind)
         assert np.array_equal(found, expected), layer["name"]
+        assert (layer["thresholds"] is not None) == (layer["output"]["bits"] <= 4)
+        if layer["thresholds"] and kind == "float32":
+            by_thresholds = reader.recompute(
+                layer, report.guide.parent, run.codes[dequantize.operands[0].name], "thresholds"
+            )
+            assert np.array_equal(by_thresholds, expected), layer["name"]
         compared += 1
     assert compared >= 3
 
@@ -57,7 +63,7 @@ def test_every_layer_is_recomputed_to_the_bit(reader, exported, seed, widths, ki
 def test_every_step_of_a_residual_network_is_in_the_guide(exported) -> None:
     _, module, report = exported(5, 4, 4)
     guide = json.loads(report.guide.read_text())
-    assert guide["guide_version"] == 2
+    assert guide["guide_version"] == 3
     assert guide["requantization"]["kind"] == "float32"
     layers = {layer["name"]: layer["node"] for layer in guide["layers"]}
     steps = guide["execution_order"]
@@ -146,7 +152,7 @@ def test_the_reader_is_short_and_needs_numpy_and_json_only() -> None:
     assert len(text.splitlines()) < 100
 
 
-@pytest.mark.parametrize(("scheme", "bits"), [("potq", 3), ("uniform", 1), ("wrpn", 4)])
+@pytest.mark.parametrize(("scheme", "bits"), [("potq", 3), ("uniform", 1), ("wrpn", 4), ("uniform-asymmetric", 5)])
 def test_weights_on_other_grids_are_recomputed_too(reader, random_network, tmp_path, scheme, bits) -> None:
     network, _ = random_network(5, 8, 8)
     module = network.module()
@@ -193,3 +199,16 @@ def test_damaged_weights_are_noticed(reader, exported) -> None:
 def test_the_published_schema_is_current() -> None:
     """`python -m qir.guide > docs/guide.schema.json` writes it."""
     assert json.loads((ROOT / "docs" / "guide.schema.json").read_text()) == json.loads(json.dumps(guide_schema()))
+
+
+def test_unknown_sizes_of_activations_are_named(random_network) -> None:
+    _, module = random_network(0, 8, 8)
+    assert build_guide(module, weights_file="w.bin")[0].memory_unknown == ""
+    shape = module.graph.inputs[0].type.shape
+    for value in module.graph.values():
+        if not value.is_constant:
+            value.type = qir.types.TensorType(qir.types.DType.FLOAT32, (None,) * len(shape))
+    guide, _ = build_guide(module, weights_file="w.bin")
+    assert guide.memory is None
+    assert guide.memory_unknown.startswith("the sizes of input, ")
+    assert "freeze-inputs" in guide.memory_unknown
