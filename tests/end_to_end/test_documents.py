@@ -1,0 +1,117 @@
+"""The documents: their Python runs, their links lead somewhere, and the commands that they name exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+
+import qir.models
+from qir.backends import load_target
+from qir.cli.main import make_app
+from qir.policy import Policy
+from qir.quantizers import registry
+from qir.search import load_network, prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+IDS = [path.name for path in DOCUMENTS]
+
+
+def code(path: Path) -> str:
+    """Everything that stands in code fences or between backticks, one piece a line."""
+    text = path.read_text(encoding="utf-8")
+    fences = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    return "\n".join([*fences, *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))])
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document if not name else document.parent / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_scripts_modules_and_their_options_exist(document: Path) -> None:
+    for command in re.findall(r"^(?:.*&& |\w+=\w+ )*python (.*)$", code(document), re.MULTILINE):
+        words = command.split()
+        script = Path(importlib.util.find_spec(words[1]).origin) if words[0] == "-m" else ROOT / words[0]
+        assert script.is_file(), command
+        text = script.read_text(encoding="utf-8")
+        for option in re.findall(r"(?<=\s)--[a-z-]+", command):
+            assert f'"{option}"' in text or f"{option[2:].replace('-', '_')}: Annotated" in text, command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_verbs_of_the_shell_and_their_options_exist(document: Path) -> None:
+    verbs = typer.main.get_command(make_app()).commands
+    for command in re.findall(r"^qir (.*)$", code(document), re.MULTILINE):
+        verb = command.split()[0]
+        assert verb in verbs, command
+        options = {name for parameter in verbs[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
+        for option in re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", command):
+            assert option in options, command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(qir.models.path("lenet"), tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(name: str, names: dict, **shorter: str) -> int:
+    """Run a document's blocks of Python; `shorter` replaces figures that take long. Returns how many there are."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
+        for key, value in shorter.items():
+            block = re.sub(rf"\b{key}=\d+", f"{key}={value}", block)
+        exec(compile(block, name, "exec"), names)
+    return len(blocks)
+
+
+def test_the_python_of_models_runs() -> None:
+    names: dict = {}
+    assert run("models.md", names) == 1
+    assert names["samples"].images.shape == (512, 1, 28, 28)
+
+
+def test_the_python_of_schemes_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SCHEMES", dict(registry._SCHEMES))
+    weights = np.random.default_rng(0).standard_normal((4, 9)).astype(np.float32)
+    ranges = np.array([[-1, 1]] * 4, np.float32)
+    assert run("schemes.md", {"weights": weights, "ranges": ranges, "__name__": __name__}) == 2
+    assert registry.get_scheme("halves").widths == (2, 3, 4)
+
+
+def test_the_python_of_training_runs(folder: Path) -> None:
+    calibration = qir.models.fashion_mnist("calibration").take(16)
+    module = load_network(folder / "model.onnx")
+    prepare(module, load_target("npu-148"), calibration.images)
+    names = {
+        "module": module,
+        "policy": Policy({node.name: node.attribute("bits") for node in module.graph.fake_quants()}),
+        "images": calibration.images,
+        "labels": calibration.labels,
+        "samples": calibration,
+        "held_out": calibration,
+        "path": folder / "checkpoint.pt",
+    }
+    assert run("training.md", names, iterations="20", images="16") == 3
+    assert (folder / "checkpoint.pt").is_file()
+    assert names["result"].schemes
