@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import pickle
 import signal
 import time
@@ -24,6 +25,7 @@ from qir.policy import Policy
 Objective = Callable[[Policy], float]
 
 _ATTEMPTS = 2
+_THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ class LocalProcesses:
     def _start(self) -> _Worker:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(there, self._payload), daemon=True)  # type: ignore[attr-defined]
-        process.start()
+        with _share_of_cores(self._count):
+            process.start()
         there.close()
         return _Worker(process, here)
 
@@ -179,6 +182,19 @@ class LocalProcesses:
         worker.pipe.close()
         worker.process.join()
         self._workers.remove(worker)
+
+
+@contextmanager
+def _share_of_cores(workers: int) -> Iterator[None]:
+    """Processes started inside take their share of the cores, not all of them, unless the user says how many."""
+    if _THREADS in os.environ:
+        yield
+        return
+    os.environ[_THREADS] = str(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
 
 
 def _serve(pipe: Connection, payload: bytes) -> None:

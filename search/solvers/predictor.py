@@ -39,7 +39,7 @@ def predictor_evolution(
     Raises:
         SearchError: the number of evaluations was not given.
     """
-    if run.ledger.remaining > 2**60:
+    if not run.ledger.limited:
         raise SearchError("apq: needs a number of evaluations: solve(..., evaluations=200)")
     breeder = Breeder(run, crossover=0.5, mutations=max(1.0, 0.1 * len(run.problem.decisions)))
     widths = Widths(run.problem)

@@ -143,6 +143,9 @@ def objectives(tmp_path, monkeypatch):
             def total(policy):
                 return float(sum(policy.values()))
 
+            def threads(policy):
+                return float(os.environ["OMP_NUM_THREADS"])
+
             class KillsItsWorker:
                 def __init__(self, folder, times):
                     self.folder, self.times = folder, times
@@ -250,3 +253,13 @@ def test_where_objectives_run_is_said_in_words(objectives):
         pass
     with pytest.raises(SearchError, match="workers: 0"), executor_of(0):
         pass
+
+
+def test_workers_share_the_cores(objectives, monkeypatch):
+    """As many threads as cores in every worker would make two workers slower than one."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    problem = Problem([Decision("a", (2, 8))], objective=objectives.threads)
+    with LocalProcesses(1000) as workers:
+        found = solve(problem, "random", evaluations=2, executor=workers)
+    assert found.value == 1.0
+    assert "OMP_NUM_THREADS" not in os.environ
