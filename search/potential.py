@@ -2,14 +2,15 @@
 
 For a price on the budgets, the least sum of sensitivity and priced cost over all completions comes from backward tables
 (`Elimination`); less what the budgets are worth at that price it bounds every feasible completion from below, and the
-largest bound over a range of prices is taken (Everett, 1963). Several budgets share one price, each in shares of its
-limit.
+largest bound over a range of prices is taken (Everett, 1963). Several budgets, each in shares of its limit, are priced
+in several proportions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from qir.search.completion import Elimination
 from qir.search.problem import Floats
 from qir.search.tables import AdditiveCost, Bools, Edge, Tables
 
-_PRICES = np.array([0.0, *np.geomspace(1e-6, 1e3, 60)])
+_PRICES = np.geomspace(1e-6, 1e3, 60)
 """Prices of all budgets together, in units of the sensitivity's range over the whole problem."""
+
+_PARTS = {1: 1, 2: 4, 3: 3}
+"""Number of budgets → parts into which a price is divided among them; 2 for more budgets."""
 
 
 class Potential:
@@ -39,9 +43,9 @@ class Potential:
         least = np.where(tables.legal, sensitivity.unary, np.inf).min(1)
         self._all, self._scale = tables, float(sensitivity.scale)
         self.span = float((most - least).sum()) / self._scale
-        prices = _PRICES * max(self.span * self._scale, 1e-300) if budgets else np.zeros(1)
-        self._worth = prices * len(budgets)
-        self._tables = Elimination(tables, [_priced(sensitivity, budgets, float(price)) for price in prices])
+        prices = _prices(len(budgets)) * max(self.span * self._scale, 1e-300)
+        self._worth = prices.sum(1)
+        self._tables = Elimination(tables, [_priced(sensitivity, budgets, line.tolist()) for line in prices])
 
     def legal(self, decision: int) -> Bools:
         """Which options exist [most options]; none behind the last decision."""
@@ -65,11 +69,23 @@ class _Priced:
     fixed: float
 
 
-def _priced(sensitivity: AdditiveCost, budgets: Sequence[tuple[AdditiveCost, float]], price: float) -> _Priced:
-    """Sensitivity plus price times every budgeted cost as a share of its limit."""
+def _prices(budgets: int) -> Floats:
+    """Prices to try [prices, budgets]: none, then every size in every proportion."""
+    if not budgets:
+        return np.zeros((1, 0))
+    parts = _PARTS.get(budgets, 2)
+    shares = [row for row in product(range(parts + 1), repeat=budgets) if sum(row) == parts]
+    tried = _PRICES[:, None, None] * np.array(shares, dtype=np.float64)[None] / parts
+    return np.concatenate([np.zeros((1, budgets)), tried.reshape(-1, budgets)])
+
+
+def _priced(
+    sensitivity: AdditiveCost, budgets: Sequence[tuple[AdditiveCost, float]], prices: Sequence[float]
+) -> _Priced:
+    """Sensitivity plus every budgeted cost, as a share of its limit, times its price."""
     unary, fixed = sensitivity.unary.copy(), sensitivity.fixed
     pairs: dict[Edge, Floats] = {}
-    for cost, limit in budgets:
+    for (cost, limit), price in zip(budgets, prices, strict=True):
         share = price / max(abs(limit), 1e-12)
         unary += share * cost.unary
         fixed += share * cost.fixed

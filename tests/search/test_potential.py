@@ -42,6 +42,18 @@ def test_no_completion_is_below_its_bound(seed, budgets):
     assert whole == pytest.approx(values)
 
 
+def test_bounds_of_two_budgets_are_tight_when_one_of_them_is_slack():
+    costs = {"size": [[2.0, 4.0, 8.0]] * 6, "energy": [[1.0, 1.0, 1.1]] * 6}
+    sensitivity = (np.random.default_rng(0).random((6, 1)) * [1.0, 0.3, 0.0]).tolist()
+    names = [Decision(f"l{i}", (2, 4, 8)) for i in range(6)]
+    limits = {"size": Budget(maximum=24.0), "energy": Budget(maximum=7.0)}
+    alone, both = (
+        Potential(Problem(names, costs=costs, budgets=chosen, sensitivity=sensitivity).tables)
+        for chosen in ({"size": limits["size"]}, limits)
+    )
+    assert both.least(()) == pytest.approx(alone.least(()))
+
+
 def test_rewards_of_an_episode_are_best_for_the_optimum():
     problem = small(1)
     rows = np.array(list(itertools.product(range(3), repeat=4)))
