@@ -11,7 +11,7 @@ _SCHEMES: dict[str, Scheme] = {}
 
 
 def register(scheme: Scheme) -> Scheme:
-    """Make a scheme known under its name.
+    """Make a scheme known under its name; a class that was defined anew, as in a notebook, replaces its old self.
 
     Args:
         scheme: an instance; its class says name, widths and storage.
@@ -20,12 +20,23 @@ def register(scheme: Scheme) -> Scheme:
         The same scheme.
 
     Raises:
-        QirError: another scheme has the name.
+        QirError: this is no scheme, or another one has the name.
     """
+    missing = [name for name in ("name", "widths", "storage") if not hasattr(scheme, name)]
+    if missing or not isinstance(scheme, Scheme):
+        raise QirError(
+            f"register: {scheme!r} is no scheme: expected an instance of a class that derives from "
+            f"qir.quantizers.Scheme and says {', '.join(missing) or 'name, widths and storage'}"
+        )
     known = _SCHEMES.get(scheme.name)
-    if known is not None and known != scheme:
+    if known is not None and _origin(known) != _origin(scheme):
         raise QirError(f"scheme {scheme.name!r}: the name is taken by {type(known).__name__}; choose another name")
-    return _SCHEMES.setdefault(scheme.name, scheme)
+    _SCHEMES[scheme.name] = scheme
+    return scheme
+
+
+def _origin(scheme: Scheme) -> tuple[str, str]:
+    return type(scheme).__module__, type(scheme).__qualname__
 
 
 def get_scheme(name: str) -> Scheme:

@@ -266,6 +266,13 @@ def test_a_scheme_of_ones_own_is_registered_in_a_few_lines():
     assert scheme.fake_quantize(np.array([0.6, 9.0]), scheme.fit_parameters(np.ones(1), 2, True)).tolist() == [0.5, 1.5]
     with pytest.raises(QirError, match="taken"):
         register(type("Other", (Halves,), {})())
+    again = register(
+        type("Halves", (Halves,), {"__module__": Halves.__module__, "__qualname__": Halves.__qualname__})()
+    )
+    assert get_scheme(scheme.name) is again
+    for nothing in ("halves", Halves, type("Nameless", (Halves.__base__,), {"_parameters": None})()):
+        with pytest.raises(QirError, match="is no scheme"):
+            register(nothing)
 
 
 @pytest.mark.parametrize("name", BUILTIN)
