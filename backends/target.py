@@ -21,7 +21,6 @@ from qir.errors import QirError, TargetError
 if TYPE_CHECKING:
     from qir.backends.cost_models.base import CostModel
 
-TARGET_VERSION = 1
 ENTRY_POINT_GROUP = "qir.targets"
 
 Pair = tuple[int, int]

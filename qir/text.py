@@ -50,11 +50,6 @@ def print_module(module: Module, constants: Literal["inline", "hash"] = "inline"
     return _Printer(inline=constants == "inline").module(module)
 
 
-def print_graph(graph: Graph) -> str:
-    """The text of one graph, long constants as hashes: for reading."""
-    return _Printer(inline=False).graph(graph, "")
-
-
 @no_collection()
 def parse(text: str, constants: Mapping[str, Tensor] | None = None) -> Module:
     """The module that a text writes.

@@ -81,7 +81,7 @@ class AutoQnn:
     @cached_property
     def elements(self) -> dict[str, int]:
         """Values of each quantizer (activations: of one image), by which an average of bits counts it."""
-        relaxation = Relaxation({}, self.nodes)
+        relaxation = Relaxation({})
         self._training.see(relaxation)
         return relaxation.elements
 
@@ -136,7 +136,7 @@ class AutoQnn:
 
         optimizer = torch.optim.Adam(list(logits.values()), lr=self.protocol.scheme_rate)
         self._training.run(
-            Relaxation(choices, self.nodes),
+            Relaxation(choices),
             self.protocol.scheme_epochs,
             optimizer=optimizer,
             before=before,
@@ -222,7 +222,7 @@ class AutoQnn:
             What was found; its average is not measured.
         """
         learned = {name: own for name, own in quantizers_of.items() if isinstance(own, LearnedBits)}
-        relaxation = Relaxation(quantizers_of, self.nodes)
+        relaxation = Relaxation(quantizers_of)
         result = PrecisionSearch(Policy({}), {}, float("nan"), target, relaxation.elements)
 
         def clamp() -> None:

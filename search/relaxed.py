@@ -159,14 +159,12 @@ class Relaxation:
 
     Args:
         relaxed: relaxed quantizers by the name of their node.
-        nodes: all fake-quant nodes of the network by name.
     """
 
-    def __init__(self, relaxed: Mapping[str, nn.Module], nodes: Mapping[str, Node]) -> None:
+    def __init__(self, relaxed: Mapping[str, nn.Module]) -> None:
         self.relaxed = relaxed
         self.elements: dict[str, int] = {}
         self._fixed: dict[str, tuple[TorchScheme, TorchParameters]] = {}
-        self._nodes = nodes
 
     def __call__(self, node: Node, result: Tensor) -> Tensor:
         """Replace the result of a fake-quant node."""

@@ -52,8 +52,3 @@ class TorchParameters:
             levels,
             boundaries,
         )
-
-    @property
-    def is_bipolar(self) -> bool:
-        """Whether the codes are {-1, +1}."""
-        return self.code_step == 2 and self.high_code == 1 and self.levels is None

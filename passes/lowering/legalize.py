@@ -43,11 +43,6 @@ class Holding:
     codes: Codes | None = None
     emulation: str = ""
 
-    @property
-    def is_integer(self) -> bool:
-        """Whether the values are integer codes times a scale."""
-        return self.grid is not None or self.codes is not None
-
 
 @dataclass
 class Legalization:

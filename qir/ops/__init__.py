@@ -9,7 +9,6 @@
 - `OpDef.fuses_into_producer(node)`: runs for free behind its producer
 - kinds: `is_known`, `is_expensive`, `is_elementwise`, `is_join`, `is_average`, `is_activation`, `is_movement`,
   `is_random`, `is_quantize`, `is_dequantize`, `has_subgraphs`
-- `OpDef.operand_counts`, `.result_counts`, `.attribute_names`: arity and attributes
 - `infer(node, module)` → types of the results; `infer_graph(module, changed_only=False)`
 - `entries()`, `OpDef.examples`: nodes to test executors with
 

@@ -157,21 +157,6 @@ class OpDef:
 
         return schema_at(self.domain, self.name, self.since_version)
 
-    @property
-    def attribute_names(self) -> frozenset[str]:
-        """Names of the attributes that ONNX defines."""
-        return frozenset() if self.schema is None else frozenset(self.schema.attributes)
-
-    @property
-    def operand_counts(self) -> tuple[int, int]:
-        """Smallest and largest number of operands."""
-        return (0, 2**31 - 1) if self.schema is None else (self.schema.min_input, self.schema.max_input)
-
-    @property
-    def result_counts(self) -> tuple[int, int]:
-        """Smallest and largest number of results."""
-        return (0, 2**31 - 1) if self.schema is None else (self.schema.min_output, self.schema.max_output)
-
 
 def ops(names: str, **facts: Any) -> tuple[OpDef, ...]:
     """Entries that share their facts: names divided by spaces; `examples` maps name → examples."""
@@ -205,10 +190,3 @@ def sizes_of(value: Value | None, batch: int | None = None) -> tuple[int, ...] |
 def first(_: Node) -> int:
     """The first operand: for `keeps`."""
     return 0
-
-
-def ints_of(value: Value | None) -> tuple[int, ...] | None:
-    """The integers of a constant operand, None when it is not constant."""
-    if value is None or value.constant is None or not value.is_constant:
-        return None
-    return tuple(int(number) for number in value.constant.numpy().reshape(-1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qir.errors import SearchError
@@ -59,16 +59,3 @@ class Sensitivity:
                 f"sensitivity {self.metric!r} has no value for quantizer {missing[0][0]!r} at {missing[0][1]} bits"
             )
         return sum(self.values[name, width] for name, width in chosen.items())
-
-
-def combine(parts: Sequence[Sensitivity]) -> Sensitivity:
-    """One table from several, for example of weights and of activations; later parts win."""
-    values: dict[tuple[str, int], float] = {}
-    for part in parts:
-        values.update(part.values)
-    return Sensitivity(
-        "+".join(part.metric for part in parts),
-        values,
-        sum(part.forward_passes for part in parts),
-        sum(part.backward_passes for part in parts),
-    )
