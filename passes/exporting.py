@@ -21,6 +21,7 @@ from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers, ranges_at
 from qir.guide import Guide
 from qir.module import Module
+from qir.ops import op_of
 from qir.passes.build_guide import build_guide
 from qir.passes.export_check import Comparison, compare, observe_ranks
 from qir.passes.lowering.legalize import Legalize, legalization
@@ -47,9 +48,9 @@ class ExportReport:
             optimization (integer kernels) and with optimizations off (float operators).
         argmax_flips: samples whose largest output differs between the two, None for outputs that are no [N, classes].
         integer_nodes: operators of the optimized graph that run on integers.
-        codes: codes of up to 16 samples that were held against the reference: every intermediate one for QCDQ files,
-            those of the outputs for the other profiles.
-        mismatches: how many of them differ at ONNX Runtime's default optimization (`qir verify` tells where).
+        codes: codes of up to 16 samples that were held against the reference: every intermediate one where the file
+            holds them, else those of the outputs.
+        mismatches: how many of them differ at the file's own session options (`qir verify` tells where).
         profile: name of the profile.
         reference: `integer reference`, or `simulation` where that does not run the network.
         emulated: (quantizer, reason) of everything that the profile could not express natively.
@@ -221,9 +222,9 @@ def _check(module: Module) -> None:
             raise ExportError(f"quantizer {name!r}: its weight changed after calibration: calibrate again")
     for value in module.graph.constants:
         constant = value.constant
-        if (
-            constant is not None
-            and constant.dtype.is_float
-            and not np.isfinite(constant.numpy().astype(np.float64)).all()
-        ):
+        if constant is None or not constant.dtype.is_float:
+            continue
+        array = constant.numpy().astype(np.float64)
+        layers = any(user.is_fake_quant or op_of(user).quantizable(user) is not None for user in value.users)
+        if np.isnan(array).any() or (layers and np.isinf(array).any()):  # masks and bounds elsewhere may be infinite
             raise ExportError(f"constant {value.name!r} holds NaN or infinities: repair the model first")

@@ -123,7 +123,7 @@ def parity(
     others = {kind: IntegerReference(module, requantization=kind) for kind in REQUANTIZATIONS if kind in chosen}
     exposed = expose_codes(module)
     sessions, refused = _sessions(module, exposed, chosen)
-    default = _default(module)
+    default = default_engine(module)
     layers = layers_of(module, None if default in refused else exposed, fused=default == "fused")
     comparison = _Comparison(module, layers, (*sessions, *others))
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
@@ -146,7 +146,7 @@ def _simulated(module: Module, data: Any, engines: Iterable[str], against: Modul
     """Only the outputs of a file that holds no codes; QONNX files run in qir's executor."""
     reference = Simulation(module)
     sessions: Mapping[str, Any]
-    default, refused = _default(module), dict[str, str]()
+    default, refused = default_engine(module), dict[str, str]()
     if holds_qonnx(module):
         default = "qonnx"
         sessions = {default: QonnxReference(module)}
@@ -261,7 +261,7 @@ class _Comparison:
         )
 
 
-def _default(module: Module) -> str:
+def default_engine(module: Module) -> str:
     """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
     session = json.loads(module.metadata.get("qir.session", "{}"))
     return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"

@@ -36,7 +36,7 @@ def test_a_calibrated_text_becomes_a_file_of_the_profile(text, samples, tmp_path
     done = shell("export", text, "--profile", "qdq-int2", "-d", tmp_path / "x.npy", "-o", tmp_path / "model.quant.onnx")
     assert done.exit_code == 0, done.output
     assert "session.disable_quant_qdq=1" in done.stdout
-    assert "0 of 80 codes differ" in done.stdout
+    assert "0 of 53,456 codes differ from the integer reference" in done.stdout
     assert qir.load(tmp_path / "model.quant.onnx").metadata["qir.profile"] == "qdq-int2"
 
 
