@@ -28,7 +28,6 @@ OP_COMPARISONS = {
     "passes/lowering/pack_weights.py": "pattern of the QDQ form",
     "passes/parity_layers.py": "pattern of the QDQ form and what ONNX Runtime fuses",
     "passes/parity_noise.py": "pattern of the QDQ form",
-    "passes/parity_simulation.py": "pattern of the QDQ form",
     "passes/requantization.py": "Mul multiplies scales, other joins do not; which means are over whole images",
     "backends/integer_reference_operators.py": "operators on codes that no schema knows",
     "passes/raising/integers.py": "pattern of integer layers",
