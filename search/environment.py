@@ -12,6 +12,7 @@ from qir.search.completion import Completion
 from qir.search.enforcement import ENFORCEMENTS, bits_of
 from qir.search.ledger import Ledger
 from qir.search.observation import RankedRewards, StepRewards, static_features
+from qir.search.partial import Partial
 from qir.search.problem import Floats, Problem
 from qir.search.rewards import Reward, RewardInputs, reward
 from qir.search.tables import Bools
@@ -34,8 +35,9 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
 
     An observation is the features of the decision at hand, then three dynamic columns: the last executed action (0 to 1
     over the options from narrow to wide; 1 at the start), and what is left of the tightest budget if the rest is as
-    cheap as possible: as a share of the budget, and as a share of what the rest could spend at most. Where every step
-    has a reward, the rewards that the options of the decision would get follow.
+    cheap as possible: as a share of the budget, and as a share of what the rest could spend at most. With `dense`, the
+    rewards that the options of the decision would get follow, with `states` ReLeQ's two columns, with `indexed` an
+    index.
 
     `step`'s `info` holds at the end of an episode: "policy", "executed" (option indices after enforcement: what is to
     be learned from), "value", "raw_reward" and "projected" (how many actions were illegal and replaced by the nearest
@@ -47,15 +49,20 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         features: [decisions, features] of the network and the hardware; `problem.features`, else what costs and
             sensitivity tell.
         kind: name of the reward (`qir.search.rewards`) or a function.
-        enforcement: "mask" (an option is legal only if the cheapest completion meets every budget), or
+        enforcement: "mask" (an option is legal only if the cheapest completion meets every budget; on a metric that is
+            not additive: the narrowest one), or
             "reverse-order", "haq-sweep", "least-loss" (a finished policy is lowered until it does).
         continuous: the action is a number in 0 to 1 that selects among the options, narrow to wide.
         novel: options whose every completion was measured before are masked, so that no episode repeats a policy.
         normalise: a final reward is returned as the normal quantile of its rank among those so far.
         dense: each step of a problem that is all sensitivity returns minus how much its option raises what the best
             completion costs at least (`StepRewards`); the last step does not return the final reward again.
+        stepwise: every step returns the reward of the policy so far, its rest as wide as the budgets let it be; each
+            is measured and counts as an evaluation. 0 where it breaks a budget on a metric or none is left.
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
+        states: two more columns: mean bits / 8 of the policy so far, the rest at its widest, and its accuracy over the
+            reference as last measured (1 unless `stepwise`).
         indexed: a last column tells the decision's index over the number of decisions.
         places: every decision is also a column of its own in the features.
         completion: backward tables of the problem, if the caller has them.
@@ -78,8 +85,10 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         novel: bool = False,
         normalise: bool = False,
         dense: bool = False,
+        stepwise: bool = False,
         reference: float = 1.0,
         accuracy_scale: float = 1.0,
+        states: bool = False,
         indexed: bool = False,
         places: bool = False,
         completion: Completion | None = None,
@@ -93,6 +102,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             raise SearchError("novel policies need enforcement 'mask': a sweep may lead to any policy")
         if dense and (problem.objective is not None or problem.tables.sensitivity is None or enforcement != "mask"):
             raise SearchError("dense rewards need a problem that is all sensitivity, and enforcement 'mask'")
+        if stepwise and (dense or normalise or enforcement != "mask"):
+            raise SearchError("stepwise rewards need enforcement 'mask'; they are neither dense nor normalised")
         self.problem = problem
         self._dense = StepRewards(problem) if dense else None
         self.ledger = ledger or Ledger(problem)
@@ -100,6 +111,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._enforcement = enforcement
         self._completion = completion or Completion(problem.tables)
         self._relations = Completion(problem.tables, ())
+        self._partial = Partial(problem, self._completion)
         self._reward = reward(kind) if isinstance(kind, str) else kind
         self._trie = Trie(self._completion) if novel else None
         self._statistics = RankedRewards() if normalise else None
@@ -111,8 +123,9 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
         width = problem.tables.legal.shape[1]
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(width)
-        self._indexed = indexed
-        seen = self._features.shape[1] + 3 + (width if dense else 0) + indexed
+        self._indexed, self._states, self._stepwise = indexed, states, stepwise
+        self._accuracies: dict[Row, float] = {}
+        seen = self._features.shape[1] + 3 + (width if dense else 0) + 2 * states + indexed
         self.observation_space = spaces.Box(-np.inf, np.inf, (seen,), np.float32)
         self._prefix: list[int] = []
         self._projected = 0
@@ -148,8 +161,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         """Which options are legal after these were taken [most options]."""
         if len(prefix) == len(self.problem.decisions):
             return np.ones(self.problem.tables.legal.shape[1], dtype=bool)
-        tables = self._completion if self._enforcement == "mask" else self._relations
-        mask = tables.options(prefix)
+        mask = self._relations.options(prefix) if self.sweeps else self._completion.options(prefix)
+        mask = mask if self.sweeps else self._partial.within_metrics(prefix, mask)
         if self._trie is not None:
             mask = self._trie.novel(prefix, mask)
         return mask if mask.any() else self._relations.options(prefix)
@@ -164,7 +177,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         self._prefix.append(option)
         info: dict[str, Any] = {"executed_action": option}
         done = len(self._prefix) == len(self.problem.decisions)
-        result = self._finish(info) if done else 0.0
+        result = self._finish(info) if done else self._interim()
         if self._dense is not None:
             result = self._dense.reward(self._prefix)
         if not done:
@@ -201,6 +214,10 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         dynamic = [last, *self._completion.slack(prefix)]
         if self._dense is not None:
             dynamic += self._dense.outlook(prefix)
+        if self._states:
+            wide = [float(line.max()) for line in self._bits[len(prefix) :]]
+            taken = [float(line[option]) for line, option in zip(self._bits, prefix, strict=False)]
+            dynamic += [float(np.mean([*taken, *wide])), self._accuracies.get(tuple(prefix), 1.0)]
         if self._indexed:
             dynamic.append(decision / len(self._features))
         return np.concatenate([self._features[decision], dynamic]).astype(np.float32)
@@ -210,23 +227,34 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
 
     def _finish(self, info: dict[str, Any]) -> float:
         row: Row | None = tuple(self._prefix)
-        if self._enforcement != "mask":
+        if self.sweeps:
             row = ENFORCEMENTS[self._enforcement](self.problem, tuple(self._prefix))
-        if row is not None and not self.problem.feasible(np.array([row]))[0]:
-            row = None
         if self._trie is not None:
             self._trie.mark(self._prefix)
         info["executed"] = row or tuple(self._prefix)
         info["policy"] = self.problem.policy(info["executed"])
         info["projected"] = self._projected
-        measurable = row is not None and (self.ledger.known(row) or self.ledger.remaining > 0)
-        value = self.ledger.score(row) if row is not None and measurable else float("nan")
+        value = self._measured(row)
         raw = float("nan") if np.isnan(value) else self._reward(self.inputs(info["executed"], value))
         info["value"], info["raw_reward"] = value, raw
         self.ledger.report(info["executed"], raw)
         if self._statistics is None:
             return _FAILED if np.isnan(raw) else raw
         return self._statistics.normalised(raw)
+
+    def _interim(self) -> float:
+        row = self._partial.widest(self._prefix) if self._stepwise else None
+        value = self._measured(row)
+        if row is None or np.isnan(value):
+            return 0.0
+        self._accuracies[tuple(self._prefix)] = value * self._scale / self._reference
+        return self._reward(self.inputs(row, value))
+
+    def _measured(self, row: Row | None) -> float:
+        """Score of a policy; NaN if it breaks a budget, no evaluation is left, or it failed."""
+        if row is None or not self.problem.feasible(np.array([row]))[0]:
+            return float("nan")
+        return self.ledger.score(row) if self.ledger.known(row) or self.ledger.remaining else float("nan")
 
     def inputs(self, row: Row, value: float) -> RewardInputs:
         """What the reward of a policy is computed from."""

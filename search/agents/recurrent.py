@@ -20,13 +20,15 @@ def releq(
     epochs: int = 1,
     discount: float = 0.9,
     episodes_per_update: int = 1,
+    stepwise: bool = False,
     record: bool = True,
 ) -> Outcome:
     """ReLeQ (Elthakeb et al. 2020) with the settings of its published code.
 
-    LSTM of 128 units, clip 0.3 and one epoch (the paper's table says 0.1 and 3), entropy 0.01, GAE lambda 1.
-    RecurrentPPO has no masks: an illegal action is projected to the nearest legal one, counted, and the executed action
-    is what is learned from. The published code updates after every layer; here after whole episodes.
+    LSTM of 128 units, clip 0.3 and one epoch (the paper's table says 0.1 and 3), entropy 0.01, GAE lambda 1; the state
+    has the states of quantization and of accuracy (table 1). RecurrentPPO has no masks: an illegal action is projected
+    to the nearest legal one, counted, and the executed action is what is learned from. The published code updates after
+    every layer; here after whole episodes (section 3 of the paper), and the softmax has no temperature.
 
     Args:
         run: the run.
@@ -39,6 +41,7 @@ def releq(
         epochs: passes over the episodes in an update.
         discount: gamma; the published scripts use 0.9 for small networks, 0.999 else.
         episodes_per_update: episodes between updates.
+        stepwise: measure after every layer, as the paper does for shallow networks, not after the last one only.
         record: keep the action probabilities of every episode (the paper's figure 5).
     """
     env = build_environment(
@@ -48,6 +51,8 @@ def releq(
         enforcement="mask",
         reference=reference,
         accuracy_scale=accuracy_scale,
+        states=True,
+        stepwise=stepwise,
     )
     try:
         from sb3_contrib import RecurrentPPO
@@ -67,7 +72,7 @@ def releq(
             gae_lambda=1.0,
             clip_range=clip,
             ent_coef=0.01,
-            policy_kwargs={"lstm_hidden_size": 128, "net_arch": [128, 128]},
+            policy_kwargs={"lstm_hidden_size": 128, "net_arch": {"pi": [128, 128], "vf": [128, 64]}},
             seed=run.seed,
             device="cpu",
         )

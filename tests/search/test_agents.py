@@ -156,3 +156,10 @@ def test_autoq_upper_agent_decides_what_has_no_channels():
     np.testing.assert_allclose(0.5 * (upper.actions[:2, 0, 0] + 1), means)
     distance = abs(agents._goals[1] - means[1])
     np.testing.assert_allclose(lower.rewards[:2, 0], 0.45 * final - 0.55 * distance, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_releq_measures_after_every_layer_if_asked_to():
+    result = solve(problem(), "releq", evaluations=12, seed=0, stepwise=True)
+    assert result.counts["episodes"] < len(result.evaluations) <= 12
+    assert not any(problem().violations(e.policy) for e in result.evaluations)

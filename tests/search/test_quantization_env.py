@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,12 +31,65 @@ def seed_chain(layers=4, budget=0.5):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("continuous", [False, True])
-@pytest.mark.parametrize("enforcement", ["mask", "reverse-order", "haq-sweep"])
-def test_gymnasium_checker_finds_nothing(continuous, enforcement):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"enforcement": "reverse-order"},
+        {"enforcement": "haq-sweep"},
+        {"enforcement": "least-loss", "indexed": True},
+        {"novel": True, "normalise": True, "places": True},
+        {"states": True, "stepwise": True, "kind": "releq"},
+        {"dense": True},
+    ],
+    ids=str,
+)
+def test_gymnasium_checker_finds_nothing(continuous, options):
     from gymnasium.utils.env_checker import check_env
 
-    env = QuantizationEnv(seed_chain(), enforcement=enforcement, continuous=continuous)
-    check_env(env, skip_render_check=True)
+    problem = seed_chain()
+    if {"dense", "indexed"} & set(options):
+        measured = None if "dense" in options else problem.objective
+        problem = replace(problem, sensitivity=[[0.3, 0.1, 0.0]] * 8, objective=measured)
+    check_env(QuantizationEnv(problem, continuous=continuous, **options), skip_render_check=True)
+
+
+def test_stepwise_rewards_are_those_of_the_widest_completions():
+    seen = []
+
+    def objective(policy):
+        seen.append(policy)
+        return sum(policy.values()) / 48
+
+    problem = replace(seed_chain(layers=2), budgets={}, objective=objective)
+    env = QuantizationEnv(problem, kind="releq-difference", stepwise=True, states=True)
+    env.reset()
+    observation, reward, _, _, _ = env.step(1)
+    wide = {"a0": 4, "w0": 4, "a1": 8, "w1": 8}
+    assert [dict(p) for p in seen] == [wide]
+    assert reward == pytest.approx(24 / 48 - 24 / 32)
+    np.testing.assert_allclose(observation[-2:], [(4 + 8 + 8 + 8) / 32, 0.5])
+    for _ in range(3):
+        _, last, done, _, _ = env.step(1)
+    assert done
+    assert last == pytest.approx(16 / 48 - 16 / 32)
+    assert len(env.ledger.evaluations) == len(seen) == 2  # what w0 and w1 must be was measured with a0 and a1
+
+
+def test_masks_keep_budgets_on_metrics():
+    problem = seed_chain(layers=3, budget=1.0)
+    problem = replace(
+        problem,
+        metrics={"peak": lambda policies: np.array([max(p[f"a{i}"] * (i + 1) for i in range(3)) for p in policies])},
+        budgets={"latency": Budget(ratio=0.8), "peak": Budget(maximum=12)},
+    )
+    env, rng = QuantizationEnv(problem), np.random.default_rng(0)
+    for _ in range(20):
+        env.reset()
+        done = False
+        while not done:
+            _, _, done, _, info = env.step(rng.choice(np.flatnonzero(env.action_masks())))
+        assert not problem.violations(info["policy"])
 
 
 @pytest.mark.parametrize("enforcement", ["mask", "reverse-order", "haq-sweep"])
