@@ -136,10 +136,11 @@ def _numbers(target: Target) -> dict[str, float]:
 
 
 def _layers(table: DelayTable, module: Module | None) -> Layers:
-    """The products of every measured layer."""
+    """The products of every measured layer; nodes without weights fit nothing."""
     stated = {name: (LayerProduct(shape),) for name, shape in table.shapes.items()}
     known = stated if module is None else products_of(module)
-    for name in table.delays:
+    layers = [name for name, cells in table.delays.items() if any(weight_bits for weight_bits, _ in cells)]
+    for name in layers:
         if name not in known and module is None:
             raise TargetError(
                 f"fit: the shape of layer {name!r} is not known: give the network, or the columns "
@@ -147,7 +148,7 @@ def _layers(table: DelayTable, module: Module | None) -> Layers:
             )
         if name not in known:
             raise TargetError(f"fit: the network has no layer {name!r}: {nearest(name, known)}")
-    return {name: known[name] for name in table.delays}
+    return {name: known[name] for name in layers}
 
 
 def _with(target: Target, values: Mapping[str, float]) -> Target:
@@ -170,10 +171,10 @@ def _ratios(target: Target, layers: Layers, measured: DelayTable) -> Ratios:
     """(layer, weight bits, activation bits) → measured delay / modelled cycles, at the target's legal pairs."""
     model, rules = target.cost_model(), target.operand_rules()
     found = {}
-    for name, cells in measured.delays.items():
-        for (weight_bits, activation_bits), delay in cells.items():
+    for name, products in layers.items():
+        for (weight_bits, activation_bits), delay in measured.delays[name].items():
             if delay > 0 and rules.allows(activation_bits, weight_bits):
-                costs = (model.named_cost(name, product, weight_bits, activation_bits) for product in layers[name])
+                costs = (model.named_cost(name, product, weight_bits, activation_bits) for product in products)
                 found[name, weight_bits, activation_bits] = delay / sum(cost.cycles for cost in costs)
     return found
 

@@ -21,11 +21,16 @@ from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.ops.known_integers import known_integers
 from qir.tensor import Array, Tensor
 from qir.types import DType, TensorType
 
 FLOAT = (32, 32)
 INTEGER = (8, 8)
+OTHER = (0, 32)
+"""Widths of nodes without weights in a delay table."""
+LEAST = 0.1
+"""Microseconds: what is shorter than a session's overhead cannot be told from it."""
 _KINDS = {FLOAT: "float32", INTEGER: "int8"}
 TARGET = "cpu-onnxruntime"
 """The target whose file says what ONNX Runtime folds into the layer before."""
@@ -35,6 +40,7 @@ WINDOW_SECONDS = 20e-3
 
 Key = tuple[str, tuple[int, int]]
 """Name of a layer ("" = the whole network), and widths (weight bits, activation bits)."""
+EMPTY: Key = ("", INTEGER)
 Calls = dict[Key, Callable[[], object]]
 
 
@@ -52,7 +58,10 @@ class Timing:
 
 
 def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[DelayTable, list[str]]:
-    """Time every layer of a float network on this machine's CPU, one thread, in float and as int8.
+    """Time every node of a float network on this machine's CPU, one thread, in float; layers as int8 too.
+
+    A session's own overhead (that of an Identity) is taken off. Layers without an int8 kernel (LSTM) compute in float
+    at every width and have one time at both.
 
     Args:
         module: network without fake-quant nodes.
@@ -60,24 +69,34 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
         repeats: windows, those of both kinds interleaved.
 
     Returns:
-        Microseconds of the layers of multiply-accumulates at 32/32 and 8/8 bits, and one line per node.
+        Microseconds of the layers of multiply-accumulates at 32/32 and 8/8 bits, of other nodes at 0 weight bits, and
+        one line per node.
 
     Raises:
         TargetError: a shape is not known; asks for it.
     """
     floats: Calls = {}
     integers: Calls = {}
+    layers: set[str] = set()
     for node in _apart(module):
-        floats[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+        name = label(node)
+        if op_of(node).is_expensive:
+            layers.add(name)
+        floats[name, FLOAT] = _runner(single_layer(module, node, batch), node)
         if op_of(node).quantizable(node) is not None:
-            integers[label(node), INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
-    timings = interleaved([floats, integers], repeats)
-    layers = [name for name, _ in integers]
-    lines = [
-        f"{name} {_KINDS[widths]}: {timing.microseconds:.1f} us (quartiles {timing.spread:.0%})"
+            integers[name, INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
+    timings = interleaved([_overhead(), floats, integers], repeats)
+    overhead = timings.pop(EMPTY).microseconds
+    times = {key: max(timing.microseconds - overhead, LEAST) for key, timing in timings.items()}
+    lines = [f"{overhead:.1f} us of a session without work are taken off"]
+    lines += [
+        f"{name} {_KINDS[widths]}: {times[name, widths]:.1f} us (quartiles {timing.spread:.0%})"
         for (name, widths), timing in timings.items()
     ]
-    cells = {name: {widths: timings[name, widths].microseconds for widths in (INTEGER, FLOAT)} for name in layers}
+    cells: dict[str, dict[tuple[int, int], float]] = {}
+    for name, _ in floats:
+        whole = times[name, FLOAT]
+        cells[name] = {INTEGER: times.get((name, INTEGER), whole), FLOAT: whole} if name in layers else {OTHER: whole}
     products = products_of(module, batch)
     shapes = {name: found[0].shape for name, found in products.items() if len(found) == found[0].copies == 1}
     return DelayTable(cells, shapes=shapes), lines
@@ -91,13 +110,11 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     values = module.graph.inputs
     feeds = {value.name: _sample(value, batch) for value in values}
     whole = OrtSession(module)
-    empty = OrtSession(_empty())
-    nothing = {"x": np.zeros((1, 1), np.float32)}
-    layers: Calls = {("", INTEGER): lambda: empty.run(nothing)}
+    layers: Calls = _overhead()
     for node in _apart(module):
         layers[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
     timings = interleaved([{("", FLOAT): lambda: whole.run(feeds)}, layers], repeats)
-    overhead = timings.pop(("", INTEGER)).microseconds
+    overhead = timings.pop(EMPTY).microseconds
     total = timings.pop(("", FLOAT))
     return total, overhead + sum(max(timing.microseconds - overhead, 0.0) for timing in timings.values())
 
@@ -142,7 +159,10 @@ def _apart(module: Module) -> list[Node]:
     computing = [
         node
         for node in module.graph
-        if not node.is_fake_quant and not op_of(node).is_view and not all(map(_is_fixed, node.operands))
+        if not node.is_fake_quant
+        and not op_of(node).is_view
+        and not _is_fixed(node.result)
+        and not all(map(_is_fixed, node.operands))
     ]
     folded = {follower for node in computing for follower in _followers(node)}
     return [node for node in computing if node not in folded]
@@ -165,7 +185,7 @@ def _fused_ops() -> frozenset[str]:
 
 
 def _is_fixed(value: Value) -> bool:
-    return constant_of(value) is not None
+    return constant_of(value) is not None or known_integers(value) is not None
 
 
 def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = False) -> Module:
@@ -206,6 +226,8 @@ def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = 
 
 def _operand(graph: Graph, value: Value, batch: int, *, quantized: bool) -> Value:
     array = constant_of(value)
+    if array is None and (integers := known_integers(value)) is not None:
+        array = integers.numpy()
     if array is not None:
         if not quantized:
             return graph.add_constant(graph.clock.unique_name("c"), Tensor.of(array))
@@ -253,6 +275,12 @@ def _runner(layer: Module, node: Node) -> Callable[[], object]:
     except Exception as error:
         raise TargetError(f"node {label(node)!r}: cannot be timed alone in ONNX Runtime: {error}") from error
     return lambda: session.run(feeds)
+
+
+def _overhead() -> Calls:
+    """A session that computes nothing."""
+    session, feeds = OrtSession(_empty()), {"x": np.zeros((1, 1), np.float32)}
+    return {EMPTY: lambda: session.run(feeds)}
 
 
 def _empty() -> Module:

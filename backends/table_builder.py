@@ -23,6 +23,7 @@ from qir.fake_quant import quantizers
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.ops.known_integers import known_integers
 from qir.quantizers.blocks import blocks_shape
 from qir.tracing import grid_origin
 from qir.types import DType, TensorType
@@ -48,7 +49,7 @@ def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> Cos
     if batch < 1:
         raise TargetError(f"cost table: batch {batch}; expected at least 1")
     builder = _Builder(module, model, batch)
-    model.prepare(builder.layer_names())
+    model.prepare(*builder.names())
     rows = builder.rows()
     builder.note_floats(rows)
     facts = NetworkFacts(builder.predecessors, builder.tensors(), builder.weights(), tuple(builder.notes))
@@ -101,11 +102,16 @@ class _Quantizers:
 
 
 def is_free(node: Node, model: CostModel[Any]) -> bool:
-    """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer."""
+    """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer.
+
+    What a model knows by name is not fused.
+    """
     if node.is_fake_quant or op_of(node).is_view:
         return True
     source = node.input(0)
-    return node.op in model.target.fused_ops and source is not None and source.producer is not None
+    if node.op not in model.target.fused_ops or source is None or source.producer is None:
+        return False
+    return model.node_cost(label(node), FLOAT_BITS) is None
 
 
 @dataclass
@@ -146,22 +152,27 @@ class _Builder:
 
     def note_floats(self, rows: list[CostRow]) -> None:
         """Say which nodes stream tensors without a quantizer."""
-        names = list(dict.fromkeys(row.name for row in rows if row.known and row.activation_widths == (FLOAT_BITS,)))
+        floats = [row for row in rows if row.activation is None and row.part != "product" and _moves(row)]
+        names = list(dict.fromkeys(row.name for row in floats))
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             self.notes.append(f"tensors without a quantizer count {FLOAT_BITS} bits an element: {shown}")
 
-    def layer_names(self) -> list[str]:
-        """Names of the layers of multiply-accumulates, in order."""
-        return [layer_name(node) for node in self.module.graph if self._is_layer(node)]
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of the layers of multiply-accumulates, in order, and of all other nodes."""
+        layers = [node for node in self.module.graph if self._is_layer(node)]
+        others = {label(node) for node in self.module.graph if node.results} - {label(node) for node in layers}
+        return [layer_name(node) for node in layers], sorted(others)
 
     def _is_layer(self, node: Node) -> bool:
         return op_of(node).is_expensive and not all(map(self._is_constant, node.operands))
 
     def _is_constant(self, value: Value) -> bool:
-        """Whether a value is a constant or computed from constants only."""
+        """Whether a value is a constant, computed from constants only, or follows from known sizes."""
         if value.producer is None:
             return value.is_constant
+        if known_integers(value) is not None:
+            return True
         return bool(value.producer.operands) and all(map(self._is_constant, value.producer.operands))
 
     def _root(self, value: Value) -> Value:
@@ -185,9 +196,24 @@ class _Builder:
             return [self._unknown(node)]
         if facts.is_expensive:
             return self._layer(node)
+        known = self._named(node)
+        if known is not None:
+            return [known]
         if not facts.is_known or facts.has_subgraphs:
             return [self._unknown(node)]
         return self._streams(node)
+
+    def _named(self, node: Node) -> CostRow | None:
+        """The term of a node that the model knows by name."""
+        quantizer = next((found for value in node.operands if (found := self.quantizers.of(value)) is not None), None)
+        widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
+        costs = [self.model.node_cost(label(node), bits) for bits in widths]
+        if None in costs:
+            return None
+        cells = tuple((cost,) for cost in costs)
+        return CostRow(
+            label(node), node.op, node.name, quantizer, None, widths, (0,), cells, part="operand", step=self.count
+        )
 
     def _unknown(self, node: Node) -> CostRow:
         return CostRow(
@@ -317,6 +343,11 @@ def _scales(user: Node, value: Value) -> int:
         return prod(blocks_shape(sizes, axis, block))
     size = shape[axis] if shape is not None and axis is not None else 1
     return size if isinstance(size, int) else 1
+
+
+def _moves(row: CostRow) -> bool:
+    """Whether the term charges traffic."""
+    return any(cost is not None and cost.bytes_moved for line in row.costs for cost in line)
 
 
 def _is_integer(value: Value) -> bool:

@@ -119,11 +119,24 @@ class CostModel(ABC, Generic[P]):
         """Whether the model can tell the cost of a layer of the network that was prepared."""
         return True
 
-    def prepare(self, names: Sequence[str]) -> None:
-        """Learn the layers of the network that is costed next; refuse one that the model does not cover.
+    def node_cost(self, name: str, bits: int) -> Cost | None:  # noqa: ARG002
+        """The whole cost of a node without multiply-accumulates, for models that know nodes by name.
 
         Args:
-            names: layers of multiply-accumulates, in order.
+            name: of the node.
+            bits: width of its first operand.
+
+        Returns:
+            None where the model does not know the node: its tensors stream, or its cost is unknown.
+        """
+        return None
+
+    def prepare(self, layers: Sequence[str], others: Sequence[str]) -> None:
+        """Learn the nodes of the network that is costed next; refuse one that the model does not cover.
+
+        Args:
+            layers: nodes with multiply-accumulates, in order.
+            others: all other nodes.
 
         Raises:
             TargetError: names the layer that is missing and the nearest that is there.

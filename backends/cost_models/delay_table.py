@@ -30,8 +30,9 @@ class DelayTableParameters(Strict):
     Attributes:
         file: CSV, JSON or .npy, relative to the target's file.
         cycles_per_unit: cycles in one unit of the file; 1 when the file holds cycles.
-        others: what layers without multiply-accumulates cost, where the table does not list them: `zero` (their time
-            is part of the listed layers) or `stream` (their tensors pass through the outermost memory).
+        others: what nodes without multiply-accumulates cost, where the table does not list them (with 0 weight bits):
+            `zero` (their time is part of the listed layers) or `stream` (their tensors pass through the outermost
+            memory).
         missing: layers with multiply-accumulates that the table does not list: `refuse` the table, or report their
             cost as `unknown`.
     """
@@ -92,30 +93,41 @@ class DelayTableModel(CostModel[DelayTableParameters]):
         """Whether the table lists a layer; those of a table without names are listed by their order."""
         return not self.delays.named or name in self.delays.layers
 
+    def node_cost(self, name: str, bits: int) -> Cost | None:
+        """The delay of a node that is listed with 0 weight bits, at the next width that is listed (else the widest)."""
+        cells = self.delays.delays.get(name, {}) if self.delays.named else {}
+        widths = sorted(activation_bits for weight_bits, activation_bits in cells if weight_bits == 0)
+        if not widths:
+            return None
+        width = next((width for width in widths if width >= bits), widths[-1])
+        delay = cells[0, width] * self.parameters.cycles_per_unit
+        return Cost(cycles=delay, compute_cycles=delay, bound_by="measured")
+
     def stream_cost(self, elements: int, bits: int) -> Cost:
         """Nothing, or the time on the outermost memory, as the parameter `others` says."""
         if self.parameters.others == "stream":
             return super().stream_cost(elements, bits)
         return Cost(cycles=0.0, compute_cycles=0.0, bound_by="not in the table")
 
-    def prepare(self, names: Sequence[str]) -> None:
-        """Refuse a table that misses a layer of the network, or holds layers that the network does not have.
+    def prepare(self, layers: Sequence[str], others: Sequence[str]) -> None:
+        """Refuse a table that misses a layer of the network, or holds nodes that the network does not have.
 
         Raises:
             TargetError: names the layers and the nearest that are there.
         """
-        self._order = list(names)
+        self._order = list(layers)
         held = self.delays
         where = f"delay table {self.parameters.file}"
         if not held.named:
-            if len(held.layers) != len(names):
+            if len(held.layers) != len(layers):
                 raise TargetError(
-                    f"{where}: {len(held.layers)} layers; the network has {len(names)}: {', '.join(names[:4])}, ..."
+                    f"{where}: {len(held.layers)} layers; the network has {len(layers)}: {', '.join(layers[:4])}, ..."
                 )
             return
-        for name in names:
-            if name not in held.layers and self.parameters.missing == "refuse":
+        for name in layers:
+            if name not in held.delays and self.parameters.missing == "refuse":
                 raise TargetError(f"{where}: layer {name!r} is missing: {nearest(name, held.layers)}")
+        known = {*layers, *others}
         for name in held.layers:
-            if name not in names:
-                raise TargetError(f"{where}: the network has no layer {name!r}: {nearest(name, names)}")
+            if name not in known:
+                raise TargetError(f"{where}: the network has no layer {name!r}: {nearest(name, layers)}")

@@ -14,6 +14,7 @@ from qir.backends.measured import interleaved, measure_layers, predict_latency, 
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
+from qir.ops import infer_graph
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -23,9 +24,13 @@ LENET = Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.on
 def test_times_of_layers_cost_the_network_and_fit_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = qir.load(LENET)
     table, lines = measure_layers(module, repeats=2)
-    assert table.layers == ["/conv1/Conv", "/conv2/Conv", "/fc1/Gemm", "/fc2/Gemm"]
-    assert all(set(cells) == {(8, 8), (32, 32)} and min(cells.values()) > 0 for cells in table.delays.values())
-    assert all("quartiles" in line for line in lines)
+    layers = {name: cells for name, cells in table.delays.items() if "Conv" in name or "Gemm" in name}
+    assert list(layers) == ["/conv1/Conv", "/conv2/Conv", "/fc1/Gemm", "/fc2/Gemm"]
+    assert all(set(cells) == {(8, 8), (32, 32)} for cells in layers.values())
+    assert all(set(cells) == {(0, 32)} for name, cells in table.delays.items() if name not in layers)
+    assert all(min(cells.values()) > 0 for cells in table.delays.values())
+    assert "taken off" in lines[0]
+    assert all("quartiles" in line for line in lines[1:])
     assert {line.split()[0] for line in lines if "Relu" in line or "Batch" in line} == {
         "/bn3/BatchNormalization",
         "/relu_2/Relu",
@@ -33,10 +38,31 @@ def test_times_of_layers_cost_the_network_and_fit_a_model(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     table.write("cpu-onnxruntime.csv")
     costs = load_target("cpu-onnxruntime").cost_model().table(module)
-    total = sum(cells[32, 32] for cells in table.delays.values())
-    assert costs.cost([costs.uniform(32, 32)])[0] == pytest.approx(total)
+    for widths in ((8, 8), (32, 32)):
+        total = sum(cells.get(widths, cells.get((0, 32), 0.0)) for cells in table.delays.values())
+        assert costs.cost([costs.uniform(*widths)])[0] == pytest.approx(total)
     found = fit(load_target("systolic-16x16"), "cpu-onnxruntime.csv")
     assert set(found.residuals) == {"convolution", "fully connected"}
+
+
+def test_recurrent_networks_are_timed_in_float_at_every_width() -> None:
+    graph = Graph("recurrent")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (5, 1, 4)))
+    weights = [graph.add_constant(name, Tensor.of(np.ones((1, 12, 4 - i), np.float32))) for i, name in enumerate("wr")]
+    sizes = graph.insert(Node("Shape", (value,), ("sizes",), name="sizes", attributes={"start": 1, "end": 2})).result
+    one, hidden = (graph.add_constant(name, Tensor.of(np.array([n], np.int64))) for name, n in (("one", 1), ("h", 3)))
+    shape = graph.insert(Node("Concat", (one, sizes, hidden), ("shape",), name="shape", attributes={"axis": 0})).result
+    zero = graph.add_constant("zero", Tensor.of(np.zeros((1, 1, 1), np.float32)))
+    state = graph.insert(Node("Expand", (zero, shape), ("state",), name="state")).result
+    node = graph.insert(
+        Node("LSTM", (value, *weights, None, None, state), ("y",), name="lstm", attributes={"hidden_size": 3})
+    )
+    graph.set_outputs([node.result])
+    module = Module(graph, opsets={"": 17})
+    infer_graph(module)
+    table, _ = measure_layers(module, repeats=1)
+    assert table.layers == ["lstm"]
+    assert table.at("lstm", 8, 8) == table.at("lstm", 32, 32)
 
 
 def test_a_network_is_predicted_from_its_layers() -> None:
