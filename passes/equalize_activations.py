@@ -10,11 +10,11 @@ import numpy as np
 from qir.errors import PassError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.passes.affine import Affine, Reject, Vector
+from qir.passes.affine import Affine, Reject, Vector, channel_vector
 from qir.passes.constants import array_of, frozen, is_standard, set_constant
 from qir.passes.equalize_weights import is_homogeneous, layer_of
 from qir.passes.layers import layer_at, layer_producing
-from qir.passes.linear_layer import PREACTIVATION, LinearLayer, multiplied
+from qir.passes.linear_layer import PREACTIVATION, LinearLayer
 from qir.passes.manager import Pass, PassContext
 
 
@@ -124,7 +124,7 @@ def divide(value: Value, scale: Vector, axis: int) -> str:
     node = value.producer
     if node is None:
         return "it is a graph input"
-    if is_homogeneous(node) and node.input(0) is not None:
+    if is_homogeneous(node, axis) and node.input(0) is not None:
         source = node.operands[0]
         if len(source.uses) != 1:
             return f"its source {source.name!r} is used more than once"
@@ -146,13 +146,13 @@ def divide(value: Value, scale: Vector, axis: int) -> str:
 def _divide_parameters(node: Node, factor: Vector, axis: int) -> str:
     """LayerNormalization over the channels, or Mul by one constant a channel with an optional Add behind it."""
     if is_standard(node, "LayerNormalization") and axis == -1 and node.attribute("axis", -1) == -1:
-        return _scale_operands(node, (1, 2), factor)
+        return _scale_operands(node, (1, 2), factor, axis)
     if is_standard(node, "Add"):
         return _divide_add(node, factor, axis)
     if is_standard(node, "Mul"):
         for index in (0, 1):
             if array_of(node.input(index)) is not None:
-                return _scale_operands(node, (index,), factor)
+                return _scale_operands(node, (index,), factor, axis)
     return f"{node.op} {node.name!r} cannot take a division per channel"
 
 
@@ -164,23 +164,25 @@ def _divide_add(node: Node, factor: Vector, axis: int) -> str:
         if len(other.uses) != 1:
             return f"its source {other.name!r} is used more than once"
         constant = array_of(node.input(index))
-        if constant is None or constant.size not in {1, len(factor)}:
+        if constant is None or channel_vector(constant, axis, len(factor)) is None:
             return "the constant added before it does not vary along the channels only"
         reason = divide(other, 1.0 / factor, axis)
-        return reason or _scale_operands(node, (index,), factor)
+        return reason or _scale_operands(node, (index,), factor, axis)
     return f"{node.op} {node.name!r} cannot take a division per channel"
 
 
-def _scale_operands(node: Node, indices: tuple[int, ...], factor: Vector) -> str:
+def _scale_operands(node: Node, indices: tuple[int, ...], factor: Vector, axis: int) -> str:
     made = []
     for index in indices:
         value = node.input(index)
         if value is None:
             continue
         constant = array_of(value)
-        if constant is None or constant.size != len(factor):
+        vector = None if constant is None else channel_vector(constant, axis, len(factor))
+        if constant is None or vector is None:
             return f"operand {index} of {node.op} {node.name!r} is not one constant a channel"
-        made.append((index, multiplied(constant, factor.reshape(constant.shape)), value.name))
+        scaled = (vector * factor).reshape(-1, *(1,) * (-axis - 1))
+        made.append((index, scaled.astype(constant.dtype), value.name))
     for index, array, name in made:
         set_constant(node, index, array, name)
     return ""

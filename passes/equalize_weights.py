@@ -188,7 +188,7 @@ def _takers(value: Value, first: LinearLayer, clips: list[Node] | None) -> list[
         if node.graph is not first.node.graph:
             return Reject("its output is used in a subgraph")
         clip = clips is not None and _clips_at_zero(node)
-        if use.index == 0 and (clip or is_homogeneous(node)):
+        if use.index == 0 and (clip or is_homogeneous(node, first.axis)):
             more = _takers(node.result, first, clips)
             if isinstance(more, Reject):
                 return more
@@ -211,12 +211,17 @@ def _same_axis(first: LinearLayer, second: LinearLayer) -> bool:
     return False
 
 
-def is_homogeneous(node: Node) -> bool:
-    """Whether f(s x) = s f(x) for positive s per channel, channels staying on their axis."""
-    if is_standard(node, "Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool"):
+def is_homogeneous(node: Node, axis: int) -> bool:
+    """Whether f(s x) = s f(x) for positive s per channel, channels staying on their axis.
+
+    Args:
+        node: the node that computes f.
+        axis: channel axis of x, counted from the end; pooling runs over the last ones.
+    """
+    if is_standard(node, "Relu", "LeakyRelu", "Identity", "Dropout"):
         return True
-    if is_standard(node, "GlobalMaxPool", "Dropout"):
-        return True
+    if is_standard(node, "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"):
+        return axis != -1
     if is_standard(node, "PRelu"):
         return array_of(node.input(1)) is not None
     return _clips_at_zero(node) and node.input(2) is None and "max" not in node.attributes

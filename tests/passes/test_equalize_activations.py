@@ -75,3 +75,26 @@ def test_values_that_others_use_too_are_left_alone(builder):
 def test_alpha_is_checked(builder):
     with pytest.raises(PassError, match="expected 0 to 1"):
         EqualizeActivations(alpha=2.0).run(attention(builder), PassContext())
+
+
+def test_one_number_added_before_the_layer_becomes_one_a_channel(builder):
+    b = builder()
+    y = b.node("LayerNormalization", [b.input("x", ["n", 6, 16]), b.const("g", OUTLIERS), b.normal("b", 16)], axis=-1)
+    y = b.node("Add", [y, b.const("half", np.float32(0.5))])
+    assert run(b.module(b.node("MatMul", [y, b.normal("q", 16, 8)])))
+
+
+def test_a_factor_along_another_axis_takes_no_division(builder):
+    data = np.random.default_rng(5).standard_normal((8, 6, 5, 6)).astype(np.float32)
+    b = builder()
+    y = b.node("Mul", [b.input("x", ["n", 6, 5, 6]), b.const("columns", np.linspace(1, 9, 6))])
+    module = b.module(b.node("Conv", [y, b.normal("w", 4, 6, 1, 1)], kernel_shape=[1, 1]))
+    assert not run(module, data)
+    assert "not one constant a channel" in module.meta["equalize-activations"][module.graph.nodes[0].result.name]
+
+
+def test_pooling_over_the_channels_of_a_product_takes_no_division(builder):
+    b = builder()
+    y = b.node("MatMul", [b.input("x", ["n", 6, 16]), b.const("w", np.diag(OUTLIERS))])
+    y = b.node("MaxPool", [y], kernel_shape=[3], pads=[1, 1])
+    assert not run(b.module(b.node("MatMul", [y, b.normal("v", 16, 8)])))
