@@ -122,6 +122,12 @@ def _cast(node: Node, opset: int) -> Value | None:
     return data if before is not None and before.dtype.onnx_code == node.attribute("to") else None
 
 
+def _cast_like(node: Node, opset: int) -> Value | None:
+    del opset
+    data, before, like = node.input(0), _type(node.input(0)), _type(node.input(1))
+    return data if before is not None and like is not None and before.dtype is like.dtype else None
+
+
 def _to_same_shape(node: Node, opset: int) -> Value | None:
     del opset
     data = node.input(0)
@@ -185,6 +191,7 @@ _TESTS: dict[str, Callable[[Node, int], Value | None]] = {
     "Identity": _always,
     "Dropout": _dropout,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Reshape": _to_same_shape,
     "Flatten": _to_same_shape,
     "Expand": _to_same_shape,

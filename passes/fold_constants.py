@@ -55,7 +55,7 @@ class FoldConstants(Pass):
         """Fold one node; why not, or an empty text."""
         values = _known_shape(node)
         if values is None:
-            operands = [array_of(value) for value in node.inputs]
+            operands = _arrays(node)
             if any(a is None for a, v in zip(operands, node.inputs, strict=True) if v is not None):
                 return "an operand is not constant"
             reason = self._too_large(node)
@@ -75,8 +75,7 @@ class FoldConstants(Pass):
     def _too_large(self, node: Node) -> str:
         if not op_of(node).is_enlarging:
             return ""
-        known = node.result.type
-        shape = known.static_shape() if isinstance(known, TensorType) else None
+        known, shape = node.result.type, _shape_of_result(node)
         if shape is None or not isinstance(known, TensorType):
             return "it enlarges its operand and its result's shape is unknown"
         size = int(np.prod(shape, dtype=np.int64)) * numpy_dtype(known.dtype).itemsize
@@ -89,9 +88,31 @@ def _may_fold(node: Node) -> bool:
         return False
     if node.subgraphs() or any(attribute.reference for attribute in node.attributes.values()):
         return False
-    if _known_shape(node) is None and not all(constant_of(v) is not None for v in node.operands):
+    known = [constant_of(value) is not None for value in node.operands]
+    if _known_shape(node) is None and not all(known[: 1 if is_standard(node, "CastLike") else None]):
         return False
     return bool(node.operands) and not any(v.is_output for v in node.results)
+
+
+def _shape_of_result(node: Node) -> tuple[int, ...] | None:
+    """As its type says; that of Expand as its operands say."""
+    if is_standard(node, "Expand"):
+        data, asked = array_of(node.input(0)), array_of(node.input(1))
+        try:
+            return None if data is None or asked is None else np.broadcast_shapes(data.shape, asked.tolist())
+        except ValueError:  # an executor says what is wrong with it
+            return None
+    known = node.result.type
+    return known.static_shape() if isinstance(known, TensorType) else None
+
+
+def _arrays(node: Node) -> list[Array | None]:
+    """What is known of each operand; of the second one of CastLike nothing but its element type matters."""
+    operands = [array_of(value) for value in node.inputs]
+    like = node.input(1) if is_standard(node, "CastLike") else None
+    if like is not None and isinstance(like.type, TensorType):
+        operands[1] = np.zeros((), numpy_dtype(like.type.dtype))
+    return operands
 
 
 def _bytes(node: Node) -> int:

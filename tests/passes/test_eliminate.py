@@ -10,6 +10,7 @@ from qir.passes.eliminate_identities import EliminateIdentities
 from qir.passes.fold_constants import FoldConstants
 from qir.passes.freeze_inputs import FreezeInputs
 from qir.passes.testing import largest_error, random_inputs, run_onnxruntime
+from qir.types import DType, TensorType
 
 
 def ops(module):
@@ -162,6 +163,27 @@ def test_numbers_that_a_cast_changes_are_folded_as_they_are(builder, kind):
     module = b.module(b.node("Add", [b.node("Cast", [cast], to=1), b.input("x", [1])]))
     assert run(FoldConstants(), module)
     assert ops(module) == ["Add"]
+
+
+def test_a_bias_that_is_spread_from_a_number_is_folded(builder):
+    b = builder(np.float16)
+    x = b.input("x", [2, 3, 4, 4])
+    zero = b.node("CastLike", [b.ints("zero", 0), x])
+    bias = b.node("Expand", [zero, b.ints("channels", [5])])
+    module = b.module(b.node("Conv", [x, b.normal("w", 5, 3, 1, 1), bias], kernel_shape=[1, 1]))
+    for node in module.graph:
+        if node.op == "Expand":
+            node.result.type = TensorType(DType.FLOAT16, (None,))
+    assert run(FoldConstants(), module)
+    assert ops(module) == ["Conv"]
+
+
+def test_a_cast_to_the_type_that_is_there_goes(builder):
+    b = builder()
+    x = b.input("x", [2, 3])
+    module = b.module(b.node("Relu", [b.node("CastLike", [b.node("Abs", [x]), x])]))
+    assert run(EliminateIdentities(), module)
+    assert ops(module) == ["Abs", "Relu"]
 
 
 def test_a_constant_sequence_is_not_folded(builder):
