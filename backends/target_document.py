@@ -28,10 +28,12 @@ _LAYOUTS = """
 
 - CSV: `layer,weight_bits,activation_bits,delay`, and optionally the layer's shape (`in_channels`, `out_channels`,
   `height`, `width`, `kernel`, `stride`, `padding`, `groups`, `batch`), so that `fit` needs no network
-- JSON: format `qir.delay-table`
+- JSON: format `qir.delay-table`, without shapes
 - HAQ's `.npy`: int64 [layers, 8, 8], indexed [layer, weight bits - 1, activation bits - 1], layers in order
 
-HAWQ-V3's published latencies (`latency_int4`, `latency_int8`) are imported too.
+Nodes without weights can be listed with 0 weight bits; `qir cost --measure` does so. What a table does not list costs
+what the target's parameters `others` and `missing` say. HAWQ-V3's published latencies (`latency_int4`,
+`latency_int8`) are imported too.
 
 ## Referee
 
@@ -64,11 +66,12 @@ def _row(target: Target) -> str:
     name = f"[`{target.name}`](#{target.name})" + (" (illustrative)" if target.illustrative else "")
     pairs = "all" if target.pairs is None else ", ".join(f"{a}/{w}" for a, w in target.pairs)
     clock = "unknown" if target.clock_hz is None else f"{target.clock_hz / 1e6:g} MHz"
-    widths = (_widths(target.weight_widths), _widths(target.activation_widths))
+    widths = (widths_text(target.weight_widths), widths_text(target.activation_widths))
     return f"| {name} | {target.cost.kind} | {widths[0]} | {widths[1]} | {pairs} | {clock} |"
 
 
-def _widths(widths: tuple[int, ...]) -> str:
+def widths_text(widths: tuple[int, ...]) -> str:
+    """Widths in bits, `1-8` for a whole range of them, else `2, 4, 8`."""
     whole = len(widths) > 2 and widths == tuple(range(widths[0], widths[-1] + 1))
     return f"{widths[0]}-{widths[-1]}" if whole else ", ".join(map(str, widths))
 

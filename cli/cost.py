@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.cli.options import TargetName
 from qir.errors import QirError, TargetError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ REFEREES = ("vela",)
 
 def cost(
     model: Annotated[Path | None, typer.Argument(help="ONNX file, float or with fake-quant nodes.")] = None,
-    target: Annotated[str, typer.Option("--target", "-t", help="Shipped target or JSON file.")] = "npu-148",
+    target: TargetName = "npu-148",
     policy: Annotated[Path | None, typer.Option("--policy", "-p", help="JSON file: quantizer → bits.")] = None,
     shape: Annotated[
         list[str] | None, typer.Option("--shape", help="Shape of an input, `name=1,3,224,224`; may be repeated.")

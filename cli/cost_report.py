@@ -25,16 +25,17 @@ def print_lines(console: Console, lines: list[str]) -> None:
 
 def print_targets(console: Console) -> None:
     """The shipped targets."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from qir.backends.target import load_target, target_names
+    from qir.backends.target_document import widths_text
 
-    shown = Table("target", "weights", "activations", "cost model", "description")
+    shown = Table(Column("target", no_wrap=True), "weights", "activations", "cost model", "description")
     for name in target_names():
         found = load_target(name)
         note = "Illustrative. " if found.illustrative else ""
         widths = (found.weight_widths, found.activation_widths)
-        shown.add_row(name, *(",".join(map(str, w)) for w in widths), found.cost.kind, note + found.description)
+        shown.add_row(name, *map(widths_text, widths), found.cost.kind, note + found.description)
     console.print(shown)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qir.cli.options import ReduceRange
+from qir.cli.options import OptionalTarget, ReduceRange
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ExportError
 
@@ -25,7 +25,7 @@ def export(
         Path | None, typer.Argument(help="Calibrated network (.onnx, .qir), or an exported one.", show_default=False)
     ] = None,
     profile: ProfileName = None,
-    target: Annotated[str | None, typer.Option("--target", "-t", help="Shipped target or JSON file.")] = None,
+    target: OptionalTarget = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare: .npy or .npz.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie beside it.")] = Path(
         "model.quant.onnx"
@@ -37,7 +37,7 @@ def export(
 
     A file that was exported already is read back first, so that one profile becomes another.
 
-        qir export model.quant.onnx --profile qoperator -o out/model.quant.onnx
+    qir export model.quant.onnx --profile qoperator -o out/model.quant.onnx
     """
     if list_profiles:
         typer.echo(profiles_text(), nl=False)

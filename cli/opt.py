@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qir.atomic_write import atomic_write
-from qir.cli.options import Seed
+from qir.cli.options import OptionalTarget, Seed
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ModelFileError, QirError
 
@@ -33,7 +33,7 @@ def opt(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz; `distilled` makes them.")
     ] = None,
-    target: Annotated[str | None, typer.Option("--target", "-t", help="Shipped target or JSON file.")] = None,
+    target: OptionalTarget = None,
     profile: ProfileName = None,
     seed: Seed = 0,
     replay: Annotated[Path | None, typer.Option(help="Folder of a reproducer: run its pipeline again.")] = None,

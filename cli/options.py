@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from qir.search.problem import Budget
 
 Model = Annotated[Path, typer.Argument(help="ONNX file of the float network.", show_default=False)]
-TargetName = Annotated[
-    str, typer.Option("--target", "-t", help="Shipped target or JSON file (`qir cost --list` shows them).")
-]
+_TARGET = typer.Option("--target", "-t", help="Shipped target (`qir cost --list` shows them) or JSON file.")
+TargetName = Annotated[str, _TARGET]
+OptionalTarget = Annotated[str | None, _TARGET]
 Data = Annotated[
     Path,
     typer.Option(

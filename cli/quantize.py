@@ -40,7 +40,7 @@ def quantize(
 
     Without a budget every quantizer gets its widest legal width.
 
-        qir quantize model.onnx --data calibration.npy --target npu-148 --budget latency=0.5x -o out/model.quant.onnx
+    qir quantize model.onnx --data calibration.npy --target npu-148 --budget latency=0.5x -o out/model.quant.onnx
     """
     from qir.search.console import CONSOLE
     from qir.search.quantize import quantize as run

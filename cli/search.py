@@ -53,7 +53,7 @@ def search(
 
     Ctrl-C ends the search and goes on with the best policy so far.
 
-        qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
+    qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
     """
     from qir.backends.retraining import protocol
     from qir.backends.target import load_target

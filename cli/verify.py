@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 def verify(
     model: Annotated[Path, typer.Argument(help="Exported network of any profile, or of another tool.")],
     against: Annotated[Path | None, typer.Option(help="Float network: prints the noise of each layer.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Samples, .npy or .npz; normal noise without them.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Samples, .npy or .npz; normal noise without them.")
+    ] = None,
 ) -> None:
     """Run the integer reference and ONNX Runtime (fused, unfused, plain) and compare every code.
 
