@@ -141,24 +141,21 @@ def input_rows(node: Node, data: torch.Tensor, kernel: tuple[int, ...]) -> torch
     """What a layer multiplies its weight by, sample after sample: [groups, inputs, rows].
 
     Args:
-        node: Conv with two spatial axes, Gemm without transA, or MatMul by a matrix.
+        node: Conv, Gemm without transA, or MatMul by a matrix.
         data: its data operand, [samples, …].
-        kernel: height and width of a convolution's kernel, empty for a matrix.
+        kernel: sizes of a convolution's kernel, empty for a matrix.
     """
     if not kernel:
         return data.reshape(-1, data.shape[-1]).T[None]
-    top, left, bottom, right = same_pads(node, tuple(data.shape[2:]), kernel)
-    patches = F.unfold(
-        F.pad(data, [left, right, top, bottom]),
-        kernel,
-        node.attribute("dilations", (1, 1)),
-        0,
-        node.attribute("strides", (1, 1)),
-    )
-    samples, inputs, places = patches.shape
-    groups = node.attribute("group", 1)
-    parted = patches.reshape(samples, groups, inputs // groups, places)
-    return parted.permute(1, 2, 0, 3).flatten(2)
+    rank, ones = len(kernel), (1,) * len(kernel)
+    dilations, strides = node.attribute("dilations", ones), node.attribute("strides", ones)
+    pads = same_pads(node, tuple(data.shape[2:]), kernel)
+    windows = F.pad(data, [pads[side * rank + axis] for axis in reversed(range(rank)) for side in (0, 1)])
+    for axis, (size, dilation, stride) in enumerate(zip(kernel, dilations, strides, strict=True)):
+        windows = windows.unfold(2 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    samples, channels, groups = len(data), data.shape[1], node.attribute("group", 1)
+    parted = windows.reshape(samples, groups, channels // groups, -1, math.prod(kernel))
+    return parted.permute(1, 2, 4, 0, 3).reshape(groups, channels // groups * math.prod(kernel), -1)
 
 
 def output_rows(outputs: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:

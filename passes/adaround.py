@@ -10,15 +10,16 @@ import numpy as np
 
 from qir.errors import PassError
 from qir.fake_quant import bits_of, parameters_of, restored, rows_of, scheme_of
-from qir.graph import Node, Value
+from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.calibration_data import batches
 from qir.passes.manager import Pass, PassContext
-from qir.passes.output_error import operand_axis
-from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.output_error import has_rows, operand_axis
+from qir.passes.quantized_layers import stored_weights
 from qir.quantizers import get_scheme
 from qir.tensor import Array, Tensor
+from qir.tracing import quantizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +36,9 @@ class AdaRound(Pass):
     near the float network's; its inputs are those of the quantized network whose earlier layers are rounded already.
     The weight constants are replaced by the levels chosen, so every later quantization gives the learned codes; ranges
     stay. Verified IR in, verified IR out; needs `calibration_data`, no labels. Run it behind calibrate and behind the
-    choice of bits; correct-bias and correct-channels may follow. Layers that are left as they are (no rows are known
-    of their kind, a weight that two layers share, a width per channel, a scheme whose levels do not map to themselves)
-    are in `module.meta["adaround"]` with the reason.
+    choice of bits; correct-bias and correct-channels may follow. Layers that are left as they are (recurrent ones, no
+    rows are known of their kind, a weight that two layers share, a width per channel, a scheme whose levels do not map
+    to themselves) are in `module.meta["adaround"]` with the reason.
 
     Options:
         iterations: steps a layer (paper: 10,000).
@@ -59,13 +60,15 @@ class AdaRound(Pass):
         from qir.backends.adaptive_rounding import RoundingProtocol
         from qir.backends.torch_module import TorchModule
 
-        layers = list(quantized_layers(module.graph))
-        if not layers:
+        layers = _layers(module.graph)
+        left = {stored.quantizer.name: stored.reason for stored in stored_weights(module.graph)}
+        left = {name: reason for name, reason in left.items() if name not in {layer.weight.name for layer in layers}}
+        if not layers and not left:
             raise PassError("adaround: the network has no quantized layers: run insert-fake-quant and calibrate first")
         feed = next(iter(batches(module, context.require("calibration_data"), batch=self.images)))
         if len(feed) != 1:
             raise PassError(f"adaround takes networks with one input; this one has {', '.join(feed)}")
-        left = {layer.name: reason for layer in layers if (reason := _obstacle(layer))}
+        left |= {layer.name: reason for layer in layers if (reason := _obstacle(layer))}
         chosen = [layer for layer in layers if layer.name not in left]
         plan = RoundingProtocol(
             iterations=self.iterations,
@@ -84,9 +87,37 @@ class AdaRound(Pass):
         return bool(chosen)
 
 
-def _wanted(
-    network: TorchModule, layers: list[QuantizedLayer], images: torch.Tensor, seed: int
-) -> dict[Node, torch.Tensor]:
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A node that multiplies by a quantized weight, and the weight's quantizer."""
+
+    node: Node
+    weight: Node
+
+    @property
+    def name(self) -> str:
+        """The layer's name: its weight quantizer's name without `.weight`."""
+        return self.weight.name.removesuffix(".weight")
+
+    @property
+    def weight_tensor(self) -> Tensor | None:
+        """The float weight, or None when the second operand is computed."""
+        value = self.weight.operands[0]
+        return value.constant if value.is_constant else None
+
+
+def _layers(graph: Graph) -> list[_Layer]:
+    """Layers with quantized weights in order, with and without blocks of scales, whether or not their data are."""
+    found = []
+    for node in graph:
+        operands = op_of(node).quantizable(node)
+        weight = None if operands is None else quantizer_of(node.input(operands.weight))
+        if weight is not None:
+            found.append(_Layer(node, weight))
+    return found
+
+
+def _wanted(network: TorchModule, layers: list[_Layer], images: torch.Tensor, seed: int) -> dict[Node, torch.Tensor]:
     """What the float network's layers give: some rows of each, [channels, rows]."""
     import torch
 
@@ -105,7 +136,7 @@ def _wanted(
     return found
 
 
-def _obstacle(layer: QuantizedLayer) -> str | None:
+def _obstacle(layer: _Layer) -> str | None:
     """Why a layer cannot be rounded, or None."""
     bits, weight = bits_of(layer.weight), layer.weight_tensor
     if weight is None:
@@ -115,9 +146,7 @@ def _obstacle(layer: QuantizedLayer) -> str | None:
     if len(layer.weight.result.users) != 1 or layer.node.input(1) is not layer.weight.result:
         return "its weight is read by more than this layer"
     axis, producer = operand_axis(layer.node), _data(layer).producer
-    is_convolution = len(weight.shape) == 4 and axis == 0
-    is_matrix = len(weight.shape) == 2 and not layer.node.attribute("transA", 0)
-    if axis is None or not (is_convolution or is_matrix) or not _has_axis(layer.weight, axis):
+    if axis is None or not has_rows(layer.node, weight.numpy()) or not _has_axis(layer.weight, axis):
         return f"{layer.node.op} of this kind is not written as a matrix product"
     if producer is None or _data(layer) is not producer.result:
         return "what it reads is not the first result of a node"
@@ -133,7 +162,7 @@ def _has_axis(weight: Node, axis: int) -> bool:
     return weight.attribute("block") is not None or weight.attribute("axis") in {None, axis}
 
 
-def _data(layer: QuantizedLayer) -> Value:
+def _data(layer: _Layer) -> Value:
     return layer.node.operands[0]
 
 
@@ -160,7 +189,7 @@ class _Learner:
 
     network: TorchModule
     module: Module
-    layers: list[QuantizedLayer]
+    layers: list[_Layer]
     wanted: dict[Node, torch.Tensor]
     plan: RoundingProtocol
     context: PassContext
@@ -180,7 +209,7 @@ class _Learner:
         self.context.report(f"adaround: {layer.name}, layer {len(self.weights) + 1} of {len(self.layers)}")
         return self._round(layer, self._seen[_data(layer)], self._seen.pop(layer.weight.result), result)
 
-    def _round(self, layer: QuantizedLayer, data: torch.Tensor, nearest: torch.Tensor, result: torch.Tensor) -> Any:
+    def _round(self, layer: _Layer, data: torch.Tensor, nearest: torch.Tensor, result: torch.Tensor) -> Any:
         import torch
 
         from qir.backends.adaptive_rounding import RoundingProblem, drawn_inputs, learn_rounding, output_rows
@@ -225,7 +254,7 @@ class _Learner:
         self.weights[layer.node] = made
         return linear(torch.from_numpy(made)) + shift
 
-    def _activation(self, layer: QuantizedLayer) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _activation(self, layer: _Layer) -> Callable[[torch.Tensor], torch.Tensor]:
         """What runs for free behind the layer, the identity where it is something else."""
         from qir.backends.torch_ops import lowering_of
         from qir.backends.torch_weights import tensor_of

@@ -124,6 +124,18 @@ def test_layers_that_cannot_be_rounded_are_left_with_a_reason(samples, make_netw
     assert not np.array_equal(weights_of(module)["conv1.weight"], before["conv1.weight"])
 
 
+def test_layers_with_blocks_of_scales_are_rounded_too(samples):
+    module, images = qir.load(path("residual")), fashion_mnist("calibration").images[:16]
+    steps = "fold-constants,fold-batchnorm,insert-fake-quant{block=4,weight_widths=3,activation_widths=8},calibrate"
+    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    blocked = [node for node in module.graph.fake_quants() if node.attribute("block") is not None]
+    before = [node.operands[0].constant.digest() for node in blocked]
+    run(module, images)
+    assert blocked
+    assert not module.meta["adaround"]
+    assert all(node.operands[0].constant.digest() != old for node, old in zip(blocked, before, strict=True))
+
+
 def test_a_pipeline_text_names_it_and_progress_is_told(samples, make_network):
     told, module = [], at(make_network(), 3)
     step = parse_pipeline("adaround{iterations=3,images=16}")
@@ -208,14 +220,23 @@ def test_the_rectified_sigmoid_reaches_its_ends_and_has_an_inverse():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("attributes", [{}, {"pads": (1, 0, 2, 1), "strides": (2, 1)}, {"dilations": (1, 2)}])
-def test_rows_times_weight_are_the_convolution(groups, attributes):
+@pytest.mark.parametrize(
+    ("kernel", "attributes"),
+    [
+        ((3, 2), {}),
+        ((3, 2), {"pads": (1, 0, 2, 1), "strides": (2, 1)}),
+        ((3, 2), {"dilations": (1, 2)}),
+        ((3,), {"pads": (2, 1), "strides": (2,)}),
+        ((2, 1, 3), {"pads": (0, 1, 2, 1, 0, 1), "dilations": (1, 1, 2)}),
+    ],
+)
+def test_rows_times_weight_are_the_convolution(groups, kernel, attributes):
     generator = torch.Generator().manual_seed(0)
-    data = torch.randn((3, 4, 9, 8), generator=generator)
-    weight = torch.randn((6, 4 // groups, 3, 2), generator=generator)
+    data = torch.randn((3, 4, *(9, 8, 7)[: len(kernel)]), generator=generator)
+    weight = torch.randn((6, 4 // groups, *kernel), generator=generator)
     node = Node("Conv", (), attributes=attributes | {"group": groups})
-    expected = output_rows(lowering_of(node)(node, [data, weight]), (3, 2))
-    rows = input_rows(node, data, (3, 2))
+    expected = output_rows(lowering_of(node)(node, [data, weight]), kernel)
+    rows = input_rows(node, data, kernel)
     found = weight.reshape(groups, 6 // groups, -1) @ rows
     torch.testing.assert_close(found.reshape(6, -1).T, expected, rtol=1e-4, atol=1e-4)
 
