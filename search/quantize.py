@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.errors import QirError
+from qir.module import Module
 from qir.passes.adaround import AdaRound
 from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.correct import CorrectChannels
@@ -24,6 +25,7 @@ from qir.passes.quantized_layers import quantized_layers
 from qir.search.preparation import SCALES, load_network, prepare
 from qir.search.problem import Budget
 from qir.search.result import Result
+from qir.types import TensorType
 
 if TYPE_CHECKING:
     from qir.backends.target import Target
@@ -60,9 +62,9 @@ def quantize(
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
-    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs (of networks with several inputs: the
-    distance of all outputs), measured per decision and width. Without budgets every quantizer gets its widest legal
-    width.
+    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision and width;
+    where these are no scores of classes, [N, classes], or the network has several inputs, from the distance of all
+    outputs. Without budgets every quantizer gets its widest legal width.
 
     Args:
         model: float ONNX file.
@@ -124,24 +126,30 @@ def _choose(
     results = (layer.node.result for layer in quantized_layers(module.graph))
     count = fitting_batch(results, SENSITIVITY_IMAGES, memory=KEPT_MEMORY)
     feed = next(iter(batches(module, data, batch=count)))
-    if len(feed) == 1:
+    if len(feed) == 1 and _scores_classes(module):
         images = next(iter(feed.values()))
         found = measure("output-divergence", module, constraints, images, store=store)
     else:
-        found = _by_distance(module, constraints, data)
+        found = _by_distance(module, constraints, data, count)
     proxy = found.per_decision(constraints)
     table = target.cost_model().table(module, target)
     return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
 
 
-def _by_distance(module: Any, constraints: Any, data: Any) -> Sensitivity:
-    """Sensitivities of a network with several inputs."""
+def _scores_classes(module: Module) -> bool:
+    """Whether the network has one output, of shape [N, classes]."""
+    found = [value.type for value in module.graph.outputs if value is not None]
+    return len(found) == 1 and isinstance(found[0], TensorType) and found[0].rank == 2 and found[0].shape[1] != 1
+
+
+def _by_distance(module: Any, constraints: Any, data: Any, batch: int) -> Sensitivity:
+    """Sensitivities of a network with several inputs, or outputs that are no classes."""
     import torch
 
     from qir.backends.torch_module import TorchModule
     from qir.search.metrics.output_distance import output_distance
 
     names = [value.name for value in module.graph.inputs if value.constant is None]
-    feeds = islice(batches(module, data, batch=SENSITIVITY_IMAGES), SENSITIVITY_BATCHES)
+    feeds = islice(batches(module, data, batch=batch), SENSITIVITY_BATCHES)
     tensors = [[torch.from_numpy(np.array(feed[name])) for name in names] for feed in feeds]
     return output_distance(TorchModule(module), constraints, tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
@@ -106,3 +107,21 @@ def test_a_layer_inside_a_loop_stays_float_and_the_rest_is_integers(tmp_path) ->
     report = export(module, tmp_path / "model.onnx", data=x)
     assert report.mismatches == 0
     assert report.reference == "integer reference"
+
+
+def test_bits_of_a_map_with_one_channel_are_chosen_by_its_distance(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    weights = {"a": generator.normal(size=(8, 3, 3, 3)), "b": generator.normal(size=(1, 8, 1, 1))}
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["p"], name="first", kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["p"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "b"], ["y"], name="second", kernel_shape=[1, 1]),
+    ]
+    image, scores = (helper.make_tensor_value_info(n, 1, ["n", c, s, s]) for n, c, s in (("x", 3, 8), ("y", 1, 6)))
+    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "map", [image], [scores], constants)
+    path, x = tmp_path / "map.onnx", generator.normal(size=(16, 3, 8, 8)).astype(np.float32)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    done = quantize(path, target="npu-148", data=x, output=tmp_path / "out.onnx", budgets={"latency": "0.7x"})
+    assert done.result is not None
+    assert done.result.value > 0
