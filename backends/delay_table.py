@@ -24,6 +24,11 @@ COLUMNS = ("layer", "weight_bits", "activation_bits", "delay")
 SHAPE_COLUMNS = ("in_channels", "out_channels", "height", "width", "kernel", "stride", "padding", "groups", "batch")
 """Columns of a CSV that also says what was measured; pairs are written `3x3`, padding `top x left x bottom x right`."""
 
+_LAYOUTS = {
+    ".csv": f"columns {', '.join(COLUMNS)}",
+    ".json": "layers, each with delays of weight_bits, activation_bits, delay",
+    ".npy": "numbers [layers, 8, 8] as HAQ stores them",
+}
 _PAIRS = ("kernel", "stride", "padding")
 FORMAT = "qir.delay-table"
 
@@ -45,7 +50,14 @@ class DelayTable:
 
     def __post_init__(self) -> None:
         for layer, cells in self.delays.items():
+            if not layer:
+                raise TargetError("delay table: a layer has no name")
             for pair, delay in cells.items():
+                if pair[0] < 0 or pair[1] < 1:
+                    raise TargetError(
+                        f"delay table: layer {layer!r} at {pair} (weight, activation) bits; expected at least 1, or 0 "
+                        "weight bits of a node without weights"
+                    )
                 if not np.isfinite(delay) or delay < 0:
                     raise TargetError(
                         f"delay table: layer {layer!r} at {pair}: {delay}; expected a finite number, not negative"
@@ -151,32 +163,49 @@ def read_delay_table(path: str | Path) -> DelayTable:
     """
     file = check_layout(path)
     try:
-        return {".csv": _read_csv, ".json": _read_json, ".npy": _read_npy}[file.suffix](file)
+        found = {".csv": _read_csv, ".json": _read_json, ".npy": _read_npy}[file.suffix](file)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise TargetError(f"delay table {path}: cannot be read: {error}; expected {' , '.join(COLUMNS)}") from error
+        raise TargetError(f"delay table {path}: cannot be read: {error}; expected {_LAYOUTS[file.suffix]}") from error
+    if not found.delays:
+        raise TargetError(f"delay table {path}: it holds no layer; expected {_LAYOUTS[file.suffix]}")
+    return found
 
 
 def _read_csv(file: Path) -> DelayTable:
     found: dict[str, dict[tuple[int, int], float]] = {}
     shapes: dict[str, ConvShape] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines, skipinitialspace=True)
         for column in COLUMNS:
             if column not in (reader.fieldnames or ()):
                 raise TargetError(
                     f"delay table {file}: no column {column!r}: {nearest(column, reader.fieldnames or ())}"
                 )
         for line in reader:
-            pair = int(line["weight_bits"]), int(line["activation_bits"])
+            where = f"delay table {file}: line {reader.line_num}"
+            weight_bits, activation_bits, delay = (_number(line, column, where) for column in COLUMNS[1:])
+            pair = int(weight_bits), int(activation_bits)
             cells = found.setdefault(line["layer"], {})
             if pair in cells:
-                raise TargetError(
-                    f"delay table {file}: line {reader.line_num}: {line['layer']!r} at {pair} is there twice"
-                )
-            cells[pair] = float(line["delay"])
+                raise TargetError(f"{where}: {line['layer']!r} at {pair} is there twice")
+            cells[pair] = delay
             if line.get("in_channels"):
-                shapes[line["layer"]] = _shape(line, f"delay table {file}: line {reader.line_num}")
+                shapes[line["layer"]] = _shape(line, where)
     return DelayTable(found, shapes=shapes)
+
+
+def _number(line: Mapping[str, str], column: str, where: str) -> float:
+    """A number of a line of CSV; widths are whole."""
+    try:
+        number = float(line[column])
+    except (TypeError, ValueError):
+        number = float("nan")
+    if column == "delay" and not np.isnan(number):
+        return number
+    if not number.is_integer():
+        kind = "a number" if column == "delay" else "a whole number"
+        raise TargetError(f"{where}: column {column!r} is {line[column]!r}; expected {kind}")
+    return number
 
 
 def _shape_cells(shape: ConvShape | None) -> tuple[object, ...]:
@@ -206,14 +235,15 @@ def _shape(line: Mapping[str, str], where: str) -> ConvShape:
 
 def _read_json(file: Path) -> DelayTable:
     data = json.loads(file.read_text(encoding="utf-8"))
-    if data.get("format") != FORMAT or data.get("version") != 1:
+    if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
         raise TargetError(f"delay table {file}: expected format {FORMAT!r}, version 1")
-    found = {
-        str(entry["layer"]): {
+    found: dict[str, dict[tuple[int, int], float]] = {}
+    for entry in data["layers"]:
+        if entry["layer"] in found:
+            raise TargetError(f"delay table {file}: layer {entry['layer']!r} is there twice")
+        found[str(entry["layer"])] = {
             (int(cell["weight_bits"]), int(cell["activation_bits"])): float(cell["delay"]) for cell in entry["delays"]
         }
-        for entry in data["layers"]
-    }
     return DelayTable(found, bool(data.get("named", True)))
 
 

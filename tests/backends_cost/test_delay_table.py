@@ -152,3 +152,32 @@ def test_fit_needs_no_network_where_the_table_holds_shapes(tmp_path: Path) -> No
     assert all(residual.median < 0.05 for residual in found.residuals.values())
     with pytest.raises(TargetError, match="shape of layer 'c16' is not known: give the network"):
         fit(target, DelayTable(cells))
+
+
+BARE = "layer,weight_bits,activation_bits,delay\n"
+JSON_HEAD = '"format": "qir.delay-table", "version": 1'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", BARE, "holds no layer"),
+        ("a.csv", BARE + "a,8,8\n", "line 2: column 'delay' is None; expected a number"),
+        ("a.csv", BARE + "a,8.5,8,1\n", "line 2: column 'weight_bits' is '8.5'; expected a whole number"),
+        ("a.csv", BARE + "a,-8,8,1\n", "expected at least 1"),
+        ("a.csv", BARE + ",8,8,1\n", "has no name"),
+        ("a.json", "[]", "expected format"),
+        ("a.json", f'{{{JSON_HEAD}, "layers": [{{"layer": "a", "delays": []}}, {{"layer": "a"}}]}}', "there twice"),
+    ],
+)
+def test_files_that_are_no_table_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(TargetError, match=message):
+        read_delay_table(tmp_path / name)
+
+
+def test_tables_of_spreadsheets_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "\ufefflayer, weight_bits, activation_bits, delay\na, 8.0, 8, 1\n", encoding="utf-8"
+    )
+    assert read_delay_table(tmp_path / "a.csv").at("a", 8, 8) == 1
