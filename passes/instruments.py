@@ -8,6 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from qir.atomic_write import make_folder
+from qir.errors import ModelFileError
+
 if TYPE_CHECKING:
     from qir.module import Module
     from qir.passes.manager import Pass
@@ -66,10 +69,15 @@ class PrintAfter(Instrument):
 
 
 class DumpIR(Instrument):
-    """Writes the module's text to `folder/NN-name.qir`: number 00 before the first pass, then after each one."""
+    """Writes the module's text to `folder/NN-name.qir`: number 00 before the first pass, then after each one.
+
+    Raises:
+        ModelFileError: the folder cannot be made or written to.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        make_folder(self.folder / "00-input.qir", ModelFileError)
         self._count = 0
 
     def before(self, step: Pass, module: Module) -> None:
@@ -86,7 +94,6 @@ class DumpIR(Instrument):
     def _write(self, name: str, module: Module) -> None:
         from qir.text import print_module
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{self._count:02d}-{name}.qir").write_text(print_module(module), encoding="utf-8")
         self._count += 1
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from qir.errors import DataError, ExportError, PassError, QirError
+from qir.errors import DataError, ExportError, MissingExtraError, PassError, QirError
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -194,6 +194,7 @@ class PassManager:
         Raises:
             PassError: a pass or an instrument failed; the message names it, the passes before it, and the folder from
                 which `qir opt --replay FOLDER` repeats the failure.
+            MissingExtraError: a pass needs a package that is not installed.
         """
         return _Run(self, module, context or PassContext()).go()
 
@@ -230,6 +231,8 @@ class _Run:
             changed = step.run(self.module, self.context)
             for instrument in self.manager.instruments:
                 instrument.after(step, self.module, changed)
+        except MissingExtraError:
+            raise
         except Exception as error:
             raise self.failure(step, error) from error
         self.history.append(str(step))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from qir.errors import PassError
+from qir.errors import MissingExtraError, ModelFileError, PassError
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager, Repeat, available_passes, find_pass
@@ -32,9 +32,11 @@ class AppendRelu(Pass):
 @dataclass(frozen=True)
 class Fail(Pass):
     name: ClassVar[str] = "fail"
-    mode: Literal["error", "target"] = "error"
+    mode: Literal["error", "target", "package"] = "error"
 
     def run(self, module, context):
+        if self.mode == "package":
+            raise MissingExtraError("plotly", "report")
         if self.mode == "target":
             context.require("target")
         raise ValueError("boom")
@@ -90,6 +92,18 @@ def test_a_missing_object_is_named_with_its_flag(module, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(PassError, match=r"calibration_data.*--data"):
         PassContext().require("calibration_data")
+
+
+def test_a_missing_package_is_no_failure_of_the_pass(module, tmp_path):
+    with pytest.raises(MissingExtraError, match=r"^this needs the package 'plotly'.*'qir\[report\]'`$"):
+        PassManager([Fail(mode="package")], reproducers=tmp_path).run(module)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_dumped_to_is_refused_before_a_pass_runs(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFileError, match="is no folder"):
+        DumpIR(tmp_path / "file")
 
 
 def test_an_analysis_is_kept_until_the_module_changes(module):
