@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from qir.backends.constant_values import constant_of
 from qir.backends.cost_models.base import CostModel
 from qir.backends.cost_models.cost import Cost
 from qir.backends.cost_table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
@@ -124,6 +125,8 @@ class _Builder:
 
     def __post_init__(self) -> None:
         self.quantizers = _Quantizers(self.module, self.model)
+        self.computed: set[Value] = set()
+        self._find_computed()
         self.stored: dict[Value, Value] = {}
         self.steps: dict[Value, int] = {}
         self.last_use: dict[Value, int] = {}
@@ -136,7 +139,7 @@ class _Builder:
             self.steps[value] = 0
         for node in self.module.graph:
             sources = [value for value in node.operands if not self._is_constant(value)]
-            if not sources:
+            if not sources or (node.results and all(map(self._is_constant, node.results))):
                 continue
             if is_free(node, self.model):
                 for result in node.results:
@@ -169,11 +172,14 @@ class _Builder:
 
     def _is_constant(self, value: Value) -> bool:
         """Whether a value is a constant, computed from constants only, or follows from known sizes."""
-        if value.producer is None:
-            return value.is_constant
-        if known_integers(value) is not None:
-            return True
-        return bool(value.producer.operands) and all(map(self._is_constant, value.producer.operands))
+        return value.is_constant if value.producer is None else value in self.computed
+
+    def _find_computed(self) -> None:
+        for node in self.module.graph:
+            from_constants = bool(node.operands) and all(map(self._is_constant, node.operands))
+            for result in node.results:
+                if from_constants or constant_of(result) is not None or known_integers(result) is not None:
+                    self.computed.add(result)
 
     def _root(self, value: Value) -> Value:
         return self.stored.get(value, value)
@@ -247,7 +253,10 @@ class _Builder:
         w_widths = (widest[1],) if weight is None else self.quantizers.widths[weight]
 
         def cost(a: int, w: int) -> Cost | None:
-            return self.model.named_cost(name, product, w, a) if rules.allows(a, w, node.op) else None
+            try:
+                return self.model.named_cost(name, product, w, a) if rules.allows(a, w, node.op) else None
+            except TargetError as error:
+                raise TargetError(f"node {name!r}: {error}") from error
 
         costs = tuple(tuple(cost(a, w) for w in w_widths) for a in a_widths)
         return CostRow(
