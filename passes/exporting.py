@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.atomic_write import make_folder
 from qir.backends.integer_reference_requantization import Requantization
 from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers, ranges_at
@@ -179,11 +180,9 @@ def _write(
     """Write all files in a folder of their own beside the old ones, check the model, and only then rename."""
     from qir.onnx_io import check_file, save
 
-    in_the_way = next((final for final in (*made, path) if final.is_dir()), None)
-    if in_the_way is not None:
-        raise ExportError(f"{in_the_way}: is a folder: the path of a file is expected; older files stay")
+    for final in (*made, path):
+        make_folder(final, ExportError)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
             folder = Path(name)
             save(lowered, folder / path.name)

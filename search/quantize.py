@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.atomic_write import make_folder
 from qir.errors import QirError
 from qir.module import Module
 from qir.passes.adaround import AdaRound
@@ -93,6 +94,7 @@ def quantize(
     if reduce_range:
         hardware = hardware.model_copy(update={"reduce_range": True})
     find_profile(profile or hardware.export.profile)
+    make_folder(output)
     module = load_network(model)
     if before:
         PassManager(parse_pipeline(before)).run(module, PassContext(target=hardware))
