@@ -19,7 +19,7 @@ from qir.search.channels import ChannelGroups
 from qir.search.identity import data_digest, module_digest
 from qir.search.metrics.measuring import measure
 from qir.search.problem import Budget
-from qir.search.result import Result
+from qir.search.result import Progress, Result
 from qir.tensor import Array
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class RecipeTask:
         labels: int64 [N], or None.
         target: the hardware.
         budget: limits by name of a cost.
-        evaluations, seed, input_widths, metric_images, store: as in `Recipe.run`.
+        evaluations, seed, input_widths, metric_images, store, progress: as in `Recipe.run`.
     """
 
     network: Module
@@ -61,6 +61,7 @@ class RecipeTask:
     input_widths: str
     metric_images: int
     store: Store | str | Path | None
+    progress: Callable[[Progress], None] | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Recipe:
         metric_options: of the metric.
         solver_options: of the solver.
         channel_groups: most groups of output channels of a weight with widths of their own; 0 = one width a weight.
+        relative: the solver's reward is relative to an accuracy: that of the widest policy, which is measured first.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Recipe:
     metric_options: Mapping[str, Any] = field(default_factory=dict)
     solver_options: Mapping[str, Any] = field(default_factory=dict)
     channel_groups: int = 0
+    relative: bool = False
 
     def run(
         self,
@@ -102,6 +105,7 @@ class Recipe:
         input_widths: str = "8",
         metric_images: int = METRIC_IMAGES,
         store: Store | str | Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Result:
         """Choose bits for a network.
 
@@ -120,6 +124,8 @@ class Recipe:
             metric_images: how many of the data the sensitivity metric sees; nothing to a recipe without one.
             store: keeps sensitivities and measured values; later budgets and restarts measure nothing again. A recipe
                 that trains keeps none, and refuses a store.
+            progress: told after each episode (each evaluation where there are no episodes) of a recipe that measures
+                policies.
 
         Returns:
             The result; its policy names decisions.
@@ -141,6 +147,7 @@ class Recipe:
             input_widths=input_widths,
             metric_images=metric_images,
             store=store,
+            progress=progress,
         )
         return self._carry_out(task)
 
@@ -167,9 +174,12 @@ class Recipe:
         if groups is not None:
             problem = groups.expanded(problem)
         measures = None if self.objective == "proxy" else task.evaluations or MEASURED_EVALUATIONS
-        result = solve(
-            problem, self.solver, evaluations=measures, seed=task.seed, store=task.store, **self.solver_options
-        )
+        options = dict(self.solver_options)
+        if self.relative and problem.objective is not None:
+            widest = problem.policy(len(decision.options) - 1 for decision in problem.decisions)
+            options["reference"] = problem.objective(widest)
+        asked: dict[str, Any] = {"seed": task.seed, "store": task.store, "progress": task.progress}
+        result = solve(problem, self.solver, evaluations=measures, **asked, **options)
         return result if groups is None else replace(result, policy=groups.policy(result.policy))
 
     def _check(self, constraints: BitConstraints, task: RecipeTask) -> None:

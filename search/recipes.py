@@ -98,7 +98,9 @@ RECIPES = {
             "releq",
             None,
             "accuracy",
-            f"{_NO_RETRAINING} Updates come after whole episodes; actions that break a budget are projected.",
+            f"{_NO_RETRAINING} Updates come after whole episodes; actions that break a budget are projected. "
+            "Accuracy is relative to that of the widest policy, not of the float network.",
+            relative=True,
         ),
         Recipe(
             "jasq",

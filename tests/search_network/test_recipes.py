@@ -84,3 +84,17 @@ def test_recipes_name_metrics_that_exist():
 
 def test_the_document_is_current():
     assert DOCUMENT.read_text(encoding="utf-8") == table(), "run: python -m qir.search.recipes > docs/recipes.md"
+
+
+@pytest.mark.parametrize("name", ["releq", "evoq"])
+def test_recipes_tell_their_progress(name, lenet, samples):
+    seen = []
+    given = {
+        "target": "npu-148",
+        "data": samples.images[:32],
+        "labels": samples.labels[:32],
+        "budget": {"size": "0.7x"},
+    }
+    result = recipe(name).run(lenet, **given, evaluations=4, metric_images=8, progress=seen.append)
+    assert len(seen) == result.counts.get("episodes", 4)
+    assert seen[-1].evaluations == 4
