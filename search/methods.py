@@ -13,7 +13,7 @@ import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
 from qir.search.ledger import Ledger
-from qir.search.moves import Widths, projected
+from qir.search.moves import projected
 from qir.search.parallel import Executor
 from qir.search.problem import Problem
 from qir.search.result import Evaluation, Progress, Result, pareto_front
@@ -114,9 +114,9 @@ def check_feasible(run: Run) -> None:
     """
     from qir.search.solvers.milp import Program, infeasible
 
-    tables, completion = run.problem.tables, run.completion
-    if completion.feasible:
-        row = projected(completion, Widths(run.problem), [0] * len(tables.sizes))
+    tables = run.problem.tables
+    if run.completion.feasible:
+        row = projected(run.completion, run.widths, [0] * len(tables.sizes))
         if row is not None and tables.feasible(np.array([row]))[0]:
             return
         solved = Program(tables, tables.additive_budgets).minimise(next(iter(tables.costs.values())))

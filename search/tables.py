@@ -37,15 +37,16 @@ class AdditiveCost:
         tolerance: more than the rounding error of a sum, scaled; 0 where sums are exact.
     """
 
-    def __init__(self, unary: Floats, pairs: Mapping[Edge, Floats], fixed: float) -> None:
-        numbers = np.concatenate([unary.ravel(), *(m.ravel() for m in pairs.values()), [fixed]])
-        largest = np.abs(unary).max(1).sum() + sum(np.abs(m).max() for m in pairs.values()) + abs(fixed)
-        decimals = max(-int(Decimal(repr(float(x))).normalize().as_tuple().exponent) for x in np.unique(numbers))
+    def __init__(self, unary: Floats, pairs: Mapping[Edge, Sequence[Floats]], fixed: float) -> None:
+        matrices = [matrix for same_edge in pairs.values() for matrix in same_edge]
+        terms = np.concatenate([unary.ravel(), *(m.ravel() for m in matrices), [fixed]])
+        largest = np.abs(unary).max(1).sum() + sum(np.abs(m).max() for m in matrices) + abs(fixed)
+        decimals = max(-int(Decimal(repr(float(x))).normalize().as_tuple().exponent) for x in np.unique(terms))
         self.integral = decimals <= _MOST_DECIMALS and largest * 10.0 ** max(decimals, 0) < _LARGEST_INTEGER
         self.scale = 10 ** max(decimals, 0) if self.integral else 1
         self.tolerance = 0.0 if self.integral else _ROUNDING * float(largest)
         self.unary = self._scaled(unary)
-        self.pairs = {edge: self._scaled(matrix) for edge, matrix in pairs.items()}
+        self.pairs = {edge: np.sum([self._scaled(m) for m in same_edge], axis=0) for edge, same_edge in pairs.items()}
         self.fixed = float(self._scaled(np.array(fixed)))
         self._rows = np.arange(unary.shape[0])
 
@@ -229,7 +230,7 @@ class Tables:
     def _cost(self, name: str) -> AdditiveCost:
         given = self._problem.costs.get(name)
         unary = self._unary(name, given) if given is not None else np.zeros(self.legal.shape)
-        pairs: dict[Edge, Floats] = {}
+        pairs: dict[Edge, list[Floats]] = {}
         for pair in self._problem.pair_costs.get(name, ()):
             what = f"pair cost {name!r} of {pair.first!r} and {pair.second!r}"
             edge, flipped = self._edge(pair.first, pair.second, what)
@@ -240,7 +241,7 @@ class Tables:
             padded = np.full((self.legal.shape[1],) * 2, np.inf)
             padded[tuple(slice(n) for n in (matrix.T if flipped else matrix).shape)] = matrix.T if flipped else matrix
             self._restrict_infinite(edge, padded)
-            pairs[edge] = pairs.get(edge, 0.0) + np.where(np.isfinite(padded), padded, 0.0)
+            pairs.setdefault(edge, []).append(np.where(np.isfinite(padded), padded, 0.0))
         fixed = float(self._problem.fixed_costs.get(name, 0.0))
         if not np.isfinite(fixed):
             raise SearchError(f"fixed cost {name!r}: {fixed} is no finite number")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.search.moves import Widths, projected
 from qir.search.problem import Floats
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
@@ -105,7 +104,6 @@ class Breeder:
 
     def __init__(self, run: Run, crossover: float, mutations: float) -> None:
         self._run, self._crossover, self._mutations = run, crossover, mutations
-        self._widths = Widths(run.problem)
         self._legal = [np.flatnonzero(row) for row in run.problem.tables.legal]
         self._where, self._what = self._guides()
         self.sampler = Sampler(run.problem, run.completion, run.generator)
@@ -122,8 +120,7 @@ class Breeder:
         count = min(free, 1 + generator.poisson(max(0.0, self._mutations - 1.0)))
         for decision in generator.choice(len(wish), size=count, replace=False, p=self._where):
             wish[decision] = generator.choice(self._legal[decision], p=self._what[decision])
-        row = projected(self._run.completion, self._widths, [int(o) for o in wish])
-        return row if row is not None and self._run.problem.feasible(np.array([row]))[0] else None
+        return self._run.feasible_row(wish)
 
     def fresh(self, count: int) -> list[Row]:
         """Random policies that were not measured."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.moves import Widths, neighbours, projected
+from qir.search.moves import Widths, neighbours
 from qir.search.problem import Floats, Indices, Problem
 from qir.search.solvers.filling import filled
 from qir.search.solvers.run import Outcome, Row, Run
@@ -22,15 +22,12 @@ def greedy(run: Run) -> Outcome:
         SearchError: no sensitivity, budgets that are not additive, or no feasible policy met.
     """
     sensitivity = run.additive_sensitivity("greedy")
-    widths = Widths(run.problem)
     row = _least_sensitive(run, sensitivity)
     steps = 0
     while not run.problem.feasible(np.array([row]))[0]:
-        lower = _down(run.problem, widths, sensitivity, row)
+        lower = _down(run.problem, run.widths, sensitivity, row) or run.feasible_row(row)
         if lower is None:
-            lower = projected(run.completion, widths, row)
-            if lower is None or not run.problem.feasible(np.array([lower]))[0]:
-                raise SearchError("greedy: no step meets the budgets; use milp")
+            raise SearchError("greedy: no step meets the budgets; use milp")
         row, steps = lower, steps + 1
     return Outcome(row=filled(run.problem, sensitivity, row), counts={"steps": steps})
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.search.completion import frontiers
-from qir.search.problem import Floats, Problem
+from qir.search.problem import Floats
 from qir.search.result import Evaluation
 from qir.search.solvers.filling import filled
 from qir.search.solvers.run import Outcome, Row, Run
@@ -109,7 +109,7 @@ def lagrangian(run: Run, iterations: int = 100) -> Outcome:
 
 
 def _outcome(run: Run, met: dict[Row, float], bound: float) -> Outcome:
-    row = min(met, key=lambda r: met[r]) if met else _cheapest(run.problem)
+    row = min(met, key=lambda r: met[r]) if met else run.feasible_row([0] * len(run.problem.decisions))
     if row is None:
         raise SearchError("lagrangian: no multiplier led to a feasible policy; use milp")
     sensitivity = run.additive_sensitivity("lagrangian")
@@ -131,14 +131,3 @@ def weighted(
         for edge, matrix in cost.pairs.items():
             pairs[edge] = pairs.get(edge, 0.0) + multiplier * matrix
     return unary, pairs
-
-
-def _cheapest(problem: Problem) -> Row | None:
-    """The policy with the least cost of a budget, if it meets all of them."""
-    tables = problem.tables
-    for name in tables.additive_budgets:
-        cost = tables.costs[name]
-        row, _ = Relaxed(tables).minimise(cost.unary, cost.pairs)
-        if problem.feasible(np.array([row]))[0]:
-            return row
-    return None

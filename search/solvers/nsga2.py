@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from qir.errors import MissingExtraError
-from qir.search.moves import Widths, projected
 from qir.search.problem import Floats
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
@@ -48,7 +47,6 @@ class _Search:
     def __init__(self, run: Run, first: list[Row]) -> None:
         self._run = run
         self._names = list(run.problem.budgets) or list(run.problem.cost_names)
-        self._widths = Widths(run.problem)
         self._evaluator: Any = _pymoo("pymoo.core.evaluator").Evaluator()
         self._static: Any = _pymoo("pymoo.problems.static").StaticProblem
         self._problem = _pymoo("pymoo.core.problem").Problem(
@@ -73,15 +71,11 @@ class _Search:
             warnings.simplefilter("ignore")
             children = self._algorithm.ask()
             wishes = np.round(children.get("X").astype(float)).astype(np.intp)
-            rows = [self._feasible(wish) for wish in wishes]
+            rows = [self._run.feasible_row(wish) for wish in wishes]
             children.set("X", np.array([row or wish for row, wish in zip(rows, wishes, strict=True)], dtype=float))
             objectives = self._objectives(rows)
             self._evaluator.eval(self._static(self._problem, F=objectives), children)
             self._algorithm.tell(infills=children)
-
-    def _feasible(self, wish: np.ndarray[Any, np.dtype[np.intp]]) -> Row | None:
-        row = projected(self._run.completion, self._widths, [int(o) for o in wish])
-        return row if row is not None and self._run.problem.feasible(np.array([row]))[0] else None
 
     def _objectives(self, rows: list[Row | None]) -> Floats:
         good = [row for row in rows if row is not None]

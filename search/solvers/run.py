@@ -12,7 +12,8 @@ import numpy as np
 from qir.errors import SearchError
 from qir.search.completion import Completion
 from qir.search.ledger import Ledger
-from qir.search.problem import Problem
+from qir.search.moves import Widths, projected
+from qir.search.problem import Indices, Problem
 from qir.search.result import Evaluation
 from qir.search.tables import AdditiveCost
 
@@ -67,6 +68,16 @@ class Run:
     def completion(self) -> Completion:
         """Backward tables of the problem."""
         return Completion(self.problem.tables)
+
+    @cached_property
+    def widths(self) -> Widths:
+        """Options as numbers from narrow to wide."""
+        return Widths(self.problem)
+
+    def feasible_row(self, wish: Sequence[int] | Indices) -> Row | None:
+        """The policy nearest to a wish that meets everything; None if the walk to it ends in a dead end."""
+        row = projected(self.completion, self.widths, [int(option) for option in wish])
+        return row if row is not None and self.problem.feasible(np.array([row]))[0] else None
 
     @property
     def seconds_left(self) -> float | None:

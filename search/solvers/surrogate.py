@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-from qir.search.moves import Widths, neighbours, projected
+from qir.search.moves import Widths, neighbours
 from qir.search.problem import Floats, Indices
 from qir.search.solvers.exhaustive import feasible_rows
 from qir.search.solvers.milp import Program
@@ -62,7 +62,6 @@ class Candidates:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._widths = Widths(run.problem)
         self._sampler = Sampler(run.problem, run.completion, run.generator).draw()
         self._all: list[Row] | None = None
         if prod(int(n) for n in run.problem.tables.legal.sum(1)) <= _ENUMERABLE:
@@ -76,10 +75,8 @@ class Candidates:
         wishes = [
             [min(i, size - 1) for size in problem.tables.sizes] for i in range(max(problem.tables.sizes) - 1, -1, -1)
         ]
-        rows = [_least_sensitive(self._run), *(projected(self._run.completion, self._widths, w) for w in wishes)]
-        found = list(dict.fromkeys(r for r in rows if r is not None and problem.feasible(np.array([r]))[0]))[
-            : count // 2
-        ]
+        rows = [_least_sensitive(self._run), *(self._run.feasible_row(wish) for wish in wishes)]
+        found = list(dict.fromkeys(row for row in rows if row is not None))[: count // 2]
         for row in self._sampler:
             if len(found) >= count:
                 break
@@ -95,7 +92,7 @@ class Candidates:
             return self._all
         scored = [(score, row) for row, score in self._run.ledger.scored().items() if not np.isnan(score)]
         parents = [row for _, row in sorted(scored, reverse=True)[:_PARENTS]]
-        near = {row for parent in parents for row in neighbours(self._run.problem, self._widths, parent)}
+        near = {row for parent in parents for row in neighbours(self._run.problem, self._run.widths, parent)}
         steps = sorted(near)
         further = self._second_steps(steps, 3 * len(parents)) if steps else set()
         drawn = [row for row, _ in zip(self._sampler, range(_DRAWN), strict=False)]
@@ -107,7 +104,7 @@ class Candidates:
 
     def _second_steps(self, steps: list[Row], count: int) -> set[Row]:
         chosen = self._run.generator.choice(len(steps), size=min(count, len(steps)), replace=False)
-        return {row for i in chosen for row in neighbours(self._run.problem, self._widths, steps[i])}
+        return {row for i in chosen for row in neighbours(self._run.problem, self._run.widths, steps[i])}
 
 
 def _least_sensitive(run: Run) -> Row | None:
@@ -115,7 +112,8 @@ def _least_sensitive(run: Run) -> Row | None:
     tables = run.problem.tables
     if tables.sensitivity is None:
         return None
-    return Program(tables, tables.additive_budgets).minimise(tables.sensitivity, _SECONDS).row
+    row = Program(tables, tables.additive_budgets).minimise(tables.sensitivity, _SECONDS).row
+    return row if row is not None and run.problem.feasible(np.array([row]))[0] else None
 
 
 @dataclass(frozen=True, slots=True)

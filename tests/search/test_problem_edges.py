@@ -104,3 +104,8 @@ def test_random_search_of_a_large_space_needs_an_end():
     with pytest.raises(SearchError, match="time limit"):
         solve(large, "random")
     assert solve(large, "random", time_limit=0.2).evaluations
+
+
+def test_costs_of_one_pair_in_several_parts_add_up_exactly():
+    parts = [PairCost("a", "b", np.full((3, 3), 0.1)), PairCost("b", "a", np.full((3, 3), 0.2))]
+    assert solve(problem(pair_costs={"time": parts}, budgets={"time": Budget(maximum=0.3)})).costs["time"] == 0.3
