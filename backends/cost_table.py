@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qir.backends.cost_models.cost import Cost, combined
 from qir.backends.cost_models.validation import nearest
+from qir.backends.policy_codes import Codes, code_of, read_codes
 from qir.errors import TargetError
-from qir.policy import Bits, Policy
+from qir.policy import Bits
 
 Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.integer[Any]]
 METRICS = ("cycles", "energy_pj", "total_bytes", "bit_operations")
 """Additive columns of a table: attributes of `Cost`."""
 
@@ -193,7 +192,7 @@ class CostTable:
         """The metric's total of every policy: float64 [policies]; +inf where a pair is illegal.
 
         Widths along channels cost in proportion to the number of channels that have each width. Millions of policies a
-        second are looked up as an array of codes; reading each policy's map limits the other form.
+        second are looked up as an array of codes; reading each policy's map limits the other form to some 100,000.
 
         Args:
             policies: bits by name of quantizer, or codes as `codes` gives them.
@@ -205,29 +204,25 @@ class CostTable:
         """
         if isinstance(policies, np.ndarray):
             return self.cost_codes(policies, metric, unknown=unknown)
-        if any(isinstance(bits, tuple) for policy in policies for bits in policy.values()):
-            self._refuse_unknown(unknown)
-            return np.array([sum(self._shared(row, policy, metric) for row in self.terms) for policy in policies])
-        return self.cost_codes(self.codes(policies), metric, unknown=unknown)
+        if isinstance(policies, Mapping):
+            raise TargetError("cost table: found one policy; expected a list of policies")
+        codes = read_codes(policies, self.widths)
+        if codes is not None:
+            return self.cost_codes(codes, metric, unknown=unknown)
+        self._refuse_unknown(unknown)
+        maps = [dict(policy) for policy in policies]
+        return np.array([sum(self._shared(row, policy, metric) for row in self.terms) for policy in maps])
 
     def codes(self, policies: Sequence[Mapping[str, Bits]]) -> Codes:
         """Indices into the quantizers' widths: int8 [policies, quantizers].
 
         Raises:
-            TargetError: a quantizer is missing or unknown, or a width is no candidate.
+            TargetError: a quantizer is missing or unknown, a width is no candidate, or bits differ along channels.
         """
-        indices = [(name, {width: index for index, width in enumerate(widths)}) for name, widths in self.widths.items()]
-        rows = []
-        for policy in policies:
-            bits = dict(policy.entries) if isinstance(policy, Policy) else policy
-            if not bits.keys() <= self.widths.keys():
-                name = next(name for name in bits if name not in self.widths)
-                raise TargetError(f"policy: the table has no quantizer {name!r}: {nearest(name, self.widths)}")
-            try:
-                rows.append([index[bits[name]] for name, index in indices])  # type: ignore[index]
-            except (KeyError, TypeError):
-                rows.append([self._code(name, bits) for name in self.widths])
-        return np.array(rows, np.int8).reshape(len(policies), len(self.widths))
+        codes = read_codes(policies, self.widths)
+        if codes is None:
+            raise TargetError("cost table: bits that differ along channels have no code: call cost with the policies")
+        return codes
 
     def cost_codes(self, codes: Codes, metric: str = "cycles", *, unknown: str = "raise") -> Floats:
         """As `cost`, for indices into the quantizers' widths: [policies, quantizers in the order of `widths`]."""
@@ -274,18 +269,12 @@ class CostTable:
         shares: dict[int, float] = {}
         for width in bits:
             if width:
-                index = self._index(name, width)
+                index = code_of(name, width, self.widths)
                 shares[index] = shares.get(index, 0.0) + 1 / len(bits)
         return shares
 
     def _code(self, name: str, policy: Mapping[str, Bits]) -> int:
-        return self._index(name, policy.get(name))
-
-    def _index(self, name: str, bits: Bits | None) -> int:
-        widths = self.widths[name]
-        if not isinstance(bits, int) or bits not in widths:
-            raise TargetError(f"quantizer {name!r} has {bits} bits; the table holds {list(widths)}")
-        return widths.index(bits)
+        return code_of(name, policy.get(name), self.widths)
 
     def uniform(self, activation_bits: int, weight_bits: int) -> dict[str, Bits]:
         """Every weight at one width and every activation at another.

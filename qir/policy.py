@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from qir.errors import QirError
 
@@ -28,10 +30,10 @@ class Policy(Mapping[str, Bits]):
         object.__setattr__(self, "entries", tuple(sorted(entries.items())))
 
     def __getitem__(self, name: str) -> Bits:
-        for key, bits in self.entries:
-            if key == name:
-                return bits
-        raise KeyError(name)
+        index = bisect_left(self.entries, name, key=itemgetter(0))
+        if index == len(self.entries) or self.entries[index][0] != name:
+            raise KeyError(name)
+        return self.entries[index][1]
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, _ in self.entries)

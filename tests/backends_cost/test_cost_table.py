@@ -11,6 +11,7 @@ from qir.backends.cost_models.cost import Cost
 from qir.backends.cost_table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.backends.table_reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
 from qir.errors import TargetError
+from qir.policy import Policy
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -39,6 +40,31 @@ def test_many_policies_cost_as_one_by_one(lenet: CostTable) -> None:
     for index in (0, 1, 4095, 4096, 8999):
         policy = {name: lenet.widths[name][code] for name, code in zip(lenet.widths, codes[index], strict=True)}
         assert lenet.cost([policy])[0] == whole[index]
+
+
+def test_policies_of_every_form_cost_the_same(lenet: CostTable) -> None:
+    wide, narrow = lenet.uniform(8, 8), lenet.uniform(4, 4)
+    turned = dict(reversed(wide.items()))
+    costs = lenet.cost([wide, turned, Policy(wide), narrow, Policy(narrow)])
+    assert costs[0] == costs[1] == costs[2] > costs[3] == costs[4]
+    assert Policy(wide)["input"] == wide["input"]
+    with pytest.raises(KeyError):
+        Policy(wide)["inputs"]
+
+
+def test_what_is_no_list_of_policies_is_refused(lenet: CostTable) -> None:
+    wide = lenet.uniform(8, 8)
+    for policies, message in (
+        (wide, "found one policy"),
+        ([8], "found int among the policies"),
+        ([wide | {"input": 8.5}], "8.5 bits"),
+        ([wide | {"input": 300}], "300 bits"),
+        ([{}], "None bits"),
+    ):
+        with pytest.raises(TargetError, match=message):
+            lenet.cost(policies)
+    with pytest.raises(TargetError, match="along channels"):
+        lenet.codes([wide | {"input": (8, 4)}])
 
 
 def test_illegal_pairs_cost_infinity_and_raise_in_rows(lenet: CostTable) -> None:
