@@ -43,7 +43,8 @@ def array_of(value: Value | None) -> Array | None:
 
 
 def frozen(array: Array) -> Tensor:
-    """A tensor that takes the array over without copying it."""
+    """A tensor that takes the array over without copying it; arithmetic on arrays of rank 0 gives numpy scalars."""
+    array = np.asarray(array)
     array.flags.writeable = False
     return Tensor.of(array)
 

@@ -12,6 +12,7 @@ from qir.errors import PassError
 from qir.fake_quant import set_ranges
 from qir.module import Module
 from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.constants import set_constant
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.tensor import Array, Tensor
@@ -33,10 +34,10 @@ class CorrectChannels(Pass):
     images: int = 256
 
     def run(self, module: Module, context: PassContext) -> bool:
-        """Fit and fold; raises `PassError` when the network has no quantized layers."""
+        """Fit and fold; raises `PassError` when the network has no quantizers."""
         terms = _fit(module, context, self.images)
         fold_affine(module, terms)
-        return True
+        return bool(terms)
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class CorrectBias(Pass):
     images: int = 256
 
     def run(self, module: Module, context: PassContext) -> bool:
-        """Fit and fold; raises `PassError` when the network has no quantized layers."""
+        """Fit and fold; raises `PassError` when the network has no quantizers."""
         terms = _fit(module, context, self.images, gain=False)
         fold_affine(module, terms)
-        return True
+        return bool(terms)
 
 
 def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[str, tuple[Array, Array]]:
@@ -66,6 +67,8 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
     from qir.backends.torch_module import TorchModule
 
     layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
+    if not layers and module.graph.fake_quants():
+        return {}
     if not layers:
         raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
     count = fitting_batch((node.result for node in layers), images, memory=KEPT_MEMORY)
@@ -110,8 +113,9 @@ def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array
     from qir.backends.affine_correction import bias_add
 
     bias, place, add = layer.bias, layer.bias_index, bias_add(layer.node)
-    if bias is not None and bias.constant is not None:
-        bias.constant = Tensor.of((bias.constant.numpy() * gain + offset).astype(np.float32))
+    if bias is not None and bias.constant is not None and place is not None:
+        moved = (bias.constant.numpy() * gain + offset).astype(np.float32)
+        set_constant(layer.node, place, moved, f"{layer.name}.bias")
     elif place is not None:
         made = module.graph.add_constant(f"{layer.name}.bias", Tensor.of(offset.astype(np.float32)))
         layer.node.set_inputs([*layer.node.inputs[:place], made])
@@ -119,10 +123,10 @@ def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array
         node, index = add
         vector = node.operands[index].constant
         assert vector is not None  # noqa: S101 - so it was found
-        moved = Tensor.of((vector.numpy() + offset).astype(np.float32))
+        added = Tensor.of((vector.numpy() + offset).astype(np.float32))
         node.set_inputs(
             [
-                module.graph.add_constant(f"{layer.name}.bias", moved) if position == index else value
+                module.graph.add_constant(f"{layer.name}.bias", added) if position == index else value
                 for position, value in enumerate(node.inputs)
             ]
         )

@@ -31,6 +31,9 @@ from qir.tensor import Array
 from qir.tracing import quantizer_of
 from qir.types import TensorType
 
+_DEAD = 2.0**-32
+"""Channels this much smaller than the largest of their weight carry nothing."""
+
 ROUNDING: dict[Requantization, str] = {
     "float32": "rint(float32(sum) * float32 multiplier) + zero_point, half to even",
     "dyadic": "sum * mantissa / 2^shift rounded half to even of the exact quotient, + zero_point",
@@ -197,7 +200,10 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
 
 
 def _check_underflow(node: Node) -> None:
-    """A scale raised to the smallest one that float32 products allow leaves no codes but zero."""
+    """A scale raised to the smallest one that float32 products allow leaves no codes but zero.
+
+    Channels that carry nothing beside the others of their weight may: BatchNorm with a vanishing gain leaves such.
+    """
     if not isinstance(bits_of(node), int):
         return
     parameters, source = parameters_of(node), node.operands[0].constant
@@ -207,7 +213,8 @@ def _check_underflow(node: Node) -> None:
     if source is not None:
         axis = node.attribute("axis")
         rows = source.numpy().reshape(1, -1) if axis is None else np.moveaxis(source.numpy(), axis, 0)
-        raised = raised & rows.reshape(len(rows), -1).any(axis=1)
+        largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
+        raised = raised & (largest > _DEAD * largest.max(initial=0))
     if raised.any():
         raise ExportError(
             f"quantizer {node.name!r}: the scale of channel {int(np.argmax(raised))} underflows (below "

@@ -101,6 +101,8 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
     if product is None:
         product = parameters_of(layer.data).scale[0] * parameters_of(layer.weight).scale
     values = layer.bias.constant.numpy().astype(np.float64)
+    if values.ndim == 2 and len(values) == 1:  # Gemm takes [1, channels] too
+        values = values[0]
     scale = product.astype(np.float32)
     codes = np.rint(values / scale)
     largest = np.abs(codes).max(initial=0)

@@ -41,16 +41,16 @@ class LowerEncodings(Pass):
         """Lower the main graph; raises `ExportError` for two quantizers on one value that differ."""
         del context
         found = legalization(module)
-        activations: dict[str, dict[str, Any]] = {}
-        parameters: dict[str, dict[str, Any]] = {}
+        activations: dict[Value, dict[str, Any]] = {}
+        parameters: dict[Value, dict[str, Any]] = {}
         for layer in list(quantized_layers(module.graph)):
             round_bias(module.graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
         for node in module.graph.fake_quants():
             holding = found.holdings[node.name]
             table = parameters if node.operands[0].is_constant else activations
             source = _weight(module.graph, node, holding) if table is parameters else node.operands[0]
-            entry = _encoding(source.name, node, holding)
-            if table.setdefault(source.name, entry) != entry:
+            entry = _encoding(node, holding)
+            if table.setdefault(source, entry) != entry:
                 raise ExportError(
                     f"quantizer {node.name!r}: value {source.name!r} has another quantizer too, and encodings hold one "
                     "a value: give both the same width"
@@ -61,10 +61,19 @@ class LowerEncodings(Pass):
             "version": VERSION,
             "producer": "qir",
             "quantizer_args": {},
-            "activation_encodings": [activations[name] for name in sorted(activations)],
-            "param_encodings": [parameters[name] for name in sorted(parameters)],
+            "activation_encodings": _listed(module.graph, activations),
+            "param_encodings": _listed(module.graph, parameters),
         }
         return True
+
+
+def _listed(graph: Graph, entries: dict[Value, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries by the names that the values have in the file."""
+    from qir.onnx_io.graph_writer import written_outputs
+
+    outputs = written_outputs(graph)
+    named = [{"name": outputs.get(value, value.name), **entry} for value, entry in entries.items()]
+    return sorted(named, key=lambda entry: str(entry["name"]))
 
 
 def encodings_text(module: Module) -> str:
@@ -87,15 +96,14 @@ def _weight(graph: Graph, node: Node, holding: Holding) -> Value:
     if all(user.is_fake_quant for user in source.users) and len({user.name for user in source.users}) == 1:
         source.constant = Tensor.of(values)
         return source
-    return graph.add_constant(graph.clock.unique_name(f"{node.name}.on_grid"), Tensor.of(values))
+    return graph.add_constant(f"{node.name}.on_grid", Tensor.of(values))
 
 
-def _encoding(name: str, node: Node, holding: Holding) -> dict[str, Any]:
+def _encoding(node: Node, holding: Holding) -> dict[str, Any]:
     constant = node.operands[0].is_constant
     scale, zero, signed, bits = _grid(node, holding, constant)
     lowest = code_range(bits, signed=signed)[0] if bits > 1 else -1 if signed else 0
     return {
-        "name": name,
         "dtype": "INT",
         "bw": bits,
         "is_sym": bool(signed and not zero.any()),

@@ -38,7 +38,7 @@ from qir.passes.quantized_layers import (
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
-from qir.types import DType, code_range
+from qir.types import DType, TensorType, code_range
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,11 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> Non
         f"{bias.name}.zero_point", Tensor.of(np.zeros(scales.constant.shape if scales.constant else (), np.int32))
     )
     name, result = (graph.clock.unique_name(f"{bias.name}.{label}") for label in ("dequantize", "dequantized"))
-    made = Node("DequantizeLinear", (quantized, scales, zero), (result,), name=name, attributes={"axis": 0})
+    made = Node(
+        "DequantizeLinear", (quantized, scales, zero), (result,), name=name, attributes={"axis": codes.ndim - 1}
+    )
     graph.insert(made, before=layer.node)
-    made.result.type = of_element(bias.type, DType.FLOAT32)
+    made.result.type = TensorType(DType.FLOAT32, codes.shape)
     layer.node.set_input(layer.node.inputs.index(bias), made.result)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)
