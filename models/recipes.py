@@ -11,6 +11,7 @@ from qir.errors import DataError
 from qir.models.data.cifar10 import cifar10
 from qir.models.data.fashion_mnist import TRAIN_RANGES, fashion_mnist, fashion_mnist_full, float_training_indices
 from qir.models.data.samples import Samples
+from qir.models.data.spam_assassin import spam_assassin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ class Recipe:
 
     Attributes:
         network: name in `qir.models.builders`.
-        data: `fashion-mnist` or `cifar-10`.
+        data: `fashion-mnist`, `cifar-10` or `spam-assassin`.
         epochs: passes over the training images.
         batch: images per step; the last, smaller batch of an epoch is dropped.
         max_lr: peak of the one-cycle learning rate.
@@ -66,10 +67,14 @@ RECIPES: dict[str, Recipe] = {
     "resnet-20-cifar": _cifar("resnet-20", 10),
     "vgg-11-cifar": _cifar("vgg-11", 6, width=0.25),
     "vgg-like-cifar": _cifar("vgg-like", 6, width=0.25),
+    "lstm-text-spam": Recipe(
+        "lstm-text", "spam-assassin", 6, 64, 0.003, "adam", 0.01, options={"classes": 2, "units": 128}
+    ),
 }
 """The recipes by name; those of `qir.models.names()` made the files that come with qir."""
 
 _CIFAR_STRIDE = 25
+_SPAM_STRIDE = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +97,7 @@ def training_data(name: str, path: str | Path | None = None) -> TrainingData:
 
     Args:
         name: `fashion-mnist`: all training images but those of search-validation. `cifar-10`: likewise, where
-            search-validation is every 25th training image.
+            search-validation is every 25th training image. `spam-assassin`: likewise, every fifth training mail.
         path: where the full set is; the reader's default otherwise.
 
     Raises:
@@ -104,12 +109,18 @@ def training_data(name: str, path: str | Path | None = None) -> TrainingData:
         measured = {"search-validation": fashion_mnist("search-validation"), "test": fashion_mnist("test")}
         return TrainingData(_select(full, chosen), f"{first} <= index < {last} (search-validation)", measured)
     if name == "cifar-10":
-        full = cifar10("train", path)
-        held = np.arange(len(full)) % _CIFAR_STRIDE == _CIFAR_STRIDE - 1
-        measured = {"search-validation": _select(full, np.flatnonzero(held)), "test": cifar10("test", path)}
-        left_out = f"index % {_CIFAR_STRIDE} == {_CIFAR_STRIDE - 1} (search-validation)"
-        return TrainingData(_select(full, np.flatnonzero(~held)), left_out, measured)
-    raise DataError(f"no recipe trains on {name!r}; expected fashion-mnist or cifar-10")
+        return _held_out(cifar10("train", path), cifar10("test", path), _CIFAR_STRIDE)
+    if name == "spam-assassin":
+        return _held_out(spam_assassin("train", path), spam_assassin("test", path), _SPAM_STRIDE)
+    raise DataError(f"no recipe trains on {name!r}; expected fashion-mnist, cifar-10 or spam-assassin")
+
+
+def _held_out(full: Samples, test: Samples, stride: int) -> TrainingData:
+    """Every sample at the end of a stride is search-validation, the others train."""
+    held = np.arange(len(full)) % stride == stride - 1
+    measured = {"search-validation": _select(full, np.flatnonzero(held)), "test": test}
+    left_out = f"index % {stride} == {stride - 1} (search-validation)"
+    return TrainingData(_select(full, np.flatnonzero(~held)), left_out, measured)
 
 
 def _select(samples: Samples, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Samples:

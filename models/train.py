@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from qir.models.data.samples import Samples
 
 
+_NORMALISATION = {"f": "pixel / 255", "i": "numbers of words"}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Trains, exports, measures and writes; returns the exit code (2 for a QirError)."""
     parser = argparse.ArgumentParser(prog="python -m qir.models.train", description=__doc__)
@@ -94,6 +97,7 @@ def describe(name: str, recipe: Recipe, data: TrainingData, file: Path) -> dict[
 
     from qir.models.exporting import OPSET
 
+    samples = data.samples
     card: dict[str, Any] = {
         "name": name,
         "file": file.name,
@@ -101,8 +105,11 @@ def describe(name: str, recipe: Recipe, data: TrainingData, file: Path) -> dict[
         "bytes": file.stat().st_size,
         "command": _command(name, recipe),
         "recipe": asdict(recipe),
-        "input": {"shape": ["batch", *data.samples.images.shape[1:]], "normalisation": "pixel / 255"},
-        "trained_on": {"split": data.samples.split, "images": len(data.samples), "left_out": data.left_out},
+        "input": {
+            "shape": ["batch", *samples.images.shape[1:]],
+            "normalisation": _NORMALISATION[samples.images.dtype.kind],
+        },
+        "trained_on": {"split": samples.split, "images": len(samples), "left_out": data.left_out},
         "accuracy": {split: _accuracy(file, samples) for split, samples in data.measured.items()},
         "torch": torch.__version__,
         "opset": OPSET,

@@ -25,7 +25,7 @@ def train(
 
     Args:
         network: a freshly built network.
-        samples: the training images; never those of search-validation or test.
+        samples: the training images or texts; never those of search-validation or test.
         recipe: schedule and seed.
         progress: called after each epoch with its number (from 1) and its mean loss.
 
@@ -34,7 +34,8 @@ def train(
     """
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(recipe.seed)
-    images = torch.from_numpy(samples.images).contiguous(memory_format=torch.channels_last)
+    images = torch.from_numpy(samples.images)
+    images = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
     labels = torch.from_numpy(samples.labels)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     steps = len(labels) // recipe.batch

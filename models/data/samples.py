@@ -1,9 +1,9 @@
-"""Images with labels, as every reader of this package returns them."""
+"""Images or texts with labels, as every reader of this package returns them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Images of one split and their labels.
+    """Images or texts of one split and their labels.
 
     Attributes:
-        images: float32 [N, C, H, W], pixel values divided by 255, so between 0 and 1.
+        images: float32 [N, C, H, W], pixel values divided by 255, so between 0 and 1; or of texts the numbers of their
+            words, int64 [N, length].
         labels: int64 [N], class numbers from 0.
         split: name of the split, for tables and result files.
 
@@ -26,14 +27,16 @@ class Samples:
         DataError: shapes or element types differ from the above.
     """
 
-    images: NDArray[np.float32]
+    images: NDArray[Any]
     labels: NDArray[np.int64]
     split: str
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.float32 or self.images.ndim != 4:
+        if (self.images.dtype.name, self.images.ndim) not in {("float32", 4), ("int64", 2)}:
             found = f"{self.images.dtype} {list(self.images.shape)}"
-            raise DataError(f"images of split {self.split!r}: found {found}; expected float32 [N, C, H, W]")
+            raise DataError(
+                f"images of split {self.split!r}: found {found}; expected float32 [N, C, H, W] or int64 [N, length]"
+            )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             found = f"{self.labels.dtype} {list(self.labels.shape)}"
             raise DataError(f"labels of split {self.split!r}: found {found}; expected int64 [{len(self.images)}]")
