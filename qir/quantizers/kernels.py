@@ -49,6 +49,7 @@ def quantize(x: NDArray[np.generic], parameters: QuantParameters, axis: int | No
     scale = parameters.scale.reshape(shape)
     with np.errstate(over="ignore", under="ignore"):
         codes = _mid_rise_codes(values, scale) if parameters.code_step == 2 else np.rint(values / scale)
+    codes = np.asarray(codes)
     codes += parameters.zero_point.reshape(shape).astype(np.float32)
     np.clip(codes, parameters.low_code, parameters.high_code, out=codes)
     return codes.astype(np.int32)
@@ -56,7 +57,7 @@ def quantize(x: NDArray[np.generic], parameters: QuantParameters, axis: int | No
 
 def _mid_rise_codes(values: Float, scale: Float) -> Float:
     """Odd codes `2 * floor(x / (2 * scale)) + 1`."""
-    codes = np.floor(values / (scale * np.float32(2.0)))
+    codes = np.asarray(np.floor(values / (scale * np.float32(2.0))))
     codes *= np.float32(2.0)
     codes += np.float32(1.0)
     return codes

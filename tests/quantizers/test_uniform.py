@@ -103,3 +103,11 @@ def test_widths_per_channel_equal_each_channel_alone():
         expected = scheme.fake_quantize(x, grids[width], 1)[:, channel] if width else np.zeros((5, 3), np.float32)
         np.testing.assert_array_equal(result[:, channel], expected)
     np.testing.assert_array_equal(result, (codes - zero_point[:, None]).astype(np.float32) * scale[:, None])
+
+
+@pytest.mark.parametrize("name", ["uniform", "uniform-asymmetric", "clipq", "kmeans"])
+def test_a_tensor_of_rank_0_is_quantized_like_any_other(name) -> None:
+    scheme, number = get_scheme(name), np.array(0.3, np.float32)
+    fitted = scheme.fit_parameters(number, 4, True, False, None)
+    assert scheme.quantize(number, fitted).shape == ()
+    assert scheme.quantize(number, fitted) == scheme.quantize(number.reshape(1), fitted)[0]
