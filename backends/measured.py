@@ -1,6 +1,8 @@
 """Timing single layers in ONNX Runtime, and predicting a whole network's latency from them.
 
-Sessions run on the calling thread, and its processor time is read: other programs on a busy machine do not add to it.
+Sessions run on the calling thread, and its processor time is read: other programs on a busy machine do not add to it
+(but for the caches that they empty). A layer alone also brings its tensors into the layout of its kernel and back,
+which a network does once: sums of layers are a little too long.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ WINDOW_SECONDS = 20e-3
 Key = tuple[str, tuple[int, int]]
 """Name of a layer ("" = the whole network), and widths (weight bits, activation bits)."""
 EMPTY: Key = ("", INTEGER)
+WHOLE: Key = ("", FLOAT)
 Calls = dict[Key, Callable[[], object]]
 
 
@@ -105,22 +108,33 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
 def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:
     """The whole float network timed, beside the sum of its single layers, in microseconds.
 
-    A session's own overhead (that of an Identity) is taken off every layer and added once.
+    A session's own overhead (that of an Identity) is taken off every layer and added once. Network and layers are
+    compared in each round, and the median of their ratios counts: a slow moment of the machine hits both.
     """
-    values = module.graph.inputs
-    feeds = {value.name: _sample(value, batch) for value in values}
+    feeds = {value.name: _sample(value, batch) for value in module.graph.inputs}
     whole = OrtSession(module)
     layers: Calls = _overhead()
     for node in _apart(module):
         layers[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
-    timings = interleaved([{("", FLOAT): lambda: whole.run(feeds)}, layers], repeats)
-    overhead = timings.pop(EMPTY).microseconds
-    total = timings.pop(("", FLOAT))
-    return total, overhead + sum(max(timing.microseconds - overhead, 0.0) for timing in timings.values())
+    found = _samples([{WHOLE: lambda: whole.run(feeds)}, layers], repeats)
+    times, overhead = found.pop(WHOLE), found.pop(EMPTY)
+    sums = overhead + sum(np.maximum(layer - overhead, 0.0) for layer in found.values())
+    total = _timing(times)
+    return total, total.microseconds * float(np.median(sums / times))
 
 
 def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, Timing]:
-    """Median and spread of each call.
+    """Median and spread of each call."""
+    return {key: _timing(values) for key, values in _samples(groups, repeats).items()}
+
+
+def _timing(samples: Array) -> Timing:
+    low, median, high = np.quantile(samples, (0.25, 0.5, 0.75))
+    return Timing(float(median), float((high - low) / median))
+
+
+def _samples(groups: Sequence[Calls], repeats: int) -> dict[Key, Array]:
+    """Microseconds of each call: float64 [repeats].
 
     The calls of a group run one after the other, as layers do in a network, so that each finds the caches as the others
     leave them. Rounds go over all groups, so that a slow moment hits all of them alike.
@@ -137,11 +151,7 @@ def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, Timing]:
                     spent[key] += time.thread_time() - start
             for key, seconds in spent.items():
                 samples[key].append(seconds / count * 1e6)
-    found = {}
-    for key, values in samples.items():
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-        found[key] = Timing(float(median), float((high - low) / median))
-    return found
+    return {key: np.array(values) for key, values in samples.items()}
 
 
 def _cycles(group: Calls) -> int:
@@ -169,14 +179,33 @@ def _apart(module: Module) -> list[Node]:
 
 
 def _followers(node: Node) -> list[Node]:
-    """Ops behind a convolution that ONNX Runtime folds into it, each the only user of the one before."""
+    """Ops behind a convolution that ONNX Runtime folds into it, each the only user of the one before.
+
+    Those are the target's fused ops, and the addition of another branch, which starts the sums.
+    """
     found: list[Node] = []
     shape = op_of(node).layer_shape(node, batch=1)
     users = () if shape is None or shape.is_matrix_product else node.result.users
-    while len(users) == 1 and users[0].op in _fused_ops() and all(map(_is_fixed, users[0].operands[1:])):
+    while len(users) == 1 and (_is_activation(users[0]) or _adds_branch(users[0])):
         found.append(users[0])
         users = users[0].result.users
     return found
+
+
+def _is_activation(node: Node) -> bool:
+    return node.op in _fused_ops() and all(map(_is_fixed, node.operands[1:]))
+
+
+def _adds_branch(node: Node) -> bool:
+    return (
+        node.op == "Add"
+        and len({_dims(value) for value in node.operands}) == 1
+        and not any(map(_is_fixed, node.operands))
+    )
+
+
+def _dims(value: Value) -> tuple[object, ...] | None:
+    return value.type.shape if isinstance(value.type, TensorType) else None
 
 
 @cache

@@ -65,6 +65,18 @@ def test_recurrent_networks_are_timed_in_float_at_every_width() -> None:
     assert table.at("lstm", 8, 8) == table.at("lstm", 32, 32)
 
 
+def test_additions_that_fold_into_a_convolution_are_not_timed_alone() -> None:
+    graph = Graph("residual")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (1, 4, 8, 8)))
+    weight = graph.add_constant("w", Tensor.of(np.ones((4, 4, 1, 1), np.float32)))
+    conv = graph.insert(Node("Conv", (value, weight), ("c",), name="conv")).result
+    added = graph.insert(Node("Add", (conv, value), ("a",), name="add")).result
+    graph.set_outputs([graph.insert(Node("Relu", (added,), ("y",), name="relu")).result])
+    module = Module(graph, opsets={"": 17})
+    infer_graph(module)
+    assert measure_layers(module, repeats=1)[0].layers == ["conv"]
+
+
 def test_a_network_is_predicted_from_its_layers() -> None:
     whole, predicted = predict_latency(qir.load(LENET), repeats=3)
     assert whole.microseconds > 0
