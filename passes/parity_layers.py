@@ -190,7 +190,9 @@ def _reason(quantize: Node, made: Node) -> str:
     found = op_of(made).quantizable(made)
     weight = None if found is None else made.input(found.weight)
     if weight is not None and weight.is_constant:
-        return f"its weight {weight.name!r} has no codes; between quantized values ONNX Runtime chooses them by itself"
+        data = made.input(found.data) if found is not None else None
+        chosen = data is not None and data.producer is not None and data.producer.op == DEQUANTIZE
+        return f"its weight {weight.name!r} has no codes{', ONNX Runtime chooses some by itself' if chosen else ''}"
     keeps_grid = op_of(made).grid_operand(made) is not None
     if not keeps_grid and not any(f"QLinear{made.op}" == name or f"Q{made.op}" == name for name in INTEGER_OPS):
         return f"ONNX Runtime has no integer kernel for {made.op}"

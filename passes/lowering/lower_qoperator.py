@@ -21,7 +21,9 @@ from qir.passes.constants import array_of, is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.lowering.chain import Chain
 from qir.passes.lowering.code_bounds import bounded_codes
+from qir.passes.lowering.marks import KEY, marked_codes
 from qir.passes.manager import Pass, PassContext
+from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
 MICROSOFT = "com.microsoft"
@@ -68,7 +70,11 @@ class LowerQoperator(Pass):
                 _lower(module.graph, node)
         if any(node.domain == MICROSOFT for node in module.graph):
             module.opsets.setdefault(MICROSOFT, 1)
+        marked = marked_codes(module.graph)
         EliminateDeadCode().run(module, context)
+        for node, maker, text in marked:
+            if node.graph is None:
+                maker.metadata[KEY] = text
         return module.version != before
 
 
@@ -226,7 +232,7 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None])
     chain, like = Chain(graph, node, node.name or node.result.name), node.result.type
     right = weight.codes
     if node.attribute("transB", 0):
-        right = chain.constant("transposed", np.ascontiguousarray(codes.T))
+        right = graph.add_constant(f"{right.name}.transposed", Tensor.of(np.ascontiguousarray(codes.T)))
     op = "ConvInteger" if node.op == "Conv" else "MatMulInteger"
     value = chain.node(op, (data.codes, right, data.zero_point), "sums", like, DType.INT32)
     made = value.producer

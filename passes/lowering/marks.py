@@ -11,7 +11,7 @@ from typing import Any
 
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, ranges_at, scheme_of
-from qir.graph import Node, Value
+from qir.graph import Graph, Node, Value
 
 KEY = "qir.quantizer"
 """Name of the entry in a node's metadata."""
@@ -31,6 +31,22 @@ def mark(value: Value, node: Node) -> None:
     assert maker is not None  # noqa: S101 - chains have nodes
     entry = entry_of(node) | {"source": None if node.operands[0].is_constant else _reader(node)}
     maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+
+
+def marked_codes(graph: Graph) -> list[tuple[Node, Node, str]]:
+    """Every marked DequantizeLinear, the node that makes its codes, and the mark that this one can carry instead.
+
+    Operators that read the codes themselves leave the DequantizeLinear dead, so the mark holds their grid. Constant
+    codes have no such node: weights come back on the grid of their integers.
+    """
+    found = []
+    for node in graph:
+        maker = node.operands[0].producer if KEY in node.metadata and node.op == "DequantizeLinear" else None
+        grid = [value.constant.numpy().item() for value in node.operands[1:] if value.constant and maker is not None]
+        if maker is not None and len(grid) == 2:
+            entry = json.loads(node.metadata[KEY]) | {"grid": grid}
+            found.append((node, maker, json.dumps(entry, sort_keys=True, separators=(",", ":"))))
+    return found
 
 
 def entry_of(node: Node) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _weight(
     if isinstance(spec, Reject):
         return spec
     values = from_rows(grid.values(rows), codes.shape, axis, block)
-    constant = state.graph.add_constant(state.graph.clock.unique_name(name), frozen(values))
+    constant = state.graph.add_constant(name, frozen(values))
     made = state.quantizer(constant, replace(spec, axis=axis), label)
     made.set_attribute("block", block)
     return state.graph.insert(made, before=before).result

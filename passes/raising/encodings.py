@@ -118,7 +118,7 @@ def _spec(value: Value, entry: Mapping[str, Any], least: int) -> QuantizerSpec:
     offset = np.asarray(entry["offset"], np.int64)
     signed = bool(entry["is_sym"])
     lowest = -(2 ** (bits - 1)) if signed else 0
-    axis = _axis(value) if scale.size > 1 else None
+    axis = _axis(value, scale.size) if scale.size > 1 else None
     if value.is_constant:
         return _weight_spec(value, scale, axis, signed, least)
     grid = Grid(scale, lowest - offset, axis, lowest, lowest + 2**bits - 1)
@@ -147,10 +147,11 @@ def _weight_spec(value: Value, scale: Array, axis: int | None, symmetric: bool, 
     return spec
 
 
-def _axis(value: Value) -> int:
-    """Channel axis of a weight, by the layer that reads it."""
+def _axis(value: Value, channels: int) -> int:
+    """Channel axis of a weight, by the layer that reads it; else its first axis of that length."""
     for user in value.users:
         operands = op_of(user).quantizable(user)
         if operands is not None and user.input(operands.weight) is value and operands.weight_axis is not None:
             return int(operands.weight_axis)
-    return 0
+    shape = () if value.constant is None else value.constant.shape
+    return shape.index(channels) if channels in shape else 0

@@ -62,7 +62,7 @@ def _replace(node: Node, data: Value, weight: Value, tail: _Tail, state: RaiseSt
     bias = None
     if tail.bias is not None:
         values = (tail.bias.astype(np.float64).reshape(-1) * tail.factor.reshape(-1)).astype(np.float32)
-        bias = state.graph.add_constant(state.graph.clock.unique_name(f"{name}.bias"), frozen(values))
+        bias = state.graph.add_constant(f"{name}.bias", frozen(values))
     if bias is not None and node.op == "ConvInteger":
         operands.append(bias)
     attributes = dict(node.attributes)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from qir.passes.constants import array_of, frozen, is_standard
 from qir.passes.lowering.emulate import LOWEST
 from qir.passes.lowering.marks import KEY
 from qir.passes.raising.state import RaiseState
-from qir.tensor import Array
+from qir.tensor import Array, Tensor
+from qir.types import DType, TensorType
 
 
 def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
@@ -38,7 +40,33 @@ def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
             state.leave(node, f"its mark of a quantizer cannot be read: {error}")
             continue
         graph.insert(made, after=node)
+        if "grid" in entry:
+            _quantize_again(graph, node.result, made, _constants(graph, entry, node.result))
+            continue
         node.result.replace_all_uses_with(made.result)
+        if is_standard(node, "DequantizeLinear"):
+            _quantize_again(graph, node.operands[0], made, node.operands[1:])
+
+
+def _quantize_again(graph: Graph, codes: Value, made: Node, grid: Sequence[Value]) -> None:
+    """What else reads the codes of a chain (operators on codes) reads those of the quantizer that replaces it."""
+    others = [use for use in codes.uses if use.node is not made and KEY not in use.node.metadata]
+    if others:
+        again = graph.insert(Node("QuantizeLinear", (made.result, *grid)), after=made)
+        again.result.type = codes.type
+        for use in others:
+            use.node.set_input(use.index, again.result)
+
+
+def _constants(graph: Graph, entry: dict[str, Any], codes: Value) -> tuple[Value, Value]:
+    """Scale and zero point of codes whose DequantizeLinear is gone."""
+    scale, zero = entry["grid"]
+    dtype = codes.type.dtype if isinstance(codes.type, TensorType) else DType.UINT8
+    name = str(entry["name"])
+    return (
+        graph.add_constant(f"{name}.scale", Tensor.of(np.asarray(scale, np.float32))),
+        graph.add_constant(f"{name}.zero_point", Tensor.of(np.asarray(zero), dtype=dtype)),
+    )
 
 
 def drop_guards(graph: Graph) -> None:
@@ -80,10 +108,7 @@ def _source(nodes: dict[str, Node], place: list[Any]) -> Value:
 
 
 def _constant(module: Module, graph: Graph, node: Node, entry: dict[str, Any]) -> Value:
-    name = str(entry["name"])
-    clock = graph.clock
-    values = _evaluated(module, node.result)
-    return graph.add_constant(clock.unique_name(name) if name in clock.names else name, frozen(values))
+    return graph.add_constant(str(entry["name"]), frozen(_evaluated(module, node.result)))
 
 
 def _evaluated(module: Module, value: Value) -> Array:

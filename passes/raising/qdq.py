@@ -137,7 +137,7 @@ def _raise_bias(node: Node, state: RaiseState) -> None:
     source = node.input(0)
     name = base_name(source.name if source is not None else node.result.name)
     values = (codes * factor.reshape(()) if scale.size == 1 else codes * factor).astype(np.float32)
-    made = state.graph.add_constant(state.graph.clock.unique_name(name), frozen(values))
+    made = state.graph.add_constant(name, frozen(values))
     node.result.replace_all_uses_with(made)
 
 

@@ -21,6 +21,7 @@ _SUFFIXES = (
     ".dequantize",
     ".quantized",
     ".codes",
+    ".transposed",
     "_QuantizeLinear",
     "_DequantizeLinear",
     "_quantized",
@@ -84,7 +85,7 @@ class RaiseState:
         spec = weight_spec(grid, codes, self.policy.get(label, 0))
         if isinstance(spec, Reject):
             return spec
-        constant = self.graph.add_constant(self.graph.clock.unique_name(name), frozen(grid.values(codes)))
+        constant = self.graph.add_constant(name, frozen(grid.values(codes)))
         first = next(iter(self.graph))
         made = self.quantizer(constant, spec, label)
         self._weights[key] = self.graph.insert(made, before=first).result

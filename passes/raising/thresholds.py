@@ -118,7 +118,7 @@ class _Raising:
             spec = weight_spec(grid, codes, bits if isinstance(bits, int) else max(bits))
             if isinstance(spec, Reject):
                 raise QirError(spec.reason)
-            constant = self.graph.add_constant(self.graph.clock.unique_name(name), frozen(grid.values(codes)))
+            constant = self.graph.add_constant(name, frozen(grid.values(codes)))
             made = self.state.quantizer(constant, replace(spec, axis=entry["axis"]), name)
             self.weights[name] = self.graph.insert(made, before=place)
         return self.weights[name].result

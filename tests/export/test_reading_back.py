@@ -70,6 +70,22 @@ def test_operators_on_codes_give_the_same_network_on_a_uniform_grid(calibrated, 
     assert_same(expected(back), expected(module))
 
 
+def test_operators_on_codes_of_emulated_activations_come_back(calibrated, expected, samples, tmp_path):
+    widths = dict.fromkeys(("widths", "input_widths", "output_widths"), "4")
+    module = calibrated(4, 4, activation_scheme="additive-power-of-two", **widths)
+    back = raised(export(module, tmp_path / "model.quant.onnx", profile="qoperator", data=samples))
+    assert_same(expected(back), expected(module))
+    assert {node.op for node in back.graph}.isdisjoint({"DequantizeLinear", "QuantizeLinear", "Gather"})
+
+
+@pytest.mark.parametrize("placement", ["deployable", "qag"])
+def test_policies_of_operators_on_codes_come_back(calibrated, samples, tmp_path, placement):
+    module = calibrated(5, 7, placement=placement)
+    back = raised(export(module, tmp_path / "model.quant.onnx", profile="qoperator", data=samples))
+    weights = {name: bits for name, bits in policy_of(module.graph).items() if name.endswith("weight")}
+    assert {name: bits for name, bits in policy_of(back.graph).items() if name.endswith("weight")} == weights
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("profile", ["qcdq", "float"])
 def test_schemes_come_back_by_name(calibrated, expected, samples, tmp_path, profile, scheme):
