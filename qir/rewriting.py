@@ -10,13 +10,30 @@ Rule(
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 from qir.collection import no_collection
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
+from qir.patterns import Explanation, Match, Matcher, Pattern, any_value, constant, op
+
+__all__ = [
+    "RULE_KEY",
+    "Explanation",
+    "Match",
+    "Pattern",
+    "Plan",
+    "Reject",
+    "Rewriter",
+    "Rule",
+    "any_value",
+    "constant",
+    "explain",
+    "op",
+    "rewrite",
+]
 
 RULE_KEY = "qir.rule"
 """Metadata key under which new nodes name the rule that made them."""
@@ -25,7 +42,8 @@ RULE_KEY = "qir.rule"
 Plan = Callable[["Rewriter"], None]
 """What changes the graph."""
 
-_SAME_DOMAIN = {"ai.onnx": ""}
+REJECTED_DEPTH = 99
+"""How deep a rule that matched and was rejected counts in an explanation: deeper than any partial match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,70 +51,6 @@ class Reject:
     """Why a rule does not apply although its pattern matches."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Where a pattern matched: the root node, and values by the pattern's names."""
-
-    root: Node
-    values: dict[str, Value]
-
-    def __getitem__(self, name: str) -> Value:
-        return self.values[name]
-
-    def node(self, name: str) -> Node:
-        """The node that produces a named value; `QirError` when none does."""
-        found = self.values[name].producer
-        if found is None:
-            raise QirError(f"the value {name!r} of the match is produced by no node")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """What a value must look like: produced by an op with such operands, a constant, or anything.
-
-    Attributes:
-        ops: names of ops of which one must produce the value; empty = any value.
-        operands: patterns of the operands; None = operands are not looked at.
-        name: name under which the value is bound; a name that occurs twice must be the same value.
-        domain: domain of the ops.
-        constant: the value must be a constant.
-        only_use: the value has no other use.
-        commutes: the two operands may stand in either order.
-    """
-
-    ops: tuple[str, ...] = ()
-    operands: tuple[Pattern, ...] | None = None
-    name: str = ""
-    domain: str = ""
-    constant: bool = False
-    only_use: bool = False
-    commutes: bool = False
-
-
-def op(
-    ops: str | tuple[str, ...],
-    *operands: Pattern,
-    name: str = "",
-    domain: str = "",
-    only_use: bool = False,
-    commutes: bool = False,
-) -> Pattern:
-    """A value produced by one of these ops; without operand patterns the operands are not looked at."""
-    names = (ops,) if isinstance(ops, str) else ops
-    return Pattern(names, operands or None, name, domain, only_use=only_use, commutes=commutes)
-
-
-def any_value(name: str = "") -> Pattern:
-    """Any value."""
-    return Pattern(name=name)
-
-
-def constant(name: str = "") -> Pattern:
-    """A constant that no caller can replace."""
-    return Pattern(name=name, constant=True)
 
 
 def _applies(_: Match) -> Reject | None:
@@ -140,101 +94,6 @@ class Rule:
             return self.plan(match)
         assert self.rewrite is not None  # noqa: S101 - one of the two is given
         return partial(self.rewrite, match)
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """How far a rule got at a node.
-
-    Attributes:
-        matched: whether the rule would fire.
-        depth: operand steps from the root to where the deepest attempt stopped.
-        where: the node or value there.
-        reason: why it stopped; empty when the rule fires.
-    """
-
-    matched: bool
-    depth: int
-    where: Node | Value | None
-    reason: str
-
-    def __str__(self) -> str:
-        return "the rule applies" if self.matched else f"at {self.where} ({self.depth} below the root): {self.reason}"
-
-
-class _Matcher:
-    def __init__(self) -> None:
-        self.stop = Explanation(matched=False, depth=-1, where=None, reason="")
-
-    def root(self, rule: Rule, node: Node) -> Plan | None:
-        if not self.ops(rule.pattern, node, 0):
-            return None
-        for bound in self.operands(rule.pattern, node, {}, 0):
-            if rule.pattern.name:
-                bound = {**bound, rule.pattern.name: node.result}
-            found = rule.planned(Match(node, bound))
-            if not isinstance(found, Reject):
-                return found
-            self.note(99, node, found.reason)
-        return None
-
-    def note(self, depth: int, where: Node | Value | None, reason: str) -> None:
-        if depth > self.stop.depth:
-            self.stop = Explanation(matched=False, depth=depth, where=where, reason=reason)
-
-    def ops(self, pattern: Pattern, node: Node, depth: int) -> bool:
-        if node.op in pattern.ops and _SAME_DOMAIN.get(node.domain, node.domain) == pattern.domain and node.results:
-            return True
-        self.note(depth, node, f"found {node.op}; expected {' or '.join(pattern.ops)}")
-        return False
-
-    def operands(self, pattern: Pattern, node: Node, bound: dict[str, Value], depth: int) -> Iterator[dict[str, Value]]:
-        wanted = pattern.operands
-        if wanted is None:
-            yield bound
-            return
-        if len(node.inputs) != len(wanted):
-            self.note(depth, node, f"found {len(node.inputs)} operands; expected {len(wanted)}")
-            return
-        yield from self.all(wanted, node.inputs, bound, depth + 1)
-        if pattern.commutes and len(wanted) == 2:
-            yield from self.all(wanted, node.inputs[::-1], bound, depth + 1)
-
-    def all(
-        self, patterns: tuple[Pattern, ...], values: tuple[Value | None, ...], bound: dict[str, Value], depth: int
-    ) -> Iterator[dict[str, Value]]:
-        if not patterns:
-            yield bound
-            return
-        for found in self.one(patterns[0], values[0], bound, depth):
-            yield from self.all(patterns[1:], values[1:], found, depth)
-
-    def one(
-        self, pattern: Pattern, value: Value | None, bound: dict[str, Value], depth: int
-    ) -> Iterator[dict[str, Value]]:
-        reason = _refusal(pattern, value, bound)
-        if reason or value is None:
-            self.note(depth, value, reason)
-            return
-        inner = {**bound, pattern.name: value} if pattern.name else bound
-        if not pattern.ops:
-            yield inner
-        elif value.producer is not None and self.ops(pattern, value.producer, depth):
-            yield from self.operands(pattern, value.producer, inner, depth)
-
-
-def _refusal(pattern: Pattern, value: Value | None, bound: dict[str, Value]) -> str:
-    if value is None:
-        return "the operand is left out"
-    if bound.get(pattern.name, value) is not value:
-        return f"found %{value.name}; expected %{bound[pattern.name].name} again, as {pattern.name!r}"
-    if pattern.constant and not value.is_constant:
-        return f"%{value.name} is no constant"
-    if pattern.only_use and len(value.uses) != 1:
-        return f"%{value.name} has {len(value.uses)} uses; expected one"
-    if pattern.ops and (value.producer is None or value.index != 0):
-        return f"%{value.name} is not the first result of {' or '.join(pattern.ops)}"
-    return ""
 
 
 class Rewriter:
@@ -333,7 +192,7 @@ def _work_off(queue: deque[Node], by_root: dict[str, list[Rule]], limit: int | N
         node = queue.popleft()
         waiting.discard(node)
         for rule in by_root[node.op]:
-            plan = None if node.graph is None else _Matcher().root(rule, node)
+            plan = None if node.graph is None else _planned(rule, node, Matcher())
             if plan is None:
                 continue
             if sum(fired.values()) >= most:
@@ -347,9 +206,19 @@ def _work_off(queue: deque[Node], by_root: dict[str, list[Rule]], limit: int | N
     return fired
 
 
+def _planned(rule: Rule, node: Node, matcher: Matcher) -> Plan | None:
+    """What the rule does at its first match that it does not reject, None where there is none."""
+    for match in matcher.matches(rule.pattern, node):
+        found = rule.planned(match)
+        if not isinstance(found, Reject):
+            return found
+        matcher.note(REJECTED_DEPTH, node, found.reason)
+    return None
+
+
 def explain(rule: Rule, node: Node) -> Explanation:
     """The deepest partial match of a rule at a node, and why it stopped there; the graph is not changed."""
-    matcher = _Matcher()
-    if matcher.root(rule, node) is not None:
+    matcher = Matcher()
+    if _planned(rule, node, matcher) is not None:
         return Explanation(matched=True, depth=0, where=node, reason="")
     return matcher.stop
