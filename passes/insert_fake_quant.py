@@ -14,7 +14,7 @@ too: their kernels compute in float, with weights that are stored as codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -24,8 +24,10 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.constants import is_standard
+from qir.passes.left_float import left_float
 from qir.passes.manager import Pass, PassContext
 from qir.passes.propagate_constraints import FIXED
+from qir.passes.quantized_operands import is_float, is_layer, is_weight, label, operand_quantizers, weight_operands
 from qir.passes.quantizer_rules import QuantizerRules, pin, widths_of
 from qir.passes.widen_floats import OTHER_FLOATS
 from qir.tracing import grid_origin
@@ -39,8 +41,8 @@ class InsertFakeQuant(Pass):
     """Insert fake-quant nodes; the network computes the same until they are calibrated.
 
     What a target's file asks for under `quantize` holds too: widths of first and last layer, rules, exclusions,
-    operators that are quantized besides the layers. Layers inside subgraphs stay float;
-    `module.meta["insert-fake-quant"]` says of every layer that does why.
+    operators that are quantized besides the layers. Layers inside subgraphs and the states of
+    recurrent ones stay float; `module.meta["insert-fake-quant"]` says of every layer that does why.
 
     Options:
         placement: `deployable`, `qag` or `outputs`.
@@ -93,7 +95,7 @@ class InsertFakeQuant(Pass):
         rules = QuantizerRules.of(
             context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
         )
-        module.meta[self.name] = _left_float(module.graph, rules)
+        module.meta[self.name] = left_float(module.graph, rules)
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
 
@@ -113,23 +115,6 @@ def _candidates(text: str, default: Iterable[int], scheme: str) -> tuple[int, ..
     return found
 
 
-def _left_float(graph: Graph, rules: QuantizerRules) -> dict[str, str]:
-    """Name of every layer without quantizers → why."""
-    found = {}
-    for node in graph.walk():
-        kernel = op_of(node).float_kernel(node)
-        name = node.name or node.result.name
-        if kernel is None and not op_of(node).is_expensive:
-            continue
-        if node.graph is not graph:
-            found[name] = "it stands inside a subgraph: inline-branches takes out branches whose condition is known"
-        elif rules.excludes(node):
-            found[name] = "a rule excludes it"
-        elif op_of(node).is_expensive and not _is_layer(node):
-            found[name] = "its weights are computed, or its form has no quantized kernel"
-    return found
-
-
 @dataclass
 class _Inserter:
     graph: Graph
@@ -142,9 +127,17 @@ class _Inserter:
     last: tuple[Node, ...] = ()
 
     def run(self) -> None:
-        layers = [node for node in self.graph.nodes if _is_layer(node) and not self.rules.excludes(node)]
+        layers = [node for node in self.graph.nodes if is_layer(node) and not self.rules.excludes(node)]
         if not layers:
-            raise QirError("the network has no quantizable layers (Conv, Gemm, MatMul, …) left after exclusions")
+            inside = sum(map(is_layer, self.graph.walk()))
+            hint = (
+                f"; {inside} stand inside If, Loop or Scan, where layers stay float: give conditions values "
+                "(freeze-inputs{values=[name:value]}) so that branches are inlined"
+            )
+            raise QirError(
+                "the network has no quantizable layers (Conv, Gemm, MatMul, …) left after exclusions"
+                + (hint if inside else "")
+            )
         for node in layers:
             _check_element(node)
         expensive = [node for node in layers if op_of(node).quantizable(node) is not None]
@@ -173,17 +166,17 @@ class _Inserter:
         assert operands is not None  # noqa: S101 - layers have one or the other
         self._activation(node, operands.data, f"{label(node)}.input")
         weight = node.input(operands.weight)
-        if weight is not None and not _is_weight(weight):
+        if weight is not None and not is_weight(weight):
             self._activation(node, operands.weight, f"{label(node)}.input{operands.weight}")
         if self.options.placement == "outputs" and node not in self.last:
             self._result(node, self.activation_widths)
 
     def _arithmetic(self, node: Node) -> None:
         """Operands and result; of pooling its operand only, so that what computes it fuses."""
-        if not self.rules.quantizes(node) or not node.results or not _is_float(node.result):
+        if not self.rules.quantizes(node) or not node.results or not is_float(node.result):
             return
         facts = op_of(node)
-        data = [i for i, v in enumerate(node.inputs) if v is not None and _is_float(v) and not _is_weight(v)]
+        data = [i for i, v in enumerate(node.inputs) if v is not None and is_float(v) and not is_weight(v)]
         if not data or (facts.is_join and len(data) < 2):
             return
         for index in data[: 1 if facts.is_average else None]:
@@ -193,9 +186,9 @@ class _Inserter:
             self._result(node, self.activation_widths)
 
     def _weights(self, node: Node) -> None:
-        for index, suffix, axis, summed in _weight_operands(node):
+        for index, suffix, axis, summed in weight_operands(node):
             weight = node.input(index)
-            if weight is None or not _is_weight(weight) or not _is_float(weight):
+            if weight is None or not is_weight(weight) or not is_float(weight):
                 continue
             if weight not in self.quantized:
                 made = self._weight_quantizer(weight, f"{label(node)}.{suffix}", axis, summed)
@@ -299,66 +292,6 @@ def _check_element(node: Node) -> None:
                 f"insert-fake-quant: {node.op} {node.name or node.result.name!r} computes in {known.dtype.label}: "
                 "quantizers take float32; run the pass widen-floats first"
             )
-
-
-def _is_layer(node: Node) -> bool:
-    """Whether a node multiplies quantizable operands, or computes in float with weights that are stored as codes."""
-    facts = op_of(node)
-    if facts.quantizable(node) is not None:
-        return True
-    kernel = facts.float_kernel(node)
-    return kernel is not None and any(
-        (weight := node.input(index)) is not None and _is_weight(weight) for index in kernel.weights
-    )
-
-
-def _weight_operands(node: Node) -> Iterator[tuple[int, str, int | None, int | None]]:
-    """Operand, name in the quantizer, axis of the output channels, axis that is summed over, of every weight."""
-    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
-    if operands is not None:
-        axis, rank = operands.weight_axis, _rank(node.input(operands.weight))
-        summed = None if axis is None or rank is None else rank - 2 if axis == rank - 1 else 1 if axis == 0 else 0
-        yield operands.weight, "weight", axis, summed
-    elif kernel is not None:
-        for index, (suffix, axis) in kernel.weights.items():
-            rank = _rank(node.input(index))
-            yield index, suffix, axis, None if rank is None else rank - 1
-
-
-def operand_quantizers(node: Node) -> list[Node]:
-    """The quantizers of a layer's data and weights, those that are there."""
-    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
-    indices = [] if operands is None else [operands.data, operands.weight]
-    indices += [] if kernel is None else [*kernel.data, *kernel.weights]
-    values = [node.input(index) for index in indices]
-    found = [None if value is None else grid_origin(value).producer for value in values]
-    return [made for made in found if made is not None and made.is_fake_quant]
-
-
-def label(node: Node) -> str:
-    """What a layer is called in names of quantizers: its weight's name without `.weight`, else the node's name."""
-    index = next((index for index, *_ in _weight_operands(node)), None)
-    weight = None if index is None else node.input(index)
-    if weight is not None:
-        while weight.producer is not None and weight.producer.is_fake_quant and weight.producer.input(0) is not None:
-            weight = weight.producer.inputs[0]
-            assert weight is not None  # noqa: S101 - checked in the condition
-        if weight.is_constant and weight.name.endswith(".weight"):
-            return weight.name.removesuffix(".weight")
-    return node.name or node.result.name
-
-
-def _rank(value: Value | None) -> int | None:
-    return value.type.rank if value is not None and isinstance(value.type, TensorType) else None
-
-
-def _is_float(value: Value) -> bool:
-    return not isinstance(value.type, TensorType) or value.type.dtype.is_float
-
-
-def _is_weight(value: Value) -> bool:
-    producer = value.producer
-    return value.is_constant or (producer is not None and producer.is_fake_quant and _is_weight(producer.operands[0]))
 
 
 def _is_blank(value: Value) -> bool:
