@@ -47,7 +47,7 @@ GROWTH = 11.0
 NOTHING = float("nan")
 REASONS = {
     "import": "what is left is one Python object per node and value and protobuf's Python access to each field",
-    "traverse": "a step of the list's generator and a call of the property `inputs` a node; reading the slot saves 10-30 %",
+    "traverse": "a generator's step and a call of the property `inputs` a node; reading its slot saves 10 to 30 %",
     "growth": "100,000 nodes and their values are more than the caches hold",
     "load": "the protobuf module of a fresh process is part of it",
 }
