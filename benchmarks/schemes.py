@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from qir.passes.observers import Histogram
+from qir.passes.thresholds import threshold
 from qir.quantizers import get_scheme, scheme_names
 
 PAPER = ("ternary", "quaternary", "fixedq", "zoomq", "clipq", "potq", "resq")
@@ -95,6 +97,25 @@ def normal_quantiles(count: int) -> NDArray[np.float32]:
     return quantiles
 
 
+def print_signs(samples: int, seed: int) -> None:
+    """Print what unsigned and signed codes lose on calibrated activations that reach below zero."""
+    x = np.random.default_rng(seed).normal(size=samples).astype(np.float32)
+    activations = {"normal": x, "hard-swish": x * np.clip(2 * x + 3, 0, 6) / 3}
+    print("\nActivations below zero: squared error / variance of unsigned and signed codes, calibrated ranges (mse)")
+    for kind, values in activations.items():
+        histogram = Histogram()
+        histogram.update(values)
+        for name in ("uniform", "clipq", "potq", "fixedq", "pact", "lsq", "power-of-two", "additive-power-of-two"):
+            cells = []
+            for bits in (2, 3, 4):
+                for signed in (False, True):
+                    ranges = np.array([threshold(histogram, "mse", bits, signed=signed)])
+                    error = get_scheme(name).fake_quantize(values, get_scheme(name).parameters(ranges, bits, signed))
+                    cells.append(float(np.mean(np.square(error - values, dtype=np.float64)) / np.var(values)))
+            pairs = "   ".join(f"{bits} bits {cells[2 * bits - 4]:.3f} {cells[2 * bits - 3]:.3f}" for bits in (2, 3, 4))
+            print(f"  {kind:10} {name:22} {pairs}")
+
+
 def print_constants() -> None:
     """Print the printed steps of ClipQ and PotQ beside the steps of least error of their own grid."""
     x = normal_quantiles(400_000)
@@ -129,6 +150,7 @@ def main() -> None:
     data = distributions(options.samples, options.seed)
     print_losses(data, options.markdown)
     print_claims(data)
+    print_signs(options.samples, options.seed)
     print_constants()
 
 
