@@ -26,6 +26,7 @@ OP_COMPARISONS = {
     "passes/lowering/check_finn.py": "what FINN's conversion knows",
     "passes/lowering/lower_qoperator.py": "which operators on codes there are",
     "passes/lowering/lower_thresholds.py": "what FINN-ONNX has: MatMul and no Gemm",
+    "passes/lowering/marks.py": "pattern of the QDQ form",
     "passes/lowering/pack_weights.py": "pattern of the QDQ form",
     "passes/parity_layers.py": "pattern of the QDQ form and what ONNX Runtime fuses",
     "passes/parity_noise.py": "pattern of the QDQ form",
