@@ -172,13 +172,13 @@ def layer_bias(layer: QuantizedLayer) -> Array | None:
     return bias_codes(layer, np.asarray(data.scale[:1] * weight.scale, np.float32))[0]
 
 
-def check_requantization(graph: Graph, kind: Requantization = "float32", accumulator_bits: int = 32) -> None:
+def check_requantization(graph: Graph, kind: Requantization = "float32", accumulator_bits: int | None = None) -> None:
     """Refuse what no integer arithmetic can compute, before anything is written.
 
     Args:
         graph: network with calibrated fake-quant nodes.
         kind: the target's arithmetic.
-        accumulator_bits: width of the target's sums.
+        accumulator_bits: width of the target's sums; None = no target names one.
 
     Raises:
         ExportError: a scale underflowed so that a tensor vanished, a multiplier is not finite or 2^31 or more, a sum
@@ -190,7 +190,7 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
     for layer in quantized_layers(graph):
         _check_multipliers(layer.name, layer_multipliers(layer), kind)
         bounds = proven_bounds(layer)
-        if bounds is not None and bounds.bits > accumulator_bits and accumulator_bits != 32:
+        if bounds is not None and accumulator_bits is not None and bounds.bits > accumulator_bits:
             raise ExportError(
                 f"layer {layer.name!r}: its sums can reach {bounds.low} to {bounds.high}, {bounds.bits} bits, and "
                 f"leave the target's {accumulator_bits}-bit accumulator: use fewer bits for its weights or input"
@@ -214,7 +214,7 @@ def _check_underflow(node: Node) -> None:
         axis = node.attribute("axis")
         rows = source.numpy().reshape(1, -1) if axis is None else np.moveaxis(source.numpy(), axis, 0)
         largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
-        raised = raised & (largest > _DEAD * largest.max(initial=0))
+        raised = raised & (largest > _DEAD * largest.max(initial=0)) & (largest < SMALLEST_SCALE)
     if raised.any():
         raise ExportError(
             f"quantizer {node.name!r}: the scale of channel {int(np.argmax(raised))} underflows (below "

@@ -99,6 +99,22 @@ def test_a_channel_that_vanishes_beside_the_others_of_its_weight_is_exported(tmp
     assert done.written.mismatches == 0
 
 
+def test_weights_that_are_all_zero_go_through_a_file_at_one_bit(tmp_path):
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="fc")]
+    file = write(tmp_path / "z.onnx", nodes, {"x": ["batch", 8]}, {"y": ["batch", 6]}, {"w": np.zeros((8, 6))})
+    first = quantize(
+        file,
+        target="npu-148",
+        data=normal(8, 8),
+        output=tmp_path / "q.onnx",
+        budgets={"size": "0.2x"},
+        input_widths="all",
+    ).written
+    module = load(first.model)
+    raise_quantized(module)
+    assert export(module, tmp_path / "again.onnx", data=normal(8, 8)).mismatches == 0
+
+
 def test_a_bound_may_be_infinite(tmp_path):
     nodes = [
         helper.make_node("Gemm", ["x", "w"], ["h"], name="fc"),
