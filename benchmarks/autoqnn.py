@@ -35,7 +35,7 @@ from qir.models.shipped import names, path
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.insert_fake_quant import label
+from qir.passes.quantized_operands import label
 from qir.search.autoqnn import CANDIDATES, AutoQnn
 from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
 from qir.search.relaxed import Relaxation

@@ -3,13 +3,12 @@
 A target lists legal operand pairs (activation bits, weight bits). "The weight bits of the next layer equal the
 activation bits of the previous layer, 2 → 1" (Wang et al., 2024, section 3.3.1) is the pair list
 {(2,1), (4,4), (8,8)}: a node's data operand is traced through ops that keep its grid to its quantizer, and the pair
-(bits of that quantizer, bits of the weight's quantizer) must be legal. Options are pruned by arc consistency
-(Mackworth, 1977, AC-3); a quantizer whose bits follow from another one's is implied, what remains are the decisions.
+(bits of that quantizer, bits of the weight's quantizer) must be legal. Options are pruned by arc consistency; a
+quantizer whose bits follow from another one's is implied, what remains are the decisions.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,6 +20,7 @@ from qir.fake_quant import bits_of, quantizers
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.arc_consistency import PairRelation, implied_by, prune
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import output_quantizer
 from qir.policy import Policy
@@ -28,16 +28,6 @@ from qir.tracing import quantizer_of
 
 FIXED = "qir.fixed"
 """Metadata key of a quantizer that is no decision; its value is the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairRelation:
-    """The bits of two quantizers that may stand together, and the node that asks for it."""
-
-    first: str
-    second: str
-    allowed: frozenset[tuple[int, int]]
-    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +144,10 @@ def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
             for width in options[name] - {bits}:
                 excluded[name, width] = node.metadata[FIXED]
             options[name] = {bits}
-    _prune(options, relations, excluded)
+    prune(options, relations, excluded)
     ordered = {name: tuple(sorted(widths)) for name, widths in options.items()}
     fixed = {name: node.metadata[FIXED] for name, node in nodes.items() if FIXED in node.metadata}
-    return BitConstraints(ordered, tuple(relations), _implied(ordered, relations), excluded, fixed)
+    return BitConstraints(ordered, tuple(relations), implied_by(ordered, relations), excluded, fixed)
 
 
 def _relations(graph: Graph, rules: OperandRules, options: Mapping[str, set[int]]) -> list[PairRelation]:
@@ -200,109 +190,6 @@ def _equal_widths(
     for first, second in pairwise(found):
         if first is not second:
             yield first, second, frozenset((w, w) for w in options[first.name] & options[second.name])
-
-
-@dataclass(frozen=True, slots=True)
-class _Cause:
-    """Why a width is gone: the node that has no pair for it with what its partner has left."""
-
-    node: str
-    partner: str
-
-
-def _prune(options: dict[str, set[int]], relations: list[PairRelation], excluded: dict[tuple[str, int], str]) -> None:
-    """Arc consistency: drop every width that no partner supports, until nothing changes."""
-    by_name: dict[str, list[PairRelation]] = {name: [] for name in options}
-    for relation in relations:
-        by_name[relation.first].append(relation)
-        by_name[relation.second].append(relation)
-    causes: dict[tuple[str, int], _Cause] = {}
-    queue = deque(relations)
-    while queue:
-        relation = queue.popleft()
-        live = {(a, b) for a, b in relation.allowed if a in options[relation.first] and b in options[relation.second]}
-        for name, supported in ((relation.first, {a for a, _ in live}), (relation.second, {b for _, b in live})):
-            lost = options[name] - supported
-            if not lost:
-                continue
-            partner = relation.second if name == relation.first else relation.first
-            for width in lost:
-                causes[name, width] = _Cause(relation.node, partner)
-                excluded[name, width] = (
-                    f"node {relation.node!r} has no legal pair with {partner!r} at {sorted(options[partner])} bits"
-                )
-            if not supported:
-                raise QirError(_conflict(name, relation, options, excluded, causes))
-            options[name] = options[name] & supported
-            queue.extend(by_name[name])
-
-
-def _conflict(
-    name: str,
-    relation: PairRelation,
-    options: Mapping[str, set[int]],
-    excluded: Mapping[tuple[str, int], str],
-    causes: Mapping[tuple[str, int], _Cause],
-) -> str:
-    reasons = "; ".join(
-        f"{width} bits: {reason}" for (quantizer, width), reason in excluded.items() if quantizer == name
-    )
-    paths = "; ".join(_paths(name, options, excluded, causes))
-    return (
-        f"quantizer {name!r}: no width remains ({reasons}); node {relation.node!r} allows only "
-        f"{sorted(relation.allowed)}; conflicting path: {paths}: give the target another pair, or free a quantizer "
-        "that is fixed"
-    )
-
-
-def _paths(
-    name: str,
-    options: Mapping[str, set[int]],
-    excluded: Mapping[tuple[str, int], str],
-    causes: Mapping[tuple[str, int], _Cause],
-) -> list[str]:
-    """From a quantizer without a width through the nodes that took its widths to what these follow from."""
-    found: list[str] = []
-    seen, waiting = {name}, deque([(name, name)])
-    while waiting:
-        quantizer, path = waiting.popleft()
-        follows = {cause.partner: cause.node for (own, _), cause in causes.items() if own == quantizer}
-        if not follows:
-            fixed = next((reason for (own, _), reason in excluded.items() if own == quantizer), "its candidates")
-            found.append(f"{path} at {sorted(options[quantizer])} bits ({fixed})")
-        for partner, node in follows.items():
-            if partner not in seen:
-                seen.add(partner)
-                waiting.append((partner, f"{path} ← {node} ← {partner}"))
-    return found
-
-
-def _implied(
-    options: Mapping[str, tuple[int, ...]], relations: list[PairRelation]
-) -> dict[str, tuple[str, dict[int, int]]]:
-    """Quantizers that follow from another: the weight from the activation, else the activation from the weight."""
-    implied: dict[str, tuple[str, dict[int, int]]] = {}
-
-    def depends(name: str, on: str) -> bool:
-        while name in implied:
-            name = implied[name][0]
-            if name == on:
-                return True
-        return name == on
-
-    for relation in relations:
-        for source, follower, flipped in (
-            (relation.first, relation.second, False),
-            (relation.second, relation.first, True),
-        ):
-            if source == follower or follower in implied or len(options[follower]) < 2 or depends(source, follower):
-                continue
-            pairs = [(b, a) if flipped else (a, b) for a, b in relation.allowed]
-            mapping = {a: [b for x, b in pairs if x == a and b in options[follower]] for a in options[source]}
-            if all(len(found) == 1 for found in mapping.values()):
-                implied[follower] = (source, {a: found[0] for a, found in mapping.items()})
-                break
-    return implied
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ def test_recurrent_layers_and_embeddings_are_quantized_and_exported(tmp_path, op
     found = quantizers(module.graph)
     assert {"table.weight", "cell.weight", "cell.recurrence", "cell.state", "fc.input", "fc.weight"} <= set(found)
     assert "cell.input" not in found
+    assert "step to step" in module.meta["insert-fake-quant"]["cell"]
     assert found["cell.weight"].attribute("axis") == found["cell.recurrence"].attribute("axis") == 1
     apply_policy(module, {"cell.weight": 4, "cell.recurrence": 4})
     report = export(module, tmp_path / "model.onnx", data=[feed])
