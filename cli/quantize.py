@@ -42,7 +42,7 @@ def quantize(
 
     qir quantize model.onnx --data calibration.npy --target npu-148 --budget latency=0.5x -o out/model.quant.onnx
     """
-    from qir.search.console import CONSOLE
+    from qir.search.console import CONSOLE, print_result
     from qir.search.quantize import quantize as run
 
     done = run(
@@ -62,5 +62,8 @@ def quantize(
         reduce_range=reduce_range,
     )
     if done.result is not None:
-        CONSOLE.print(f"bits: {done.result.policy}; certificate: {done.result.certificate}")
+        print_result(done.result, "divergence of the outputs")
+    for reason in dict.fromkeys(done.left_float.values()):
+        names = [name for name, found in done.left_float.items() if found == reason]
+        CONSOLE.print(f"stays float: {reason}: {', '.join(names)}")
     print_report(done.written)

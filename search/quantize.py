@@ -18,6 +18,7 @@ from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.correct import CorrectChannels
 from qir.passes.distill_data import given_or_distilled
 from qir.passes.exporting import ExportReport, export
+from qir.passes.insert_fake_quant import InsertFakeQuant
 from qir.passes.lowering.profiles import find_profile
 from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
@@ -38,10 +39,11 @@ SENSITIVITY_BATCHES = 16
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written, and how the bits were chosen (None without a budget)."""
+    """What was written, how the bits were chosen (None without a budget), and which layers stayed float, and why."""
 
     written: ExportReport
     result: Result | None
+    left_float: Mapping[str, str]
 
 
 def quantize(
@@ -113,7 +115,7 @@ def quantize(
     written = export(
         module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"}
     )
-    return Quantized(written, result)
+    return Quantized(written, result, module.meta[InsertFakeQuant.name])
 
 
 def _choose(
@@ -141,7 +143,8 @@ def _choose(
 def _scores_classes(module: Module) -> bool:
     """Whether the network has one output, of shape [N, classes]."""
     found = [value.type for value in module.graph.outputs if value is not None]
-    return len(found) == 1 and isinstance(found[0], TensorType) and found[0].rank == 2 and found[0].shape[1] != 1
+    shape = found[0].shape if len(found) == 1 and isinstance(found[0], TensorType) else None
+    return shape is not None and len(shape) == 2 and shape[1] != 1
 
 
 def _by_distance(module: Any, constraints: Any, data: Any, batch: int) -> Sensitivity:
