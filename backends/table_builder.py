@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from qir.backends.constant_values import constant_of
+from qir.backends.constant_values import is_held
 from qir.backends.cost_models.base import CostModel
 from qir.backends.cost_models.cost import Cost
 from qir.backends.cost_table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
@@ -73,10 +73,12 @@ class _Quantizers:
                 if value is None:
                     continue
                 origin = grid_origin(value)
-                weight = origin.is_constant and suffix
-                name = f"{label(node)}{suffix}" if origin.is_constant else origin.name
+                constant = is_held(origin)
+                name = f"{label(node)}{suffix}" if constant else origin.name
                 self.stand_ins.setdefault(origin, name)
-                self.widths.setdefault(name, model.target.weight_widths if weight else model.target.activation_widths)
+                self.widths.setdefault(
+                    name, model.target.weight_widths if constant and suffix else model.target.activation_widths
+                )
 
     def of(self, value: Value | None) -> str | None:
         """The quantizer on whose grid a value lies."""
@@ -178,7 +180,7 @@ class _Builder:
         for node in self.module.graph:
             from_constants = bool(node.operands) and all(map(self._is_constant, node.operands))
             for result in node.results:
-                if from_constants or constant_of(result) is not None or known_integers(result) is not None:
+                if from_constants or is_held(result) or known_integers(result) is not None:
                     self.computed.add(result)
 
     def _root(self, value: Value) -> Value:
@@ -312,7 +314,8 @@ class _Builder:
     def weights(self) -> tuple[StoredWeight, ...]:
         """Constants of the graph that are real numbers; integers are shapes and indices."""
         found = []
-        for value in self.module.graph.constants:
+        held = (node.result for node in self.module.graph if node.results and is_held(node.result))
+        for value in (*self.module.graph.constants, *held):
             elements = elements_of(value)
             if elements is None or _is_integer(value) or not value.users:
                 continue

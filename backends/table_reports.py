@@ -81,7 +81,7 @@ def peak_memory(table: CostTable, policies: Sequence[Mapping[str, Bits]]) -> Flo
     float32 without one.
     """
     tensors = table.facts.tensors
-    if not tensors:
+    if not tensors or not policies:
         return np.zeros(len(policies))
     steps = np.arange(max(tensor.last for tensor in tensors) + 1)
     alive = np.array([(steps >= tensor.first) & (steps <= tensor.last) for tensor in tensors], np.float64)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qir.policy import Bits
 
 MAXIMUM_COLUMNS = 4
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant"})
 FILE_COLUMNS = 160
 """Width of what is printed into a file or pipe, where `COLUMNS` does not say otherwise."""
 
@@ -105,7 +106,19 @@ def _load(path: Path, shapes: list[str] | None, batch: int) -> Module:
         raise QirError(f"--batch {batch}: expected at least 1")
     module = qir.load(path)
     _set_shapes(module, shapes or [], batch)
+    _simplify(module)
     return module
+
+
+def _simplify(module: Module) -> None:
+    """Bring a float network into the form that quantization starts from, a quantized one into fake-quant form."""
+    from qir.passes import PassManager, parse_pipeline
+    from qir.passes.canonicalize import SIMPLIFY
+
+    if any(node.op in QUANTIZED for node in module.graph):
+        PassManager(parse_pipeline("raise-quantized")).run(module)
+    elif not any(node.is_fake_quant for node in module.graph):
+        PassManager(parse_pipeline(SIMPLIFY)).run(module)
 
 
 def _import(module: Module | None, source: Path, without: list[str], export: Path | None) -> None:
@@ -172,7 +185,7 @@ class _Costing:
         if export is not None:
             delays_of(table).write(export)
         print_table(console, table, target, self._policies(table, target))
-        print_lines(console, explained_lines)
+        print_lines(console, (_open_inputs(self.module) if table.unknown else []) + explained_lines)
 
     def _referee(self, console: Console, target: Target, name: str) -> None:
         from qir.backends.cost_models.validation import nearest
@@ -194,7 +207,11 @@ class _Costing:
     def _policies(self, table: CostTable, target: Target) -> dict[str, dict[str, Bits]]:
         """The policies to show: the file's, else uniform ones."""
         if self.policy is None:
-            return {f"{a}/{w}": table.uniform(a, w) for a, w in _shown_pairs(target)}
+            uniform = {f"{a}/{w}": table.uniform(a, w) for a, w in _shown_pairs(target)}
+            different = {tuple(bits.values()): name for name, bits in reversed(uniform.items())}
+            if table.widths and all(len(widths) == 1 for widths in table.widths.values()):
+                return {"as in the file": next(iter(uniform.values()))}
+            return {name: uniform[name] for name in uniform if name in different.values()}
         from qir.fake_quant import policy_of
 
         try:
@@ -208,6 +225,18 @@ class _Costing:
         bits = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
         table.codes([{key: value for key, value in (base | bits).items() if isinstance(value, int)}])
         return {"policy": base | bits}
+
+
+def _open_inputs(module: Module) -> list[str]:
+    """One line for each input of unknown size: what to give."""
+    from qir.types import TensorType
+
+    shapes = {value.name: value.type.shape for value in module.graph.inputs if isinstance(value.type, TensorType)}
+    return [
+        f"open sizes: --shape {name}={','.join('?' if size is None else str(size) for size in shape)}"
+        for name, shape in shapes.items()
+        if shape is not None and not all(isinstance(size, int) for size in shape)
+    ]
 
 
 def _shown_pairs(target: Target) -> list[tuple[int, int]]:

@@ -54,6 +54,8 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
         try:
             legal[name] = table.rows(bits)
         except TargetError as error:
+            if len(policies) == 1:
+                raise
             print_lines(console, [f"{name}: {error}"])
     for name in legal:
         shown.add_column(name, justify="right", overflow="fold")
@@ -61,7 +63,7 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
         shown.add_row(cells[0].node, cells[0].op, *(f"{_count(cell.cycles)} ({cell.bound_by})" for cell in cells))
     shown.add_section()
     for label, values in _totals(table, target, [policies[name] for name in legal]).items():
-        shown.add_row(label, "", *values)
+        shown.add_row(f"{label} (known nodes)" if table.unknown else label, "", *values)
     console.print(shown)
     print_lines(console, [f"note: {line}" for line in (*target.cost_model().notes, *table.facts.notes)])
     if table.unknown:

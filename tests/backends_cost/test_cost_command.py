@@ -167,6 +167,28 @@ def test_impossible_sizes_are_refused(shape: str, message: str) -> None:
         _run(LENET, "--shape", shape)
 
 
+def test_a_quantized_file_is_costed_at_its_own_widths(tmp_path: Path) -> None:
+    graph = Graph("quantized")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (1, 8)))
+    codes = np.arange(-16, 16, dtype=np.int8).reshape(8, 4)
+    held = {"s": np.float32(0.1), "zx": np.uint8(128), "zw": np.int8(0), "codes": codes}
+    scale, zero, middle, stored_weight = (
+        graph.add_constant(name, Tensor.of(np.asarray(array))) for name, array in held.items()
+    )
+    stored = graph.insert(Node("QuantizeLinear", (value, scale, zero), ("q",))).result
+    data = graph.insert(Node("DequantizeLinear", (stored, scale, zero), ("d",))).result
+    weight = graph.insert(Node("DequantizeLinear", (stored_weight, scale, middle), ("w",))).result
+    graph.set_outputs([graph.insert(Node("MatMul", (data, weight), ("y",), name="product")).result])
+    module = Module(graph, opsets={"": 21})
+    infer_graph(module)
+    qir.save(module, tmp_path / "quantized.onnx")
+    with pytest.raises(QirError, match="cannot multiply 8-bit activations by"):
+        _run(str(tmp_path / "quantized.onnx"), "--target", "npu-148")
+    output = _run(str(tmp_path / "quantized.onnx"), "--target", "bismo-16x16x256")
+    assert "as in the file" in output
+    assert "DequantizeLinear" not in output
+
+
 def test_whole_names_are_printed_into_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     output = _run(LENET, "--target", "bismo-16x16x256")

@@ -7,7 +7,7 @@ from qir.backends import load_target
 from qir.backends.cost_models.cost import Cost
 from qir.backends.delay_table import DelayTable, delays_of
 from qir.backends.layer_shapes import layer_products, layer_shape
-from qir.backends.table_reports import explain
+from qir.backends.table_reports import explain, model_bytes
 from qir.backends.target import OpSupport
 from qir.errors import TargetError
 from qir.graph import Graph, Node
@@ -137,3 +137,16 @@ def test_a_float_node_has_one_column():
     table = table_of(module)
     assert {row.activation_widths for row in table} == {(32,)}
     assert all(isinstance(cell, Cost) for row in table for line in row.costs for cell in line)
+
+
+def test_weights_of_constant_nodes_are_weights():
+    graph = Graph("held")
+    value = graph.add_input("x", TensorType(DType.FLOAT32, (1, 8)))
+    held = Tensor.of(np.ones((8, 4), np.float32))
+    weight = graph.insert(Node("Constant", (), ("w",), name="w", attributes={"value": held})).result
+    graph.set_outputs([graph.insert(Node("MatMul", (value, weight), ("y",), name="product")).result])
+    module = Module(graph, opsets={"": 21})
+    infer_graph(module)
+    table = table_of(module, "npu-148")
+    assert table.widths == {"x": (2, 4, 8), "product.weight": (1, 4, 8)}
+    assert model_bytes(table, [table.uniform(8, 8)])[0] == 8 * 4 + 4 * 4
