@@ -14,11 +14,11 @@ from functools import cache
 
 import numpy as np
 
-from qir.backends.constant_values import constant_of
 from qir.backends.delay_table import DelayTable
 from qir.backends.layer_shapes import label, products_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.target import load_target
+from qir.constants import array_of
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
@@ -214,7 +214,7 @@ def _fused_ops() -> frozenset[str]:
 
 
 def _is_fixed(value: Value) -> bool:
-    return constant_of(value) is not None or known_integers(value) is not None
+    return array_of(value) is not None or known_integers(value) is not None
 
 
 def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = False) -> Module:
@@ -254,7 +254,7 @@ def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = 
 
 
 def _operand(graph: Graph, value: Value, batch: int, *, quantized: bool) -> Value:
-    array = constant_of(value)
+    array = array_of(value)
     if array is None and (integers := known_integers(value)) is not None:
         array = integers.numpy()
     if array is not None:

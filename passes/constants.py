@@ -1,45 +1,15 @@
-"""Constants as passes see and replace them."""
+"""Constants as passes replace them, beside how they are read."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from qir.constants import array_of, constant_of, is_standard
 from qir.graph import Graph, Node, Value
 from qir.tensor import Array, Tensor
 from qir.types import UnknownType
 
-_FORWARDING = {"Identity"}
-
-
-def is_standard(node: Node, *ops: str) -> bool:
-    """Whether the node is one of these operators of ONNX's own set."""
-    return node.op in ops and node.domain in {"", "ai.onnx"}
-
-
-def constant_of(value: Value | None) -> Tensor | None:
-    """The constant that a value is, seen through `Identity` and `Constant` nodes; None when it is none.
-
-    An input with a default value is no constant: the caller may replace it.
-    """
-    while value is not None:
-        if value.is_constant:
-            return value.constant
-        node = value.producer
-        if node is None:
-            return None
-        if is_standard(node, "Constant"):
-            found = node.attribute("value")
-            return found if isinstance(found, Tensor) else None
-        if not is_standard(node, *_FORWARDING):
-            return None
-        value = node.input(0)
-    return None
-
-
-def array_of(value: Value | None) -> Array | None:
-    """The elements of `constant_of`, read-only."""
-    found = constant_of(value)
-    return None if found is None else found.numpy()
+__all__ = ["array_of", "constant_of", "erase", "frozen", "is_standard", "replace", "set_constant"]
 
 
 def frozen(array: Array) -> Tensor:
@@ -88,7 +58,7 @@ def remove_unused(value: Value) -> None:
         value.owner.remove_constant(value)
         return
     node = value.producer
-    if node is not None and node.graph is not None and is_standard(node, "Constant", *_FORWARDING):
+    if node is not None and node.graph is not None and is_standard(node, "Constant", "Identity"):
         erase(node)
 
 

@@ -21,7 +21,7 @@ OP_COMPARISONS = {
     "qir/rewriting.py": "rules are found by the op of their root",
     "qir/text.py": "which names are printed without quotes",
     "passes/accumulator_bounds.py": "where the groups of a transposed convolution lie",
-    "passes/constants.py": "the question itself, for rules",
+    "qir/constants.py": "the question itself, for rules",
     "passes/export_check.py": "pattern of the QDQ form",
     "passes/lowering/check_finn.py": "what FINN's conversion knows",
     "passes/lowering/lower_qoperator.py": "which operators on codes there are",

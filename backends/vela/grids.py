@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.backends import constant_values
 from qir.backends.vela.tflite import Grid
+from qir.constants import array_of
 from qir.errors import TargetError
 from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
 from qir.graph import Node, Value
@@ -42,7 +42,7 @@ def constant_of(value: Value | None) -> Array | None:
     """The float values of a constant, before its fake-quant node where it has one; None for an activation."""
     if value is not None and value.producer is not None and value.producer.is_fake_quant:
         value = value.producer.input(0)
-    return constant_values.constant_of(value)
+    return array_of(value)
 
 
 def weight_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:

@@ -1,0 +1,37 @@
+"""Constants as passes and backends read them: seen through the `Identity` and `Constant` nodes of exporters."""
+
+from __future__ import annotations
+
+from qir.graph import Node, Value
+from qir.tensor import Array, Tensor
+
+
+def is_standard(node: Node, *ops: str) -> bool:
+    """Whether the node is one of these operators of ONNX's own set."""
+    return node.op in ops and node.domain in {"", "ai.onnx"}
+
+
+def constant_of(value: Value | None) -> Tensor | None:
+    """The constant that a value is, seen through `Identity` and `Constant` nodes; None when it is none.
+
+    An input with a default value is no constant: the caller may replace it.
+    """
+    while value is not None:
+        if value.is_constant:
+            return value.constant
+        node = value.producer
+        if node is None:
+            return None
+        if is_standard(node, "Constant"):
+            found = node.attribute("value")
+            return found if isinstance(found, Tensor) else None
+        if not is_standard(node, "Identity"):
+            return None
+        value = node.input(0)
+    return None
+
+
+def array_of(value: Value | None) -> Array | None:
+    """The elements of `constant_of`, read-only."""
+    found = constant_of(value)
+    return None if found is None else found.numpy()
