@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,15 +32,15 @@ def report(
     """
     from qir.search.console import CONSOLE
     from qir.search.report import Report
-    from qir.search.result import read_result
 
-    read = {path.stem: read_result(path) for path in results}
+    read = read_all(results)
     first = next(iter(read.values()))
     page = Report(
         title="Mixed-precision search",
         facts=[
-            f"{label}: {len(r.evaluations)} policies, best {r.value:.4f}, seed {r.seed}, {r.certificate}"
+            f"{label} ({r.method}, seed {r.seed}): {line}"
             for label, r in read.items()
+            for line in r.lines("sensitivity" if r.minimised else "best measured value")
         ],
         episodes=[(i + 1, e.value) for i, e in enumerate(first.evaluations)],
         results=read,
@@ -47,6 +48,18 @@ def report(
         rows=leaderboard(read, cost),
     ).write(output)
     CONSOLE.print(f"report  {page}  ({page.stat().st_size:,} bytes)")
+
+
+def read_all(paths: list[Path]) -> dict[str, Result]:
+    """Results by the names of their files; files of one name in several folders by their paths.
+
+    Raises:
+        SearchError: a file is missing or no result.
+    """
+    from qir.search.result import read_result
+
+    names = Counter(path.stem for path in paths)
+    return {path.stem if names[path.stem] == 1 else str(path): read_result(path) for path in paths}
 
 
 def leaderboard(results: dict[str, Result], cost: str) -> list[tuple[str, ...]]:

@@ -59,7 +59,7 @@ def search(
     from qir.backends.target import load_target
     from qir.passes import export
     from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
-    from qir.search.console import CONSOLE, progress_bar
+    from qir.search.console import print_result, progress_bar
     from qir.search.evaluation import read_samples, refuse_shared_images, search_identity
     from qir.search.methods import ADDITIVE, GUIDED
     from qir.search.parallel import executor_of
@@ -90,8 +90,7 @@ def search(
     with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:
         where: dict[str, Any] = {"progress": progress, "store": store, "executor": executor}
         found = solve(problem, method, evaluations=evaluations, seed=seed, **where, **options)
-    measured = "output divergence" if found.minimised else "accuracy on search-validation"
-    CONSOLE.print(f"bits: {found.policy}; {measured} {found.value:.4f}; certificate: {found.certificate}")
+    print_result(found, "divergence of the outputs" if found.minimised else "accuracy on search-validation")
     if result is not None:
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))

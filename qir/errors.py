@@ -61,9 +61,12 @@ class InfeasibleError(SearchError):
         smallest: the smallest cost that any policy reaches, in the budget's unit.
     """
 
-    def __init__(self, budget: str, maximum: float, smallest: float) -> None:
+    def __init__(self, budget: str, maximum: float, smallest: float, reference: float | None = None) -> None:
+        allowed, reachable = (
+            f"{cost:g}" if not reference else f"{cost:g} ({cost / reference:.4g}x)" for cost in (maximum, smallest)
+        )
         super().__init__(
-            f"budget {budget!r}: no policy costs at most {maximum:g}; the smallest reachable is {smallest:g}: "
+            f"budget {budget!r}: no policy costs at most {allowed}; the smallest reachable is {reachable}: "
             "raise the budget"
         )
         self.budget = budget

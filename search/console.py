@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qir.passes.exporting import ExportReport
     from qir.passes.propagate_constraints import BitConstraints
     from qir.search.result import Progress as Episode
+    from qir.search.result import Result
     from qir.tensor import Array
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
@@ -69,6 +70,13 @@ def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
             )
 
         yield update
+
+
+def print_result(result: Result, measured: str) -> None:
+    """Print bits, costs against their limits, value and certificate; `measured` says what the value is."""
+    plain = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in result.lines(measured):
+        plain.print(line)
 
 
 def closing_table(comparison: Comparison) -> None:

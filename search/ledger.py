@@ -67,9 +67,14 @@ class Ledger:
     @property
     def remaining(self) -> int:
         """Evaluations that are left; 0 when the time is over."""
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._late:
             return 0
         return 2**62 if self._limit is None else max(0, self._limit - len(self.evaluations))
+
+    @property
+    def _late(self) -> bool:
+        """The time is over and there is something to return."""
+        return self._deadline is not None and bool(self.evaluations) and time.monotonic() > self._deadline
 
     @property
     def limited(self) -> bool:
@@ -95,7 +100,7 @@ class Ledger:
         return dict(self._scores)
 
     def score(self, row: Iterable[int]) -> float:
-        """Evaluate one policy: larger is better; NaN if it failed.
+        """Evaluate one policy: larger is better; NaN if it failed or the time is over.
 
         Raises:
             SearchError: no evaluation is left and the policy is not known.
@@ -105,7 +110,7 @@ class Ledger:
     def score_all(self, rows: Iterable[Iterable[int]]) -> list[float]:
         """Evaluate policies, in parallel if the executor is; the order of the ledger is the order given.
 
-        Policies beyond the number of evaluations left score NaN and are not recorded.
+        Policies beyond the number of evaluations left or the deadline score NaN and are not recorded.
         """
         wanted = [tuple(int(i) for i in row) for row in rows]
         fresh: list[Row] = []
@@ -115,7 +120,7 @@ class Ledger:
             else:
                 fresh.append(row)
         remaining = self.remaining
-        if len(wanted) == 1 and fresh and not remaining:
+        if len(wanted) == 1 and fresh and not remaining and not self._late:
             raise SearchError("no evaluation is left")
         self._evaluate(fresh[:remaining])
         return [self._scores.get(row, float("nan")) for row in wanted]
@@ -169,6 +174,8 @@ class Ledger:
                 self._store.put(self.problem.identity, policies[i], measured)
             found[i] = (measured, False)
             recorded = self._record_ready(rows, policies, found, recorded)
+            if self._late:
+                break
 
     def _record_ready(
         self, rows: Sequence[Row], policies: Sequence[Policy], found: dict[int, tuple[Measured, bool]], start: int

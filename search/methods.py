@@ -217,4 +217,5 @@ def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
         counts={**run.ledger.counts, **outcome.counts},
         probabilities=outcome.probabilities,
         notes=(*outcome.notes, *([PROXY] if minimised else [])),
+        limits={name: float(run.problem.limit(name)) for name in run.problem.budgets},
     )

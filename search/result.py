@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,7 @@ class Result:
         counts: "evaluated", "failed", "repeated", "stored" and what the solver counts on its own.
         probabilities: [episode][decision][option] of agents that record them, else empty.
         notes: assumptions and limits that a reader of the figures should know.
+        limits: budget name -> the most that it allowed, in the unit of its cost.
     """
 
     method: str
@@ -97,6 +99,7 @@ class Result:
     counts: Mapping[str, int] = field(default_factory=dict)
     probabilities: Sequence[Sequence[Sequence[float]]] = ()
     notes: Sequence[str] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def certificate(self) -> str:
@@ -104,6 +107,22 @@ class Result:
         if self.bound is None or self.gap is None:
             return "none" if self.status == "feasible" else f"none ({self.status})"
         return f"{self.status}, bound {self.bound:.6g}, gap {100 * self.gap:.3g} %"
+
+    def lines(self, measured: str) -> list[str]:
+        """What a reader wants to know first: bits, costs against their limits, value, certificate, notes.
+
+        Args:
+            measured: what the value is, for example "accuracy".
+        """
+        widths = Counter(self.policy.values()).most_common()
+        counted = ", ".join(f"{count} at {_option(bits)}" for bits, count in widths)
+        found = [("bits", f"{len(self.policy)} decisions, {counted} bits: {self.policy}")]
+        for name, limit in self.limits.items():
+            found.append((name, f"{_number(self.costs[name])} of at most {_number(limit)}"))
+        found.append(("value", f"{measured} {self.value:.4g}" + (" (smaller is better)" if self.minimised else "")))
+        found.append(("certificate", self.certificate))
+        found += [("note", note) for note in self.notes]
+        return [f"{label:<12}{text}" for label, text in found]
 
     def best_after(self, evaluations: int) -> float:
         """Best value among the first so many evaluations; NaN if all of them failed."""
@@ -128,6 +147,7 @@ class Result:
             "counts": dict(self.counts),
             "probabilities": [list(map(list, episode)) for episode in self.probabilities],
             "notes": list(self.notes),
+            "limits": dict(self.limits),
         }
 
     def save(self, path: str | Path) -> None:
@@ -154,6 +174,14 @@ def read_result(path: str | Path) -> Result:
         return Result(policy=_read_policy(found["policy"]), evaluations=evaluations, front=front, **plain)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SearchError(f"{path}: no search result ({error}): expected a file of `qir search --result`") from error
+
+
+def _option(bits: Bits) -> str:
+    return "/".join(map(str, bits)) if isinstance(bits, tuple) else str(bits)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _read_policy(found: Mapping[str, Any]) -> Policy:

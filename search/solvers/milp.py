@@ -175,7 +175,8 @@ def infeasible(problem: Problem) -> InfeasibleError:
     limits = {name: float(problem.limit(name)) for name in problem.tables.additive_budgets}
     smallest = {name: smallest_cost(problem, name) for name in limits}
     worst = max(limits, key=lambda name: (smallest[name] - limits[name]) / max(abs(limits[name]), 1e-300))
-    return InfeasibleError(worst, limits[worst], smallest[worst])
+    reference = None if problem.budgets[worst].ratio is None else problem.tables.reference(worst)
+    return InfeasibleError(worst, limits[worst], smallest[worst], reference)
 
 
 def milp(run: Run) -> Outcome:

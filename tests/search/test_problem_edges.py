@@ -1,5 +1,6 @@
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -109,3 +110,14 @@ def test_random_search_of_a_large_space_needs_an_end():
 def test_costs_of_one_pair_in_several_parts_add_up_exactly():
     parts = [PairCost("a", "b", np.full((3, 3), 0.1)), PairCost("b", "a", np.full((3, 3), 0.2))]
     assert solve(problem(pair_costs={"time": parts}, budgets={"time": Budget(maximum=0.3)})).costs["time"] == 0.3
+
+
+@pytest.mark.parametrize("method", MEASURING)
+def test_a_time_limit_ends_a_batch_of_slow_evaluations(method):
+    def slow(policy):
+        time.sleep(0.05)
+        return float(sum(policy.values()))
+
+    large = Problem([Decision(f"l{i}", (2, 4, 8)) for i in range(12)], objective=slow)
+    found = solve(large, method, time_limit=0.12)
+    assert 1 <= len(found.evaluations) <= 4
