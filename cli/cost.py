@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from qir.policy import Bits
 
 MAXIMUM_COLUMNS = 4
-QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant"})
 FILE_COLUMNS = 160
 """Width of what is printed into a file or pipe, where `COLUMNS` does not say otherwise."""
 
@@ -32,7 +31,7 @@ REFEREES = ("vela",)
 
 
 def cost(
-    model: Annotated[Path | None, typer.Argument(help="ONNX file, float or with fake-quant nodes.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="ONNX file: float, with fake-quant nodes, or quantized.")] = None,
     target: TargetName = "npu-148",
     policy: Annotated[Path | None, typer.Option("--policy", "-p", help="JSON file: quantizer → bits.")] = None,
     shape: Annotated[
@@ -115,10 +114,9 @@ def _simplify(module: Module) -> None:
     from qir.passes import PassManager, parse_pipeline
     from qir.passes.canonicalize import SIMPLIFY
 
-    if any(node.op in QUANTIZED for node in module.graph):
-        PassManager(parse_pipeline("raise-quantized")).run(module)
-    elif not any(node.is_fake_quant for node in module.graph):
-        PassManager(parse_pipeline(SIMPLIFY)).run(module)
+    for pipeline in ("raise-quantized", SIMPLIFY):
+        if not module.graph.fake_quants():
+            PassManager(parse_pipeline(pipeline)).run(module)
 
 
 def _import(module: Module | None, source: Path, without: list[str], export: Path | None) -> None:
