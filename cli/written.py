@@ -29,6 +29,10 @@ def print_report(report: ExportReport) -> None:
     for reason in dict.fromkeys(reason for _, reason in report.emulated):
         names = [name for name, found in report.emulated if found == reason]
         console.print(f"emulated: {reason}: {', '.join(names)}")
+    if report.unproven:
+        console.print(
+            f"sums of unknown length, that can leave int32: {', '.join(report.unproven)} (freeze-inputs fixes sizes)"
+        )
     for option, value in report.session:
         console.print(f"ONNX Runtime loads it with the session option {option}={value} only")
     files = (

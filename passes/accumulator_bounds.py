@@ -15,6 +15,7 @@ from qir.fake_quant import parameters_of
 from qir.ops import op_of
 from qir.passes.quantized_layers import QuantizedLayer
 from qir.quantizers import QuantParameters
+from qir.quantizers.multiples import integer_levels
 from qir.tensor import Array
 from qir.types import TensorType
 
@@ -32,38 +33,24 @@ class AccumulatorBounds:
         return max(self.high, -self.low - 1, 0).bit_length() + 1
 
 
-def accumulator_bounds(layer: QuantizedLayer, weight: Array, bias: Array | None) -> AccumulatorBounds | None:
-    """The proven bounds of a layer's accumulator, the bias included.
-
-    Args:
-        layer: a quantized layer with a constant weight.
-        weight: integer codes of the weight.
-        bias: integer codes of the bias, [channels] or broadcastable to [rows, channels], or None.
-
-    Returns:
-        None when the codes of the input or weight are no integers on a uniform grid.
-    """
-    data, grid = parameters_of(layer.data), parameters_of(layer.weight)
-    if not data.has_integer_codes or not grid.has_integer_codes:
-        return None
-    zero = grid.zero_point.astype(np.int64).reshape(-1)
-    rows = _by_channel(layer, weight.astype(np.int64))
-    return _bounds(rows - (zero[:, None] if zero.size == len(rows) else zero[0]), data, bias)
-
-
 def sum_bounds(layer: QuantizedLayer, centred: Array, bias: Array | None) -> AccumulatorBounds | None:
-    """The proven bounds of a layer's sums for a weight of any integers.
+    """The proven bounds of a layer's sums, the bias included.
 
     Args:
         layer: a quantized layer with a constant weight.
         centred: integers of the weight's shape, less their zero points.
-        bias: as `accumulator_bounds`.
+        bias: integer codes of the bias, [channels] or broadcastable to [rows, channels], or None.
 
     Returns:
-        None when the codes of the input are no integers on a uniform grid.
+        None when the values of the input are no integers times a step.
     """
     data = parameters_of(layer.data)
-    return _bounds(_by_channel(layer, centred.astype(np.int64)), data, bias) if data.has_integer_codes else None
+    if data.levels is not None:
+        multiples = integer_levels(data)
+        if multiples is None:
+            return None
+        data = multiples[1]
+    return _bounds(_by_channel(layer, centred.astype(np.int64)), data, bias)
 
 
 def _bounds(rows: Array, data: QuantParameters, bias: Array | None) -> AccumulatorBounds:

@@ -80,7 +80,7 @@ def build_guide(
         ExportError: requantization cannot be computed (`check_requantization`).
     """
     kind = requantization or ("float32" if target is None else target.export.requantization)
-    check_requantization(module.graph, kind, 32 if target is None else target.accumulator_bits)
+    check_requantization(module.graph, kind, None if target is None else target.accumulator_bits)
     costs, policy = _Costs.of(module, target), policy_of(module.graph)
     plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
     parts = _Layers(weights_file, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
@@ -186,7 +186,7 @@ class _Layers:
             clamp=None if layer.output is None else output_clamp(layer),
             accumulator=None if bounds is None else (bounds.low, bounds.high),
             accumulator_bits=None if bounds is None else bounds.bits,
-            thresholds=self._thresholds(layer),
+            thresholds=None if multipliers is None else self._thresholds(layer),
             cost=self.costs.guide(layer.name),
             execution="emulated" if reasons else "native",
             emulation="; ".join(dict.fromkeys(reasons)),

@@ -55,6 +55,7 @@ class ExportReport:
         profile: name of the profile.
         reference: `integer reference`, or `simulation` where that does not run the network.
         emulated: (quantizer, reason) of everything that the profile could not express natively.
+        unproven: layers of integers whose sums are not bounded, because their length is unknown.
         session: session options without which ONNX Runtime does not load the file.
         encodings: path of the encodings file, for the profile `encodings`.
     """
@@ -71,6 +72,7 @@ class ExportReport:
     profile: str
     reference: str
     emulated: tuple[tuple[str, str], ...]
+    unproven: tuple[str, ...]
     session: tuple[tuple[str, str], ...]
     encodings: Path | None = None
 
@@ -149,6 +151,7 @@ def export(
         chosen.name,
         report.reference,
         tuple(found.emulated.items()),
+        _unproven(guide),
         tuple(chosen.session.items()),
         next((name for name in made if name.suffix == ".encodings"), None),
     )
@@ -201,6 +204,12 @@ def _write(
     except ModelFileError as error:
         raise ExportError(f"{error}; older files stay") from error
     return report
+
+
+def _unproven(guide: Guide) -> tuple[str, ...]:
+    """Layers of integers whose sums have no bounds."""
+    unbounded = (layer for layer in guide.layers if layer.accumulator is None)
+    return tuple(layer.name for layer in unbounded if layer.input.levels is None and layer.weight.levels is None)
 
 
 def _largest_sum(guide: Guide) -> str:

@@ -67,6 +67,13 @@ class StoredWeight:
     reason: str
 
 
+def sums_products(node: Node) -> bool:
+    """Whether a layer computes sums of products and nothing else: Gemm's factors are 1, its data is not transposed."""
+    if node.op == "Gemm":
+        return node.attribute("alpha", 1.0) == node.attribute("beta", 1.0) == 1.0 and not node.attribute("transA", 0)
+    return node.op in {"Conv", "ConvTranspose", "MatMul"}
+
+
 def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
     """Every quantized constant weight of recurrent layers, embeddings and layers with blocks of scales, in order."""
     for node in graph:

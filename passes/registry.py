@@ -32,6 +32,7 @@ _PASSES = {
     "eliminate-identities": "eliminate_identities:EliminateIdentities",
     "equalize-activations": "equalize_activations:EqualizeActivations",
     "equalize-weights": "equalize_weights:EqualizeWeights",
+    "even-zero-points": "even_zero_points:EvenZeroPoints",
     "fit-bias": "fit_bias:FitBias",
     "fold-batchnorm": "fold_batchnorm:FoldBatchNorm",
     "fold-constants": "fold_constants:FoldConstants",

@@ -25,7 +25,7 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node
 from qir.ops import op_of
 from qir.passes.lowering.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
-from qir.passes.quantized_layers import QuantizedLayer, output_quantizer, quantized_layers
+from qir.passes.quantized_layers import QuantizedLayer, output_quantizer, quantized_layers, sums_products
 from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array
 from qir.tracing import quantizer_of
@@ -77,8 +77,11 @@ class Rescaling:
 
 
 def layer_multipliers(layer: QuantizedLayer) -> Multipliers | None:
-    """The multipliers of a layer [channels or 1]; None without an output grid or where values are no integers."""
-    if layer.output is None:
+    """The multipliers of a layer [channels or 1].
+
+    None without an output grid, where values are no integers, or where a Gemm scales its sums.
+    """
+    if layer.output is None or not sums_products(layer.node):
         return None
     data, weight, output = (grid_scale(quantizer) for quantizer in (layer.data, layer.weight, layer.output))
     if data is None or weight is None or output is None:

@@ -10,11 +10,12 @@ import numpy.typing as npt
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of, restored, rows_of
 from qir.graph import Node
-from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
+from qir.passes.accumulator_bounds import AccumulatorBounds, product_bounds, sum_bounds
 from qir.passes.quantized_layers import QuantizedLayer
 from qir.quantizers import get_scheme, kernels
 from qir.quantizers.channels import quantize_channels
 from qir.quantizers.multiples import integer_levels as integer_levels
+from qir.quantizers.multiples import integer_step
 from qir.tensor import Array
 
 
@@ -117,13 +118,20 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
 def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
     """The bounds that no accumulator of a layer can leave.
 
-    None where an operand has a table of levels or a width per channel, or a sum of unknown length.
+    None where an operand has a table of levels that are no multiples of a step, or a sum of unknown length.
     """
     if layer.weight_tensor is None:
         return product_bounds(layer)
-    if not isinstance(bits_of(layer.weight), int):
+    weight = integer_codes(layer.weight)
+    if weight is None or integer_step(parameters_of(layer.data)) is None:
         return None
-    if not all(parameters_of(quantizer).has_integer_codes for quantizer in (layer.data, layer.weight)):
+    bias = integer_bias(layer)
+    return sum_bounds(layer, weight.centred(layer.weight.attribute("axis")), None if bias is None else bias[0])
+
+
+def integer_bias(layer: QuantizedLayer) -> tuple[Array, Array] | None:
+    """As `bias_codes`, in steps of the integers that the operands are; None without a bias or without integers."""
+    weight, step = integer_codes(layer.weight), integer_step(parameters_of(layer.data))
+    if layer.bias is None or layer.bias.constant is None or weight is None or step is None:
         return None
-    bias = None if layer.bias is None or layer.bias.constant is None else bias_codes(layer)[0]
-    return accumulator_bounds(layer, weight_codes(layer.weight), bias)
+    return bias_codes(layer, step[0] * weight.scale)

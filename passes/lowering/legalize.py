@@ -10,7 +10,7 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Node
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.lowering.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
+from qir.passes.lowering.codes import Codes, integer_bias, integer_codes, integer_levels, proven_bounds
 from qir.passes.lowering.profiles import Profile, Runtime, find_profile, profiles, runtime_at
 from qir.passes.lowering.qonnx_forms import activation_form
 from qir.passes.manager import Pass, PassContext
@@ -89,7 +89,9 @@ class Legalize(Pass):
             if holding.emulation:
                 found.emulated[node.name] = holding.emulation
         for layer in quantized_layers(module.graph):
-            if _check_sums(layer, found.profile):
+            holdings = [found.holdings[operand.name] for operand in (layer.data, layer.weight)]
+            integers = all(holding.grid is not None or holding.codes is not None for holding in holdings)
+            if integers and _check_sums(layer, found.profile):
                 found.emulated[layer.node.name] = "a bias beyond int32, added in float"
         for stored in stored_weights(module.graph):
             found.emulated.setdefault(stored.node.name, stored.reason)
@@ -216,14 +218,14 @@ def _describe(node: Node) -> str:
 
 def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
     """Refuse a bias or sums that the profile's accumulators cannot hold; whether the bias exceeds int32."""
-    biased = layer.bias is not None and layer.bias.constant is not None
     bounds = proven_bounds(layer)
     if bounds is None:
         return False
-    exceeds = biased and bias_codes(layer)[0].dtype.itemsize > 4
-    if exceeds and profile.accumulator_bits <= 32:
+    bias = None if layer.weight_tensor is None else integer_bias(layer)
+    exceeds = bias is not None and bias[0].dtype.itemsize > 4
+    if bias is not None and exceeds and profile.accumulator_bits <= 32:
         raise ExportError(
-            f"layer {layer.name!r}: its bias exceeds int32 at scale s_x*s_w = {bias_codes(layer)[1].min():g}: run "
+            f"layer {layer.name!r}: its bias exceeds int32 at scale s_x*s_w = {bias[1].min():g}: run "
             "fit-bias behind calibrate, calibrate its input with a wider range, or equalize the weights"
         )
     if bounds.bits > profile.accumulator_bits:

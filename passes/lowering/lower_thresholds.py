@@ -29,7 +29,7 @@ from qir.passes.lowering.qonnx_forms import smallest_type
 from qir.passes.lowering.threshold_marks import mark_activation, mark_layer
 from qir.passes.lowering.thresholds import layer_thresholds, value_thresholds
 from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.quantized_layers import QuantizedLayer, quantized_layers, sums_products
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.types import TensorType, UnknownType
@@ -125,7 +125,7 @@ class _Lowering:
     def layer(self, layer: QuantizedLayer) -> None:
         """A layer on codes: its sum goes to the thresholds of its output, or becomes a real value."""
         data = self._codes_of(layer.node.input(_operands(layer)[0]))
-        if data is None or layer.weight_tensor is None or not _is_plain(layer.node):
+        if data is None or layer.weight_tensor is None or not sums_products(layer.node):
             return
         codes = integer_codes(layer.weight)
         if codes is None:
@@ -242,13 +242,6 @@ def _operands(layer: QuantizedLayer) -> tuple[int, int]:
 def _is_turned(layer: QuantizedLayer) -> bool:
     """Whether the weight is transposed on the way from Gemm to MatMul."""
     return layer.node.op == "Gemm" and bool(layer.node.attribute("transB", 0))
-
-
-def _is_plain(node: Node) -> bool:
-    """Whether a node computes sums of products and nothing else, so that it may compute on codes."""
-    if node.op == "Gemm":
-        return node.attribute("alpha", 1.0) == node.attribute("beta", 1.0) == 1.0 and not node.attribute("transA", 0)
-    return node.op in {"Conv", "ConvTranspose", "MatMul"}
 
 
 def _rank(value: Value) -> int | None:

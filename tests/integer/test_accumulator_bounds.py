@@ -8,10 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qir
+from qir.backends import load_target
 from qir.errors import ExportError
 from qir.fake_quant import parameters_of
+from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
-from qir.passes.accumulator_bounds import AccumulatorBounds, accumulator_bounds, product_bounds
+from qir.passes.accumulator_bounds import AccumulatorBounds, product_bounds, sum_bounds
+from qir.passes.lowering.codes import integer_codes, proven_bounds
 from qir.passes.quantized_layers import quantized_layers
 
 
@@ -81,8 +84,46 @@ def test_a_bias_widens_the_bounds_on_its_own_side_only() -> None:
     module = long_product(16)
     (layer,) = quantized_layers(module.graph)
     weight = np.full((16, 2), 127, np.int32)
-    plain = accumulator_bounds(layer, weight, None)
+    plain = sum_bounds(layer, weight, None)
     assert plain == AccumulatorBounds(0, 16 * 127 * 255)
-    assert accumulator_bounds(layer, weight, np.array([-7, 5])) == AccumulatorBounds(-7, plain.high + 5)
+    assert sum_bounds(layer, weight, np.array([-7, 5])) == AccumulatorBounds(-7, plain.high + 5)
     rows = np.array([[-7, 5], [3, -9]])
-    assert accumulator_bounds(layer, weight, rows) == AccumulatorBounds(-9, plain.high + 5)
+    assert sum_bounds(layer, weight, rows) == AccumulatorBounds(-9, plain.high + 5)
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("potq", 3), ("uniform", (8, 4, 1, 0, 2, 8))])
+def test_integer_multiples_of_a_step_are_bounded_too(random_network, scheme, bits) -> None:
+    """The worst input, one extreme code a weight, reaches the bounds."""
+    _, module = random_network(2, 8, 8, first=6)
+    layer = next(iter(quantized_layers(module.graph)))
+    layer.weight.set_attribute("scheme", scheme)
+    layer.weight.set_attribute("bits", bits)
+    codes, grid = integer_codes(layer.weight), parameters_of(layer.data)
+    rows = codes.centred(0).reshape(6, -1).astype(np.int64)
+    ends = np.array([grid.low_code, grid.high_code]) - int(grid.zero_point[0])
+    worst = np.maximum(rows * ends[0], rows * ends[1]).sum(1)
+    bias = np.rint(layer.bias.constant.numpy() / (grid.scale[0] * codes.scale)).astype(np.int64)
+    assert proven_bounds(layer).high == (worst + np.maximum(bias, 0)).max()
+
+
+def test_sums_of_unknown_length_are_named(tmp_path) -> None:
+    module = two_activations(16)
+    for value in module.graph.inputs:
+        value.type = qir.types.TensorType(qir.types.DType.FLOAT32, (None, None, None))
+    random = np.random.default_rng(0)
+    data = {"a": random.normal(size=(2, 2, 16)), "b": random.normal(size=(2, 16, 3))}
+    data = {name: array.astype(np.float32) for name, array in data.items()}
+    pipeline = parse_pipeline("insert-fake-quant,calibrate{method=minmax}")
+    PassManager(pipeline).run(module, PassContext(calibration_data=data))
+    report = export(module, tmp_path / "m.quant.onnx", data=data)
+    assert len(report.unproven) == 1
+    assert read_guide(report.guide).layers[0].accumulator is None
+
+
+def test_a_targets_accumulator_is_held_in_every_profile(tmp_path) -> None:
+    module, target = long_product(70_000), load_target("bitfusion-e")
+    for bits, name in ((32, "int32"), (24, "24-bit accumulator")):
+        narrow = target.model_copy(update={"accumulator_bits": bits})
+        profile = "qcdq" if bits == 32 else "float"
+        with pytest.raises(ExportError, match=f"layer 'big': its sums can reach .*{name}"):
+            export(module, tmp_path / "m.quant.onnx", profile=profile, target=narrow)
