@@ -183,9 +183,11 @@ class Target(Strict):
     @model_validator(mode="after")
     def _rules_hold(self) -> Target:
         try:
-            self.operand_rules()
+            rules = self.operand_rules()
         except QirError as error:
             raise ValueError(str(error)) from error
+        if not rules.legal_pairs():
+            raise ValueError("expected at least one legal pair of widths")
         return self
 
     @property

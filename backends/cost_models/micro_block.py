@@ -20,7 +20,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from qir.backends.cost_models.base import CostModel
 from qir.backends.cost_models.cost import Cost, slowest
@@ -54,7 +54,7 @@ class MicroBlockParameters(Strict):
         mac_pj: energy of one multiply-accumulate, in picojoules.
     """
 
-    micro_blocks: tuple[tuple[int, int, int], ...] = Field(min_length=1)
+    micro_blocks: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = Field(min_length=1)
     block_channels: int = Field(gt=0)
     block_multiple: int = Field(default=_PRODUCTS, gt=0)
     output_cycles: float = Field(ge=0)

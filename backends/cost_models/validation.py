@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Strict(BaseModel):
-    """A frozen record that knows all of its keys."""
+    """A frozen record that knows all of its keys; its numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Record = TypeVar("Record", bound=BaseModel)

@@ -77,7 +77,15 @@ def test_missing_parameter_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("pairs", [[3, 3]]), ("weight_widths", [8, 4]), ("memories", []), ("version", 2), ("clock_hz", -1)],
+    [
+        ("pairs", [[3, 3]]),
+        ("weight_widths", [8, 4]),
+        ("memories", []),
+        ("version", 2),
+        ("clock_hz", -1),
+        ("pairs", []),
+        ("clock_hz", float("inf")),
+    ],
 )
 def test_invalid_value_is_named(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(TargetError):
@@ -178,3 +186,10 @@ def test_documents_hold_the_shipped_targets() -> None:
     assert (docs / "targets.md").read_text(encoding="utf-8") == document(), f"run: {command} > docs/targets.md"
     written = (docs / "target.schema.json").read_text(encoding="utf-8")
     assert written == schema(), f"run: {command} --schema > docs/target.schema.json"
+
+
+def test_micro_blocks_without_size_are_refused(tmp_path: Path) -> None:
+    data = json.loads(load_target("ethos-u55-128-like").to_json())
+    data["cost"]["parameters"]["micro_blocks"] = [[2, 0, 8]]
+    with pytest.raises(TargetError, match=r"micro_blocks\.0\.1"):
+        _load(tmp_path, data)
