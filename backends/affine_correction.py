@@ -144,9 +144,9 @@ def _least_squares(found: torch.Tensor, wanted: torch.Tensor, form: Correctable)
 
     axes = [axis for axis in range(found.ndim) if axis != form.axis % found.ndim]
     mean, aim = (x.mean(axes, keepdim=True) if form.offset else x.new_zeros(()) for x in (found, wanted))
-    variance, covariance = (torch.zeros(found.shape[form.axis]) for _ in range(2))
+    variance, covariance = (found.new_zeros(found.shape[form.axis]) for _ in range(2))
     samples = max(_BLOCK * len(found) // max(found.numel(), 1), 1)
-    for part, goal in zip(found.split(samples), wanted.split(samples), strict=True):
+    for part, goal in zip(torch.split(found, samples), torch.split(wanted, samples), strict=True):
         centred = part - mean
         covariance += (centred * (goal - aim)).sum(axes)
         variance += centred.square_().sum(axes)

@@ -82,7 +82,7 @@ def _on_grid(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: Any, high
     made = torch.empty_like(x, dtype=torch.result_type(x, scale))
     large = scale.numel() == 1 and x.numel() > _BLOCK
     count = max(_BLOCK * len(x) // x.numel(), 1) if large else 0
-    for part, levels in zip(x.split(count), made.split(count), strict=True) if large else [(x, made)]:
+    for part, levels in zip(torch.split(x, count), torch.split(made, count), strict=True) if large else [(x, made)]:
         if code_step == 1:
             torch.div(part, scale, out=levels).round_()
         else:

@@ -83,10 +83,14 @@ class StoredLevels(Scheme):
         """Choose levels from data.
 
         Raises:
-            QirError: the width does not fit the scheme, or the data are empty or hold NaN.
+            QirError: the width does not fit the scheme, or the data are empty or not finite.
         """
         self.check(bits, signed)
-        return codebook(self._fit_levels(kernels.by_channel(x, axis), bits, signed), bits, signed)
+        return self._fit_grid(kernels.by_channel(x, axis), bits, signed)
+
+    def _fit_grid(self, rows: Float, bits: int, signed: bool) -> QuantParameters:
+        """Choose a grid from data [channels, elements]."""
+        return codebook(self._fit_levels(rows, bits, signed), bits, signed)
 
     def parameters_from_levels(self, levels: NDArray[np.generic], bits: int, signed: bool) -> QuantParameters:
         """Rebuild a grid from stored levels [channels or 1, codes].

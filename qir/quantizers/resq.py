@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.quantizers import kernels
 from qir.quantizers.codebook import StoredLevels, codebook
 from qir.quantizers.parameters import Float, QuantParameters, Storage
 
@@ -29,21 +28,8 @@ class ResQ(StoredLevels):
     widths: ClassVar[tuple[int, ...]] = tuple(range(1, 9))
     storage: ClassVar[Storage] = Storage.BINARY_SUM
 
-    def fit_parameters(
-        self,
-        x: NDArray[np.generic],
-        bits: int,
-        signed: bool,
-        narrow: bool = False,  # noqa: ARG002
-        axis: int | None = None,
-    ) -> QuantParameters:
-        """Choose scales from data by the recursion.
-
-        Raises:
-            QirError: the width does not fit the scheme, or the data are empty or hold NaN.
-        """
-        self.check(bits, signed)
-        return binary_sum(*residual_scales(kernels.by_channel(x, axis), bits, signed), signed)
+    def _fit_grid(self, rows: Float, bits: int, signed: bool) -> QuantParameters:
+        return binary_sum(*residual_scales(rows, bits, signed), signed)
 
     def parameters_from_levels(self, levels: NDArray[np.generic], bits: int, signed: bool) -> QuantParameters:
         """Rebuild a grid from levels [channels or 1, 2**bits] in the order of codes.
