@@ -51,9 +51,11 @@ def code_of(name: str, bits: Bits | None, widths: Widths) -> int:
     """Index of a width among those of its quantizer.
 
     Raises:
-        TargetError: the width is none of them.
+        TargetError: the width is none of them, or None.
     """
     known = widths[name]
+    if bits is None:
+        raise TargetError(f"the policy leaves out quantizer {name!r}: give it one of {list(known)} bits")
     if not isinstance(bits, int) or bits not in known:
         raise TargetError(f"quantizer {name!r} has {bits} bits; the table holds {list(known)}")
     return known.index(bits)

@@ -24,7 +24,10 @@ class Partial:
     def __init__(self, problem: Problem, completion: Completion) -> None:
         self._problem, self._completion, self._widths = problem, completion, Widths(problem)
         self._metrics = [name for name in problem.budgets if name in problem.metrics]
-        orders = [sorted(range(len(d.options)), key=lambda i, d=d: bits_of(d.options[i])) for d in problem.decisions]
+        orders = [
+            sorted(range(len(d.options)), key=[bits_of(option) for option in d.options].__getitem__)
+            for d in problem.decisions
+        ]
         self._narrow, self._wide = [order[0] for order in orders], [order[-1] for order in orders]
 
     def widest(self, prefix: Sequence[int]) -> Row | None:

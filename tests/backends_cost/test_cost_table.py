@@ -59,7 +59,7 @@ def test_what_is_no_list_of_policies_is_refused(lenet: CostTable) -> None:
         ([8], "found int among the policies"),
         ([wide | {"input": 8.5}], "8.5 bits"),
         ([wide | {"input": 300}], "300 bits"),
-        ([{}], "None bits"),
+        ([{}], "leaves out quantizer 'input'"),
     ):
         with pytest.raises(TargetError, match=message):
             lenet.cost(policies)

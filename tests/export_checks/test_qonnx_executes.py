@@ -21,8 +21,8 @@ from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_reference import QonnxReference
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
-from qir.passes.reference_outputs import reference_outputs
 from qir.passes.propagate_constraints import FIXED
+from qir.passes.reference_outputs import reference_outputs
 
 PYTHON = os.environ.get("QIR_QONNX_PYTHON")
 RUNNER = Path(__file__).with_name("run_qonnx.py")

@@ -22,9 +22,7 @@ def write_half(path, failure):
         raise failure
 
 
-@pytest.mark.parametrize(
-    "failure", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt(), ValueError()]
-)
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt(), ValueError()])
 def test_what_fails_leaves_the_older_file_and_nothing_else(tmp_path, failure):
     (tmp_path / "x.txt").write_text("old")
     with pytest.raises(ModelFileError if isinstance(failure, OSError) else type(failure)):
