@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 
 import typer
@@ -27,8 +26,7 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for verb in VERBS:
-        if importlib.util.find_spec(f"qir.cli.{verb}") is not None:
-            importlib.import_module(f"qir.cli.{verb}").register(app)
+        importlib.import_module(f"qir.cli.{verb}").register(app)
     return app
 
 
