@@ -81,10 +81,9 @@ def entropy(histogram: Histogram, bits: int, signed: bool) -> Range:
 
     Migacz, 8-bit inference with TensorRT, 2017: values outside the range count into the last bins of the reference,
     and not at all into the quantized distribution, which spreads the mass of a code evenly over its filled bins.
-    Ranges start at 128 of 2048 bins there, at 1/16 of the whole here. ONNX Runtime's entropy calibration has as many bins
-    as codes at its defaults and so only one range to choose from, the whole one: its thresholds are those of `minmax`
-    here. Zeros (ReLU's) are exact on every grid: their bin
-    counts as the fuller one beside it.
+    Ranges start at 128 of 2048 bins there, at 1/16 of the whole here. Zeros (ReLU's) are exact on every grid: their bin
+    counts as the fuller one beside it. ONNX Runtime's entropy calibration has, at its defaults, as many bins as codes
+    and so one range to choose from, the whole one: its thresholds are those of `minmax` here.
     """
     counts = _without_spike(histogram)
     share = counts / counts.sum()
