@@ -50,11 +50,13 @@ class Legalization:
 
     Attributes:
         profile: the profile.
+        runtime: what the version of ONNX Runtime holds whose rules were asked for.
         holdings: by name of the quantizer.
         emulated: reasons, by name of the quantizer or node.
     """
 
     profile: Profile
+    runtime: Runtime
     holdings: dict[str, Holding] = field(default_factory=dict)
     emulated: dict[str, str] = field(default_factory=dict)
 
@@ -77,8 +79,8 @@ class Legalize(Pass):
     def run(self, module: Module, context: PassContext) -> bool:
         """Decide; raises `ExportError` that names quantizer, width, profile and remedies."""
         del context
-        found = Legalization(find_profile(self.profile))
         rules = runtime_at(self.runtime or _installed())
+        found = Legalization(find_profile(self.profile), rules)
         if found.profile.runs_in == "onnxruntime" and found.profile.opset > rules.opset:
             raise ExportError(
                 f"profile {self.profile!r} needs operator set {found.profile.opset}; ONNX Runtime is known to load "
@@ -95,7 +97,7 @@ class Legalize(Pass):
                 found.emulated[layer.node.name] = "a bias beyond int32, added in float"
         for stored in stored_weights(module.graph):
             found.emulated.setdefault(stored.node.name, stored.reason)
-        _widen(module, found, rules)
+        _widen(module, found)
         module.meta[self.name] = found
         return False
 
@@ -236,27 +238,26 @@ def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
     return exceeds
 
 
-def _widen(module: Module, found: Legalization, rules: Runtime) -> None:
+def _widen(module: Module, found: Legalization) -> None:
     for node in module.graph.fake_quants():
         if not node.operands[0].is_constant:
             for op in _neighbours(node):
-                _widen_refused(found, rules, node, op, "")
+                _widen_refused(found, node, op, "")
     for layer in quantized_layers(module.graph):
         weight = found.holdings[layer.weight.name].container.label
         for quantizer in filter(None, (layer.data, layer.output)):
-            _widen_refused(found, rules, quantizer, layer.node.op, weight)
+            _widen_refused(found, quantizer, layer.node.op, weight)
 
 
-def _widen_refused(found: Legalization, rules: Runtime, quantizer: Node, op: str, weight: str) -> None:
+def _widen_refused(found: Legalization, quantizer: Node, op: str, weight: str) -> None:
     """An activation goes into a wider container where the runtime refuses its element type around an op."""
     holding, types, session = found.holdings[quantizer.name], found.profile.activations, found.profile.session
-    refused = [refusal for refusal in rules.refused if not (refusal.lifted_by.items() & session.items())]
-    while any(refusal.covers(op, weight, holding.container.label) for refusal in refused):
+    while found.runtime.refuses(op, weight, holding.container.label, session):
         types = types[types.index(holding.container.label) + 1 :]
         container = _container(holding, types)
         if container is None:
             raise ExportError(
-                f"quantizer {quantizer.name!r}: ONNX Runtime {rules.since} refuses {op} with "
+                f"quantizer {quantizer.name!r}: ONNX Runtime {found.runtime.since} refuses {op} with "
                 f"{holding.container.label} activations and {weight or 'no'} weights: choose other widths, or profile "
                 "'qcdq'"
             )

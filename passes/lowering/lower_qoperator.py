@@ -21,6 +21,7 @@ from qir.passes.constants import array_of, is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.lowering.chain import Chain
 from qir.passes.lowering.code_bounds import bounded_codes
+from qir.passes.lowering.legalize import Legalization, legalization
 from qir.passes.lowering.marks import KEY, marked_codes
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Tensor
@@ -64,10 +65,10 @@ class LowerQoperator(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; True when a layer became an operator on codes."""
-        before = module.version
+        before, found = module.version, legalization(module)
         for node in module.graph.nodes:
             if node.graph is not None and not node.is_return:
-                _lower(module.graph, node)
+                _lower(module.graph, node, found)
         if any(node.domain == MICROSOFT for node in module.graph):
             module.opsets.setdefault(MICROSOFT, 1)
         marked = marked_codes(module.graph)
@@ -78,7 +79,7 @@ class LowerQoperator(Pass):
         return module.version != before
 
 
-def _lower(graph: Graph, node: Node) -> None:
+def _lower(graph: Graph, node: Node, found: Legalization) -> None:
     if node.domain not in {"", "ai.onnx"}:
         return
     if node.op in _MOVED and _move(graph, node):
@@ -87,7 +88,7 @@ def _lower(graph: Graph, node: Node) -> None:
     quantize, activations = quantizer_behind(node)
     if quantize is None:
         if node.op in _LAYERS:
-            _integer_layer(graph, node, operands)
+            _integer_layer(graph, node, operands, found)
         return
     made = _operator(node, operands, quantize)
     if made is not None:
@@ -219,7 +220,7 @@ def _equal(first: Value | None, second: Value | None) -> bool:
     return left is not None and right is not None and left.dtype == right.dtype and bool(np.array_equal(left, right))
 
 
-def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None]) -> None:
+def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None], found: Legalization) -> None:
     """A layer whose result stays float: int32 sums, the int32 bias, one multiplication by s_x·s_w."""
     data, weight = operands[0], operands[1]
     bias = operands[2] if len(operands) > 2 else None
@@ -229,11 +230,15 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None])
     step = array_of(data.scale)
     if scale is None or codes is None or zero is None or step is None or zero.any() or node.attribute("transA", 0):
         return
+    op = "ConvInteger" if node.op == "Conv" else "MatMulInteger"
+    offset = array_of(data.zero_point)
+    kind = "" if offset is None else str(offset.dtype)
+    if found.runtime.refuses(op, str(codes.dtype), kind, found.profile.session):
+        return
     chain, like = Chain(graph, node, node.name or node.result.name), node.result.type
     right = weight.codes
     if node.attribute("transB", 0):
         right = graph.add_constant(f"{right.name}.transposed", Tensor.of(np.ascontiguousarray(codes.T)))
-    op = "ConvInteger" if node.op == "Conv" else "MatMulInteger"
     value = chain.node(op, (data.codes, right, data.zero_point), "sums", like, DType.INT32)
     made = value.producer
     assert made is not None  # noqa: S101 - the chain has just made it

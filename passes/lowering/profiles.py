@@ -7,6 +7,7 @@ that a new version is an entry and no code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -61,6 +62,11 @@ class Runtime(_Strict):
     opset: int
     source: str
     refused: tuple[Refusal, ...] = ()
+
+    def refuses(self, op: str, weight: str, activation: str, session: Mapping[str, str]) -> bool:
+        """Whether it does not take a layer with these element types under these session options."""
+        refused = (refusal for refusal in self.refused if not (refusal.lifted_by.items() & session.items()))
+        return any(refusal.covers(op, weight, activation) for refusal in refused)
 
 
 class Profile(_Strict):

@@ -15,6 +15,8 @@ from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.export_check import CLOSE
 from qir.passes.lowering import lower_qcdq
 from qir.passes.lowering.legalize import Legalize, hold
+from qir.passes.lowering.lower_qcdq import LowerQcdq
+from qir.passes.lowering.lower_qoperator import LowerQoperator
 from qir.passes.lowering.profiles import find_profile, profile_names, profiles, runtime_at
 from qir.types import DType
 
@@ -290,3 +292,15 @@ def test_layers_may_share_a_weight(samples, simulation, tmp_path, profile, schem
     )
     report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
     assert differing(run(report, samples), simulation(module)) <= 2
+
+
+@pytest.mark.parametrize(("runtime", "integer"), [("1.23.2", False), ("1.24.0", True)])
+def test_layers_whose_integer_operator_a_version_lacks_stay_between_quantizers(calibrated, runtime, integer):
+    """ONNX Runtime takes signed weights in ConvInteger from 1.24 on."""
+    module = calibrated(8, 8)
+    added = quantizers(module.graph)["added.node.input0"]
+    added.result.replace_all_uses_with(added.operands[0])
+    module.graph.erase(added)
+    for step in (Legalize("qoperator", runtime=runtime), LowerQcdq(), LowerQoperator()):
+        step.run(module, PassContext())
+    assert ("ConvInteger" in {node.op for node in module.graph}) == integer
