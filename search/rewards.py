@@ -55,8 +55,13 @@ def _accuracy(inputs: RewardInputs, scale: float = 10.0) -> float:
     return scale * inputs.accuracy
 
 
+def _positive(number: float) -> float:
+    """Shares and accuracies that are divided by, or whose logarithm is taken, are at least a millionth."""
+    return max(number, 1e-6)
+
+
 def _wang2024(inputs: RewardInputs, alpha: float = 10.0, beta: float = 1.0) -> float:
-    return alpha * inputs.accuracy + beta / inputs.ratio
+    return alpha * inputs.accuracy + beta / _positive(inputs.ratio)
 
 
 def _haq(inputs: RewardInputs, scale: float = 0.1) -> float:
@@ -64,7 +69,7 @@ def _haq(inputs: RewardInputs, scale: float = 0.1) -> float:
 
 
 def _accuracy_state(inputs: RewardInputs) -> float:
-    return max(0.0, inputs.accuracy / inputs.reference)
+    return max(0.0, inputs.accuracy / _positive(inputs.reference))
 
 
 def _releq(inputs: RewardInputs, a: float = 0.8, b: float = 1.0, threshold: float = 0.1) -> float:
@@ -76,7 +81,7 @@ def _releq(inputs: RewardInputs, a: float = 0.8, b: float = 1.0, threshold: floa
 
 
 def _releq_ratio(inputs: RewardInputs) -> float:
-    return _accuracy_state(inputs) / inputs.quantization
+    return _accuracy_state(inputs) / _positive(inputs.quantization)
 
 
 def _releq_difference(inputs: RewardInputs) -> float:
@@ -84,12 +89,12 @@ def _releq_difference(inputs: RewardInputs) -> float:
 
 
 def _autoq(inputs: RewardInputs, accuracy: float = 1.0, cost: float = 0.0) -> float:
-    ratios = inputs.ratios or {}
-    return accuracy * math.log(max(inputs.accuracy, 1e-6)) - cost * sum(math.log(r) for r in ratios.values())
+    ratios = (inputs.ratios or {}).values()
+    return accuracy * math.log(_positive(inputs.accuracy)) - cost * sum(math.log(_positive(r)) for r in ratios)
 
 
 def _jasq(inputs: RewardInputs, target: float = 1.0, gamma: float = -0.07) -> float:
-    return inputs.accuracy * float((inputs.ratio / target) ** gamma)
+    return inputs.accuracy * float((_positive(inputs.ratio) / target) ** gamma)
 
 
 REWARDS: dict[str, Callable[..., float]] = {

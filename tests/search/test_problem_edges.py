@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qir.errors import InfeasibleError, SearchError
-from qir.search import Budget, Decision, PairCost, Problem, Relation, solve
+from qir.search import Budget, Decision, PairCost, Problem, Relation, reward, solve
+from qir.search.rewards import REWARDS, RewardInputs
 
 MEASURING = ("random", "evolution", "nsga2", "surrogate")
 
@@ -121,3 +122,8 @@ def test_a_time_limit_ends_a_batch_of_slow_evaluations(method):
     large = Problem([Decision(f"l{i}", (2, 4, 8)) for i in range(12)], objective=slow)
     found = solve(large, method, time_limit=0.12)
     assert 1 <= len(found.evaluations) <= 4
+
+
+@pytest.mark.parametrize("kind", REWARDS)
+def test_rewards_of_networks_that_cost_or_reach_nothing_are_numbers(kind):
+    assert math.isfinite(reward(kind)(RewardInputs(0.0, 0.0, {"latency": 0.0}, 0.0, 0.0)))
