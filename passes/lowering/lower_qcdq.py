@@ -39,6 +39,7 @@ from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
 from qir.types import DType, TensorType, code_range
+from qir.value import Use
 
 
 @dataclass(frozen=True)
@@ -267,9 +268,14 @@ def _repeat_on_grid(graph: Graph, node: Node, holding: Holding) -> None:
     """Quantize and dequantize again behind ops that keep the grid, so that they run on codes."""
     for use in node.result.uses:
         user = use.node
-        if user.is_return or op_of(user).grid_operand(user) != use.index:
-            continue
-        _repeat_behind(graph, user, holding, f"{user.name or user.result.name}.requantized")
+        if _keeps_grid(graph, use):
+            _repeat_behind(graph, user, holding, f"{user.name or user.result.name}.requantized")
+
+
+def _keeps_grid(graph: Graph, use: Use) -> bool:
+    """Whether a node of the graph keeps an operand's grid; what subgraphs capture is quantized no further."""
+    node = use.node
+    return not node.is_return and node.graph is graph and op_of(node).grid_operand(node) == use.index
 
 
 def _repeat_behind(graph: Graph, user: Node, holding: Holding, name: str) -> None:
@@ -279,5 +285,5 @@ def _repeat_behind(graph: Graph, user: Node, holding: Holding, name: str) -> Non
         use.node.set_input(use.index, lowered)
     for use in uses:
         follower = use.node
-        if not follower.is_return and op_of(follower).grid_operand(follower) == use.index:
+        if _keeps_grid(graph, use):
             _repeat_behind(graph, follower, holding, f"{follower.name or follower.result.name}.requantized")

@@ -128,3 +128,22 @@ def test_a_bound_may_be_infinite(tmp_path):
 
 def test_a_numpy_scalar_becomes_a_tensor_of_rank_0():
     assert frozen(np.float32(2) * np.ones((), np.float32)).shape == ()
+
+
+def test_a_branch_that_reads_a_quantized_value_around_it_is_exported(tmp_path):
+    def branch(op):
+        node = helper.make_node(op, ["h"], [f"{op}.result"], name=op)
+        return helper.make_graph(
+            [node], op, [], [helper.make_tensor_value_info(f"{op}.result", TensorProto.FLOAT, None)]
+        )
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="conv"),
+        helper.make_node("ReduceSum", ["x"], ["sum"], name="sum", keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"], name="greater"),
+        helper.make_node("If", ["positive"], ["y"], then_branch=branch("Squeeze"), else_branch=branch("Flatten")),
+    ]
+    constants = {"w": normal(4, 3, 3, 3), "zero": np.zeros(())}
+    file = write(tmp_path / "if.onnx", nodes, {"x": [2, 3, 8, 8]}, {"y": None}, constants)
+    done = quantize(file, target="npu-148", data=normal(8, 3, 8, 8), output=tmp_path / "q.onnx")
+    assert done.written.mismatches == 0
