@@ -16,9 +16,9 @@ from qir.errors import QirError
 from qir.node import FAKE_QUANT, QIR_DOMAIN, Node
 from qir.tensor import Tensor
 from qir.types import Type
-from qir.value import Value
+from qir.value import Use, Value
 
-__all__ = ["FAKE_QUANT", "QIR_DOMAIN", "Graph", "Node", "Value"]
+__all__ = ["FAKE_QUANT", "QIR_DOMAIN", "Graph", "Node", "Use", "Value"]
 
 
 class Graph:
