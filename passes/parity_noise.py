@@ -50,11 +50,12 @@ class FloatNetwork:
     """
 
     def __init__(self, against: Module, module: Module, layers: Iterable[LayerParity]) -> None:
+        from qir.passes.canonicalize import SIMPLIFY
         from qir.passes.manager import PassManager
         from qir.passes.pipeline import parse_pipeline
 
         folded = against.clone()
-        PassManager(parse_pipeline("fold-batchnorm")).run(folded)
+        PassManager(parse_pipeline(SIMPLIFY)).run(folded)
         values = {value.name: value for value in folded.graph.values() if not value.is_constant}
         by_node = {node.name: node.result.name for node in folded.graph if node.name and len(node.results) == 1}
         kept = {node.name for node in module.graph}
