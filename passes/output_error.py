@@ -78,6 +78,7 @@ class RowSketch:
         self._squares: Array = np.zeros(())
         self._sums: Array = np.zeros(())
 
+    @np.errstate(over="ignore", invalid="ignore")
     def update(self, data: Array) -> None:
         """Add a batch of data, float32 [samples, …]; samples beyond the first `SAMPLES` are passed over."""
         part = np.asarray(data[: max(SAMPLES - self.samples, 0)], np.float32)
@@ -98,8 +99,9 @@ class RowSketch:
             return np.broadcast_to(np.arange(available), (samples, available))
         return self._generator.integers(0, available, (samples, self._places))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def error(self, *, centred: bool = False) -> OutputError | None:
-        """The error by what was seen, exact for up to `SHORT` inputs; None when nothing was seen.
+        """The error by what was seen, exact for up to `SHORT` inputs; None when nothing was seen or squares overflow.
 
         From products Y = H D with random directions D follows H ≈ Y (Dᵀ Y)⁻¹ Yᵀ (the Nyström form), which is cut to its
         leading eigenvectors (Tropp et al., 2017, "Fixed-rank approximation of a positive-semidefinite matrix from
@@ -117,6 +119,8 @@ class RowSketch:
             products = products - mean[:, :, None] * (mean @ self._directions)[:, None, :]
             diagonal = diagonal - mean**2
         core = self._directions.T @ products
+        if not (np.isfinite(core).all() and np.isfinite(diagonal).all()):
+            return None
         values, vectors = np.linalg.eigh((core + np.swapaxes(core, 1, 2)).astype(np.float64) / 2)
         values = np.maximum(values, np.maximum(values[:, -1:], 1e-30) * 1e-6)
         factor = products @ (vectors / np.sqrt(values)[:, None, :]).astype(np.float32)

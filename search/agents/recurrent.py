@@ -56,6 +56,7 @@ def releq(
     )
     try:
         from sb3_contrib import RecurrentPPO
+        from stable_baselines3.common.logger import Logger
     except ImportError as error:
         raise MissingExtraError("sb3-contrib", "search") from error
     steps = max(2, len(run.problem.decisions) * episodes_per_update)
@@ -77,5 +78,6 @@ def releq(
             device="cpu",
         )
         callback = episode_callback(run, env, record=record)
+        model.set_logger(Logger(None, []))  # its own would leave an empty folder behind
         model.learn(total_timesteps=2**40, callback=callback)
     return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))

@@ -107,6 +107,12 @@ def test_the_error_of_long_rows_is_near() -> None:
     np.testing.assert_allclose(sketch.error()(change[None])[0], np.square(rows @ change.T).mean(axis=0), rtol=0.05)
 
 
+def test_data_whose_squares_overflow_measure_nothing() -> None:
+    sketch = RowSketch(convolution(np.ones((1, 1, 1, 1), np.float32)))
+    sketch.update(np.full((2, 1, 3, 3), 1e25, np.float32))
+    assert sketch.error() is None
+
+
 def test_rows_are_known_of_layers_with_constant_weights_only() -> None:
     weight = np.zeros((2, 3, 1, 1), np.float32)
     assert has_rows(convolution(weight), weight)
