@@ -2,7 +2,7 @@
 
 Sessions run on the calling thread, and its processor time is read: other programs on a busy machine do not add to it
 (but for the caches that they empty). A layer alone also brings its tensors into the layout of its kernel and back,
-which a network does once: sums of layers are a little too long.
+which a network does once: that share of its time, as ONNX Runtime's profile tells it, is taken off.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _KINDS = {FLOAT: "float32", INTEGER: "int8"}
 TARGET = "cpu-onnxruntime"
 """The target whose file says what ONNX Runtime folds into the layer before."""
 REPEATS = 15
+_LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput", "Transpose"})
+"""What ONNX Runtime puts around a layer to change the layout of its tensors."""
 WINDOW_SECONDS = 20e-3
 """A group of calls is repeated until a window this long is filled; the mean over a window is one sample of each."""
 
@@ -44,7 +46,22 @@ Key = tuple[str, tuple[int, int]]
 """Name of a layer ("" = the whole network), and widths (weight bits, activation bits)."""
 EMPTY: Key = ("", INTEGER)
 WHOLE: Key = ("", FLOAT)
-Calls = dict[Key, Callable[[], object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A session's run.
+
+    Attributes:
+        run: runs it once.
+        share: of its time what a network would spend on it too, 0 to 1.
+    """
+
+    run: Callable[[], object]
+    share: float = 1.0
+
+
+Calls = dict[Key, Call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +80,8 @@ class Timing:
 def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[DelayTable, list[str]]:
     """Time every node of a float network on this machine's CPU, one thread, in float; layers as int8 too.
 
-    A session's own overhead (that of an Identity) is taken off. Layers without an int8 kernel (LSTM) compute in float
-    at every width and have one time at both.
+    A session's own overhead (that of an Identity) and changes of layout are taken off. Layers without an int8 kernel
+    (LSTM) compute in float at every width and have one time at both.
 
     Args:
         module: network without fake-quant nodes.
@@ -90,7 +107,8 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
             integers[name, INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
     timings = interleaved([_overhead(), floats, integers], repeats)
     overhead = timings.pop(EMPTY).microseconds
-    times = {key: max(timing.microseconds - overhead, LEAST) for key, timing in timings.items()}
+    shares = {key: call.share for key, call in (floats | integers).items()}
+    times = {key: max((timing.microseconds - overhead) * shares[key], LEAST) for key, timing in timings.items()}
     lines = [f"{overhead:.1f} us of a session without work are taken off"]
     lines += [
         f"{name} {_KINDS[widths]}: {times[name, widths]:.1f} us (quartiles {timing.spread:.0%})"
@@ -108,19 +126,20 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
 def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:
     """The whole float network timed, beside the sum of its single layers, in microseconds.
 
-    A session's own overhead (that of an Identity) is taken off every layer and added once. Network and layers are
-    compared in each round, and the median of their ratios counts: a slow moment of the machine hits both.
+    A session's own overhead (that of an Identity) is taken off every layer and added once; changes of layout are taken
+    off. Network and layers are compared in each round, and the median of their ratios counts: a slow moment of the
+    machine hits both.
     """
     feeds = {value.name: _sample(value, batch) for value in module.graph.inputs}
     whole = OrtSession(module)
     layers: Calls = _overhead()
     for node in _apart(module):
         layers[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
-    found = _samples([{WHOLE: lambda: whole.run(feeds)}, layers], repeats)
-    times, overhead = found.pop(WHOLE), found.pop(EMPTY)
-    sums = overhead + sum(np.maximum(layer - overhead, 0.0) for layer in found.values())
-    total = _timing(times)
-    return total, total.microseconds * float(np.median(sums / times))
+    found = _samples([{WHOLE: Call(lambda: whole.run(feeds))}, layers], repeats)
+    network, overhead = found.pop(WHOLE), found.pop(EMPTY)
+    sums = overhead + sum(np.maximum(times - overhead, 0.0) * layers[key].share for key, times in found.items())
+    total = _timing(network)
+    return total, total.microseconds * float(np.median(sums / network))
 
 
 def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, Timing]:
@@ -147,7 +166,7 @@ def _samples(groups: Sequence[Calls], repeats: int) -> dict[Key, Array]:
             for _ in range(count):
                 for key, call in group.items():
                     start = time.thread_time()
-                    call()
+                    call.run()
                     spent[key] += time.thread_time() - start
             for key, seconds in spent.items():
                 samples[key].append(seconds / count * 1e6)
@@ -157,10 +176,10 @@ def _samples(groups: Sequence[Calls], repeats: int) -> dict[Key, Array]:
 def _cycles(group: Calls) -> int:
     """How often a window holds all calls of a group, after one to warm up."""
     for call in group.values():
-        call()
+        call.run()
     start = time.thread_time()
     for call in group.values():
-        call()
+        call.run()
     return max(int(WINDOW_SECONDS / max(time.thread_time() - start, 1e-7)), 1)
 
 
@@ -296,20 +315,21 @@ def _sample(value: Value, batch: int) -> Array:
     return generator.normal(size=shape).astype(np.float32)
 
 
-def _runner(layer: Module, node: Node) -> Callable[[], object]:
+def _runner(layer: Module, node: Node) -> Call:
     try:
         session = OrtSession(layer)
         feeds = {value.name: _sample(value, 1) for value in layer.graph.inputs}
-        session.run(feeds)
+        kernels = session.kernel_times(feeds)
     except Exception as error:
         raise TargetError(f"node {label(node)!r}: cannot be timed alone in ONNX Runtime: {error}") from error
-    return lambda: session.run(feeds)
+    layout = sum(time for op, time in kernels.items() if op in _LAYOUT_OPS and op != node.op)
+    return Call(lambda: session.run(feeds), 1.0 - layout / max(sum(kernels.values()), 1.0))
 
 
 def _overhead() -> Calls:
     """A session that computes nothing."""
     session, feeds = OrtSession(_empty()), {"x": np.zeros((1, 1), np.float32)}
-    return {EMPTY: lambda: session.run(feeds)}
+    return {EMPTY: Call(lambda: session.run(feeds))}
 
 
 def _empty() -> Module:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from qir.errors import DataError, QirError
 from qir.module import Module
@@ -35,6 +38,7 @@ class OrtSession:
         threads: of one operator.
         reduced_accuracy: let products with weights of 4 bits quantize their activations to int8 (MatMulNBits).
         save_optimized: where to write the optimized network.
+        profile: beginning of the path of a profile of the runs.
 
     Attributes:
         input_names: names of the inputs, in order.
@@ -53,6 +57,7 @@ class OrtSession:
         threads: int = 1,
         reduced_accuracy: bool = False,
         save_optimized: Path | None = None,
+        profile: Path | None = None,
     ) -> None:
         import onnxruntime
 
@@ -70,6 +75,9 @@ class OrtSession:
             options.optimized_model_filepath = str(save_optimized)
             data = f"{save_optimized.name}.data"
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         self._source = _source(model)
         self._settings: dict[str, Any] = {
             "optimization": optimization,
@@ -100,6 +108,25 @@ class OrtSession:
             path = Path(folder) / "optimized.onnx"
             OrtSession(self._source, **self._settings, save_optimized=path)
             return tuple(node.op for node in load(path).graph)
+
+    def kernel_times(self, feeds: Mapping[str, Array], runs: int = 20) -> dict[str, float]:
+        """Microseconds that a run spends in the kernels of each op type after ONNX Runtime's optimizations.
+
+        The median over `runs` of each node, summed over the nodes of an op type. Raises `DataError` as `run` does.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            session = OrtSession(self._source, **self._settings, profile=Path(folder) / "runs")
+            for _ in range(runs):
+                session.run(feeds)
+            events = json.loads(Path(session._session.end_profiling()).read_text(encoding="utf-8"))
+        nodes: dict[tuple[str, str], list[float]] = {}
+        for event in events:
+            if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+                nodes.setdefault((event["args"]["op_name"], event["name"]), []).append(event["dur"])
+        times: dict[str, float] = {}
+        for (op, _), durations in nodes.items():
+            times[op] = times.get(op, 0.0) + float(np.median(durations))
+        return times
 
     def integer_nodes(self) -> tuple[str, ...]:
         """Op types of the optimized graph that compute on integers, in order."""

@@ -1,7 +1,6 @@
 """Layers are timed one by one in ONNX Runtime, and the table of their times costs the network."""
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ import pytest
 import qir
 from qir.backends import load_target
 from qir.backends.fitting import fit
-from qir.backends.measured import interleaved, measure_layers, predict_latency, single_layer
+from qir.backends.measured import Call, interleaved, measure_layers, predict_latency, single_layer
+from qir.backends.onnxruntime_session import OrtSession
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -84,6 +84,12 @@ def test_a_network_is_predicted_from_its_layers() -> None:
     assert 0.3 < predicted / whole.microseconds < 3
 
 
+def test_kernels_are_timed_by_op_type() -> None:
+    kernels = OrtSession(qir.load(LENET)).kernel_times({"input": np.zeros((1, 1, 28, 28), np.float32)}, runs=3)
+    assert {"Conv", "Gemm", "MaxPool"} < set(kernels)
+    assert kernels["Conv"] > 0
+
+
 def test_an_int8_layer_reads_and_writes_codes() -> None:
     module = qir.load(LENET)
     layer = single_layer(module, next(node for node in module.graph if node.name == "/conv2/Conv"), integer=True)
@@ -93,7 +99,7 @@ def test_an_int8_layer_reads_and_writes_codes() -> None:
 def test_calls_of_a_group_run_in_turn_and_groups_alternate() -> None:
     calls: list[str] = []
     names = ("a", "b", "whole")
-    call = {name: (lambda name=name: (calls.append(name), time.sleep(0), sum(range(200_000)))) for name in names}
+    call = {name: Call(lambda name=name: (calls.append(name), sum(range(200_000)))) for name in names}
     groups = [{(name, (8, 8)): call[name] for name in names[:2]}, {("whole", (8, 8)): call["whole"]}]
     found = interleaved(groups, 3)
     assert {key[0] for key in found} == set(names)
