@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.ops.example import Example
 from qir.ops.layer_shape import LayerShape
@@ -138,8 +139,14 @@ class OpDef:
 
         Returns:
             None when the op has none, or when a dimension is not known.
+
+        Raises:
+            QirError: the attributes do not fit the operands (`qir.verify` says how).
         """
-        return self.shape(node, batch)
+        try:
+            return self.shape(node, batch)
+        except (TypeError, ZeroDivisionError, IndexError) as error:
+            raise QirError(f"node {node}: its attributes do not fit its operands; verify the network") from error
 
     def macs(self, node: Node, *, batch: int | None = None) -> int | None:
         """Number of multiply-accumulates; 0 for ops that compute none, None for unknown ops and dimensions."""

@@ -16,6 +16,7 @@ from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 from qir.ops.definition import OpDef, sizes_of
 from qir.ops.grid_flow import grid_of, kept
+from qir.ops.inference_guards import check_before_inference
 from qir.ops.known_integers import known_integers
 from qir.ops.registry import lookup
 from qir.tensor import Tensor
@@ -203,6 +204,7 @@ def _plain(type: Type) -> Type:  # noqa: A002
 
 def _ask_onnx(entry: OpDef, node: Node, constants: Mapping[int, Tensor], opsets: Mapping[str, int]) -> tuple[Type, ...]:
     import onnx
+    from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError, infer_node_outputs
 
     from qir.onnx_io.type_protos import read_type
@@ -212,6 +214,7 @@ def _ask_onnx(entry: OpDef, node: Node, constants: Mapping[int, Tensor], opsets:
     results = tuple(f"o{index}" if result.name or result.uses else "" for index, result in enumerate(node.results))
     if any(isinstance(value.type, UnknownType) for value in node.operands):
         return tuple(UNKNOWN for _ in results)
+    check_before_inference(node, constants)
     try:
         found = infer_node_outputs(
             entry.schema,
@@ -224,7 +227,7 @@ def _ask_onnx(entry: OpDef, node: Node, constants: Mapping[int, Tensor], opsets:
             {operands[index]: tensor_proto(tensor, operands[index]) for index, tensor in constants.items()},
             opset_imports=[onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         )
-    except (InferenceError, RuntimeError, ValueError, KeyError) as error:
+    except (InferenceError, ValidationError, RuntimeError, ValueError, LookupError) as error:
         raise QirError(f"node {node}: ONNX cannot infer its types: {str(error).strip().splitlines()[0]}") from error
     return tuple(_clean(read_type(found[name])) if name in found else UNKNOWN for name in results)
 

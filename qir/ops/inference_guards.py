@@ -1,0 +1,58 @@
+"""What ONNX's type inference must not be asked: it divides by such numbers or reads past such shapes, unchecked.
+
+A damaged file would end the process there (a division by zero, a segmentation fault) in place of an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qir.errors import QirError
+from qir.node import Node
+from qir.tensor import Tensor
+from qir.types import TensorType
+
+_LARGEST = 2**15
+_SIZES = ("strides", "dilations", "kernel_shape", "blocksize", "group", "num_groups")
+"""Attributes that are sizes: 1 to 32,768."""
+_SAME_RANK = {"ConvTranspose": 1, "MaxUnpool": 1}
+"""Ops whose operand of this index has as many dimensions as the first one."""
+_COUNTS = {"OneHot": 1, "SplitToSequence": 1}
+"""Ops whose constant operand of this index is a size or holds sizes."""
+
+
+def check_before_inference(node: Node, constants: Mapping[int, Tensor]) -> None:
+    """Refuse a node that would crash ONNX's type inference.
+
+    Args:
+        node: of a standard op.
+        constants: its small constant operands, by index.
+
+    Raises:
+        QirError: an attribute, a rank or a constant is impossible; names it.
+    """
+    for name in _SIZES:
+        attribute = node.attributes.get(name)
+        values = (
+            () if attribute is None else attribute.value if isinstance(attribute.value, tuple) else (attribute.value,)
+        )
+        for value in values:
+            if isinstance(value, int) and not 1 <= value <= _LARGEST:
+                raise QirError(f"node {node}: attribute {name!r} holds {value}; expected 1 to {_LARGEST}")
+    parts = node.attributes.get("num_outputs")
+    if parts is not None and parts.value != len(node.results):
+        raise QirError(f"node {node}: attribute 'num_outputs' is {parts.value}; expected {len(node.results)}")
+    index = _SAME_RANK.get(node.op)
+    if index is not None and (ranks := (_rank(node, 0), _rank(node, index)))[0] != ranks[1] and None not in ranks:
+        raise QirError(f"node {node}: operands of {ranks[0]} and {ranks[1]} dimensions; expected as many")
+    counts = constants.get(_COUNTS.get(node.op, -1))
+    if counts is not None and (not counts.size or int(counts.numpy().min()) < 1):
+        raise QirError(
+            f"node {node}: operand {_COUNTS[node.op]} is {counts.numpy().tolist()}; expected sizes of 1 or more"
+        )
+
+
+def _rank(node: Node, index: int) -> int | None:
+    value = node.input(index)
+    shape = value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+    return None if shape is None else len(shape)
