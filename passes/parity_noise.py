@@ -1,4 +1,4 @@
-"""Noise of an exported network's layers: its dequantized codes beside the float network's values."""
+"""Noise of an exported network's layers: its dequantized codes next to the float network's values."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qir.backends.integer_reference import QUANTIZE, IntegerRun
+from qir.backends.integer_reference import IntegerRun
 from qir.backends.integer_reference_operators import operator_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.module import Module
-from qir.ops import op_of
+from qir.passes.correspondence import correspondence
 from qir.passes.parity_layers import LayerParity, code_values
 from qir.tensor import Array
 
@@ -34,7 +34,7 @@ class Noise:
     def decibels(self, name: str) -> float | None:
         """The ratio, at most 200 dB; None without a signal."""
         signal = self.signal.get(name, 0.0)
-        return float(10 * np.log10(signal / max(self.noise[name], signal * 1e-20))) if signal else None
+        return float(10 * np.log10(signal / max(self.noise.get(name, 0.0), signal * 1e-20))) if signal else None
 
 
 class FloatNetwork:
@@ -56,24 +56,14 @@ class FloatNetwork:
 
         folded = against.clone()
         PassManager(parse_pipeline(SIMPLIFY)).run(folded)
-        values = {value.name: value for value in folded.graph.values() if not value.is_constant}
-        by_node = {node.name: node.result.name for node in folded.graph if node.name and len(node.results) == 1}
-        kept = {node.name for node in module.graph}
         self.layers = {layer.value: layer for layer in layers}
-        self.sources: dict[str, tuple[str, tuple[float, int]]] = {}
+        found = correspondence(module, folded)
+        self.sources: dict[str, tuple[Value, tuple[float, int]]] = {}
         for node, codes in code_values(module).items():
-            source = node.operands[0] if node.op == QUANTIZE else node.result
-            made = "" if source.producer is None else by_node.get(source.producer.name, "")
-            name = source.name if source.name in values else made
-            if node.op != QUANTIZE and name:
-                name = _behind_activations(values[name], kept)
-            grid = _grid(node)
-            if name and grid is not None and codes.name in self.layers:
-                self.sources[codes.name] = name, grid
-        wanted = dict.fromkeys(name for name, _ in self.sources.values())
-        extra = [values[name] for name in wanted if not values[name].is_output and not values[name].is_input]
-        graph = folded.graph
-        graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *(value.name for value in extra)])
+            value, grid = found.get(codes), _grid(node)
+            if value is not None and grid is not None and codes.name in self.layers:
+                self.sources[codes.name] = value, grid
+        self.names = _expose(folded, [value for value, _ in self.sources.values()])
         self.session = OrtSession(folded)
         missing = set(self.session.input_names) - {value.name for value in module.graph.inputs}
         if missing:
@@ -86,8 +76,10 @@ class FloatNetwork:
             found = {**feed, **self.session.run(feed)}
         except QirError as error:
             raise DataError(f"the float network does not take the quantized network's samples: {error}") from error
-        for codes, (name, (scale, zero)) in self.sources.items():
-            self.noise.add(codes, found[name], (run.codes[codes].astype(np.int64) - zero) * scale)
+        for codes, (value, (scale, zero)) in self.sources.items():
+            exact, ours = found[self.names[value]], run.codes[codes]
+            if exact.shape == ours.shape:
+                self.noise.add(codes, exact, (ours.astype(np.int64) - zero) * scale)
 
     def finish(self) -> None:
         """Write the ratios into the layers, in decibels."""
@@ -95,13 +87,14 @@ class FloatNetwork:
             self.layers[codes].sqnr = self.noise.decibels(codes)
 
 
-def _behind_activations(value: Value, kept: set[str]) -> str:
-    """The value behind the activations that an operator on codes holds: they are no nodes of the exported network."""
-    while len(value.users) == 1 and not (user := value.users[0]).is_return:
-        if user.name in kept or not op_of(user).fuses_into_producer(user):
-            break
-        value = user.result
-    return value.name
+def _expose(network: Module, values: Iterable[Value]) -> dict[Value, str]:
+    """Make values outputs too; the name that each has among inputs and outputs."""
+    graph = network.graph
+    names = {value: value.name for value in graph.inputs}
+    names |= {value: name for value, name in zip(graph.outputs, graph.output_names, strict=True) if value is not None}
+    extra = [value for value in dict.fromkeys(values) if value not in names]
+    graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *(value.name for value in extra)])
+    return names | {value: value.name for value in extra}
 
 
 def _grid(node: Node) -> tuple[float, int] | None:

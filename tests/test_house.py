@@ -29,7 +29,7 @@ OP_COMPARISONS = {
     "passes/lowering/marks.py": "pattern of the QDQ form",
     "passes/lowering/pack_weights.py": "pattern of the QDQ form",
     "passes/parity_layers.py": "pattern of the QDQ form and what ONNX Runtime fuses",
-    "passes/parity_noise.py": "pattern of the QDQ form",
+    "passes/correspondence.py": "pattern of the QDQ form",
     "passes/requantization.py": "Mul multiplies scales, other joins do not; which means are over whole images",
     "backends/integer_reference_operators.py": "operators on codes that no schema knows",
     "passes/raising/integers.py": "pattern of integer layers",
