@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from qir.cloning import clone_node
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.ops.protos import node_model, run_reference
+from qir.onnx_io.sandbox import EVALUATE, run_apart
+from qir.ops.protos import node_model, read_arrays, run_reference
 from qir.tensor import Array, Tensor
+
+SECONDS = 20.0
+"""What the evaluation of one node of a file may take."""
+
+LARGEST_MEMORY = 1 << 30
+"""Bytes that the evaluation of one node of a file may take beyond a few times its operands."""
 
 
 def evaluate_constant(
@@ -28,10 +36,7 @@ def evaluate_constant(
     Raises:
         QirError: neither can run the node; the message holds both reasons.
     """
-    names = tuple("" if array is None else f"operand{index}" for index, array in enumerate(inputs))
-    given = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
-    results = tuple(f"result{index}" for index in range(len(node.results)))
-    model = node_model(node, given, names, results, opsets or {"": 21})
+    model = _model(node, inputs, opsets)
     try:
         return _run_session(model.SerializeToString())
     except QirError as error:
@@ -40,6 +45,29 @@ def evaluate_constant(
         return run_reference(model)
     except Exception as error:  # kernels of the reference raise whatever numpy raises
         raise QirError(f"node {node} cannot be evaluated: {first}; the reference says {error}") from error
+
+
+def evaluate_apart(
+    node: Node, inputs: Sequence[Array | None], *, opsets: Mapping[str, int] | None = None
+) -> list[Array]:
+    """The same as `evaluate_constant`, for numbers that a file holds: in a process with limits of time and memory.
+
+    Args, result and errors are those of `evaluate_constant`; a node that passes the limits or ends the process is an
+    error too.
+    """
+    model = _model(node, inputs, opsets).SerializeToString()
+    try:
+        answer = run_apart(EVALUATE, model, seconds=SECONDS, memory=LARGEST_MEMORY + 8 * len(model))
+    except QirError as error:
+        raise QirError(f"node {node} cannot be evaluated: {error}") from error
+    return read_arrays(answer)
+
+
+def _model(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int] | None) -> Any:
+    names = tuple("" if array is None else f"operand{index}" for index, array in enumerate(inputs))
+    given = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
+    results = tuple(f"result{index}" for index in range(len(node.results)))
+    return node_model(node, given, names, results, opsets or {"": 21})
 
 
 def evaluate_control_flow(node: Node, values: Mapping[Value, Array], *, opsets: Mapping[str, int]) -> list[Array]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from qir.errors import QirError
+from qir.errors import PassError, QirError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.ops.inference import is_conditional
+from qir.ops.inference_guards import undefined_division
 from qir.ops.known_integers import known_integers
 from qir.passes.constants import array_of, constant_of, erase, frozen, is_standard
 from qir.passes.fold_reshape import computed_dims
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import DType, TensorType
+
+LARGEST_GROWTH = 1 << 28
+"""Bytes that all folded results together may have more than their operands."""
+
+LARGEST_COPIED = 1 << 24
+"""Bytes of operands that go to another process."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class FoldConstants(Pass):
     Shapes that are known count as constants, also the single dimensions that are picked from a partly known shape.
     Never folded: quantizers (ONNX's, QONNX's and qir's own), random numbers, nodes with subgraphs, what ONNX Runtime
     cannot evaluate (listed with its reason in `module.meta["fold-constants"]`), and results that would be larger than
-    `largest` bytes and than their operands.
+    `largest` bytes and than their operands. Nodes are evaluated in a process with limits of time and memory.
 
     Attributes:
         largest: bytes that a folded result may always have.
@@ -36,50 +45,52 @@ class FoldConstants(Pass):
     largest: int = 1 << 20
 
     def run(self, module: Module, context: PassContext) -> bool:
-        """Fold; True when a node was replaced."""
+        """Fold; True when a node was replaced. Raises `PassError` where integers are divided by zero."""
         del context
         changed = False
+        grown = 0
         kept: dict[str, str] = {}
         for graph in module.graphs:
             for node in tuple(graph.walk()):
                 if node.graph is None or not _may_fold(node):
                     continue
-                reason = self._fold(node, module)
-                if reason:
-                    kept[node.name or node.result.name] = reason
-                changed |= not reason
+                values = self._values(node, module) if grown <= LARGEST_GROWTH else "the constants have grown too much"
+                if isinstance(values, str):
+                    kept[node.name or node.result.name] = values
+                    continue
+                grown += max(sum(value.nbytes for value in values) - _bytes(node), 0)
+                _replace(node, values)
+                changed = True
         module.meta[self.name] = kept
         return changed
 
-    def _fold(self, node: Node, module: Module) -> str:
-        """Fold one node; why not, or an empty text."""
+    def _values(self, node: Node, module: Module) -> list[Array] | str:
+        """What a node computes, or why that is not known."""
         values = _known_shape(node)
-        if values is None:
-            operands = _arrays(node)
-            if any(a is None for a, v in zip(operands, node.inputs, strict=True) if v is not None):
-                return "an operand is not constant"
-            reason = self._too_large(node)
-            if reason:
-                return reason
-            try:
-                values = _evaluate(node, operands, module)
-            except QirError as error:
-                return str(error)
-            if not all(isinstance(value, np.ndarray) for value in values):
-                return "its result is no tensor"
-            if sum(value.nbytes for value in values) > max(self.largest, _bytes(node)):
-                return f"its result is larger than {self.largest} bytes"
-        _replace(node, values)
-        return ""
-
-    def _too_large(self, node: Node) -> str:
-        if not op_of(node).is_enlarging:
-            return ""
-        known, shape = node.result.type, _shape_of_result(node)
-        if shape is None or not isinstance(known, TensorType):
+        if values is not None:
+            return values
+        operands = _arrays(node)
+        if any(a is None for a, v in zip(operands, node.inputs, strict=True) if v is not None):
+            return "an operand is not constant"
+        if self._is_larger(_bytes_of_results(node), node):
+            return f"its result is larger than {self.largest} bytes"
+        if op_of(node).is_enlarging and _shape_of_result(node) is None:
             return "it enlarges its operand and its result's shape is unknown"
-        size = int(np.prod(shape, dtype=np.int64)) * numpy_dtype(known.dtype).itemsize
-        return f"its result is larger than {self.largest} bytes" if size > max(self.largest, _bytes(node)) else ""
+        try:
+            _check_division(node, operands)
+            values = _evaluate(node, operands, module)
+        except QirError as error:
+            if isinstance(error, PassError):
+                raise
+            return str(error)
+        if not all(isinstance(value, np.ndarray) for value in values):
+            return "its result is no tensor"
+        if self._is_larger(sum(value.nbytes for value in values), node):
+            return f"its result is larger than {self.largest} bytes"
+        return values
+
+    def _is_larger(self, size: int, node: Node) -> bool:
+        return size > max(self.largest, _bytes(node))
 
 
 def _may_fold(node: Node) -> bool:
@@ -106,6 +117,17 @@ def _shape_of_result(node: Node) -> tuple[int, ...] | None:
     return known.static_shape() if isinstance(known, TensorType) else None
 
 
+def _bytes_of_results(node: Node) -> int:
+    """What is known of it: results of unknown shape count 0."""
+    shape = _shape_of_result(node)
+    shapes = [shape, *(r.type.static_shape() if isinstance(r.type, TensorType) else None for r in node.results[1:])]
+    return sum(
+        math.prod(shape) * numpy_dtype(result.type.dtype).itemsize
+        for result, shape in zip(node.results, shapes, strict=True)
+        if shape is not None and isinstance(result.type, TensorType)
+    )
+
+
 def _arrays(node: Node) -> list[Array | None]:
     """What is known of each operand; of the second one of CastLike nothing but its element type matters."""
     operands = [array_of(value) for value in node.inputs]
@@ -119,10 +141,20 @@ def _bytes(node: Node) -> int:
     return sum(array.nbytes for value in node.operands if (array := array_of(value)) is not None)
 
 
-def _evaluate(node: Node, operands: list[Array | None], module: Module) -> list[Array]:
-    from qir.backends.evaluate import evaluate_constant
+def _check_division(node: Node, operands: list[Array | None]) -> None:
+    """Refuse integers divided by zero; inside a branch, which may never run, the node only stays."""
+    problem = undefined_division(node, dict(enumerate(operands)))
+    if problem is not None:
+        raise (QirError if is_conditional(node) else PassError)(f"fold-constants: node {node}: {problem}")
 
-    return evaluate_constant(node, operands, opsets=module.opsets)
+
+def _evaluate(node: Node, operands: list[Array | None], module: Module) -> list[Array]:
+    """In a process of its own, but for the largest operands: to copy them there takes longer than what is computed."""
+    from qir.backends.evaluate import evaluate_apart, evaluate_constant
+
+    if _bytes(node) > LARGEST_COPIED:
+        return evaluate_constant(node, operands, opsets=module.opsets)
+    return evaluate_apart(node, operands, opsets=module.opsets)
 
 
 def _replace(node: Node, values: list[Array]) -> None:

@@ -16,7 +16,6 @@ SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("
 
 OP_COMPARISONS = {
     "qir/node.py": "the two ops of qir's own domain",
-    "qir/onnx_io/inference.py": "what ONNX's own inference cannot be trusted with",
     "qir/patterns.py": "patterns name the ops that they match",
     "qir/rewriting.py": "rules are found by the op of their root",
     "qir/text.py": "which names are printed without quotes",

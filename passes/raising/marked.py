@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.evaluate import evaluate_constant
+from qir.backends.evaluate import evaluate_apart
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant, set_levels, set_ranges
 from qir.graph import Graph, Node, Value
@@ -119,4 +119,4 @@ def _evaluated(module: Module, value: Value) -> Array:
     if node is None:
         raise QirError(f"{value.name!r} depends on an input")
     operands = [None if operand is None else _evaluated(module, operand) for operand in node.inputs]
-    return evaluate_constant(node, operands, opsets=module.opsets)[value.index]
+    return evaluate_apart(node, operands, opsets=module.opsets)[value.index]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import onnx
 from google.protobuf.message import Error as ProtobufError
 
-from qir.errors import QirError
+from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN, Graph
 from qir.module import Module
-from qir.node import FAKE_QUANT, Node
+from qir.node import FAKE_QUANT
+from qir.onnx_io.sandbox import INFER, INFER_WITH_DATA, LimitError, RefusedError, run_apart
 from qir.onnx_io.tensors import write_tensor
 from qir.onnx_io.type_protos import TypeReader, write_type
 from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
@@ -19,8 +21,8 @@ from qir.tensor import Tensor
 from qir.types import DType, TensorType, Type, UnknownType
 from qir.value import Value
 
-LONGEST_SHAPE = 1 << 16
-"""Vectors with more elements are no shapes."""
+LARGEST_MEMORY = 256 << 20
+"""Bytes that ONNX's inference may take, more for files of many megabytes."""
 
 LARGEST_CONSTANT = 1024
 """Integer constants of at most this many elements stay in the copy: shapes, axes and repeats are read from them."""
@@ -45,7 +47,8 @@ def infer_types(module: Module) -> None:
     written back as it was.
 
     Raises:
-        ModelFileError: names clash, or a value is used outside the graph that owns it.
+        ModelFileError: names clash, a value is used outside the graph that owns it, or inference takes more than its
+            limits of time and memory.
     """
     from qir.onnx_io.files import skeleton_of
 
@@ -80,58 +83,32 @@ def _infer(module: Module, pieces: list[Piece], tensors: Iterable[tuple[str, Ten
             info = onnx.ValueInfoProto(name=name)
             write_type(tensor.type, info.type)
             head += field(_GRAPH_INPUT, [info.SerializeToString()])
-    if any(map(_is_hazardous, module.graphs)):
-        return
-    copy = b"".join([*pieces, *field(MODEL_GRAPH, head)])
+    found = _found(b"".join([*pieces, *field(MODEL_GRAPH, head)]))
+    if found is not None:
+        _apply(module.graph, found.graph, TypeReader())
+
+
+def _found(copy: bytes) -> onnx.ModelProto | None:
+    """What ONNX's inference says, None where it fails: without the numbers in computed shapes when those are too many.
+
+    Raises:
+        ModelFileError: it takes more than its limits, in both ways.
+    """
+    megabytes = len(copy) / (1 << 20)
+    limits: dict[str, Any] = {"seconds": 4 + 4 * megabytes, "memory": LARGEST_MEMORY + 64 * len(copy)}
     try:
-        found = onnx.shape_inference.infer_shapes(copy, data_prop=not any(map(_is_long, module.graph.values())))
-    except (
-        MemoryError,
-        onnx.shape_inference.InferenceError,
-        ProtobufError,
-        TypeError,
-        RuntimeError,
-        ValueError,
-        UnicodeError,
-    ):
-        return
-    _apply(module.graph, found.graph, TypeReader())
-
-
-def _is_long(value: Value) -> bool:
-    """Whether ONNX's data propagation would take a vector for a shape and make a message for each element."""
-    known = value._type
-    if not isinstance(known, TensorType) or known.rank != 1:
-        return False
-    shape = known.static_shape()
-    return shape is not None and shape[0] > LONGEST_SHAPE
-
-
-_DIVISORS = ("strides", "group", "blocksize", "num_outputs", "dilations", "num_heads", "block_size")
-
-
-def _is_hazardous(graph: Graph) -> bool:
-    """Whether ONNX's inference would end the process: it divides by attributes and trusts the rank of some weights."""
-    return any(_divides_by_zero(node) or _trusts_rank(node) for node in graph.walk())
-
-
-def _divides_by_zero(node: Node) -> bool:
-    attributes = node._attributes
-    if not attributes:
-        return False
-    values = [attributes[name].value for name in _DIVISORS if name in attributes]
-    return any(value == 0 or (isinstance(value, tuple) and 0 in value) for value in values)
-
-
-def _trusts_rank(node: Node) -> bool:
-    """Whether a convolution takes its kernel from a weight that is no constant of the same rank as the data."""
-    if "Conv" not in node.op or "kernel_shape" in node._attributes:
-        return False
-    data, weight = node.input(0), node.input(1)
-    if data is None or weight is None:
-        return True
-    ranks = [v._type.rank if isinstance(v._type, TensorType) else None for v in (data, weight)]
-    return ranks[1] is None or ranks[1] < 3 or ranks[0] not in (None, ranks[1])
+        try:
+            answer = run_apart(INFER_WITH_DATA, copy, **limits)
+        except LimitError:
+            answer = run_apart(INFER, copy, **limits)
+        return onnx.ModelProto.FromString(answer)
+    except (RefusedError, ProtobufError):
+        return None
+    except LimitError as error:
+        raise ModelFileError(
+            f"ONNX's type inference fails on it: {error}: a shape in it is absurd, or an attribute damaged; "
+            "a file whose values all have types (value_info) needs no inference"
+        ) from None
 
 
 def _apply(graph: Graph, proto: onnx.GraphProto, types: TypeReader) -> None:

@@ -112,3 +112,11 @@ def run_reference(model: Any) -> list[Array]:
 
     found: Any = ReferenceEvaluator(model).run(None, {})
     return list(found)
+
+
+def read_arrays(graph: bytes) -> list[Array]:
+    """The initializers of a serialized `GraphProto`."""
+    import onnx
+    from onnx import numpy_helper
+
+    return [numpy_helper.to_array(tensor) for tensor in onnx.GraphProto.FromString(graph).initializer]

@@ -1,0 +1,125 @@
+"""Files of a few hundred bytes that claim more than any memory holds are read within limits, or refused."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import qir
+from qir.errors import ModelFileError
+from qir.onnx_io import inference, sandbox
+from qir.onnx_io.sandbox import EVALUATE, INFER, INFER_WITH_DATA, LimitError, RefusedError, run_apart
+
+LIMITS = {"seconds": 30.0, "memory": 1 << 29}
+
+
+def int64(name, *numbers):
+    return numpy_helper.from_array(np.asarray(numbers, np.int64), name)
+
+
+def model_of(nodes, constants, shape=(1,)):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, shape)],
+        [helper.make_tensor_value_info("y", 1, None)],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return model.SerializeToString()
+
+
+LONG = 10**11
+MAKERS = {
+    "ConstantOfShape": (["s"], [int64("s", LONG)]),
+    "Expand": (["x", "s"], [int64("s", LONG)]),
+    "Tile": (["x", "s"], [int64("s", LONG)]),
+    "Pad": (["x", "s"], [int64("s", 0, LONG)]),
+}
+READERS = {
+    "Add": [helper.make_node("Add", ["x", "k"], ["y"])],
+    "Reshape": [
+        helper.make_node("Cast", ["k"], ["i"], to=7),
+        helper.make_node("Reshape", ["x", "i"], ["y"]),
+    ],
+    "Expand": [helper.make_node("Cast", ["k"], ["i"], to=7), helper.make_node("Expand", ["x", "i"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("op", MAKERS)
+def test_a_vector_of_absurd_length_ends(op, reader, monkeypatch):
+    monkeypatch.setattr(inference, "LARGEST_MEMORY", 64 << 20)
+    operands, constants = MAKERS[op]
+    data = model_of([helper.make_node(op, operands, ["k"]), *READERS[reader]], constants)
+    start = time.monotonic()
+    try:
+        module = qir.load(data)
+        qir.verify(module)
+    except qir.QirError as error:
+        assert "model" in str(error) or "node" in str(error)  # noqa: PT017 - either is right
+    assert time.monotonic() - start < 60
+
+
+def test_what_inference_finds_without_the_numbers_is_kept_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(inference, "LARGEST_MEMORY", 64 << 20)
+    operands, constants = MAKERS["ConstantOfShape"]
+    data = model_of([helper.make_node("ConstantOfShape", operands, ["k"]), *READERS["Add"]], constants)
+    assert str(qir.load(data).graph.nodes[0].result.type) == f"tensor<[{LONG}]xfloat32>"
+
+
+def test_a_file_that_passes_the_limits_both_ways_is_refused_by_name(monkeypatch, tmp_path):
+    def refuse(job, model, **limits):
+        raise LimitError("it takes too long")
+
+    monkeypatch.setattr(inference, "run_apart", refuse)
+    path = tmp_path / "absurd.onnx"
+    path.write_bytes(model_of([helper.make_node("Abs", ["x"], ["k"]), *READERS["Add"]], []))
+    with pytest.raises(ModelFileError, match=r"absurd\.onnx.*too long.*value_info"):
+        qir.load(path)
+
+
+def evaluated(op, *operands, **attributes):
+    names = [f"c{i}" for i in range(len(operands))]
+    graph = helper.make_graph(
+        [helper.make_node(op, names, ["y"], **attributes)],
+        "g",
+        [],
+        [onnx.ValueInfoProto(name="y")],
+        [numpy_helper.from_array(o, n) for o, n in zip(operands, names, strict=True)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited on Linux only")
+def test_an_outer_product_of_gigabytes_passes_the_limit_and_the_next_job_runs():
+    long = np.ones(100_000, np.float32)
+    with pytest.raises((LimitError, RefusedError)):
+        run_apart(EVALUATE, evaluated("MatMul", long[:, None], long[None]), **LIMITS)
+    small = evaluated("Add", np.ones(2, np.float32), np.ones(2, np.float32))
+    (tensor,) = onnx.GraphProto.FromString(run_apart(EVALUATE, small, **LIMITS)).initializer
+    assert numpy_helper.to_array(tensor).tolist() == [2, 2]
+
+
+def test_a_job_that_takes_too_long_is_ended_and_the_next_one_runs():
+    square = np.ones((1500, 1500), np.float32)
+    with pytest.raises(LimitError, match="more than 0 s"):
+        run_apart(EVALUATE, evaluated("MatMul", square, square), seconds=0.001, memory=1 << 30)
+    assert run_apart(INFER, model_of(READERS["Add"][:0], []), **LIMITS)
+
+
+def test_one_process_answers_many_jobs():
+    data = model_of([helper.make_node("Abs", ["x"], ["y"])], [])
+    run_apart(INFER_WITH_DATA, data, **LIMITS)
+    first = sandbox._WORKER
+    for _ in range(5):
+        run_apart(INFER_WITH_DATA, data, **LIMITS)
+    assert sandbox._WORKER is first
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(RefusedError):
+        run_apart(EVALUATE, b"\xff\xff", **LIMITS)
