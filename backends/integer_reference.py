@@ -1,7 +1,8 @@
 """The integer reference: what an exported QCDQ network computes, defined in numpy on integers.
 
-Every quantized layer is an exact integer sum; its requantization is the float32 arithmetic of ONNX Runtime's fused
-kernels, so that their codes are equal, or that of hardware without floats (`integer_reference_requantization`).
+Every quantized layer is an exact integer sum, or on request what x86 CPUs without VNNI make of it
+(`integer_reference_saturation`); its requantization is the float32 arithmetic of ONNX Runtime's fused kernels, so that
+their codes are equal, or that of hardware without floats (`integer_reference_requantization`).
 Nodes without a grid on their operands (Softmax at the border, unquantized layers) are computed on floats and named in
 the result. The sums of products run in float64, which holds every integer below 2^53; a sum that leaves int32 is an
 error.
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from qir.backends.evaluate import evaluate_constant, evaluate_control_flow, read_inside
-from qir.backends.integer_reference_kernels import KERNELS, MOVES, Operand
+from qir.backends.integer_reference_kernels import MOVES, Operand, kernel_of
 from qir.backends.integer_reference_operators import run_operator
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS, Requantization
+from qir.backends.integer_reference_saturation import is_fused, turns_unsigned
 from qir.backends.integer_reference_values import Grid, Pending, integer_limits, label_of, on_grid, quantized
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
@@ -52,12 +54,15 @@ class IntegerReference:
     Args:
         module: network of QuantizeLinear, Clip, DequantizeLinear and ordinary ONNX operators.
         requantization: arithmetic from sums to codes: `float32` (ONNX Runtime's), `dyadic` or `power-of-two`.
+        saturating: add products of unsigned and signed codes in pairs that clip to int16, as ONNX Runtime's kernels
+            for x86 CPUs without VNNI do (`integer_reference_saturation`). Layers that its default session computes on
+            floats, and ConvTranspose, which it never fuses, stay exact.
 
     Raises:
         QirError: the network still has fake-quant nodes, or no QuantizeLinear, or the arithmetic is unknown.
     """
 
-    def __init__(self, module: Module, *, requantization: Requantization = "float32") -> None:
+    def __init__(self, module: Module, *, requantization: Requantization = "float32", saturating: bool = False) -> None:
         graph = module.graph
         if requantization not in REQUANTIZATIONS:
             raise QirError(
@@ -71,6 +76,7 @@ class IntegerReference:
             raise QirError("the network has no QuantizeLinear node: it is no QCDQ export; quantize and export it first")
         self._module = module
         self._requantization: Requantization = requantization
+        self._saturating = saturating
 
     def run(self, feeds: Mapping[str, Array]) -> IntegerRun:
         """Run one batch.
@@ -79,7 +85,7 @@ class IntegerReference:
             DataError: an input is missing or holds NaN, or an accumulator leaves int32.
             QirError: requantization by powers of two, and a ratio of scales is none.
         """
-        state = _State(self._module, dict(feeds), self._requantization)
+        state = _State(self._module, dict(feeds), self._requantization, self._saturating)
         for node in self._module.graph:
             if not node.is_return:
                 state.step(node)
@@ -96,6 +102,7 @@ class _State:
     module: Module
     feeds: dict[str, Array]
     requantization: Requantization
+    saturating: bool
     values: dict[Value, Array | Grid | Pending] = field(default_factory=dict)
     codes: dict[str, Array] = field(default_factory=dict)
     variable: set[Value] = field(default_factory=set)
@@ -124,6 +131,8 @@ class _State:
             results: Sequence[Array | Grid | Pending] = [_quantize(node, operands, self.requantization)]
         elif node.op == DEQUANTIZE:
             results = [_dequantize(node, operands)]
+            if self.saturating and isinstance(results[0], Grid) and turns_unsigned(node):
+                results = [results[0].unsigned()]
         else:
             results = self._compute(node, operands, variable)
         for value, result in zip(node.results, results, strict=True):
@@ -137,15 +146,18 @@ class _State:
         found: Operand = None
         if node.domain == "" and node.op in MOVES:
             found = self._move(node, operands)
-        elif node.domain == "" and node.op in KERNELS:
-            found = KERNELS[node.op](node, operands)
+        elif node.domain == "" and (kernel := kernel_of(node.op, self._saturates(node, operands))) is not None:
+            found = kernel(node, operands)
         else:
-            found = run_operator(node, operands, self.requantization)
+            found = run_operator(node, operands, self.requantization, self.saturating)
         results: Sequence[Array | Grid | Pending] = [found] if found is not None else self._evaluate(node, operands)
         if variable:
             exact = found is not None or all(_is_integral(value) for value in (*operands, *results))
             (self.integer_nodes if exact else self.float_nodes).append(label_of(node))
         return results
+
+    def _saturates(self, node: Node, operands: Sequence[Operand]) -> bool:
+        return self.saturating and bool(operands) and isinstance(operands[0], Grid) and is_fused(node, operands[0])
 
     def _evaluate(self, node: Node, operands: list[Operand]) -> Sequence[Array]:
         if node.subgraphs():
@@ -208,7 +220,7 @@ def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid | Array:
     length = codes.shape[axis] if codes.ndim and -codes.ndim <= axis < codes.ndim else None
     scale, zero = _parameters(node, operands, max(codes.ndim, 1), length)
     limits = integer_limits(codes.dtype)
-    return Grid(codes.astype(np.int32), scale, zero, int(limits.bits))
+    return Grid(codes.astype(np.int32), scale, zero, int(limits.bits), limits.min < 0)
 
 
 def _dequantize_blocks(node: Node, codes: Array, operands: Sequence[Operand]) -> Array:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from qir.backends.integer_reference_resize import nearest_indices
+from qir.backends.integer_reference_saturation import lost_in_convolution, lost_in_product
 from qir.backends.integer_reference_values import (
     Grid,
     Pending,
@@ -31,8 +33,8 @@ Operand: TypeAlias = "Array | Grid | Pending | None"
 Kernel: TypeAlias = Callable[[Node, Sequence[Operand]], "Array | Grid | Pending | None"]
 
 
-def conv(node: Node, operands: Sequence[Operand]) -> Pending | None:
-    """Conv (grouped, depthwise, dilated; any rank): exact sum of (q - zp)·w plus the int32 bias."""
+def conv(node: Node, operands: Sequence[Operand], saturating: bool = False) -> Pending | None:
+    """Conv (grouped, depthwise, dilated; any rank): sum of (q - zp)·w, exact or clipped, plus the int32 bias."""
     data, weight, bias = _three(operands)
     scales = _scales(data, weight, axis=0)
     if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
@@ -44,6 +46,8 @@ def conv(node: Node, operands: Sequence[Operand]) -> Pending | None:
     stacked = np.stack(columns, axis=2).reshape(batch, groups, -1, int(np.prod(spatial))).astype(np.float64)
     total = kernel.reshape(groups, kernel.shape[0] // groups, -1).astype(np.float64) @ stacked
     total = total.reshape(batch, kernel.shape[0], *spatial)
+    if saturating:
+        total = total - lost_in_convolution(node, window, data, weight)
     return _with_bias(total, _per_channel(scales, len(spatial)), bias, node, _is_wide(data, weight))
 
 
@@ -70,8 +74,8 @@ def conv_transpose(node: Node, operands: Sequence[Operand]) -> Pending | None:
     return _with_bias(total, _per_channel(scales, rank), bias, node, _is_wide(data, weight))
 
 
-def gemm(node: Node, operands: Sequence[Operand]) -> Pending | None:
-    """Gemm with alpha = beta = 1: exact sums plus the int32 bias."""
+def gemm(node: Node, operands: Sequence[Operand], saturating: bool = False) -> Pending | None:
+    """Gemm with alpha = beta = 1: sums, exact or clipped, plus the int32 bias."""
     data, weight, bias = _three(operands)
     transposed = bool(node.attribute("transB", 0))
     scales = _scales(data, weight, axis=0 if transposed else 1)
@@ -79,20 +83,22 @@ def gemm(node: Node, operands: Sequence[Operand]) -> Pending | None:
         return None
     if not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
-    left, right = data.centred().astype(np.float64), weight.centred().astype(np.float64)
-    total = (left.T if node.attribute("transA", 0) else left) @ (right.T if transposed else right)
+    if node.attribute("transA", 0):
+        data = data.transposed()
+    if transposed:
+        weight = weight.transposed()
+    total = _product(data, weight, saturating)
     return _with_bias(total, scales, bias, node, _is_wide(data, weight))
 
 
-def matmul(node: Node, operands: Sequence[Operand]) -> Pending | None:
+def matmul(node: Node, operands: Sequence[Operand], saturating: bool = False) -> Pending | None:
     """MatMul of two grids, the second a weight or an activation."""
     data, weight, _ = _three(operands)
     axis = -1 if isinstance(weight, Grid) and weight.codes.ndim > 1 else 0
     scales = _scales(data, weight, axis=axis)
     if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
-    total = data.centred().astype(np.float64) @ weight.centred().astype(np.float64)
-    return accumulated(np.asarray(total), scales, node.name, wide=_is_wide(data, weight))
+    return accumulated(_product(data, weight, saturating), scales, node.name, wide=_is_wide(data, weight))
 
 
 def add(node: Node, operands: Sequence[Operand]) -> Pending | None:  # noqa: ARG001
@@ -217,6 +223,12 @@ def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
     return first, second, third
 
 
+def _product(data: Grid, weight: Grid, saturating: bool) -> Array:
+    """Matrix product of (q - zp): float64, exact or as CPUs that clip pairs of products compute it."""
+    exact = np.asarray(data.centred().astype(np.float64) @ weight.centred().astype(np.float64))
+    return exact - lost_in_product(data, weight) if saturating else exact
+
+
 def _pending(operand: Operand) -> Pending | None:
     """A grid as a result that waits for another grid."""
     if isinstance(operand, Grid) and operand.per_tensor() is not None:
@@ -253,11 +265,17 @@ def _with_bias(total: Array, scales: tuple[Array, Array], bias: Operand, node: N
     return accumulated(total, scales, node.name, wide=wide)
 
 
+def kernel_of(op: str, saturating: bool) -> Kernel | None:
+    """The kernel of an ONNX operator; with `saturating`, its products clip as on x86 CPUs without VNNI."""
+    if op in _PRODUCTS:
+        return partial(_PRODUCTS[op], saturating=saturating)
+    return KERNELS.get(op)
+
+
+_PRODUCTS = {"Conv": conv, "Gemm": gemm, "MatMul": matmul}
+
 KERNELS: dict[str, Kernel] = {
-    "Conv": conv,
     "ConvTranspose": conv_transpose,
-    "Gemm": gemm,
-    "MatMul": matmul,
     "Add": add,
     "Mul": multiply,
     "Concat": concat,
@@ -269,7 +287,7 @@ KERNELS: dict[str, Kernel] = {
     "Resize": resize,
     "Pad": pad,
 }
-"""Kernel of each ONNX operator with integer arithmetic."""
+"""Kernel of each other ONNX operator with integer arithmetic."""
 
 MOVES = frozenset(
     {

@@ -33,12 +33,14 @@ class Grid:
         scale: float32, broadcastable to `codes`.
         zero_point: int32, broadcastable to `codes`.
         bits: width of the codes' element type.
+        signed: whether the codes' element type is signed.
     """
 
     codes: Array
     scale: Array
     zero_point: Array
     bits: int = 8
+    signed: bool = False
 
     def centred(self) -> Array:
         """Codes minus zero point: int32."""
@@ -47,6 +49,15 @@ class Grid:
     def real(self) -> Array:
         """The float32 values, as DequantizeLinear gives them."""
         return np.asarray(self.centred().astype(np.float32) * self.scale, np.float32)
+
+    def unsigned(self) -> Grid:
+        """The same values in uint8 codes in place of int8 codes."""
+        return replace(self, codes=self.codes + 128, zero_point=self.zero_point + 128, signed=False)
+
+    def transposed(self) -> Grid:
+        """The grid of the transposed matrix."""
+        scale, zero = (parameter.T if parameter.ndim > 1 else parameter for parameter in (self.scale, self.zero_point))
+        return replace(self, codes=self.codes.T, scale=scale, zero_point=zero)
 
     def per_tensor(self) -> tuple[np.float32, int] | None:
         """Scale and zero point when there is one of each, else None."""

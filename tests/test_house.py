@@ -31,6 +31,7 @@ OP_COMPARISONS = {
     "passes/correspondence.py": "pattern of the QDQ form",
     "passes/requantization.py": "Mul multiplies scales, other joins do not; which means are over whole images",
     "backends/integer_reference_operators.py": "operators on codes that no schema knows",
+    "backends/integer_reference_saturation.py": "which operators ONNX Runtime fuses, and how",
     "passes/raising/integers.py": "pattern of integer layers",
     "passes/raising/operators.py": "pattern of quantized operators",
     "passes/raising/qonnx.py": "pattern of the QONNX form",
