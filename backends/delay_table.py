@@ -18,6 +18,7 @@ from qir.backends.cost_models.shape import ConvShape
 from qir.backends.cost_models.validation import nearest
 from qir.backends.cost_table import CostRow, CostTable, layer_cells
 from qir.errors import TargetError
+from qir.json_text import parse_json
 
 HAQ_WIDTHS = tuple(range(1, 9))
 COLUMNS = ("layer", "weight_bits", "activation_bits", "delay")
@@ -234,7 +235,7 @@ def _shape(line: Mapping[str, str], where: str) -> ConvShape:
 
 
 def _read_json(file: Path) -> DelayTable:
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = parse_json(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
         raise TargetError(f"delay table {file}: expected format {FORMAT!r}, version 1")
     found: dict[str, dict[tuple[int, int], float]] = {}
@@ -296,7 +297,7 @@ def read_hawq_latencies(path: str | Path, names: Sequence[str] | None = None) ->
         TargetError: the lists are missing or of different lengths.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(Path(path).read_text(encoding="utf-8"))
         four, eight = ([float(ms) for ms in data[f"latency_int{bits}"]] for bits in (4, 8))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TargetError(

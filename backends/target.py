@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from importlib import resources
 from importlib.metadata import entry_points
@@ -17,6 +16,7 @@ from qir.backends.cost_models.validation import Strict, nearest, validated
 from qir.backends.integer_reference_requantization import Requantization
 from qir.constraints import OperandRules
 from qir.errors import QirError, TargetError
+from qir.json_text import parse_json
 
 if TYPE_CHECKING:
     from qir.backends.cost_models.base import CostModel
@@ -287,8 +287,8 @@ def _read(path: Path) -> str:
 def _parse(text: str, where: str, folder: Path | None = None) -> Target:
     """Read a target; a file that its cost model names lies beside it."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise TargetError(f"target {where}: no valid JSON: {error}") from error
     target = validated(Target, data, f"target {where}")
     file = target.cost.parameters.get("file")

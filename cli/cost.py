@@ -211,9 +211,10 @@ class _Costing:
                 return {"as in the file": next(iter(uniform.values()))}
             return {name: uniform[name] for name in uniform if name in different.values()}
         from qir.fake_quant import policy_of
+        from qir.json_text import parse_json
 
         try:
-            given = json.loads(self.policy.read_text(encoding="utf-8"))
+            given = parse_json(self.policy.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             message = f"policy {self.policy}: cannot be read: {error}; expected JSON with quantizer → bits"
             raise QirError(message) from error

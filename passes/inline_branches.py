@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qir.graph import Graph, Node
+from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.constants import array_of, is_standard
 from qir.passes.eliminate_identities import EliminateIdentities
@@ -42,10 +44,19 @@ class InlineBranches(Pass):
             for node in graph.walk()
             if is_standard(node, "If") and array_of(node.input(0)) is not None
         ]
+        names = Counter(value.name for graph in module.graphs for value in _values(graph)) if found else Counter()
         for node in found:
             if _stands_in(module, node):
-                _inline(module, node)
+                _inline(node, names)
         return bool(found)
+
+
+def _values(graph: Graph) -> Iterator[Value]:
+    """Every value of a graph and its subgraphs."""
+    yield from graph.values()
+    for node in graph:
+        for inner in node.subgraphs():
+            yield from _values(inner)
 
 
 def _stands_in(module: Module, node: Node) -> bool:
@@ -56,8 +67,17 @@ def _stands_in(module: Module, node: Node) -> bool:
     return graph is not None and any(graph is own for own in module.graphs)
 
 
-def _inline(module: Module, node: Node) -> None:
+def _inline(node: Node, names: Counter[str]) -> None:
+    """Put a branch in the place of its If; `names` counts the values of the module by name."""
     condition = array_of(node.input(0))
     assert condition is not None  # noqa: S101 - chosen by the caller
     branch: Graph = node.attribute("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
-    inline(module, node, branch, {})
+    constants = [value.name for value in branch.constants]
+    for value in [value for graph in node.subgraphs() for value in _values(graph)]:
+        names[value.name] -= 1
+        if names[value.name] < 1:
+            del names[value.name]
+    made = inline(node, branch, {}, names)
+    names.update(constants)
+    names.update(value.name for copy in made for value in copy.results)
+    names.update(value.name for copy in made for graph in copy.subgraphs() for value in _values(graph))

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from qir.cloning import clone_node
 from qir.graph import Graph, Node, Value
-from qir.module import Module
 from qir.passes.constants import erase
 from qir.types import UnknownType
 
 
-def inline(module: Module, node: Node, body: Graph, given: Mapping[Value, Value | None]) -> list[Node]:
+def inline(
+    node: Node, body: Graph, given: Mapping[Value, Value | None], taken: Container[str] | None = None
+) -> list[Node]:
     """Replace a node by copies of a graph's nodes; values whose names are taken get new ones.
 
     Args:
-        module: what the node stands in.
         node: the node, erased.
         body: what it runs.
         given: inputs of the body → operands of the node, None where one is left out.
+        taken: names that the copies' values may not keep; by default all of them.
 
     Returns:
         The copies, in order.
     """
     graph = node.graph
     assert graph is not None  # noqa: S101 - chosen by the caller
-    taken = {value.name for own in module.graphs for value in _values(own, without=node)}
     mapped: dict[Value, Value] = dict(given)  # type: ignore[arg-type]  # operands that are left out map to None
     nodes: list[Node] = []
     made: list[Value] = []
@@ -41,7 +41,7 @@ def inline(module: Module, node: Node, body: Graph, given: Mapping[Value, Value 
             _replace(node, result, output)
     erase(node)
     for new in made:
-        if new.name in taken:
+        if taken is None or new.name in taken:
             new.name = graph.clock.unique_name(new.name)
     return nodes
 
@@ -55,13 +55,3 @@ def _replace(node: Node, result: Value, value: Value) -> None:
         value = graph.insert(Node("Identity", (value,), name=f"{node.name or node.op}.result"), before=node).result
         value.type = result.type
     result.replace_all_uses_with(value)
-
-
-def _values(graph: Graph, *, without: Node) -> list[Value]:
-    """Every value of a graph and its subgraphs, but for what stands in one node's subgraphs."""
-    found = list(graph.values())
-    for node in graph:
-        if node is not without:
-            for inner in node.subgraphs():
-                found += _values(inner, without=without)
-    return found

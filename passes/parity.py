@@ -10,7 +10,6 @@ layers and all settings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from qir.backends.integer_reference_values import label_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_reference import QonnxReference
 from qir.errors import QirError
+from qir.json_text import parse_json
 from qir.module import Module
 from qir.passes.calibration_data import batches
 from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of, saturating_layers
@@ -263,8 +263,11 @@ class _Comparison:
 
 def default_engine(module: Module) -> str:
     """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
-    session = json.loads(module.metadata.get("qir.session", "{}"))
-    return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
+    try:
+        session = parse_json(module.metadata.get("qir.session", "{}"))
+        return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
+    except (ValueError, AttributeError):  # written by another tool
+        return "fused"
 
 
 def _exact(module: Module) -> bool:

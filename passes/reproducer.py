@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qir.errors import PassError
+from qir.json_text import parse_json
 from qir.passes.manager import PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
 
@@ -62,7 +63,7 @@ def replay(folder: str | Path, context: PassContext | None = None) -> Module:
 
     folder = Path(folder)
     try:
-        run = json.loads((folder / _RUN).read_text(encoding="utf-8"))
+        run = parse_json((folder / _RUN).read_text(encoding="utf-8"))
         pipeline, seed = str(run["pipeline"]), int(run["seed"])
     except (OSError, ValueError, KeyError) as error:
         raise PassError(f"{folder}: no reproducer is here ({error}); expected {_MODULE} and {_RUN}") from error

@@ -104,18 +104,37 @@ class Module:
 
     def recursive_function(self) -> FunctionKey | None:
         """A function that calls itself, directly or through others, which ONNX forbids; None where there is none."""
-        calls = {
-            key: {
-                own
-                for node in function.graph.walk()
-                if (own := (node.domain, node.op, node.overload)) in self.functions
-            }
-            for key, function in self.functions.items()
-        }
-        while leaves := [key for key, called in calls.items() if not called & calls.keys()]:
-            for key in leaves:
-                del calls[key]
-        return next(iter(calls), None)
+        ordered = self.functions_in_order()
+        return next((key for key in self.functions if key not in ordered), None)
+
+    def functions_in_order(self) -> dict[FunctionKey, list[FunctionKey]]:
+        """The calls in each function, called ones before their callers; without those that call themselves."""
+        calls = {key: self._calls(function.graph) for key, function in self.functions.items()}
+        callers: dict[FunctionKey, list[FunctionKey]] = {key: [] for key in calls}
+        for key, called in calls.items():
+            for other in set(called):
+                callers[other].append(key)
+        open_calls = {key: len(set(called)) for key, called in calls.items()}
+        ready = [key for key, count in open_calls.items() if count == 0]
+        for key in ready:
+            for caller in callers[key]:
+                open_calls[caller] -= 1
+                if open_calls[caller] == 0:
+                    ready.append(caller)
+        return {key: calls[key] for key in ready}
+
+    def inlined_length(self) -> int:
+        """Nodes of the main graph and its subgraphs, and those made when every call in them is replaced by its body."""
+        lengths: dict[FunctionKey, int] = {}
+        for key, called in self.functions_in_order().items():
+            own = sum(1 for _ in self.functions[key].graph.walk())
+            lengths[key] = own + sum(lengths[other] for other in called)
+        own = sum(1 for _ in self.graph.walk())
+        return own + sum(lengths.get(other, 0) for other in self._calls(self.graph))
+
+    def _calls(self, graph: Graph) -> list[FunctionKey]:
+        keys = ((node.domain, node.op, node.overload) for node in graph.walk())
+        return [key for key in keys if key in self.functions]
 
     def clone(self) -> Module:
         """A deep copy; constants are shared, they are never written into."""

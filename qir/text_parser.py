@@ -32,9 +32,12 @@ def parse_module(text: str, constants: Mapping[str, Tensor]) -> Module:
         return _Parser(cursor, constants).module()
     except ParseError:
         raise
-    except QirError as error:
+    except (QirError, ValueError, OverflowError) as error:
         line = text.count("\n", 0, cursor.at) + 1
         raise ParseError(f"line {line}: {error}") from error
+    except RecursionError:
+        line = text.count("\n", 0, cursor.at) + 1
+        raise ParseError(f"line {line}: graphs or types nest too deeply") from None
 
 
 class _Scope:

@@ -13,6 +13,7 @@ import numpy as np
 
 from qir.atomic_write import atomic_write
 from qir.errors import SearchError
+from qir.json_text import parse_json
 from qir.policy import Bits, Policy
 
 
@@ -167,7 +168,7 @@ def read_result(path: str | Path) -> Result:
         SearchError: the file is missing or no result.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = parse_json(Path(path).read_text(encoding="utf-8"))
         evaluations = [_read_evaluation(e) for e in found["evaluations"]]
         front = [_read_evaluation(e) for e in found["front"]]
         plain = {k: v for k, v in found.items() if k not in {"policy", "evaluations", "front"}}

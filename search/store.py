@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.errors import MissingExtraError, SearchError
+from qir.json_text import parse_json
 from qir.policy import Bits, Policy
 from qir.search.metrics.sensitivity import Sensitivity
 from qir.search.parallel import Measured
@@ -210,7 +211,7 @@ def _now() -> str:
 
 
 def _policy(text: str) -> Policy:
-    return Policy({name: tuple(bits) if isinstance(bits, list) else bits for name, bits in json.loads(text).items()})
+    return Policy({name: tuple(bits) if isinstance(bits, list) else bits for name, bits in parse_json(text).items()})
 
 
 def _versions() -> dict[str, str]:

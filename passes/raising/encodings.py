@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from qir.errors import ModelFileError, QirError
 from qir.graph import Value
+from qir.json_text import parse_json
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.affine import Reject
@@ -50,7 +50,7 @@ def read_encodings(path: str | Path) -> dict[str, Any]:
         ModelFileError: the file is missing, no JSON, or of another version.
     """
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be read as encodings: {error}") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from qir.backends.evaluate import evaluate_apart
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant, set_levels, set_ranges
 from qir.graph import Graph, Node, Value
+from qir.json_text import parse_json
 from qir.module import Module
 from qir.passes.constants import array_of, frozen, is_standard
 from qir.passes.lowering.emulate import LOWEST
@@ -33,7 +33,7 @@ def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
     nodes = {node.name: node for node in graph} if marked else {}
     for node in marked:
         try:
-            entry = json.loads(node.metadata[KEY])
+            entry = parse_json(node.metadata[KEY])
             source = _source(nodes, entry["source"]) if entry["source"] else _constant(module, graph, node, entry)
             made = make_quantizer(source, entry, state)
         except (KeyError, TypeError, ValueError, IndexError, QirError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
 
 from qir.fake_quant import make_fake_quant, set_ranges
 from qir.graph import Graph, Node, Value
+from qir.json_text import parse_json
 from qir.module import Module
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
@@ -115,7 +115,7 @@ class RaiseState:
 def written_policy(module: Module) -> dict[str, int]:
     """The width of each quantizer as the exported file itself says it; empty for files of other tools."""
     try:
-        found = json.loads(module.metadata.get("qir.policy", "{}"))
+        found = parse_json(module.metadata.get("qir.policy", "{}"))
         return {str(name): int(bits) for name, bits in found.items() if isinstance(bits, int)}
     except (ValueError, AttributeError):
         return {}

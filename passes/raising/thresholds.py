@@ -7,7 +7,6 @@ equal steps (`qir.passes.raising.qonnx`).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from qir.errors import QirError
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
+from qir.json_text import parse_json
 from qir.ops import op_of
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen, is_standard
@@ -58,9 +58,9 @@ class _Raising:
     def step(self, node: Node) -> None:
         """Raise one node."""
         if ACTIVATION in node.metadata:
-            self._activation(node, json.loads(node.metadata[ACTIVATION]))
+            self._activation(node, parse_json(node.metadata[ACTIVATION]))
         elif LAYER in node.metadata:
-            self._layer(node, json.loads(node.metadata[LAYER]))
+            self._layer(node, parse_json(node.metadata[LAYER]))
         elif is_standard(node, "Mul"):
             self._scaling(node)
         else:

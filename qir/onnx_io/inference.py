@@ -95,7 +95,7 @@ def _found(copy: bytes) -> onnx.ModelProto | None:
         ModelFileError: it takes more than its limits, in both ways.
     """
     megabytes = len(copy) / (1 << 20)
-    limits: dict[str, Any] = {"seconds": 4 + 4 * megabytes, "memory": LARGEST_MEMORY + 64 * len(copy)}
+    limits: dict[str, Any] = {"seconds": 3 + megabytes, "memory": LARGEST_MEMORY + 64 * len(copy)}
     try:
         try:
             answer = run_apart(INFER_WITH_DATA, copy, **limits)

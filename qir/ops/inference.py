@@ -25,17 +25,32 @@ from qir.types import Dim, DType, TensorType, Type, UnknownType
 LARGEST_CONSTANT = 256
 """Constants of more elements never reach ONNX's inference."""
 
+LARGEST_CALLS = 1 << 15
+"""Nodes in the bodies of functions that one inference visits, over all calls."""
+
+DEEPEST_CALLS = 100
+"""Calls of functions nest this deep in one inference."""
+
 UNKNOWN = UnknownType()
 _MEMO: dict[Any, tuple[Type, ...]] = {}
 _MEMO_SIZE = 20_000
 
 
-def infer(node: Node, module: Module | Mapping[str, int]) -> tuple[Type, ...]:
+class _Budget:
+    """How many nodes of functions may still be visited, and how deep calls nest at this point."""
+
+    def __init__(self) -> None:
+        self.nodes = LARGEST_CALLS
+        self.depth = 0
+
+
+def infer(node: Node, module: Module | Mapping[str, int], budget: _Budget | None = None) -> tuple[Type, ...]:
     """The types of a node's results; `UnknownType` where nothing can be said.
 
     Args:
         node: the node.
         module: its module, or version by domain.
+        budget: what is left for the bodies of functions; by default a whole one.
 
     Raises:
         QirError: ONNX's inference refuses the node; the message holds its reason.
@@ -45,9 +60,9 @@ def infer(node: Node, module: Module | Mapping[str, int]) -> tuple[Type, ...]:
     if node.is_return:
         return ()
     if isinstance(module, Module) and (node.domain, node.op, node.overload) in module.functions:
-        return _of_function(node, module, module.functions[node.domain, node.op, node.overload])
+        return _of_function(node, module, module.functions[node.domain, node.op, node.overload], budget or _Budget())
     if node.subgraphs():
-        return _of_control_flow(node, module)
+        return _of_control_flow(node, module, budget or _Budget())
     opsets = module.opsets if isinstance(module, Module) else module
     entry = lookup(node, opsets)
     if entry.schema is None:
@@ -70,26 +85,26 @@ def infer_graph(module: Module, *, changed_only: bool = False) -> int:
         QirError: ONNX's inference refuses a node.
     """
     since = module.meta.get("inferred", -1) if changed_only else -1
-    count = _infer_nodes(module.graph, module, since)
+    count = _infer_nodes(module.graph, module, _Budget(), since)
     module.meta["inferred"] = module.version
     return count
 
 
-def _infer_nodes(graph: Graph, module: Module | Mapping[str, int], since: int = -1) -> int:
+def _infer_nodes(graph: Graph, module: Module | Mapping[str, int], budget: _Budget, since: int = -1) -> int:
     count = 0
     for node in graph:
         if node.stamp <= since:
             continue
         count += 1
-        for result, inferred in zip(node.results, _inferred(node, module), strict=True):
+        for result, inferred in zip(node.results, _inferred(node, module, budget), strict=True):
             result.type = refined(result.type, inferred)
     return count
 
 
-def _inferred(node: Node, module: Module | Mapping[str, int]) -> tuple[Type, ...]:
+def _inferred(node: Node, module: Module | Mapping[str, int], budget: _Budget) -> tuple[Type, ...]:
     """The types of a node's results; nothing is said about a node in a branch that these operands never enter."""
     try:
-        return infer(node, module)
+        return infer(node, module, budget)
     except QirError:
         if is_conditional(node):
             return tuple(UNKNOWN for _ in node.results)
@@ -237,10 +252,14 @@ def _clean(type: Type) -> Type:  # noqa: A002
     return UNKNOWN if isinstance(type, TensorType) and type.element is DType.UNDEFINED else type
 
 
-def _of_function(node: Node, module: Module, function: Function) -> tuple[Type, ...]:
-    """The body's types, with the call's operand types put on its inputs."""
+def _of_function(node: Node, module: Module, function: Function, budget: _Budget) -> tuple[Type, ...]:
+    """The body's types, with the call's operand types put on its inputs; unknown when the budget is spent."""
     from qir.cloning import clone_graph
 
+    budget.nodes -= 1 + sum(1 for _ in function.graph.walk())
+    if budget.nodes < 0 or budget.depth >= DEEPEST_CALLS:
+        return tuple(UNKNOWN for _ in node.results)
+    budget.depth += 1
     body = clone_graph(function.graph)
     for parameter, operand in zip(body.inputs, node.inputs, strict=False):
         if operand is not None:
@@ -248,17 +267,18 @@ def _of_function(node: Node, module: Module, function: Function) -> tuple[Type, 
     for inner in body:
         if any(attribute.reference for attribute in inner.attributes.values()):
             continue
-        for result, inferred in zip(inner.results, infer(inner, module), strict=True):
+        for result, inferred in zip(inner.results, infer(inner, module, budget), strict=True):
             result.type = inferred
+    budget.depth -= 1
     types = tuple(UNKNOWN if value is None else value.type for value in body.outputs)
     return (*types, *(UNKNOWN for _ in node.results[len(types) :]))[: len(node.results)]
 
 
-def _of_control_flow(node: Node, module: Module | Mapping[str, int]) -> tuple[Type, ...]:
+def _of_control_flow(node: Node, module: Module | Mapping[str, int], budget: _Budget) -> tuple[Type, ...]:
     """If: what both branches return. Loop: carried values, then scans with one more dimension. Scan: as declared."""
     graphs = node.subgraphs()
     for graph in graphs:
-        _infer_nodes(graph, module)
+        _infer_nodes(graph, module, budget)
     returned = [tuple(UNKNOWN if value is None else value.type for value in graph.outputs) for graph in graphs]
     if node.op == "If" and len(returned) == 2 and all(len(types) == len(node.results) for types in returned):
         return tuple(_common(a, b) for a, b in zip(*returned, strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qir.errors import SearchError
+from qir.json_text import parse_json
 from qir.passes.propagate_constraints import BitConstraints
 
 
@@ -45,7 +46,7 @@ class Sensitivity:
     @staticmethod
     def parse(text: str) -> Sensitivity:
         """Read what `str` wrote."""
-        metric, rows, forward, backward = json.loads(text)
+        metric, rows, forward, backward = parse_json(text)
         return Sensitivity(metric, {(name, bits): value for name, bits, value in rows}, forward, backward)
 
     def _total(self, constraints: BitConstraints, decision: str, bits: int) -> float:
