@@ -34,7 +34,7 @@ class Correctable:
 
     Attributes:
         axis: axis of the result that is the output channel: 1 of a convolution, the last of a matrix product.
-        gain: the weight has a range per output channel, which takes the gain.
+        gain: the weight has a range per output channel, which takes the gain, and no other layer reads it.
         offset: the layer has a bias operand, or an Add of a constant behind it, which takes the offset.
     """
 
@@ -51,8 +51,19 @@ def correctable(node: Node) -> Correctable | None:
     if operands is None or weight is None or constant is None:
         return None
     per_channel = operands.weight_axis is not None and weight.attribute("axis") == operands.weight_axis
+    per_channel = per_channel and _reads_alone(node, operands.weight)
     offset = operands.bias is not None or bias_add(node) is not None
     return Correctable(1 if len(constant.shape) > 2 else -1, per_channel, offset) if per_channel or offset else None
+
+
+def _reads_alone(node: Node, index: int) -> bool:
+    """Whether nothing else reads the constant that an operand comes from."""
+    value = node.input(index)
+    while value is not None and len(value.uses) == 1:
+        if value.producer is None:
+            return True
+        value = value.producer.input(0)
+    return False
 
 
 def bias_add(node: Node) -> tuple[Node, int] | None:

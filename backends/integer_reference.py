@@ -21,9 +21,10 @@ from qir.backends.integer_reference_kernels import MOVES, Operand, kernel_of
 from qir.backends.integer_reference_operators import run_operator
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS, Requantization
 from qir.backends.integer_reference_saturation import is_fused, turns_unsigned
-from qir.backends.integer_reference_values import Grid, Pending, integer_limits, label_of, on_grid, quantized
+from qir.backends.integer_reference_values import Grid, Pending, integer_limits, on_grid, quantized
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
+from qir.labels import label_of
 from qir.module import Module
 from qir.tensor import Array
 

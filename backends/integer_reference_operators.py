@@ -14,8 +14,9 @@ import numpy as np
 
 from qir.backends.integer_reference_kernels import Operand, kernel_of
 from qir.backends.integer_reference_requantization import Requantization
-from qir.backends.integer_reference_values import Grid, Pending, integer_limits, label_of, on_grid
+from qir.backends.integer_reference_values import Grid, Pending, integer_limits, on_grid
 from qir.graph import Node
+from qir.labels import label_of
 from qir.tensor import Array
 
 

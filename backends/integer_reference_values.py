@@ -16,7 +16,6 @@ import numpy as np
 
 from qir.backends.integer_reference_requantization import Requantization, Term, requantized, term
 from qir.errors import DataError
-from qir.graph import Node
 from qir.tensor import Array
 
 INT32_LIMIT = 2**31
@@ -242,11 +241,6 @@ def on_grid(
             return np.asarray(np.clip(value.codes, limits.min, limits.max)).astype(dtype)
         value = rescaled(value)
     return value.quantize(scale, zero_point, dtype, kind, where).astype(dtype)
-
-
-def label_of(node: Node) -> str:
-    """A node's name, or its first result's where it has none."""
-    return node.name or node.results[0].name
 
 
 def quantized(real: Array, scale: Array, zero_point: Array, dtype: np.dtype[Any]) -> Array:

@@ -7,7 +7,8 @@ from math import prod
 
 from qir.backends.cost_models.shape import ConvShape
 from qir.errors import TargetError
-from qir.graph import Node, Value
+from qir.graph import Graph, Node, Value
+from qir.labels import label_of, unique
 from qir.module import Module
 from qir.ops import LayerShape, op_of
 from qir.ops.definition import sizes_of
@@ -35,17 +36,22 @@ class LayerProduct:
     share: float = 1.0
 
 
-def label(node: Node) -> str:
-    """A node's name, or its result's."""
-    return node.name or node.result.name
-
-
 def layer_name(node: Node) -> str:
     """The name of a node's weight quantizer without `.weight`, else the node's name."""
     operands = op_of(node).quantizable(node)
     quantizer = None if operands is None else quantizer_of(node.input(operands.weight))
     found = quantizer is not None and quantizer.name.endswith(WEIGHT_SUFFIX)
-    return quantizer.name.removesuffix(WEIGHT_SUFFIX) if found and quantizer is not None else label(node)
+    return quantizer.name.removesuffix(WEIGHT_SUFFIX) if found and quantizer is not None else label_of(node)
+
+
+def layer_names(graph: Graph) -> dict[Node, str]:
+    """The names that cost tables have for the nodes of a graph, each a name of its own.
+
+    Layers of multiply-accumulates are called as `layer_name` says; where they share a weight or names repeat, the later
+    ones end with `.2`, `.3`, ….
+    """
+    nodes = sorted(graph, key=lambda node: not op_of(node).is_expensive)
+    return unique((node, layer_name(node) if op_of(node).is_expensive else label_of(node)) for node in nodes)
 
 
 def elements_of(value: Value | None, batch: int = 1) -> int | None:
@@ -77,7 +83,7 @@ def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
     made_for = found.in_channels if weight is None or found.transposed else weight[1] * found.groups
     if data is not None and data[1] != made_for:
         raise TargetError(
-            f"layer {label(node)!r}: its input has {data[1]} channels; its weights are made for {made_for}"
+            f"layer {label_of(node)!r}: its input has {data[1]} channels; its weights are made for {made_for}"
         )
     return (_transposed(found) if found.transposed else _conv(found)), found.copies
 
@@ -99,7 +105,8 @@ def layer_products(node: Node, batch: int = 1) -> tuple[LayerProduct, ...]:
 
 def products_of(module: Module, batch: int = 1) -> dict[str, tuple[LayerProduct, ...]]:
     """Layers of multiply-accumulates whose shapes are known, by name."""
-    products = {layer_name(node): layer_products(node, batch) for node in module.graph if op_of(node).is_expensive}
+    names = layer_names(module.graph)
+    products = {names[node]: layer_products(node, batch) for node in module.graph if op_of(node).is_expensive}
     return {name: found for name, found in products.items() if found}
 
 

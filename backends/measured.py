@@ -15,12 +15,13 @@ from functools import cache
 import numpy as np
 
 from qir.backends.delay_table import DelayTable
-from qir.backends.layer_shapes import label, products_of
+from qir.backends.layer_shapes import layer_names, products_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.target import load_target
 from qir.constants import array_of
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
+from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.known_integers import known_integers
@@ -98,8 +99,9 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
     floats: Calls = {}
     integers: Calls = {}
     layers: set[str] = set()
+    names = layer_names(module.graph)
     for node in _apart(module):
-        name = label(node)
+        name = names[node]
         if op_of(node).is_expensive:
             layers.add(name)
         floats[name, FLOAT] = _runner(single_layer(module, node, batch), node)
@@ -133,8 +135,9 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     feeds = {value.name: _sample(value, batch) for value in module.graph.inputs}
     whole = OrtSession(module)
     layers: Calls = _overhead()
+    names = layer_names(module.graph)
     for node in _apart(module):
-        layers[label(node), FLOAT] = _runner(single_layer(module, node, batch), node)
+        layers[names[node], FLOAT] = _runner(single_layer(module, node, batch), node)
     found = _samples([{WHOLE: Call(lambda: whole.run(feeds))}, layers], repeats)
     network, overhead = found.pop(WHOLE), found.pop(EMPTY)
     sums = overhead + sum(np.maximum(times - overhead, 0.0) * layers[key].share for key, times in found.items())
@@ -321,7 +324,7 @@ def _runner(layer: Module, node: Node) -> Call:
         feeds = {value.name: _sample(value, 1) for value in layer.graph.inputs}
         kernels = session.kernel_times(feeds)
     except Exception as error:
-        raise TargetError(f"node {label(node)!r}: cannot be timed alone in ONNX Runtime: {error}") from error
+        raise TargetError(f"node {label_of(node)!r}: cannot be timed alone in ONNX Runtime: {error}") from error
     layout = sum(time for op, time in kernels.items() if op in _LAYOUT_OPS and op != node.op)
     return Call(lambda: session.run(feeds), 1.0 - layout / max(sum(kernels.values()), 1.0))
 

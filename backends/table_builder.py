@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -15,8 +15,7 @@ from qir.backends.layer_shapes import (
     WEIGHT_SUFFIX,
     LayerProduct,
     elements_of,
-    label,
-    layer_name,
+    layer_names,
     layer_products,
 )
 from qir.errors import TargetError
@@ -60,9 +59,9 @@ def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> Cos
 class _Quantizers:
     """Which quantizer's width a value has: fake-quant nodes, or stand-ins in a network without any."""
 
-    def __init__(self, module: Module, model: CostModel[Any]) -> None:
+    def __init__(self, module: Module, model: CostModel[Any], names: Mapping[Node, str]) -> None:
         graph = module.graph
-        self.free: Callable[[Node], bool] = lambda node: is_free(node, model)
+        self.free: Callable[[Node], bool] = lambda node: is_free(node, model, names[node])
         self.widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(graph).items()}
         self.stand_ins: dict[Value, str] = {}
         if self.widths:
@@ -74,7 +73,7 @@ class _Quantizers:
                     continue
                 origin = grid_origin(value)
                 constant = is_held(origin)
-                name = f"{label(node)}{suffix}" if constant else origin.name
+                name = f"{names[node]}{suffix}" if constant else origin.name
                 self.stand_ins.setdefault(origin, name)
                 self.widths.setdefault(
                     name, model.target.weight_widths if constant and suffix else model.target.activation_widths
@@ -104,7 +103,7 @@ class _Quantizers:
         return None
 
 
-def is_free(node: Node, model: CostModel[Any]) -> bool:
+def is_free(node: Node, model: CostModel[Any], name: str) -> bool:
     """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer.
 
     What a model knows by name is not fused.
@@ -114,7 +113,7 @@ def is_free(node: Node, model: CostModel[Any]) -> bool:
     source = node.input(0)
     if node.op not in model.target.fused_ops or source is None or source.producer is None:
         return False
-    return model.node_cost(label(node), FLOAT_BITS) is None
+    return model.node_cost(name, FLOAT_BITS) is None
 
 
 @dataclass
@@ -126,7 +125,8 @@ class _Builder:
     predecessors: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.quantizers = _Quantizers(self.module, self.model)
+        self.labels = layer_names(self.module.graph)
+        self.quantizers = _Quantizers(self.module, self.model, self.labels)
         self.computed: set[Value] = set()
         self._find_computed()
         self.stored: dict[Value, Value] = {}
@@ -143,7 +143,7 @@ class _Builder:
             sources = [value for value in node.operands if not self._is_constant(value)]
             if not sources or (node.results and all(map(self._is_constant, node.results))):
                 continue
-            if is_free(node, self.model):
+            if is_free(node, self.model, self.labels[node]):
                 for result in node.results:
                     self.stored[result] = self._root(sources[0])
                 continue
@@ -166,8 +166,8 @@ class _Builder:
     def names(self) -> tuple[list[str], list[str]]:
         """Names of the layers of multiply-accumulates, in order, and of all other nodes."""
         layers = [node for node in self.module.graph if self._is_layer(node)]
-        others = {label(node) for node in self.module.graph if node.results} - {label(node) for node in layers}
-        return [layer_name(node) for node in layers], sorted(others)
+        others = {self.labels[node] for node in self.module.graph if node.results} - {*map(self.labels.get, layers)}
+        return [self.labels[node] for node in layers], sorted(others)
 
     def _is_layer(self, node: Node) -> bool:
         return op_of(node).is_expensive and not all(map(self._is_constant, node.operands))
@@ -200,7 +200,7 @@ class _Builder:
         facts = op_of(node)
         support = self.model.target.ops.get(node.op)
         if support is not None and not support.supported:
-            self.notes.append(f"{label(node)}: target {self.model.target.name!r} cannot run {node.op}")
+            self.notes.append(f"{self.labels[node]}: target {self.model.target.name!r} cannot run {node.op}")
             return [self._unknown(node)]
         if facts.is_expensive:
             return self._layer(node)
@@ -215,21 +215,30 @@ class _Builder:
         """The term of a node that the model knows by name."""
         quantizer = next((found for value in node.operands if (found := self.quantizers.of(value)) is not None), None)
         widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
-        costs = [self.model.node_cost(label(node), bits) for bits in widths]
+        costs = [self.model.node_cost(self.labels[node], bits) for bits in widths]
         if None in costs:
             return None
         cells = tuple((cost,) for cost in costs)
         return CostRow(
-            label(node), node.op, node.name, quantizer, None, widths, (0,), cells, part="operand", step=self.count
+            self.labels[node], node.op, node.name, quantizer, None, widths, (0,), cells, part="operand", step=self.count
         )
 
     def _unknown(self, node: Node) -> CostRow:
         return CostRow(
-            label(node), node.op, node.name, None, None, (FLOAT_BITS,), (0,), ((None,),), known=False, step=self.count
+            self.labels[node],
+            node.op,
+            node.name,
+            None,
+            None,
+            (FLOAT_BITS,),
+            (0,),
+            ((None,),),
+            known=False,
+            step=self.count,
         )
 
     def _layer(self, node: Node) -> list[CostRow]:
-        name, products = layer_name(node), layer_products(node, self.batch)
+        name, products = self.labels[node], layer_products(node, self.batch)
         if not products or not self.model.knows(name):
             return [self._unknown(node)]
         rows = [self._product(node, name, product) for product in products]
@@ -295,7 +304,16 @@ class _Builder:
             costs = tuple((self.model.stream_cost(elements, bits),) for bits in widths)
             rows.append(
                 CostRow(
-                    label(node), node.op, node.name, quantizer, None, widths, (0,), costs, part=part, step=self.count
+                    self.labels[node],
+                    node.op,
+                    node.name,
+                    quantizer,
+                    None,
+                    widths,
+                    (0,),
+                    costs,
+                    part=part,
+                    step=self.count,
                 )
             )
         return rows

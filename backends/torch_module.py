@@ -27,6 +27,7 @@ from qir.backends.torch_weights import (
 from qir.errors import QirError
 from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
 from qir.graph import Node, Value
+from qir.labels import constant_labels
 from qir.module import Module
 from qir.policy import Bits
 from qir.quantizers.multiples import integer_step
@@ -137,7 +138,8 @@ class TorchModule(nn.Module):
     def trainable_constants(self) -> dict[str, nn.Parameter]:
         """Weights, biases and affine parameters by the names of their values; no running statistics, bounds, scales."""
         wanted = trained_values(self.graph)
-        return {v.name: t for v, t in self._tensors.items() if v in wanted and isinstance(t, nn.Parameter)}
+        labels = constant_labels(self.graph)
+        return {labels[v]: t for v, t in self._tensors.items() if v in wanted and isinstance(t, nn.Parameter)}
 
     def learn_ranges(self) -> dict[str, nn.Parameter]:
         """Make the ranges of learned schemes (LSQ, PACT) at the current bits parameters, by quantizer name.
@@ -290,7 +292,7 @@ class TorchModule(nn.Module):
                 `qir.backends.torch_weights.fitted_ranges`; without it the
                 ranges of changed weights are marked stale. Learned ranges are written as they were learned.
         """
-        write_constants(module, self._tensors, recalibrate)
+        write_constants(self.graph, module, self._tensors, recalibrate)
         write_learned_ranges(module, self._learned)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from qir.backends.torch_quantizers import get_torch_scheme
 from qir.fake_quant import quantizers, rows_of, scheme_of, set_ranges
 from qir.graph import Graph, Node, Value
+from qir.labels import constant_labels
 from qir.module import Module
 from qir.ops import op_of
 from qir.quantizers import get_scheme
@@ -53,17 +54,22 @@ def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
     return found
 
 
-def write_constants(module: Module, tensors: Mapping[Value, torch.Tensor], recalibrate: Recalibrate | None) -> None:
-    """Write changed parameters into the constants of the same names; their quantizers get ranges or are stale."""
-    graphs = (module.graph, *(g for node in module.graph.walk() for g in node.subgraphs()))
-    by_name = {value.name: value for graph in graphs for value in (*graph.inputs, *graph.constants)}
+def write_constants(
+    graph: Graph, module: Module, tensors: Mapping[Value, torch.Tensor], recalibrate: Recalibrate | None
+) -> None:
+    """Write changed parameters of a graph into a module's constants of the same names, scope by scope.
+
+    Their quantizers get ranges or are stale.
+    """
+    own = constant_labels(graph)
+    by_name = {name: value for value, name in constant_labels(module.graph).items()}
     for value, tensor in tensors.items():
         if not isinstance(tensor, nn.Parameter):
             continue
         if tensor.dtype is torch.bfloat16:
             continue
         array = tensor.detach().cpu().numpy()
-        target = by_name[value.name]
+        target = by_name[own[value]]
         if target.constant is None or np.array_equal(target.constant.numpy(), array):
             continue
         target.constant = Tensor.of(array.copy())

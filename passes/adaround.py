@@ -69,7 +69,7 @@ class AdaRound(Pass):
         if len(feed) != 1:
             raise PassError(f"adaround takes networks with one input; this one has {', '.join(feed)}")
         left |= {layer.name: reason for layer in layers if (reason := _obstacle(layer))}
-        chosen = [layer for layer in layers if layer.name not in left]
+        chosen = [layer for layer in layers if not _obstacle(layer)]
         plan = RoundingProtocol(
             iterations=self.iterations,
             learning_rate=self.learning_rate,

@@ -13,6 +13,7 @@ import qir
 from qir.attributes import Attribute
 from qir.backends.cost_models.cost import Cost
 from qir.backends.integer_reference_requantization import Requantization
+from qir.backends.layer_shapes import layer_names
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
 from qir.graph import Graph, Node
@@ -32,6 +33,7 @@ from qir.guide import (
     TensorGuide,
     ThresholdsGuide,
 )
+from qir.labels import label_of
 from qir.module import Module
 from qir.packing import pack
 from qir.passes.lowering.codes import integer_codes, integer_levels, proven_bounds, weight_codes
@@ -126,7 +128,7 @@ class _Costs:
 
     table: Any = None
     policy: Policy | None = None
-    by_name: dict[str, Cost] = field(default_factory=dict)
+    by_node: dict[Node, Cost] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @staticmethod
@@ -135,16 +137,17 @@ class _Costs:
             return _Costs()
         table, policy = target.cost_model().table(module, target), policy_of(module.graph)
         shared = any(not isinstance(bits, int) for bits in policy.values())
-        by_name = {} if shared else {str(row.node): row.cost for row in table.rows(policy)}
-        return _Costs(table, policy, by_name, table.unknown)
+        by_name = {} if shared else {row.node: row.cost for row in table.rows(policy)}
+        by_node = {node: by_name[name] for node, name in layer_names(module.graph).items() if name in by_name}
+        return _Costs(table, policy, by_node, table.unknown)
 
     def total(self, metric: str) -> float | None:
         if self.table is None or self.unknown:
             return None
         return float(self.table.cost([self.policy], metric)[0])
 
-    def guide(self, name: str) -> CostGuide | None:
-        cost = self.by_name.get(name)
+    def guide(self, node: Node) -> CostGuide | None:
+        cost = self.by_node.get(node)
         if cost is None:
             return None
         return CostGuide(
@@ -187,7 +190,7 @@ class _Layers:
             accumulator=None if bounds is None else (bounds.low, bounds.high),
             accumulator_bits=None if bounds is None else bounds.bits,
             thresholds=None if multipliers is None else self._thresholds(layer),
-            cost=self.costs.guide(layer.name),
+            cost=self.costs.guide(layer.node),
             execution="emulated" if reasons else "native",
             emulation="; ".join(dict.fromkeys(reasons)),
         )
@@ -305,7 +308,7 @@ def _multiplier(found: Multipliers) -> MultiplierGuide:
 def _rescaling(found: Rescaling) -> RescalingGuide:
     multipliers = rescaling_multipliers(found)
     return RescalingGuide(
-        node=found.node.name or found.node.result.name,
+        node=label_of(found.node),
         op=found.node.op,
         attributes=_attributes(found.node),
         inputs=[_tensor(quantizer) for quantizer in found.operands],
@@ -316,12 +319,10 @@ def _rescaling(found: Rescaling) -> RescalingGuide:
 
 def _steps(graph: Graph, costs: _Costs) -> list[StepGuide]:
     layers = {layer.node: layer.name for layer in quantized_layers(graph)}
-    found = []
-    for node in execution_order(graph):
-        name = node.name or node.result.name
-        layer = layers.get(node, "")
-        found.append(StepGuide(node=name, op=node.op, layer=layer, cost=costs.guide(layer or name)))
-    return found
+    return [
+        StepGuide(node=label_of(node), op=node.op, layer=layers.get(node, ""), cost=costs.guide(node))
+        for node in execution_order(graph)
+    ]
 
 
 def _memory_unknown(graph: Graph) -> str:

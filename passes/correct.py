@@ -10,6 +10,7 @@ import numpy as np
 
 from qir.errors import PassError
 from qir.fake_quant import set_ranges
+from qir.graph import Node
 from qir.module import Module
 from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.constants import set_constant
@@ -60,7 +61,7 @@ class CorrectBias(Pass):
         return bool(terms)
 
 
-def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[str, tuple[Array, Array]]:
+def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[Node, tuple[Array, Array]]:
     import torch
 
     from qir.backends.affine_correction import correctable, fit_affine_correction, pre_activations
@@ -77,22 +78,22 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
     inputs = [torch.from_numpy(feed[value.name]) for value in module.graph.inputs if value.constant is None]
     reference = pre_activations(network, layers, *inputs)
     correction = fit_affine_correction(network, reference, *inputs, gain=gain)
-    return {node.name: (g.numpy(), o.numpy()) for node, (g, o) in correction.terms.items()}
+    return {node: (g.numpy(), o.numpy()) for node, (g, o) in correction.terms.items()}
 
 
-def fold_affine(module: Module, terms: Mapping[str, tuple[Any, Any]]) -> None:
+def fold_affine(module: Module, terms: Mapping[Node, tuple[Any, Any]]) -> None:
     """Fold gain · (W x + b) + offset: W and the ranges of its quantizer times gain (codes stay), bias.
 
     Args:
         module: network with quantized layers.
-        terms: name of the layer's node → (gain [channels], offset [channels]); gains are positive.
+        terms: node of the layer → (gain [channels], offset [channels]); gains are positive.
 
     Raises:
         PassError: a layer without a bias would need one that its op cannot take.
     """
     for layer in quantized_layers(module.graph):
-        if layer.node.name in terms and layer.weight_tensor is not None:
-            gain, offset = (np.asarray(term, np.float64) for term in terms[layer.node.name])
+        if layer.node in terms and layer.weight_tensor is not None:
+            gain, offset = (np.asarray(term, np.float64) for term in terms[layer.node])
             if (gain != 1).any():
                 _scale_weight(layer, layer.weight_tensor, gain)
             _move_bias(module, layer, gain, offset)

@@ -30,6 +30,7 @@ from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
 from qir.passes.lowering.profiles import Profile, find_profile, profile_names
 from qir.passes.lowering.source_paths import forget_source_paths
 from qir.passes.manager import Pass, PassContext, PassManager
+from qir.passes.name_nodes import NameNodes, with_names
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.reduce_range import ReduceRange
 from qir.passes.upgrade_opset import UpgradeOpset
@@ -110,6 +111,7 @@ def export(
     path = Path(path)
     chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
     _check(module)
+    module = with_names(module)
     if reduce_range:
         module = module.clone()
         _run([ReduceRange()], module, target)
@@ -128,7 +130,7 @@ def export(
         requantization=requantization,
     )
     text = guide.to_json()
-    _run(parse_pipeline(chosen.passes), lowered, target)
+    _run([*parse_pipeline(chosen.passes), NameNodes()], lowered, target)
     for value in lowered.graph.outputs:
         if value is not None:
             value.declared = None

@@ -26,6 +26,7 @@ from qir.ops import op_of
 from qir.passes.constants import is_standard
 from qir.passes.left_float import left_float
 from qir.passes.manager import Pass, PassContext
+from qir.passes.name_nodes import name_nodes
 from qir.passes.propagate_constraints import FIXED
 from qir.passes.quantized_operands import is_float, is_layer, is_weight, label, operand_quantizers, weight_operands
 from qir.passes.quantizer_rules import QuantizerRules, pin, widths_of
@@ -34,6 +35,9 @@ from qir.tracing import grid_origin
 from qir.types import TensorType
 
 PLACEMENTS = ("deployable", "qag", "outputs")
+
+_PARTS = ("quantize", "clip", "dequantize")
+"""What an exported file calls the nodes of a quantizer, behind its name."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class InsertFakeQuant(Pass):
         rules = QuantizerRules.of(
             context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
         )
+        name_nodes(module)
         module.meta[self.name] = left_float(module.graph, rules)
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
@@ -123,8 +128,11 @@ class _Inserter:
     weight_widths: tuple[int, ...]
     activation_widths: tuple[int, ...]
     quantized: dict[Value, Node] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
+    names: set[str] = field(init=False)
     last: tuple[Node, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.names = {node.name for node in self.graph.walk()}
 
     def run(self) -> None:
         layers = [node for node in self.graph.nodes if is_layer(node) and not self.rules.excludes(node)]
@@ -276,8 +284,9 @@ class _Inserter:
                 pin(node, rule.width, f"the rule {rule.text!r} keeps it at {rule.width} bits")
 
     def _unique(self, base: str) -> str:
+        """A name of no node and no quantizer yet; nor has a node one of those that a file gives to its parts."""
         name, count = base, 1
-        while name in self.names:
+        while self.names & {name, *(f"{name}.{part}" for part in _PARTS)}:
             count += 1
             name = f"{base}.{count}"
         self.names.add(name)

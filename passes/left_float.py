@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qir.graph import Graph, Node
+from qir.labels import unique_labels
 from qir.ops import op_of
 from qir.passes.constants import is_standard
 from qir.passes.quantized_operands import is_layer
@@ -16,12 +17,8 @@ def left_float(graph: Graph, rules: QuantizerRules) -> dict[str, str]:
         graph: the main graph; layers of its subgraphs are listed too.
         rules: what is excluded.
     """
-    found = {}
-    for node in graph.walk():
-        reason = _reason(node, graph, rules)
-        if reason:
-            found[node.name or node.result.name] = reason
-    return found
+    reasons = {label: _reason(node, graph, rules) for node, label in unique_labels(graph).items()}
+    return {label: reason for label, reason in reasons.items() if reason}
 
 
 def _reason(node: Node, graph: Graph, rules: QuantizerRules) -> str:

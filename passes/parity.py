@@ -18,13 +18,14 @@ import numpy as np
 
 from qir.backends.integer_reference import IntegerReference, IntegerRun
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS
-from qir.backends.integer_reference_values import label_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_reference import QonnxReference
 from qir.errors import QirError
 from qir.json_text import parse_json
+from qir.labels import label_of
 from qir.module import Module
 from qir.passes.calibration_data import batches
+from qir.passes.name_nodes import with_names
 from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of, saturating_layers
 from qir.passes.parity_noise import FloatNetwork, Noise
 from qir.passes.parity_simulation import Simulation, holds_qonnx, is_simulation
@@ -115,6 +116,7 @@ def parity(
     Raises:
         QirError: the network holds no codes, the data do not fit, or the float network has other inputs.
     """
+    module = with_names(module)
     arithmetic = module.metadata.get("qir.requantization", "float32")
     chosen = tuple(engines) or tuple(dict.fromkeys((*ENGINES, *({arithmetic} - {"float32"}))))
     if is_simulation(module):

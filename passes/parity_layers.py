@@ -9,10 +9,10 @@ from pathlib import Path
 
 from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE
 from qir.backends.integer_reference_operators import operator_of
-from qir.backends.integer_reference_values import label_of
 from qir.backends.onnxruntime_session import INTEGER_OPS, OrtSession
 from qir.backends.target import saturates
 from qir.graph import Node, Value
+from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.types import DType, TensorType, tensor_type

@@ -29,6 +29,7 @@ class QuantizedLayer:
         output: quantizer of the result, seen through the activation that fuses, or None.
         bias: the bias value, or None.
         bias_index: index of the bias operand, None when the op has none.
+        name: its weight quantizer's name without `.weight`; layers with one weight end with `.2`, `.3`, ….
     """
 
     node: Node
@@ -37,11 +38,7 @@ class QuantizedLayer:
     output: Node | None
     bias: Value | None
     bias_index: int | None
-
-    @property
-    def name(self) -> str:
-        """The layer's name: its weight quantizer's name without `.weight`."""
-        return self.weight.name.removesuffix(".weight")
+    name: str
 
     @property
     def weight_tensor(self) -> Tensor | None:
@@ -91,6 +88,7 @@ def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
 
 def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
     """Every expensive node whose data and weight operand lie on grids, in order; none with blocks of scales."""
+    readers = dict[Node, int]()
     for node in graph:
         operands = op_of(node).quantizable(node)
         if operands is None:
@@ -99,7 +97,9 @@ def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
         if data is None or weight is None or weight.attribute("block") is not None:
             continue
         bias = None if operands.bias is None else node.input(operands.bias)
-        yield QuantizedLayer(node, data, weight, output_quantizer(node), bias, operands.bias)
+        count = readers[weight] = readers.get(weight, 0) + 1
+        name = weight.name.removesuffix(".weight") + (f".{count}" if count > 1 else "")
+        yield QuantizedLayer(node, data, weight, output_quantizer(node), bias, operands.bias, name)
 
 
 def output_quantizer(node: Node) -> Node | None:

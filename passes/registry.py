@@ -49,6 +49,7 @@ _PASSES = {
     "lower-qonnx": "lowering.lower_qonnx:LowerQonnx",
     "lower-thresholds": "lowering.lower_thresholds:LowerThresholds",
     "pack-weights": "lowering.pack_weights:PackWeights",
+    "name-nodes": "name_nodes:NameNodes",
     "power-of-two-scales": "power_of_two_scales:PowerOfTwoScales",
     "propagate-constraints": "propagate_constraints:PropagateConstraints",
     "raise-quantized": "raising:RaiseQuantized",

@@ -236,7 +236,8 @@ class AccuracyObjective:
         for node in quantizers(made.graph).values():
             node.set_attribute("stale", None)
         if correction is not None:
-            fold_affine(made, {node.name: terms for node, terms in correction.terms.items()})
+            twins = dict(zip(self.network.graph.nodes, made.graph.nodes, strict=True))
+            fold_affine(made, {twins[node]: terms for node, terms in correction.terms.items()})
         return made
 
     def reset(self) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.cost_table import CostTable, NodeCost
-from qir.backends.layer_shapes import layer_shape
+from qir.backends.layer_shapes import layer_names, layer_shape
+from qir.graph import Node
 from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
@@ -35,7 +36,7 @@ def layer_features(
         deciders: quantizer → the decision that its width follows from, or None.
     """
     widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
-    costs = {cost.node: cost for cost in table.rows(widest)}
+    costs, names = {cost.node: cost for cost in table.rows(widest)}, layer_names(module.graph)
     layers: dict[str, list[QuantizedLayer]] = {name: [] for name in constraints.decisions}
     weights: set[str] = set()
     for layer in quantized_layers(module.graph):
@@ -43,14 +44,16 @@ def layer_features(
         for decision in {deciders[layer.data.name], deciders[layer.weight.name]} - {None}:
             layers[str(decision)].append(layer)
     rows = [
-        [*_of_layers(found, costs), index / len(layers), float(name in weights)]
+        [*_of_layers(found, names, costs), index / len(layers), float(name in weights)]
         for index, (name, found) in enumerate(layers.items())
     ]
     return np.array(rows, np.float64)
 
 
-def _of_layers(layers: Sequence[QuantizedLayer], costs: Mapping[str, NodeCost]) -> list[float]:
-    known = [costs[layer.name] for layer in layers if layer.name in costs]
+def _of_layers(
+    layers: Sequence[QuantizedLayer], names: Mapping[Node, str], costs: Mapping[str, NodeCost]
+) -> list[float]:
+    known = [costs[names[layer.node]] for layer in layers if names[layer.node] in costs]
     total = sum(cost.cycles for cost in costs.values())
     share = sum(cost.cycles for cost in known) / total if total else 0.0
     return [*_shape(layers), share, float(bool(known) and known[0].bound_by == "compute")]

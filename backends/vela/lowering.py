@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from qir.backends.layer_shapes import label, layer_name
+from qir.backends.layer_shapes import layer_names
 from qir.backends.vela.grids import UNKNOWN_RANGE, affine_grid, constant_of, quantizer_grid, symmetric_codes
 from qir.backends.vela.tflite import Grid, Tflite
 from qir.errors import TargetError
 from qir.graph import Node, Value
+from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.definition import sizes_of
@@ -57,6 +58,7 @@ class Network:
 
     Attributes:
         made: what is written so far.
+        names: of the nodes, as cost tables have them.
         at: index of the tensor of each activation.
     """
 
@@ -67,6 +69,7 @@ class Network:
         self.at: dict[Value, int] = {}
         self._done: set[Node] = set()
         graph = module.graph
+        self.names = layer_names(graph)
         for value in graph.inputs:
             if not value.is_constant:
                 self.at[value] = self.made.activation(value.name, self.shape(value), self._grid(value, UNKNOWN_RANGE))
@@ -83,7 +86,7 @@ class Network:
             known[node.op](self, node)
         else:
             raise TargetError(
-                f"node {label(node)!r}: op {node.op} has no int8 TensorFlow Lite form here; expected "
+                f"node {label_of(node)!r}: op {node.op} has no int8 TensorFlow Lite form here; expected "
                 f"{', '.join(sorted(known))} (fold BatchNormalization and constants first)"
             )
 
@@ -106,7 +109,7 @@ class Network:
         """
         value = node.input(index)
         if value is None or value not in self.at:
-            raise TargetError(f"node {label(node)!r}: operand {index} is no activation; {node.op} needs one there")
+            raise TargetError(f"node {label_of(node)!r}: operand {index} is no activation; {node.op} needs one there")
         return self.at[value]
 
     def operand(self, node: Node, index: int) -> int:
@@ -133,7 +136,7 @@ class Network:
         found = node.result if value is None else value
         unknown = UNKNOWN_RANGE if value is None or value is node.result else (0.0, _SIX)
         tensor = self.made.activation(
-            name or layer_name(node), self.shape(found), self._grid(found, unknown) if grid is None else grid
+            name or self.names[node], self.shape(found), self._grid(found, unknown) if grid is None else grid
         )
         self.at[found] = tensor
         return tensor

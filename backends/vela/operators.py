@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from qir.backends.integer_reference_windows import Window
-from qir.backends.layer_shapes import label, layer_name
 from qir.backends.vela.grids import constant_of, weight_codes
 from qir.backends.vela.lowering import CHANNELS_FIRST, CHANNELS_LAST, LOWERINGS, Network, activation_of, lowers
 from qir.backends.vela.tflite import ACTIVATIONS, SAME, VALID, Grid
 from qir.errors import TargetError
 from qir.graph import Node
+from qir.labels import label_of
 from qir.ops import op_of
 
 __all__ = ["LOWERINGS"]
@@ -175,14 +175,14 @@ def _mean(network: Network, node: Node) -> None:
         if not kept and set(wanted) != {2, 3}:
             raise _unsupported(node, "kept dimensions, or the mean over rows and columns")
         wanted = sorted(CHANNELS_LAST.index(axis) for axis in wanted)
-    inputs = [source, network.integers(label(node), wanted)]
+    inputs = [source, network.integers(network.names[node], wanted)]
     network.made.operator("MEAN", inputs, [network.result(node)], "ReducerOptions", keep_dims=kept)
 
 
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 def _view(network: Network, node: Node) -> None:
     """RESHAPE; where channels and pixels mix, between TRANSPOSEs to the order [N, C, H, W] and back."""
-    source, name = network.tensor(node, 0), label(node)
+    source, name = network.tensor(node, 0), network.names[node]
     shape = network.shape(node.result)
     if shape == network.made.shapes[source]:
         network.at[node.result] = source
@@ -216,7 +216,7 @@ def _concat(network: Network, node: Node) -> None:
     grid = network.grid_of(result)
     rank = len(network.made.shapes[result])
     axis = node.attribute("axis") % rank
-    moved = [network.on_grid(source, grid, f"{label(node)}.operand{i}") for i, source in enumerate(sources)]
+    moved = [network.on_grid(source, grid, f"{network.names[node]}.operand{i}") for i, source in enumerate(sources)]
     place = CHANNELS_LAST.index(axis) if rank == 4 else axis
     network.made.operator("CONCATENATION", moved, [result], "ConcatenationOptions", axis=place)
 
@@ -246,7 +246,7 @@ def _resize(network: Network, node: Node) -> None:
     result = network.result(node, network.grid_of(source))
     network.made.operator(
         "RESIZE_NEAREST_NEIGHBOR",
-        [source, network.integers(label(node), shape[1:3])],
+        [source, network.integers(network.names[node], shape[1:3])],
         [result],
         "ResizeNearestNeighborOptions",
         half_pixel_centers=mode == "half_pixel",
@@ -277,7 +277,7 @@ def _bias(network: Network, node: Node, source: int, scale: tuple[float, ...], c
     values = np.zeros(channels) if array is None else np.broadcast_to(array.reshape(-1), (channels,)) / step
     limits = np.iinfo(np.int32)
     codes = np.clip(np.rint(values), limits.min, limits.max).astype(np.int32)
-    return network.made.constant(f"{layer_name(node)}.bias", codes, Grid(tuple(step.tolist())))
+    return network.made.constant(f"{network.names[node]}.bias", codes, Grid(tuple(step.tolist())))
 
 
 def _slid(
@@ -305,4 +305,4 @@ def _strides(window: Window, padding: int) -> dict[str, Any]:
 
 
 def _unsupported(node: Node, expected: str) -> TargetError:
-    return TargetError(f"node {label(node)!r}: this {node.op} has no int8 TensorFlow Lite form; expected {expected}")
+    return TargetError(f"node {label_of(node)!r}: this {node.op} has no int8 TensorFlow Lite form; expected {expected}")

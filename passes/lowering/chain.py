@@ -58,7 +58,7 @@ class Chain:
         """
         name, clock = f"{self.name}.{label}", self.graph.clock
         result = result or f"{name}.value"
-        if result in clock.names:  # a second chain for the same thing, as for two layers with one weight
+        if {name, result} & clock.names:  # a second chain for the same thing, as for two layers with one weight
             name, result = clock.unique_name(name), clock.unique_name(result)
         made = Node(op, inputs, (result,), name=name, attributes=attributes)
         self.graph.insert(made, before=self.before)

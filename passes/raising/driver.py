@@ -89,17 +89,16 @@ class RaiseQuantized(Pass):
         return bool(report.quantizers)
 
     def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport) -> None:
-        state = RaiseState(graph, self.widths)
+        state, before = RaiseState(graph, self.widths, made=report.quantizers), len(report.quantizers)
         drop_guards(graph)
         raise_marked(module, graph, state)
         raise_thresholds(graph, state)
-        report.quantizers += state.made
         report.left |= state.left
-        if state.made:
+        if len(report.quantizers) > before:
             EliminateDeadCode().run(module, PassContext())
 
     def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
-        state = RaiseState(graph, self.widths, policy)
+        state = RaiseState(graph, self.widths, policy, report.quantizers)
         put_channels_first(graph)
         raise_annotated_weights(graph, state)
         for node in graph.nodes:
@@ -121,7 +120,6 @@ class RaiseQuantized(Pass):
                 raise_operator(node, state)
             else:
                 raise_grid_keeper(node, state)
-        report.quantizers += state.made
         report.left |= state.left
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from qir.fake_quant import make_fake_quant, set_ranges
 from qir.graph import Graph, Node, Value
 from qir.json_text import parse_json
+from qir.labels import label_of, unique_labels
 from qir.module import Module
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
@@ -46,22 +47,29 @@ class RaiseState:
         graph: graph that is raised.
         widths: candidate widths besides the file's own.
         policy: the width of each quantizer, where the file says so.
-        made: names of the quantizers made.
+        made: names of the quantizers made, in all graphs of the network.
         left: nodes that are not understood, and why.
     """
 
-    def __init__(self, graph: Graph, widths: tuple[int, ...], policy: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        widths: tuple[int, ...],
+        policy: Mapping[str, int] | None = None,
+        made: list[str] | None = None,
+    ) -> None:
         self.graph = graph
         self.widths = widths
         self.policy = dict(policy or {})
         self.twins: dict[Value, tuple[Value, Grid]] = {}
-        self.made: list[str] = []
+        self.made = [] if made is None else made
         self.left: dict[str, str] = {}
+        self._labels = unique_labels(graph)
         self._weights: dict[tuple[Value, bytes, bytes, int | None], Value] = {}
 
     def leave(self, node: Node, reason: str) -> None:
         """Note that a node stays."""
-        self.left[node.name or node.result.name] = reason
+        self.left[self._labels.get(node) or label_of(node)] = reason
 
     def twin(self, value: Value | None, grid: Grid) -> Value | Reject:
         """The float twin of codes that a node reads with `grid`; constants get one."""
