@@ -45,12 +45,12 @@ def layer_name(node: Node) -> str:
 
 
 def layer_names(graph: Graph) -> dict[Node, str]:
-    """The names that cost tables have for the nodes of a graph, each a name of its own.
+    """The names that cost tables have for the nodes of a graph and its subgraphs, each a name of its own.
 
     Layers of multiply-accumulates are called as `layer_name` says; where they share a weight or names repeat, the later
     ones end with `.2`, `.3`, ….
     """
-    nodes = sorted(graph, key=lambda node: not op_of(node).is_expensive)
+    nodes = sorted(graph.walk(), key=lambda node: not op_of(node).is_expensive)
     return unique((node, layer_name(node) if op_of(node).is_expensive else label_of(node)) for node in nodes)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from qir.backends.layer_shapes import WEIGHT_SUFFIX
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant
 from qir.graph import Graph, Node, Value
@@ -288,7 +289,8 @@ class _Inserter:
         name, count = base, 1
         while self.names & {name, *(f"{name}.{part}" for part in _PARTS)}:
             count += 1
-            name = f"{base}.{count}"
+            stem = base.removesuffix(WEIGHT_SUFFIX)
+            name = f"{stem}.{count}{base.removeprefix(stem)}"
         self.names.add(name)
         return name
 
