@@ -10,7 +10,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,31 +86,43 @@ class IntegerReference:
             DataError: an input is missing or holds NaN, or an accumulator leaves int32.
             QirError: requantization by powers of two, and a ratio of scales is none.
         """
-        state = _State(self._module, dict(feeds), self._requantization, self._saturating)
+        state = self.begin(feeds)
         for node in self._module.graph:
             if not node.is_return:
                 state.step(node)
-        outputs = {
-            name: _plain(state.values[value])
-            for name, value in zip(self._module.graph.output_names, self._module.graph.outputs, strict=True)
-            if value is not None
-        }
-        return IntegerRun(outputs, state.codes, tuple(state.integer_nodes), tuple(state.float_nodes))
+        return state.finish()
+
+    def begin(self, feeds: Mapping[str, Array]) -> State:
+        """One batch before its first node, for callers that step through the nodes themselves.
+
+        Raises:
+            DataError: an input is missing or holds NaN.
+        """
+        return State(self._module, dict(feeds), self._requantization, self._saturating)
+
+    def branch(self, values: MutableMapping[Value, Array | Grid | Pending], state: State) -> State:
+        """A batch with values of its own, computed in this reference's arithmetic from where another one stands."""
+        kind, saturating = self._requantization, self._saturating
+        return State(self._module, state.feeds, kind, saturating, values=values, variable=state.variable)
 
 
 @dataclass
-class _State:
+class State:
+    """One batch on its way through the network: what every value holds so far."""
+
     module: Module
     feeds: dict[str, Array]
     requantization: Requantization
     saturating: bool
-    values: dict[Value, Array | Grid | Pending] = field(default_factory=dict)
+    values: MutableMapping[Value, Array | Grid | Pending] = field(default_factory=dict)
     codes: dict[str, Array] = field(default_factory=dict)
     variable: set[Value] = field(default_factory=set)
     integer_nodes: list[str] = field(default_factory=list)
     float_nodes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.values:  # a branch, which has its inputs
+            return
         for value in self.module.graph.constants:
             if value.constant is not None:
                 self.values[value] = value.constant.numpy()
@@ -142,6 +154,13 @@ class _State:
                 self.variable.add(value)
                 if isinstance(result, np.ndarray) and _is_integer(result.dtype):
                     self.codes[value.name] = result
+
+    def finish(self) -> IntegerRun:
+        """The result after the last node."""
+        graph = self.module.graph
+        named = zip(graph.output_names, graph.outputs, strict=True)
+        outputs = {name: _plain(self.values[value]) for name, value in named if value is not None}
+        return IntegerRun(outputs, self.codes, tuple(self.integer_nodes), tuple(self.float_nodes))
 
     def _compute(self, node: Node, operands: list[Operand], variable: bool) -> Sequence[Array | Grid | Pending]:
         found: Operand = None

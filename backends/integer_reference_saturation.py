@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.backends.integer_reference_values import Grid
+from qir.backends.integer_reference_values import Grid, integer_limits
 from qir.backends.integer_reference_windows import Window
 from qir.graph import Node, Value
 from qir.tensor import Array
@@ -192,7 +192,7 @@ def _is_redundant(limiter: Node, quantize: Node) -> bool:
     scale, offset = quantize.input(1), _zero_point(quantize)
     if scale is None or scale.constant is None or scale.constant.numpy().size != 1 or offset.size != 1:
         return False
-    step, limits = float(scale.constant.numpy().reshape(-1)[0]), np.iinfo(offset.dtype)
+    step, limits = float(scale.constant.numpy().reshape(-1)[0]), integer_limits(offset.dtype)
     low, high = ((limit - int(offset[0])) * step for limit in (limits.min, limits.max))
     if limiter.op == "Relu":
         return low >= 0

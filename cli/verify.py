@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.cli.verdict import print_verdict
+
 if TYPE_CHECKING:
     from qir.module import Module
-    from qir.passes.parity import ParityReport
 
 
 def register(app: typer.Typer) -> None:
@@ -23,13 +24,16 @@ def verify(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Samples, .npy or .npz; normal noise without them.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
 ) -> None:
-    """Run the integer reference and ONNX Runtime (fused, unfused, plain) and compare every code.
+    """Run the integer reference and ONNX Runtime (fused, unfused, plain, precise) and compare every code.
 
-    The column `dyadic` is the integer reference with int32 multipliers and shifts in place of float32 multipliers. A
-    float network with encodings beside it is compared as the QCDQ network that they describe.
+    Each layer is compared on the codes that the engine itself gave it; ties are roundings of floats that lie within
+    float error of a half step. `dyadic` is the integer reference with int32 multipliers and shifts, `x86 without VNNI`
+    with the sums that such CPUs clip. A float network with encodings next to it is compared as the QCDQ network that
+    they describe.
 
-    Exit code 0: the file keeps its promise; 1: it does not; 2: the input is wrong.
+    Exit code 0: the file is exact, if only with VNNI (or ARM); 1: it is not; 2: the input is wrong.
 
     qir verify model.quant.onnx --against model.onnx --data x.npy
     """
@@ -38,7 +42,7 @@ def verify(
 
     float_network = None if against is None else qir.load(against)
     report = parity(_exported(model), data, against=float_network)
-    _print(report)
+    print_verdict(report, everything=everything)
     if not report.keeps_promise:
         raise typer.Exit(1)
 
@@ -51,63 +55,3 @@ def _exported(path: Path) -> Module:
 
     module = qir.load(path)
     return next(code_forms(module), module) if apply_encodings_beside(module, path) else module
-
-
-def _print(report: ParityReport) -> None:
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    table = Table(box=None, pad_edge=False)
-    engines = [name for name in report.first if name not in report.refused]
-    for column in ("layer", "kernel", "codes", *engines, "SQNR dB"):
-        table.add_column(column, justify="left" if column in ("layer", "kernel") else "right", no_wrap=True)
-    for layer in report.layers:
-        wrong = [
-            f"{layer.mismatches[name]:,}" + (f" (±{layer.largest[name]})" if layer.mismatches[name] else "")
-            for name in engines
-        ]
-        noise = "" if layer.sqnr is None else f"{layer.sqnr:.1f}"
-        table.add_row(layer.node, layer.kernel, f"{layer.codes:,}", *wrong, noise)
-    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    Console(highlight=False, markup=False, width=max(console.width, needed)).print(table)
-    for name in engines:
-        console.print(_summary(report, name), soft_wrap=True)
-    for name, reason in report.refused.items():
-        console.print(f"{name}: refused: {reason}", soft_wrap=True)
-    computed = [layer for layer in report.layers if layer.kernel != "border"]
-    integer = sum(layer.kernel == "integer" for layer in computed)
-    console.print(f"on integer kernels in ONNX Runtime: {integer} of {len(computed)} tensors of codes")
-    for layer in report.layers:
-        if layer.reason:
-            console.print(f"on floats: {layer.node}: {layer.reason}", soft_wrap=True)
-    if report.float_nodes:
-        console.print(f"on floats in the integer reference: {', '.join(report.float_nodes)}", soft_wrap=True)
-    if report.saturating:
-        console.print(
-            f"x86 CPUs without VNNI can saturate in {len(report.saturating)} layers "
-            f"({', '.join((*report.saturating[:3], *(['…'] if len(report.saturating) > 3 else [])))}): "
-            "use 7-bit weights there, or a target with reduce_range",
-            soft_wrap=True,
-        )
-    if report.default != "fused":
-        console.print("made for ONNX Runtime without QDQ fusion (session.disable_quant_qdq=1)")
-    if report.requantization != "float32":
-        console.print(f"made for hardware that requantizes with {report.requantization} multipliers", soft_wrap=True)
-    if report.exact:
-        console.print("power-of-two scales: equal codes are promised of every setting", soft_wrap=True)
-    console.print("promise kept" if report.keeps_promise else "promise broken", style="bold")
-
-
-def _summary(report: ParityReport, engine: str) -> str:
-    wrong = sum(layer.mismatches[engine] for layer in report.layers)
-    total = sum(layer.codes for layer in report.layers)
-    flips = report.argmax_flips.get(engine)
-    line = f"{engine}: {wrong:,} of {total:,} codes differ ({report.rate(engine):.1e})"
-    line += "" if flips is None else f", argmax flips {flips} of {report.samples}"
-    first = report.first[engine]
-    if first is not None:
-        place = ",".join(map(str, first.index))
-        line += f"; first: {first.node} ({place}): {first.found}, reference {first.expected}"
-    return line

@@ -1,31 +1,36 @@
 """Parity of an exported network: what ONNX Runtime computes, held against the integer reference, code by code.
 
-Three settings of ONNX Runtime run the same file: `fused` (its default: integer kernels), `unfused` (default
-optimization without QDQ fusion) and `plain` (no optimization). The last two compute layers on floats between the
-codes, so that ties may round differently; their rates are measured. A fourth column is the integer reference itself
-with the multipliers of hardware without floats. The file keeps its promise when no code of `fused` differs, layers
-aside that ONNX Runtime computes on floats. With power-of-two scales inside the accumulator bound the promise covers all
-layers and all settings.
+Four settings of ONNX Runtime run the same file: `fused` (its default: integer kernels), `unfused` (default
+optimization without QDQ fusion), `plain` (no optimization) and `precise` (its default with
+`session.x64quantprecision=1`). Each tensor of codes is compared with what the reference computes from the codes that
+the setting itself gave the layer (`parity_walk`). A difference is a rounding tie where the reference or the setting
+computes the layer on floats and the value before rounding lies within float error of a half step (`is_tie`); every
+other difference is a fault, and so is any at all where float32 holds every sum (power-of-two scales).
+
+Two more columns are the integer reference itself in another arithmetic, from the network's inputs: `no-vnni`, which
+adds products in pairs that clip to int16 as ONNX Runtime does on x86 CPUs without VNNI, and `dyadic`, the multipliers
+of hardware without floats. A file with differences in `no-vnni` is exact only with VNNI (or ARM), whatever this CPU is:
+codes of a setting that equal the clipped sums are counted there and are no faults of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from qir.backends.integer_reference import IntegerReference, IntegerRun
+from qir.backends.integer_reference import IntegerReference
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_reference import QonnxReference
 from qir.errors import QirError
 from qir.json_text import parse_json
-from qir.labels import label_of
 from qir.module import Module
-from qir.passes.calibration_data import batches
+from qir.passes.calibration_data import batches, fitting_batch
 from qir.passes.name_nodes import with_names
+from qir.passes.parity_comparison import Comparison, Divergence
 from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of, saturating_layers
 from qir.passes.parity_noise import FloatNetwork, Noise
 from qir.passes.parity_simulation import Simulation, holds_qonnx, is_simulation
@@ -36,22 +41,21 @@ SESSIONS: dict[str, dict[str, Any]] = {
     "fused": {"optimization": "all"},
     "unfused": {"optimization": "all", "disable_qdq_fusion": True},
     "plain": {"optimization": "disable"},
+    "precise": {"optimization": "all", "precise": True},
 }
 """Settings of ONNX Runtime that are compared, by name."""
 
-ENGINES = (*SESSIONS, "dyadic")
-"""What is compared by default: ONNX Runtime's settings, and the integer reference with dyadic multipliers."""
+SATURATING = "no-vnni"
+"""The integer reference with the sums of x86 CPUs without VNNI."""
 
+ENGINES = (*SESSIONS, SATURATING, "dyadic")
+"""What is compared by default."""
 
-@dataclass(frozen=True)
-class Divergence:
-    """The first code that differs: value and node, index of the element, and both codes."""
+VERDICTS = ("exact", "exact only with VNNI (or ARM)", "broken")
+"""What can be said of a file."""
 
-    value: str
-    node: str
-    index: tuple[int, ...]
-    expected: int
-    found: int
+_BATCH, _MEMORY = 32, 64 << 20
+"""Samples that are compared at once: at most so many, fewer where their float32 values take more bytes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class ParityReport:
     Attributes:
         samples: number of samples.
         layers: one entry per tensor of codes, in order.
-        first: the first divergence of each engine, None where there is none.
+        first: the first fault of each engine, the first difference of each variant of the reference, None where there
+            is none.
         argmax_flips: samples whose largest output differs from the integer reference, by engine; empty for outputs
             that are no [N, classes].
         float_nodes: nodes that the integer reference computes on floats (no codes on their operands).
@@ -70,8 +75,8 @@ class ParityReport:
             all sums proven below 2^24 (the file's metadata say so), so that float32 holds every sum.
         default: the engine that the file is made for: `fused`, or `unfused` where its metadata ask for that, or
             `qonnx`, qir's executor of QONNX files, which ONNX Runtime does not load.
-        saturating: layers whose products, added in pairs, can leave int16: on x86 CPUs without VNNI ONNX Runtime's
-            kernels saturate there.
+        saturating: layers that are not proven: products of theirs, added in pairs, can leave int16.
+        declared: whether the file itself says that it is exact only with VNNI (or ARM).
         requantization: the target's arithmetic, as the file's metadata name it.
     """
 
@@ -84,21 +89,47 @@ class ParityReport:
     exact: bool
     default: str = "fused"
     saturating: tuple[str, ...] = ()
+    declared: bool = False
     requantization: str = "float32"
 
     @property
+    def codes(self) -> int:
+        """Number of codes compared."""
+        return sum(layer.codes for layer in self.layers)
+
+    @property
+    def covered(self) -> int:
+        """Codes of which bit-exactness is promised: those computed on integers."""
+        return sum(layer.codes for layer in self.layers if layer.promised)
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`: `broken` with a fault of any engine, or where the file's own one refuses it."""
+        engines = [name for name in self.first if name in SESSIONS or name == "qonnx" or self.exact]
+        if self.default in self.refused or any(self.faults(name) for name in engines if name != SATURATING):
+            return "broken"
+        return VERDICTS[1] if self.saturating or self.differ(SATURATING) else "exact"
+
+    @property
     def keeps_promise(self) -> bool:
-        """Whether the default engine loads the file and every promised code is equal."""
-        if self.exact:
-            kept = not any(any(layer.mismatches.values()) for layer in self.layers)
-        else:
-            kept = all(not layer.mismatches.get(self.default, 0) for layer in self.layers if layer.promised)
-        return kept and self.default not in self.refused
+        """Whether the file is exact, if only with VNNI (or ARM)."""
+        return self.verdict != "broken"
+
+    def differ(self, engine: str) -> int:
+        """Codes that differ."""
+        return sum(layer.mismatches.get(engine, 0) for layer in self.layers)
+
+    def ties(self, engine: str) -> int:
+        """Codes that differ by a rounding tie of a float operator."""
+        return sum(layer.ties.get(engine, 0) for layer in self.layers)
+
+    def faults(self, engine: str) -> int:
+        """Codes that differ and are neither rounding ties nor saturated sums."""
+        return sum(layer.faults(engine) for layer in self.layers)
 
     def rate(self, engine: str) -> float:
         """Share of all codes that differ."""
-        codes = sum(layer.codes for layer in self.layers)
-        return sum(layer.mismatches.get(engine, 0) for layer in self.layers) / codes if codes else 0.0
+        return self.differ(engine) / self.codes if self.codes else 0.0
 
 
 def parity(
@@ -110,8 +141,8 @@ def parity(
         module: an exported network as `qir.load` reads it.
         data: samples, as for calibration; by default 16 samples of normal noise.
         against: the float network that it was made from, for the noise of each layer.
-        engines: what to compare: names of `SESSIONS`, `dyadic` or `power-of-two` for the integer reference with these
-            multipliers; by default `ENGINES` and the target's arithmetic.
+        engines: what to compare: names of `SESSIONS`, `no-vnni`, `dyadic` or `power-of-two` for the integer reference
+            in this arithmetic; by default `ENGINES` and the target's arithmetic.
 
     Raises:
         QirError: the network holds no codes, the data do not fit, or the float network has other inputs.
@@ -119,29 +150,46 @@ def parity(
     module = with_names(module)
     arithmetic = module.metadata.get("qir.requantization", "float32")
     chosen = tuple(engines) or tuple(dict.fromkeys((*ENGINES, *({arithmetic} - {"float32"}))))
+    feeds = random_feed(module) if data is None else data
     if is_simulation(module):
-        return _simulated(module, data, chosen, against)
-    reference = IntegerReference(module)
-    others = {kind: IntegerReference(module, requantization=kind) for kind in REQUANTIZATIONS if kind in chosen}
+        return _simulated(module, feeds, chosen, against)
     exposed = expose_codes(module)
     sessions, refused = _sessions(module, exposed, chosen)
     default = default_engine(module)
     layers = layers_of(module, None if default in refused else exposed, fused=default == "fused")
-    comparison = _Comparison(module, layers, (*sessions, *others))
+    known = ("fused", "precise") if default == "fused" else ()
+    variants, strict = _variants(module, chosen), _exact(module)
+    comparison = Comparison(module, layers, tuple(sessions), variants, known=known, strict=strict)
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
-    for feed in batches(module, random_feed(module) if data is None else data, batch=32):
-        run = reference.run(feed)
-        comparison.count(run, len(next(iter(feed.values()))))
-        for name, session in sessions.items():
-            comparison.add(name, run, session.run(feed))
-        for kind, other in others.items():
-            found = other.run(feed)
-            comparison.add(kind, run, {**found.codes, **found.outputs})
+    size = fitting_batch((value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY)
+    for feed in batches(module, feeds, batch=size):
+        run = comparison.add(feed, {name: session.run(feed) for name, session in sessions.items()})
         if floats is not None:
             floats.add(run, feed)
     if floats is not None:
         floats.finish()
-    return comparison.report(refused, arithmetic, default)
+    return ParityReport(
+        comparison.samples,
+        tuple(comparison.layers),
+        comparison.first,
+        comparison.flips,
+        comparison.float_nodes,
+        refused,
+        strict,
+        default,
+        tuple(saturating_layers(module)),
+        declares_saturation(module),
+        arithmetic,
+    )
+
+
+def _variants(module: Module, chosen: Iterable[str]) -> dict[str, IntegerReference]:
+    """The integer reference in the other arithmetics that are asked for."""
+    kinds = [kind for kind in REQUANTIZATIONS if kind in chosen]
+    found: dict[str, IntegerReference] = {kind: IntegerReference(module, requantization=kind) for kind in kinds}
+    if SATURATING in chosen:
+        found[SATURATING] = IntegerReference(module, saturating=True)
+    return found
 
 
 def _simulated(module: Module, data: Any, engines: Iterable[str], against: Module | None) -> ParityReport:
@@ -154,20 +202,27 @@ def _simulated(module: Module, data: Any, engines: Iterable[str], against: Modul
         sessions = {default: QonnxReference(module)}
     else:
         sessions, refused = _sessions(module, module, engines)
-    comparison = _Comparison(module, reference.layers(), tuple(sessions))
     floats, noise = None if against is None else OrtSession(against), Noise()
-    for feed in batches(module, random_feed(module) if data is None else data, batch=32):
-        run = reference.run(feed)
-        comparison.count(run, len(next(iter(feed.values()))))
-        for name, session in sessions.items():
-            found = session.run(feed)
-            comparison.add(name, run, reference.codes(found))
+    for feed in batches(module, data, batch=_BATCH):
+        outputs = reference.add(feed, {name: session.run(feed) for name, session in sessions.items()})
         for name, exact in ({} if floats is None else floats.run(feed)).items():
-            if name in run.outputs:
-                noise.add(name, exact, run.outputs[name])
-    for layer in comparison.layers:
+            if name in outputs:
+                noise.add(name, exact, outputs[name])
+    for layer in reference.layers:
         layer.sqnr = noise.decibels(layer.value)
-    return comparison.report(refused, module.metadata.get("qir.requantization", "float32"), default)
+    first = {name: reference.first.get(name) for name in sessions}
+    arithmetic = module.metadata.get("qir.requantization", "float32")
+    return ParityReport(
+        reference.samples,
+        tuple(reference.layers),
+        first,
+        reference.flips,
+        (),
+        refused,
+        _exact(module),
+        default,
+        requantization=arithmetic,
+    )
 
 
 def random_feed(module: Module, samples: int = 16) -> dict[str, Array]:
@@ -196,73 +251,6 @@ def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[
     return sessions, refused
 
 
-@dataclass
-class _Comparison:
-    module: Module
-    layers: list[LayerParity]
-    engines: tuple[str, ...]
-    samples: int = 0
-    first: dict[str, Divergence | None] = field(default_factory=dict)
-    flips: dict[str, int] = field(default_factory=dict)
-    float_nodes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.first = dict.fromkeys(self.engines)
-
-    def count(self, run: IntegerRun, samples: int) -> None:
-        """Count the codes of one batch."""
-        if not self.samples:
-            self._follow_floats(run.float_nodes)
-        self.samples += samples
-        for layer in self.layers:
-            layer.codes += run.codes[layer.value].size
-
-    def _follow_floats(self, names: tuple[str, ...]) -> None:
-        """Promise nothing behind the nodes that the reference computes on floats."""
-        self.float_nodes = names
-        reached = set[str]()
-        for node in self.module.graph:
-            if node.is_return:
-                continue
-            if label_of(node) in names or any(value.name in reached for value in node.operands):
-                reached.update(value.name for value in node.results)
-        for layer in self.layers:
-            layer.promised &= layer.value not in reached
-
-    def add(self, engine: str, run: IntegerRun, found: Mapping[str, Array]) -> None:
-        """Compare one batch of one engine."""
-        for layer in self.layers:
-            expected = run.codes[layer.value].astype(np.int64)
-            difference = found[layer.value].astype(np.int64) - expected
-            wrong = np.argwhere(difference)
-            layer.mismatches[engine] = layer.mismatches.get(engine, 0) + len(wrong)
-            layer.largest[engine] = max(layer.largest.get(engine, 0), int(np.abs(difference).max(initial=0)))
-            if len(wrong) and self.first[engine] is None:
-                index = tuple(int(i) for i in wrong[0])
-                code, other = int(expected[index]), int(found[layer.value][index])
-                index = (index[0] + self.samples - len(difference), *index[1:]) if index else index
-                self.first[engine] = Divergence(layer.value, layer.node, index, code, other)
-        for name, output in run.outputs.items():
-            if output.ndim == 2:
-                flips = int((output.argmax(-1) != found[name].argmax(-1)).sum())
-                self.flips[engine] = self.flips.get(engine, 0) + flips
-
-    def report(self, refused: dict[str, str], arithmetic: str, default: str) -> ParityReport:
-        """The result; `default` is the engine that the file is made for."""
-        return ParityReport(
-            self.samples,
-            tuple(self.layers),
-            self.first,
-            self.flips,
-            self.float_nodes,
-            refused,
-            _exact(self.module),
-            default,
-            tuple(saturating_layers(self.module)),
-            arithmetic,
-        )
-
-
 def default_engine(module: Module) -> str:
     """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
     try:
@@ -270,6 +258,11 @@ def default_engine(module: Module) -> str:
         return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
     except (ValueError, AttributeError):  # written by another tool
         return "fused"
+
+
+def declares_saturation(module: Module) -> bool:
+    """Whether a file's metadata say that it is exact only with VNNI (or ARM)."""
+    return module.metadata.get("qir.exact_on") == "vnni-or-arm"
 
 
 def _exact(module: Module) -> bool:

@@ -30,10 +30,11 @@ class LayerParity:
         node: name of the node whose result is quantized.
         kernel: how ONNX Runtime computes it at its default: `integer`, `float`, or `border` (a quantized input).
         reason: why it is computed on floats, empty otherwise.
-        promised: whether equal codes are promised: neither it nor a layer before it is computed on floats, by ONNX
-            Runtime or by the reference.
+        promised: whether equal codes are promised: it is computed on integers, by ONNX Runtime and by the reference.
         codes: number of codes compared.
         mismatches: codes that differ, by engine.
+        ties: how many of them are rounding ties of a float operator, by engine.
+        saturated: how many of them are what pairs of products clipped to int16 give, by engine.
         largest: largest difference of a code, by engine.
         sqnr: signal to quantization noise against the float network, in decibels; None where that has no such value.
     """
@@ -45,8 +46,14 @@ class LayerParity:
     promised: bool
     codes: int = 0
     mismatches: dict[str, int] = field(default_factory=dict)
+    ties: dict[str, int] = field(default_factory=dict)
+    saturated: dict[str, int] = field(default_factory=dict)
     largest: dict[str, int] = field(default_factory=dict)
     sqnr: float | None = None
+
+    def faults(self, engine: str) -> int:
+        """Codes that differ and are neither rounding ties nor saturated sums."""
+        return self.mismatches.get(engine, 0) - self.ties.get(engine, 0) - self.saturated.get(engine, 0)
 
 
 def code_values(module: Module) -> dict[Node, Value]:
@@ -136,24 +143,15 @@ def layers_of(module: Module, exposed: Module | None, *, fused: bool) -> list[La
         fused: whether QDQ fusion is on, as the file asks for.
     """
     kernels = {} if exposed is None else _kernels(exposed, fused=fused)
-    layers, after_float = [], set[Value]()
-    by_node = code_values(module)
-    for node in module.graph:
-        if any(value in after_float for value in node.operands):
-            after_float.update(node.results)
-        if node not in by_node:
-            continue
+    layers = []
+    for node, value in code_values(module).items():
         made = node.operands[0].producer if node.op == QUANTIZE else node
         kernel = _kernel(node, made, kernels)
-        if kernel == "float":
-            after_float.update(node.results)
-        promised = not any(value in after_float for value in node.results)
         reason = ""
         if kernel == "float" and made is not None:
             reason = _reason(node, made) if fused else "the file asks for a session without QDQ fusion"
-        layers.append(
-            LayerParity(by_node[node].name, label_of(node if made is None else made), kernel, reason, promised)
-        )
+        label = label_of(node if made is None else made)
+        layers.append(LayerParity(value.name, label, kernel, reason, kernel != "float"))
     return layers
 
 

@@ -1,4 +1,4 @@
-"""Parity of a file without codes between its layers: its outputs beside what its quantizers say."""
+"""Parity of a file without codes between its layers: its outputs next to what its quantizers say."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qir.backends.integer_reference import IntegerRun
 from qir.errors import QirError
 from qir.fake_quant import bits_of, parameters_of
 from qir.module import Module
 from qir.ops.qonnx import QONNX_DOMAINS
+from qir.passes.parity_comparison import Divergence, count, divergence, flipped
 from qir.passes.parity_layers import LayerParity, code_values
 from qir.passes.reference_outputs import ReferenceNetwork
 from qir.tensor import Array
@@ -20,10 +20,19 @@ _STEPS = 2**16
 """An output without a grid of its own is compared in this many steps of its largest value."""
 
 
+FAR, MOST = 0.05, 0.5
+"""More than `MOST` of the outputs off by this part of the largest one are no ties: the file is another network."""
+
+
 class Simulation:
     """The reference of a file whose quantizers are arithmetic on floats, or whose weights alone are quantized.
 
-    The file is raised to fake-quant form; only outputs are compared, in steps of their grid.
+    The file is raised to fake-quant form; only outputs are compared, in steps of their grid. Rounding ties of one
+    quantizer reach the next, so that differences count as ties where the outputs stand for the same network (`FAR`).
+
+    Attributes:
+        layers: one entry an output: nothing is promised of floats.
+        samples, first, flips: as `Comparison` of files with codes.
 
     Raises:
         QirError: the network has no quantizers, in whatever form.
@@ -42,17 +51,24 @@ class Simulation:
             )
         self.reference = ReferenceNetwork(self.raised)
         self.steps: dict[str, float] = {}
+        self.layers = self._layers()
+        self.samples, self.flips = 0, dict[str, int]()
+        self.first: dict[str, Divergence] = {}
 
-    def run(self, feed: Mapping[str, Array]) -> IntegerRun:
-        """One batch: the codes are those of the outputs, by output name."""
+    def add(self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+        """Compare one batch: `found` holds outputs by name, of each engine; returns the reference's outputs."""
         outputs = self.reference.run(feed)
-        for name, value in zip(self.raised.graph.output_names, self.raised.graph.outputs, strict=True):
-            grid = quantizer_of(value)
-            if grid is not None and isinstance(bits_of(grid), int) and (scale := parameters_of(grid).scale).size == 1:
-                self.steps[name] = float(scale[0])
-            elif name in outputs:
-                self.steps.setdefault(name, float(np.abs(outputs[name]).max(initial=1e-30)) / _STEPS)
-        return IntegerRun(outputs, self.codes(outputs), (), ())
+        self._learn_steps(outputs)
+        exact = self.codes(outputs)
+        for layer in self.layers:
+            layer.codes += exact[layer.value].size
+        for engine, given in found.items():
+            codes = self.codes(given)
+            for layer in self.layers:
+                self._compare(layer, engine, exact[layer.value], codes[layer.value])
+            self.flips.update(flipped(self.flips.get(engine), engine, outputs, given))
+        self.samples += len(next(iter(feed.values())))
+        return outputs
 
     def codes(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs in steps of their grid: int64."""
@@ -60,8 +76,24 @@ class Simulation:
             name: np.rint(outputs[name].astype(np.float64) / step).astype(np.int64) for name, step in self.steps.items()
         }
 
-    def layers(self) -> list[LayerParity]:
-        """One entry an output: nothing is promised of floats."""
+    def _compare(self, layer: LayerParity, engine: str, expected: Array, found: Array) -> None:
+        difference = np.abs(found - expected)
+        wrong, far = difference > 0, difference > FAR * np.abs(expected).max(initial=0)
+        count(layer, engine, wrong, difference)
+        if far.sum() > MOST * far.size:
+            self.first.setdefault(engine, divergence(layer, far, expected, found, self.samples))
+        else:
+            layer.ties[engine] = layer.ties.get(engine, 0) + int(wrong.sum())
+
+    def _learn_steps(self, outputs: Mapping[str, Array]) -> None:
+        for name, value in zip(self.raised.graph.output_names, self.raised.graph.outputs, strict=True):
+            grid = quantizer_of(value)
+            if grid is not None and isinstance(bits_of(grid), int) and (scale := parameters_of(grid).scale).size == 1:
+                self.steps[name] = float(scale[0])
+            elif name in outputs:
+                self.steps.setdefault(name, float(np.abs(outputs[name]).max(initial=1e-30)) / _STEPS)
+
+    def _layers(self) -> list[LayerParity]:
         names = [n for n, v in zip(self.raised.graph.output_names, self.raised.graph.outputs, strict=True) if v]
         weights = all(node.operands[0].is_constant for node in self.raised.graph.fake_quants())
         reason = "only weights are quantized" if weights else "the file simulates every quantizer in float"

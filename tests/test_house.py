@@ -27,6 +27,8 @@ OP_COMPARISONS = {
     "passes/lowering/lower_thresholds.py": "what FINN-ONNX has: MatMul and no Gemm",
     "passes/lowering/marks.py": "pattern of the QDQ form",
     "passes/lowering/pack_weights.py": "pattern of the QDQ form",
+    "passes/parity_comparison.py": "what a session without fusion rounds from floats",
+    "passes/parity_walk.py": "where variants of the integer reference differ from it",
     "passes/parity_layers.py": "pattern of the QDQ form and what ONNX Runtime fuses",
     "passes/correspondence.py": "pattern of the QDQ form",
     "passes/requantization.py": "Mul multiplies scales, other joins do not; which means are over whole images",

@@ -97,7 +97,8 @@ def test_a_file_that_computes_something_else_breaks_its_promise(exported, monkey
     assert len(first.index) == 4
     result = CliRunner().invoke(make_app(), ["verify", str(written.model)])
     assert result.exit_code == 1
-    assert f"first: {first.node} (" in result.output
+    assert f"{first.node} (" in result.output
+    assert "codes covered: broken" in result.output
 
 
 def test_the_command_prints_every_layer_and_exits_with_zero(exported, tmp_path) -> None:
@@ -105,10 +106,13 @@ def test_the_command_prints_every_layer_and_exits_with_zero(exported, tmp_path) 
     np.save(tmp_path / "x.npy", network.images(6))
     result = CliRunner().invoke(make_app(), ["verify", str(written.model), "--data", str(tmp_path / "x.npy")])
     assert result.exit_code == 0, result.output
-    assert "promise kept" in result.output
-    assert "fused: 0 of" in result.output
-    assert "dyadic: " in result.output
+    assert "codes covered: exact" in result.output
+    assert all(name in result.output for name in ("fused", "plain", "dyadic", "x86 without VNNI"))
     assert "on integer kernels in ONNX Runtime: " in result.output
+    assert len(result.output.splitlines()) <= 24
+    longer = CliRunner().invoke(make_app(), ["verify", str(written.model), "--all"]).output
+    layers = parity(qir.load(written.model)).layers
+    assert all(layer.node in longer for layer in layers)
 
 
 PROFILES = ("qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")
@@ -121,8 +125,8 @@ def test_every_profile_that_onnx_runtime_runs_is_verified(random_network, tmp_pa
     written = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images(2))
     report = parity(qir.load(written.model), network.images(4), against=network.module())
     assert report.keeps_promise
-    assert set(report.first) | set(report.refused) == {"fused", "unfused", "plain"} | (
-        set() if profile == "float" else {"dyadic"}
+    assert set(report.first) | set(report.refused) == {"fused", "unfused", "plain", "precise"} | (
+        set() if profile == "float" else {"dyadic", "no-vnni"}
     )
     assert all(layer.codes and layer.mismatches for layer in report.layers)
     assert all(not layer.reason for layer in report.layers if layer.kernel != "float")

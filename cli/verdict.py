@@ -1,0 +1,145 @@
+"""What the shell says of a file that was held against the integer reference: at most a screen, or all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from qir.passes.parity import ParityReport
+    from qir.passes.parity_layers import LayerParity
+
+_LAYERS, _REASONS, _NAMES, _WIDTH = 8, 4, 3, 40
+"""Lines of layers, lines of reasons, names in a line, and characters of a name, that fit a screen."""
+
+_LABELS = {"no-vnni": "x86 without VNNI", "precise": "precise (x64quantprecision=1)"}
+
+
+def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
+    """Print the layers that differ, worst first, what each engine computes, what is not covered, and the verdict.
+
+    Args:
+        report: what was compared.
+        everything: print every layer in order, and every name.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    engines = [name for name in report.first if name not in report.refused]
+    layers = list(report.layers) if everything else _worst(report, engines)
+    shown = layers if everything else layers[:_LAYERS]
+    if shown:
+        _print_table(console, _layer_table(report, shown, engines, everything=everything))
+    if len(shown) < len(layers):
+        console.print(f"… {len(layers) - len(shown)} more layers with differences (--all)")
+    _print_table(console, _engine_table(report, engines))
+    for name, reason in report.refused.items():
+        console.print(f"{name}: refused: {reason}")
+    lines = list(_remarks(report, everything=everything))
+    for line in lines if everything else lines[:_REASONS]:
+        console.print(line)
+    if len(lines) > _REASONS and not everything:
+        console.print(f"… {len(lines) - _REASONS} more remarks (--all)")
+    console.print(_verdict(report), style="bold")
+
+
+def _worst(report: ParityReport, engines: list[str]) -> list[LayerParity]:
+    """Layers with differences: those with most faults first, then those that clip, then those that differ."""
+
+    def rank(layer: LayerParity) -> tuple[int, ...]:
+        faults = sum(layer.faults(name) for name in engines if name not in ("dyadic", "no-vnni"))
+        return -faults, -layer.mismatches.get("no-vnni", 0), -sum(layer.mismatches.values())
+
+    return sorted((layer for layer in report.layers if any(layer.mismatches.values())), key=rank)
+
+
+def _layer_table(report: ParityReport, layers: list[LayerParity], engines: list[str], *, everything: bool) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    shown = [name for name in engines if everything or report.differ(name)]
+    noisy = any(layer.sqnr is not None for layer in layers)
+    for column in ("layer", "kernel", "codes", *shown, *(["SQNR dB"] if noisy else [])):
+        table.add_column(column, justify="left" if column in ("layer", "kernel") else "right", no_wrap=True)
+    for layer in layers:
+        name = layer.node if everything or len(layer.node) <= _WIDTH else "…" + layer.node[1 - _WIDTH :]
+        wrong = [
+            f"{layer.mismatches[engine]:,}" + (f" (±{layer.largest[engine]})" if layer.mismatches[engine] else "")
+            for engine in shown
+        ]
+        noise = [("" if layer.sqnr is None else f"{layer.sqnr:.1f}")] if noisy else []
+        table.add_row(name, layer.kernel, f"{layer.codes:,}", *wrong, *noise)
+    return table
+
+
+def _engine_table(report: ParityReport, engines: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("engine", "codes differ", "of", "ties", "faults", "decisions", "first"):
+        table.add_column(column, justify="left" if column in ("engine", "first") else "right", no_wrap=True)
+    for name in engines:
+        variant = name in ("dyadic", "no-vnni", "power-of-two")
+        first, flips = report.first[name], report.argmax_flips.get(name)
+        table.add_row(
+            _LABELS.get(name, name),
+            f"{report.differ(name):,}",
+            f"{report.codes:,}",
+            "" if variant else f"{report.ties(name):,}",
+            "" if variant else f"{report.faults(name):,}",
+            "" if flips is None else f"{flips:,} of {report.samples:,}",
+            "" if first is None else first.place,
+        )
+    return table
+
+
+def _remarks(report: ParityReport, *, everything: bool) -> Iterable[str]:
+    """What is not covered and why, and what the file was made for."""
+    computed = [layer for layer in report.layers if layer.kernel != "border"]
+    integer = sum(layer.kernel == "integer" for layer in computed)
+    yield f"on integer kernels in ONNX Runtime: {integer} of {len(computed)} tensors of codes"
+    first = report.first.get(report.default)
+    if first is not None:
+        yield f"{report.default}: {first.node}: {first.reason}"
+    if report.saturating:
+        yield f"x86 CPUs without VNNI can saturate in {_names(report.saturating, everything)}"
+    reasons: dict[str, list[LayerParity]] = {}
+    for layer in report.layers:
+        if not layer.promised:
+            reasons.setdefault(layer.reason or "its values are floats in the reference", []).append(layer)
+    for reason, layers in sorted(reasons.items(), key=lambda item: -sum(layer.codes for layer in item[1])):
+        codes = sum(layer.codes for layer in layers)
+        yield f"up to rounding ties: {codes:,} codes: {reason}: {_names([x.node for x in layers], everything)}"
+    if report.float_nodes:
+        yield f"on floats in the integer reference: {_names(report.float_nodes, everything)}"
+    if report.default == "unfused":
+        yield "made for ONNX Runtime without QDQ fusion (session.disable_quant_qdq=1)"
+    if report.requantization != "float32":
+        yield f"made for hardware that requantizes with {report.requantization} multipliers"
+    if report.exact:
+        yield "power-of-two scales: equal codes are promised of every setting"
+
+
+def _names(names: Iterable[str], everything: bool) -> str:
+    found = list(dict.fromkeys(names))
+    shown = found if everything else [name[-_WIDTH:] for name in found[:_NAMES]]
+    return ", ".join(shown) + (f" and {len(found) - _NAMES} more" if len(found) > len(shown) else "")
+
+
+def _verdict(report: ParityReport) -> str:
+    from qir.passes.parity import VERDICTS
+
+    says = report.verdict + (", as the file says" if report.verdict == VERDICTS[1] and report.declared else "")
+    return f"bit-exact: {report.covered:,} of {report.codes:,} codes covered: {says}"
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """Print a table as wide as it needs to be."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    Console(highlight=False, markup=False, width=max(console.width, needed)).print(table)
