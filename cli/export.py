@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qir.cli.options import OptionalTarget, ReduceRange
-from qir.cli.written import ProfileName, print_report
+from qir.cli.written import ProfileName, print_agreement, print_report
 from qir.errors import ExportError
 
 if TYPE_CHECKING:
     from qir.module import Module
+    from qir.passes.agreement import Agreement
+    from qir.passes.exporting import ExportReport
 
 
 def register(app: typer.Typer) -> None:
@@ -48,22 +50,39 @@ def export(
     from qir.passes import export as write
 
     hardware = None if target is None else load_target(target)
-    module = _quantized(source, widths=(7,) if reduce_range else ())
-    print_report(write(module, output, profile=profile, target=hardware, data=data, reduce_range=reduce_range))
+    module, raised = _quantized(source, widths=(7,) if reduce_range else ())
+    written = write(module, output, profile=profile, target=hardware, data=data, reduce_range=reduce_range)
+    print_report(written)
+    print_agreement(_against_float(module, written, data, raised=raised))
 
 
-def _quantized(source: Path, widths: tuple[int, ...]) -> Module:
-    """The network with its quantizers, raised with these candidate widths from an exported file where it has none."""
+def _against_float(module: Module, written: ExportReport, data: Path | None, *, raised: bool) -> Agreement:
+    """The outputs against the network without its fake-quant nodes; an exported file has no float weights any more."""
+    from qir.passes.agreement import Agreement, agreement_of_file, float_form, labels_in
+
+    if raised:
+        return Agreement(
+            "",
+            0,
+            (),
+            reason="the network was exported before and holds no float weights: qir verify --against compares",
+        )
+    return agreement_of_file(written.model, float_form(module), data, labels=labels_in(data, "the data given"))
+
+
+def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
+    """The network with its quantizers, and whether they were raised from an exported file, with these widths."""
     from qir.cli.opt import read
     from qir.passes import PassContext
     from qir.passes.raising import RaiseQuantized
     from qir.passes.raising.encodings import apply_encodings_beside
 
     module = read(source)
-    if module.graph.fake_quants() or apply_encodings_beside(module, source):
-        return module
-    RaiseQuantized(widths).run(module, PassContext())
-    return module
+    if module.graph.fake_quants():
+        return module, False
+    if not apply_encodings_beside(module, source):
+        RaiseQuantized(widths).run(module, PassContext())
+    return module, True
 
 
 def profiles_text() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qir.cli.options import Budgets, Data, InputWidths, Model, Output, ReduceRange, TargetName, parse_budgets
-from qir.cli.written import ProfileName, print_report
+from qir.cli.written import ProfileName, print_agreement, print_report
 
 
 def register(app: typer.Typer) -> None:
@@ -67,3 +67,4 @@ def quantize(
         names = [name for name, found in done.left_float.items() if found == reason]
         CONSOLE.print(f"stays float: {reason}: {', '.join(names)}")
     print_report(done.written)
+    print_agreement(done.agreement)

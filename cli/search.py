@@ -9,7 +9,7 @@ import typer
 
 from qir.atomic_write import make_folder
 from qir.cli.options import Budgets, InputWidths, Model, Output, Seed, TargetName, parse_budgets
-from qir.cli.written import ProfileName, print_report
+from qir.cli.written import ProfileName, print_agreement, print_report
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +58,7 @@ def search(
     from qir.backends.retraining import protocol
     from qir.backends.target import load_target
     from qir.passes import export
+    from qir.passes.agreement import Labels, agreement_of_file
     from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
     from qir.search.console import print_result, progress_bar
     from qir.search.evaluation import read_samples, refuse_shared_images, search_identity
@@ -69,6 +70,7 @@ def search(
         if written is not None:
             make_folder(written)
     hardware, module = load_target(target), load_network(model)
+    original = module.clone()
     calibration = read_samples(data, "calibration", labelled=False)
     retraining, judged = read_samples(train, "retraining"), read_samples(validation, "search-validation")
     refuse_shared_images(retraining, judged)
@@ -95,4 +97,7 @@ def search(
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))
     splits = {"calibration": str(data.name), "retraining": str(train.name), "search-validation": str(validation.name)}
-    print_report(export(winner, output, profile=profile, target=hardware, data=judged.images, splits=splits))
+    exported = export(winner, output, profile=profile, target=hardware, data=judged.images, splits=splits)
+    print_report(exported)
+    labels = Labels(judged.labels, "search-validation")
+    print_agreement(agreement_of_file(exported.model, original, judged.images, called=labels.split, labels=labels))

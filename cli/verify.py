@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from qir.cli.verdict import print_verdict
-
-if TYPE_CHECKING:
-    from qir.module import Module
+from qir.cli.written import print_agreement
 
 
 def register(app: typer.Typer) -> None:
@@ -38,20 +36,14 @@ def verify(
     qir verify model.quant.onnx --against model.onnx --data x.npy
     """
     import qir
+    from qir.passes.agreement import agreement, labels_in, written_network
     from qir.passes.parity import parity
 
     float_network = None if against is None else qir.load(against)
-    report = parity(_exported(model), data, against=float_network)
+    exported = written_network(model)
+    report = parity(exported, data, against=float_network)
     print_verdict(report, everything=everything)
+    if float_network is not None:
+        print_agreement(agreement(exported, float_network, data, labels=labels_in(data, "the data given")))
     if not report.keeps_promise:
         raise typer.Exit(1)
-
-
-def _exported(path: Path) -> Module:
-    """The file's network; one with encodings beside it in the form of codes."""
-    import qir
-    from qir.passes.raising.encodings import apply_encodings_beside
-    from qir.passes.reference_outputs import code_forms
-
-    module = qir.load(path)
-    return next(code_forms(module), module) if apply_encodings_beside(module, path) else module

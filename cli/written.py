@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from qir.passes.agreement import Agreement
     from qir.passes.exporting import ExportReport
 
 ProfileName = Annotated[
@@ -19,6 +20,8 @@ ProfileName = Annotated[
 def print_report(report: ExportReport) -> None:
     """Print kernels, comparison, what is emulated, what the runtime needs, and the files with their sizes."""
     from rich.console import Console
+
+    from qir.passes.written_sizes import written_sizes
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     kernels = ", ".join(f"{count} {op}" for op, count in Counter(report.integer_nodes).most_common())
@@ -35,6 +38,8 @@ def print_report(report: ExportReport) -> None:
         )
     for option, value in report.session:
         console.print(f"ONNX Runtime loads it with the session option {option}={value} only")
+    for line in written_sizes(report).lines():
+        console.print(line)
     files = (
         ("model", report.model),
         ("guide", report.guide),
@@ -44,3 +49,12 @@ def print_report(report: ExportReport) -> None:
     for label, path in files:
         if path is not None:
             console.print(f"{label:10}{path}  ({path.stat().st_size:,} bytes)")
+
+
+def print_agreement(agreement: Agreement) -> None:
+    """Print what a user asks first: how far the outputs are from the float network's."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in agreement.lines():
+        console.print(line)

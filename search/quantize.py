@@ -14,6 +14,7 @@ from qir.atomic_write import make_folder
 from qir.errors import QirError
 from qir.module import Module
 from qir.passes.adaround import AdaRound
+from qir.passes.agreement import Agreement, agreement_of_file, labels_in
 from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.correct import CorrectChannels
 from qir.passes.distill_data import given_or_distilled
@@ -39,11 +40,19 @@ SENSITIVITY_BATCHES = 16
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written, how the bits were chosen (None without a budget), and which layers stayed float, and why."""
+    """What `quantize` made.
+
+    Attributes:
+        written: the files, and how they compared with the reference.
+        result: how the bits were chosen; None without a budget.
+        left_float: layers that stayed float, and why.
+        agreement: the outputs of the file against the float network's, on the data given.
+    """
 
     written: ExportReport
     result: Result | None
     left_float: Mapping[str, str]
+    agreement: Agreement
 
 
 def quantize(
@@ -100,6 +109,7 @@ def quantize(
     module = load_network(model)
     if before:
         PassManager(parse_pipeline(before)).run(module, PassContext(target=hardware))
+    original, given = module.clone(), data
     data = given_or_distilled(module, data)
     constraints = prepare(module, hardware, data, input_widths=input_widths, method=method, insert=insert)
     result = None
@@ -115,7 +125,11 @@ def quantize(
     written = export(
         module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"}
     )
-    return Quantized(written, result, module.meta[InsertFakeQuant.name])
+    called = "the calibration data" if data is given else "samples distilled from the network"
+    found = agreement_of_file(
+        written.model, original, data, called=called, labels=labels_in(given, "the calibration data")
+    )
+    return Quantized(written, result, module.meta[InsertFakeQuant.name], found)
 
 
 def _choose(

@@ -119,7 +119,7 @@ class Result:
         counted = ", ".join(f"{count} at {_option(bits)}" for bits, count in widths)
         found = [("bits", f"{len(self.policy)} decisions, {counted} bits: {self.policy}")]
         for name, limit in self.limits.items():
-            found.append((name, f"{_number(self.costs[name])} of at most {_number(limit)}"))
+            found.append((name, f"{_cost(name, self.costs[name])} of at most {_cost(name, limit)}"))
         found.append(("value", f"{measured} {self.value:.4g}" + (" (smaller is better)" if self.minimised else "")))
         found.append(("certificate", self.certificate))
         found += [("note", note) for note in self.notes]
@@ -179,6 +179,11 @@ def read_result(path: str | Path) -> Result:
 
 def _option(bits: Bits) -> str:
     return "/".join(map(str, bits)) if isinstance(bits, tuple) else str(bits)
+
+
+def _cost(name: str, value: float) -> str:
+    """A cost as text; the size, which is counted in bits, in bytes too."""
+    return f"{value / 8:,.0f} bytes ({_number(value)} bits)" if name == "size" else _number(value)
 
 
 def _number(value: float) -> str:

@@ -30,6 +30,8 @@ OP_COMPARISONS = {
     "passes/parity_comparison.py": "what a session without fusion rounds from floats",
     "passes/parity_walk.py": "where variants of the integer reference differ from it",
     "passes/parity_layers.py": "pattern of the QDQ form and what ONNX Runtime fuses",
+    "passes/class_scores.py": "which operators scores of classes end in",
+    "passes/layer_losses.py": "pattern of the QDQ form",
     "passes/correspondence.py": "pattern of the QDQ form",
     "passes/requantization.py": "Mul multiplies scales, other joins do not; which means are over whole images",
     "backends/integer_reference_operators.py": "operators on codes that no schema knows",
