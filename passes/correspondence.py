@@ -157,7 +157,7 @@ def _weight(node: Node) -> Array | None:
     if not constants:
         return None
     flat = max(constants, key=lambda tensor: tensor.size).numpy().astype(np.float64).reshape(-1)
-    return flat - flat.mean()
+    return np.asarray(flat - flat.mean())
 
 
 def _source(value: Value) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.guide import read_guide
+from qir.guide import LayerGuide, StoredWeightGuide, read_guide
 from qir.passes.exporting import ExportReport
 from qir.passes.lowering.profiles import Profile, find_profile, profiles
 from qir.types import DType
@@ -46,7 +46,7 @@ def written_sizes(report: ExportReport) -> WrittenSizes:
         QirError: the guide cannot be read.
     """
     guide, profile = read_guide(report.guide), find_profile(report.profile)
-    layers = (*guide.layers, *guide.stored_weights)
+    layers: list[LayerGuide | StoredWeightGuide] = [*guide.layers, *guide.stored_weights]
     widths = {layer.weight.bits for layer in layers}
     packed = sum(layer.packed_weight.length for layer in layers if layer.packed_weight is not None)
     wider = {bits: taken for bits in widths if (taken := stored_bits(profile, bits)) > bits}

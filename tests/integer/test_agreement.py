@@ -124,18 +124,12 @@ def test_labels_give_the_accuracy_of_both_networks(done) -> None:
     assert labels_in(SAMPLES, "test") is None
 
 
-def made_by(quantize: qir.Node, name: str) -> bool:
-    """Whether a node is the QuantizeLinear of another node's result."""
-    producer = quantize.operands[0].producer if quantize.op == "QuantizeLinear" else None
-    return producer is not None and producer.name == name
-
-
 def test_a_damaged_layer_is_the_first_of_three_that_lose_most(done) -> None:
     original = qir.load(done.written.model.parent / "float.onnx")
     damaged = written_network(done.written.model)
-    node = next(n for n in damaged.graph if made_by(n, "second"))
-    wrong = Tensor.of(node.input(1).constant.numpy() * np.float32(1.5))
-    node.set_input(1, damaged.graph.add_constant("wrong", wrong))
+    weight = next(node for node in damaged.graph if node.name == "second").input(1).producer
+    wrong = Tensor.of(weight.input(1).constant.numpy() * np.float32(1.5))
+    weight.set_input(1, damaged.graph.add_constant("wrong", wrong))
     found = agreement(damaged, original, SAMPLES)
     assert found.low
     assert len(found.losses) == 3
