@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qir.backends.integer_reference import QUANTIZE, IntegerRun
-from qir.backends.integer_reference_values import label_of
 from qir.backends.onnxruntime_session import OrtSession
 from qir.graph import Node, Value
+from qir.labels import label_of
 from qir.module import Module
 from qir.passes.parity import default_engine
 from qir.passes.parity_layers import LayerParity, code_values, expose_codes
