@@ -163,15 +163,18 @@ def _largest(node: Node, codes: Array) -> Array:
 
 
 def average_pool(node: Node, operands: Sequence[Operand]) -> Pending | None:
-    """AveragePool of a grid: float32 sum of the window's values in order, divided by their count."""
+    """AveragePool of a grid: float32 sum of the window's values in order, divided by their count.
+
+    `count_include_pad` counts explicit padding, never what ceil_mode reaches past it.
+    """
     value = operands[0]
     if not isinstance(value, Grid) or value.per_tensor() is None:
         return None
     window = Window.of(node, value.codes.shape[2:], node.attribute("kernel_shape"))
     total = np.add.reduce(window.elements(window.padded(value.real(), np.float32(0))), dtype=np.float32)
     exact = np.add.reduce(window.elements(window.padded(value.centred().astype(np.int64), 0)))
-    inside = np.ones((1, 1, *value.codes.shape[2:]), np.int64)
-    count = np.asarray(sum(window.elements(window.padded(inside, int(node.attribute("count_include_pad", 0))))))
+    inside, counted = np.ones((1, 1, *value.codes.shape[2:]), np.int64), int(node.attribute("count_include_pad", 0))
+    count = np.asarray(sum(window.elements(window.padded(inside, counted, beyond=0))))
     return averaged(np.asarray(total / count.astype(np.float32), np.float32), exact, value.scale, count)
 
 
@@ -257,12 +260,25 @@ def _per_channel(scales: tuple[Array, Array], rank: int) -> tuple[Array, Array]:
 
 
 def _with_bias(total: Array, scales: tuple[Array, Array], bias: Operand, node: Node, wide: bool) -> Pending | None:
+    """The sums plus a bias on their own grid; a bias on another grid, or without one, is added on floats."""
     if isinstance(bias, Grid):
-        codes = bias.centred().astype(np.float64)
-        total = total + (codes if total.ndim == 2 else codes.reshape(-1, *(1,) * (total.ndim - 2)))
+        channels = (..., *(None,) * (total.ndim - 2))
+        steps = np.broadcast_to(bias.scale, bias.codes.shape)[channels]
+        if not _same_grid(steps, np.asarray(scales[0] * scales[1], np.float32), total.shape):
+            return None
+        total = total + bias.centred().astype(np.float64)[channels]
     elif bias is not None:
         return None
     return accumulated(total, scales, node.name, wide=wide)
+
+
+def _same_grid(bias: Array, product: Array, shape: tuple[int, ...]) -> bool:
+    """Whether a bias has the scale of the sums, s_x·s_w, up to how the product was rounded."""
+    try:
+        first, second = np.broadcast_arrays(bias, product, np.empty(shape))[:2]
+    except ValueError:
+        return False
+    return bool(np.allclose(first, second, rtol=2**-21, atol=0))
 
 
 def kernel_of(op: str, saturating: bool) -> Kernel | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -20,6 +20,7 @@ class Window:
     Attributes:
         kernel, strides, dilations: one entry per spatial dimension.
         begin, end: padding before and after, one entry per spatial dimension.
+        beyond: what the last windows of ceil_mode reach past the padding, one entry per spatial dimension or none.
     """
 
     kernel: tuple[int, ...]
@@ -27,6 +28,7 @@ class Window:
     dilations: tuple[int, ...]
     begin: tuple[int, ...]
     end: tuple[int, ...]
+    beyond: tuple[int, ...] = ()
 
     @staticmethod
     def of(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Window:
@@ -51,24 +53,24 @@ class Window:
         return window._ceiled(spatial) if node.attribute("ceil_mode", 0) else window
 
     def _ceiled(self, spatial: Sequence[int]) -> Window:
-        """More padding at the end, so that the last partial window is taken when it starts inside the image."""
-        end = []
+        """Room past the end, so that the last partial window is taken when it starts inside the image."""
+        beyond = []
         for axis, size in enumerate(spatial):
             padded = size + self.begin[axis] + self.end[axis]
             extent, stride = self._extent(axis), self.strides[axis]
             count = -(-(padded - extent) // stride) + 1
             if (count - 1) * stride >= size + self.begin[axis]:
                 count -= 1
-            end.append(self.end[axis] + max((count - 1) * stride + extent - padded, 0))
-        return Window(self.kernel, self.strides, self.dilations, self.begin, tuple(end))
+            beyond.append(max((count - 1) * stride + extent - padded, 0))
+        return replace(self, beyond=tuple(beyond))
 
     def _extent(self, axis: int) -> int:
         return self.dilations[axis] * (self.kernel[axis] - 1) + 1
 
-    def padded(self, array: Array, value: Any) -> Array:
-        """[N, C, spatial...] with the padding filled with `value`."""
-        widths = [(0, 0), (0, 0), *zip(self.begin, self.end, strict=True)]
-        return np.pad(array, widths, constant_values=value) if any(map(any, widths)) else array
+    def padded(self, array: Array, value: Any, beyond: Any = None) -> Array:
+        """[N, C, spatial...] with the padding filled with `value`, the room past it with `beyond` or the same."""
+        array = _pad(array, self.begin, self.end, value)
+        return _pad(array, (0,) * len(self.beyond), self.beyond, value if beyond is None else beyond)
 
     def elements(self, padded: Array) -> list[Array]:
         """One strided view [N, C, out...] per kernel element, in C order of the kernel."""
@@ -109,6 +111,12 @@ def transposed_window(node: Node, spatial: Sequence[int], kernel: Sequence[int])
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         begin, end = (small, large) if auto == "SAME_UPPER" else (large, small)
     return Window(tuple(kernel), strides, dilations, begin, end), full
+
+
+def _pad(array: Array, begin: Sequence[int], end: Sequence[int], value: Any) -> Array:
+    if not any((*begin, *end)):
+        return array
+    return np.pad(array, [(0, 0), (0, 0), *zip(begin, end, strict=True)], constant_values=value)
 
 
 def _attributes(node: Node, rank: int) -> tuple[tuple[int, ...], ...]:
