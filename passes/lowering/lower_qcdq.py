@@ -25,6 +25,7 @@ from qir.passes.lowering.chain import Chain, of_element
 from qir.passes.lowering.codes import bias_codes as bias_codes
 from qir.passes.lowering.codes import proven_bounds as proven_bounds
 from qir.passes.lowering.codes import weight_codes as weight_codes
+from qir.passes.lowering.fused_kernels import avoid_deviations
 from qir.passes.lowering.legalize import FLOAT, Holding, Legalization, legalization
 from qir.passes.lowering.marks import KEY, MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext
@@ -66,6 +67,7 @@ class LowerQcdq(Pass):
             _guard_blocks(graph, stored)
         for node in list(graph):
             _guard_unplaced(graph, node)
+            avoid_deviations(graph, node)
         for node in graph.fake_quants():
             _lower_quantizer(graph, node, found.holdings[node.name], module.opsets.get("", 0))
         if any(KEY in node.metadata for node in graph):
