@@ -14,6 +14,7 @@ from qir.atomic_write import atomic_write
 from qir.backends.cost_models import cost_model_type
 from qir.backends.cost_models.validation import Strict, nearest, validated
 from qir.backends.integer_reference_requantization import Requantization
+from qir.backends.saturation import WeightStorage
 from qir.constraints import OperandRules
 from qir.errors import QirError, TargetError
 from qir.json_text import parse_json
@@ -82,10 +83,13 @@ class ExportSpec(Strict):
         profile: name of the export profile.
         requantization: how a sum becomes a code: with `float32` multipliers (ONNX Runtime), `dyadic` ones (int32
             mantissa and shift), or `power-of-two` (shifts alone; the scales must be powers of two).
+        weights: how 8-bit weight codes are stored: `auto` (int8 where no sum can saturate on x86 CPUs without VNNI,
+            else uint8 with zero point 128), `int8`, or `uint8` wherever there is a kernel for it.
     """
 
     profile: str = "qcdq"
     requantization: Requantization = "float32"
+    weights: WeightStorage = "auto"
 
 
 class QuantizeSpec(Strict):
@@ -142,8 +146,9 @@ class Target(Strict):
         fused_ops: ops that run for free behind the node that feeds them.
         add_requires_equal: both operands of Add have equal widths.
         quantize: which tensors are quantized, and which keep a width.
-        reduce_range: pairs of unsigned activations and signed weights whose products, added in pairs, leave int16 are
-            illegal: 8 x 8 bits. ONNX Runtime's kernels for x86 CPUs without VNNI saturate there.
+        reduce_range: weights next to unsigned 8-bit activations have 7 bits: ONNX Runtime's kernels for x86 CPUs
+            without VNNI saturate at 8. Where the pair of 8 and 7 bits is legal, that of 8 and 8 is not; elsewhere the
+            weights are narrowed at export.
         memories: outermost first.
         cost: the cost model and its parameters.
         export: export profile.
@@ -209,8 +214,9 @@ class Target(Strict):
         )
 
     def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
-        """The pairs that `reduce_range` leaves."""
-        return frozenset((a, w) for a, w in pairs if not (self.reduce_range and saturates(2**a - 1, 2 ** (w - 1) - 1)))
+        """The pairs that `reduce_range` leaves: 8 x 8 bits goes where 8 x 7 is legal, else export narrows the weights."""
+        narrowed = self.reduce_range and (8, 7) in pairs
+        return frozenset(pair for pair in pairs if not (narrowed and pair == (8, 8)))
 
     def cost_model(self) -> CostModel[Any]:
         """The cost model of this target.
@@ -232,11 +238,6 @@ class Target(Strict):
         """
         with atomic_write(path, TargetError) as file:
             file.write_text(self.to_json() + "\n", encoding="utf-8")
-
-
-def saturates(largest_activation: int, largest_weight: int) -> bool:
-    """Whether two products of unsigned activations and signed weights of these magnitudes can leave int16."""
-    return 2 * largest_activation * largest_weight > 2**15 - 1
 
 
 def shipped_targets() -> list[str]:

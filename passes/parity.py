@@ -31,9 +31,10 @@ from qir.module import Module
 from qir.passes.calibration_data import batches, fitting_batch
 from qir.passes.name_nodes import with_names
 from qir.passes.parity_comparison import Comparison, Divergence
-from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of, saturating_layers
+from qir.passes.parity_layers import LayerParity, expose_codes, grids_of, layers_of
 from qir.passes.parity_noise import FloatNetwork, Noise
 from qir.passes.parity_simulation import Simulation, holds_qonnx, is_simulation
+from qir.passes.saturation import saturating_layers
 from qir.tensor import Array
 from qir.types import TensorType
 
@@ -177,7 +178,7 @@ def parity(
         refused,
         strict,
         default,
-        tuple(saturating_layers(module)),
+        saturating_layers(module),
         declares_saturation(module),
         arithmetic,
     )

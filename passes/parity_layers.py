@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE
 from qir.backends.integer_reference_operators import operator_of
 from qir.backends.onnxruntime_session import INTEGER_OPS, OrtSession
-from qir.backends.target import saturates
 from qir.graph import Node, Value
 from qir.labels import label_of
 from qir.module import Module
@@ -209,43 +207,3 @@ def _element(value: Value) -> str:
         return value.type.dtype.label
     node = value.producer if value.producer is not None and makes_codes(value.producer) else None
     return "?" if node is None else _code_type(node, value).label
-
-
-def saturating_layers(module: Module) -> Iterator[str]:
-    """Layers of unsigned activations and signed weights whose products, added in pairs, can leave int16.
-
-    ONNX Runtime's 8-bit kernels for x86 CPUs without VNNI add them so (VPMADDUBSW), and saturate.
-    """
-    for node in module.graph:
-        operator = operator_of(node)
-        if operator is not None and len(operator.operands) == 2:
-            data, weight = (node.input(indices[0]) for indices in operator.operands)
-        elif (operands := op_of(node).quantizable(node)) is not None:
-            data, weight = (_codes_behind(node.input(index)) for index in (operands.data, operands.weight))
-        else:
-            continue
-        constant = None if weight is None else weight.constant
-        if data is None or constant is None or constant.dtype is not DType.INT8 or _element(data) != "uint8":
-            continue
-        codes = constant.numpy()
-        largest = max(int(codes.max(initial=0)), -int(codes.min(initial=0)))
-        if saturates(_largest_code(data), largest):
-            yield label_of(node)
-
-
-def _codes_behind(value: Value | None) -> Value | None:
-    """The codes that a DequantizeLinear reads."""
-    producer = None if value is None else value.producer
-    return producer.operands[0] if producer is not None and producer.op == DEQUANTIZE else None
-
-
-def _largest_code(codes: Value) -> int:
-    """The largest code that the Clip in front of a value lets through, seen through what only moves codes."""
-    maker = codes.producer
-    while maker is not None and maker.op != "Clip":
-        index = 0 if maker.op in (QUANTIZE, DEQUANTIZE) else op_of(maker).grid_operand(maker)
-        source = None if index is None else maker.input(index)
-        maker = None if source is None else source.producer
-    high = None if maker is None else maker.input(2)
-    integer = high is not None and high.constant is not None and high.constant.numpy().dtype.kind in "iu"
-    return int(high.constant.numpy()) if integer and high is not None and high.constant is not None else 255

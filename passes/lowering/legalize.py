@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from qir.backends.saturation import WeightStorage
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Node
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.lowering.codes import Codes, integer_bias, integer_codes, integer_levels, proven_bounds
-from qir.passes.lowering.profiles import Profile, Runtime, find_profile, profiles, runtime_at
+from qir.passes.lowering.codes import integer_bias, integer_codes, integer_levels, proven_bounds
+from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
+from qir.passes.lowering.profiles import Profile, find_profile, profiles, runtime_at
 from qir.passes.lowering.qonnx_forms import activation_form
+from qir.passes.lowering.store_weights import store_weights
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
-from qir.quantizers import QuantParameters
 from qir.types import DType, code_range
-
-Form = Literal["affine", "mid-rise", "levels"]
-"""QuantizeLinear computes it · odd codes · a table of levels."""
-
-FLOAT = DType.FLOAT32
-
-
-@dataclass(frozen=True, eq=False)
-class Holding:
-    """How one quantizer is held.
-
-    Attributes:
-        container: element type of its codes; float32 = arithmetic on floats.
-        form: how a value becomes a code.
-        grid: scale, zero point and codes as the file has them; None for tables that are no multiples of a step and for
-            widths per channel.
-        codes: a weight's integer codes; None for activations and tables.
-        emulation: what the profile could not express, empty when it is native.
-    """
-
-    container: DType
-    form: Form
-    grid: QuantParameters | None
-    codes: Codes | None = None
-    emulation: str = ""
-
-
-@dataclass
-class Legalization:
-    """What `legalize` found out: the result lies in `module.meta["legalize"]`.
-
-    Attributes:
-        profile: the profile.
-        runtime: what the version of ONNX Runtime holds whose rules were asked for.
-        holdings: by name of the quantizer.
-        emulated: reasons, by name of the quantizer or node.
-    """
-
-    profile: Profile
-    runtime: Runtime
-    holdings: dict[str, Holding] = field(default_factory=dict)
-    emulated: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,11 +30,13 @@ class Legalize(Pass):
     Attributes:
         profile: name of the profile.
         runtime: version of ONNX Runtime whose rules hold; empty = the installed one.
+        weights: how 8-bit weight codes are stored: `auto`, `int8` or `uint8` (`ExportSpec.weights`).
     """
 
     name: ClassVar[str] = "legalize"
     profile: str = "qcdq"
     runtime: str = ""
+    weights: WeightStorage = "auto"
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Decide; raises `ExportError` that names quantizer, width, profile and remedies."""
@@ -98,6 +60,7 @@ class Legalize(Pass):
         for stored in stored_weights(module.graph):
             found.emulated.setdefault(stored.node.name, stored.reason)
         _widen(module, found)
+        store_weights(module.graph, found, self.weights)
         module.meta[self.name] = found
         return False
 

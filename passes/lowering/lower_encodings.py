@@ -16,7 +16,8 @@ import numpy as np
 from qir.errors import ExportError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.passes.lowering.legalize import Holding, legalization
+from qir.passes.lowering.holdings import Holding
+from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_float import round_bias
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import quantized_layers

@@ -17,7 +17,8 @@ from qir.module import Module
 from qir.passes.lowering import emulate
 from qir.passes.lowering.chain import Chain
 from qir.passes.lowering.codes import bias_codes
-from qir.passes.lowering.legalize import Holding, legalization
+from qir.passes.lowering.holdings import Holding
+from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_qcdq import product_scale
 from qir.passes.lowering.marks import MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext

@@ -26,7 +26,8 @@ from qir.passes.lowering.codes import bias_codes as bias_codes
 from qir.passes.lowering.codes import proven_bounds as proven_bounds
 from qir.passes.lowering.codes import weight_codes as weight_codes
 from qir.passes.lowering.fused_kernels import avoid_deviations
-from qir.passes.lowering.legalize import FLOAT, Holding, Legalization, legalization
+from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
+from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.marks import KEY, MARKED_IR, mark
 from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import (

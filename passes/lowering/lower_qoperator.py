@@ -21,7 +21,8 @@ from qir.passes.constants import array_of, is_standard
 from qir.passes.eliminate_dead_code import EliminateDeadCode
 from qir.passes.lowering.chain import Chain
 from qir.passes.lowering.code_bounds import bounded_codes
-from qir.passes.lowering.legalize import Legalization, legalization
+from qir.passes.lowering.holdings import Legalization
+from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.marks import KEY, marked_codes
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Tensor
@@ -228,7 +229,9 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None],
         return
     scale, codes, zero = (array_of(value) for value in (weight.scale, weight.codes, weight.zero_point))
     step = array_of(data.scale)
-    if scale is None or codes is None or zero is None or step is None or zero.any() or node.attribute("transA", 0):
+    if scale is None or codes is None or zero is None or step is None or node.attribute("transA", 0):
+        return
+    if (zero != zero.reshape(-1)[0]).any():
         return
     op = "ConvInteger" if node.op == "Conv" else "MatMulInteger"
     offset = array_of(data.zero_point)
@@ -239,7 +242,12 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None],
     right = weight.codes
     if node.attribute("transB", 0):
         right = graph.add_constant(f"{right.name}.transposed", Tensor.of(np.ascontiguousarray(codes.T)))
-    value = chain.node(op, (data.codes, right, data.zero_point), "sums", like, DType.INT32)
+    offsets = (
+        (data.zero_point, chain.constant("weight_zero_point", zero.reshape(-1)[0]))
+        if zero.any()
+        else (data.zero_point,)
+    )
+    value = chain.node(op, (data.codes, right, *offsets), "sums", like, DType.INT32)
     made = value.producer
     assert made is not None  # noqa: S101 - the chain has just made it
     for name, attribute in node.attributes.items() if node.op == "Conv" else ():

@@ -26,7 +26,7 @@ OVERHEAD_BYTES = 1500
 
 @dataclass(frozen=True)
 class PackWeights(Pass):
-    """Replace int8 weight codes below 8 bits by bit planes and the nodes that unpack them; run it behind `lower-qcdq`.
+    """Replace weight codes below 8 bits by bit planes and the nodes that unpack them; run it behind `lower-qcdq`.
 
     Verified IR in, verified IR out; the network computes the same.
     """
@@ -53,10 +53,10 @@ class PackWeights(Pass):
 
 
 def _width(codes: Array) -> tuple[int, int, int]:
-    """(lowest code, step, bits) of the narrowest grid that holds the codes; -1 and +1 alone take one bit."""
-    if (np.abs(codes) == 1).all():
-        return -1, 2, 1
+    """(lowest code, step, bits) of the narrowest grid that holds the codes; two codes alone take one bit."""
     low, high = int(codes.min()), int(codes.max())
+    if ((codes == low) | (codes == high)).all():
+        return low, max(high - low, 1), 1
     return low, 1, max((high - low).bit_length(), 1)
 
 

@@ -35,17 +35,22 @@ def raise_integer_layer(node: Node, state: RaiseState) -> bool:
     data, codes, tail = node.input(0), array_of(node.input(1)), _tail(node)
     known = None if data is None else state.twins.get(data)
     zero = array_of(node.input(3))
-    if known is None or codes is None or tail is None or (zero is not None and zero.any()):
+    if known is None or codes is None or tail is None or (zero is None and node.input(3) is not None):
         return False
     twin, grid = known
     axis = 0 if node.op == "ConvInteger" else codes.ndim - 1
     scale = _weight_scale(tail.factor.reshape(-1), grid.scale)
     dtype = element_of(node.input(1))
-    if scale is None or dtype is None or scale.size not in (1, codes.shape[axis]):
+    zeros = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
+    if scale is None or dtype is None or scale.size not in (1, codes.shape[axis]) or zeros.size not in (1, scale.size):
         return False
     limits = np.iinfo(codes.dtype)
     weight_grid = Grid(
-        scale, np.zeros(scale.size, np.int64), axis if scale.size > 1 else None, int(limits.min), int(limits.max)
+        scale,
+        np.broadcast_to(zeros, scale.shape),
+        axis if scale.size > 1 else None,
+        int(limits.min),
+        int(limits.max),
     )
     source = node.input(1)
     assert source is not None  # noqa: S101 - it has codes

@@ -28,6 +28,7 @@ _SUFFIXES = (
     "_quantized",
     "_quant",
 )
+_MIDDLE = 128
 _CODES = {
     "uint8": (0, 255),
     "int8": (-128, 127),
@@ -175,14 +176,24 @@ def element_of(value: Value | None) -> DType | None:
 def weight_spec(grid: Grid, codes: Array, least: int = 0) -> QuantizerSpec | Reject:
     """The fake-quant attributes for constant codes: the narrowest width that holds them; -1 and +1 alone are one bit.
 
+    Codes of uint8 around zero point 128 are those of int8 around 0.
+
     Args:
         grid: the grid of the file.
         codes: the codes.
         least: width that the file names; wider codes win.
     """
-    if least <= 1 and grid.low_code < 0 and not grid.zero_point.any() and (np.abs(codes.astype(np.int64)) == 1).all():
+    grid, codes = _centred(grid, codes.astype(np.int64))
+    if least <= 1 and grid.low_code < 0 and not grid.zero_point.any() and (np.abs(codes) == 1).all():
         return bipolar_spec(grid.scale, grid.axis)
     return spec_of(_tightened(grid, codes, least))
+
+
+def _centred(grid: Grid, codes: Array) -> tuple[Grid, Array]:
+    """The signed grid of the same values, and its codes, where all zero points of uint8 codes are 128."""
+    if (grid.low_code, grid.high_code) != (0, 255) or (grid.zero_point != _MIDDLE).any():
+        return grid, codes
+    return Grid(grid.scale, grid.zero_point - _MIDDLE, grid.axis, -_MIDDLE, _MIDDLE - 1), codes - _MIDDLE
 
 
 def _tightened(grid: Grid, codes: Array, least: int) -> Grid:
