@@ -214,7 +214,7 @@ class Target(Strict):
         )
 
     def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
-        """The pairs that `reduce_range` leaves: 8 x 8 bits goes where 8 x 7 is legal, else export narrows the weights."""
+        """The pairs that `reduce_range` leaves: 8 x 8 bits go where 8 x 7 is legal, else export narrows weights."""
         narrowed = self.reduce_range and (8, 7) in pairs
         return frozenset(pair for pair in pairs if not (narrowed and pair == (8, 8)))
 

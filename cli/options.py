@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.backends.saturation import WeightStorage
 from qir.errors import QirError
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ ReduceRange = Annotated[
     bool,
     typer.Option(
         "--reduce-range",
-        help="For x86 CPUs without VNNI: no 8-bit weights beside 8-bit activations, whose products saturate there.",
+        help="For x86 CPUs without VNNI: weights of 7 bits next to 8-bit activations, whose products fit int16.",
+    ),
+]
+Weights = Annotated[
+    WeightStorage | None,
+    typer.Option(
+        "--weights",
+        help="How 8-bit weight codes are stored; auto: int8 where x86 CPUs without VNNI are exact, else uint8.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]

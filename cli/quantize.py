@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qir.cli.options import Budgets, Data, InputWidths, Model, Output, ReduceRange, TargetName, parse_budgets
+from qir.cli.options import Budgets, Data, InputWidths, Model, Output, ReduceRange, TargetName, Weights, parse_budgets
 from qir.cli.written import ProfileName, print_agreement, print_report
 
 
@@ -35,6 +35,7 @@ def quantize(
     before: Annotated[str, typer.Option(help="Pipeline to run first, `freeze-inputs{shapes=[x:1x3x32x32]}`.")] = "",
     insert: Annotated[str, typer.Option(help="Options of insert-fake-quant, `block=32,keep=[fc.*:8]`.")] = "",
     reduce_range: ReduceRange = False,
+    weights: Weights = None,
 ) -> None:
     """Quantize a network without labels: exact choice of bits under the budgets, from the divergence of the outputs.
 
@@ -60,6 +61,7 @@ def quantize(
         before=before,
         insert=insert,
         reduce_range=reduce_range,
+        weights=weights,
     )
     if done.result is not None:
         print_result(done.result, "divergence of the outputs")

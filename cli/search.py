@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from qir.atomic_write import make_folder
-from qir.cli.options import Budgets, InputWidths, Model, Output, Seed, TargetName, parse_budgets
+from qir.cli.options import Budgets, InputWidths, Model, Output, ReduceRange, Seed, TargetName, Weights, parse_budgets
 from qir.cli.written import ProfileName, print_agreement, print_report
 
 
@@ -45,6 +45,8 @@ def search(
     result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
     output: Output = Path("model.quant.onnx"),
     profile: ProfileName = None,
+    reduce_range: ReduceRange = False,
+    weights: Weights = None,
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
@@ -71,6 +73,7 @@ def search(
             make_folder(written)
     hardware, module = load_target(target), load_network(model)
     original = module.clone()
+    hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
     calibration = read_samples(data, "calibration", labelled=False)
     retraining, judged = read_samples(train, "retraining"), read_samples(validation, "search-validation")
     refuse_shared_images(retraining, judged)
@@ -97,7 +100,8 @@ def search(
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))
     splits = {"calibration": str(data.name), "retraining": str(train.name), "search-validation": str(validation.name)}
-    exported = export(winner, output, profile=profile, target=hardware, data=judged.images, splits=splits)
+    how: dict[str, Any] = {"profile": profile, "target": hardware, "weights": weights}
+    exported = export(winner, output, data=judged.images, splits=splits, **how)
     print_report(exported)
     labels = Labels(judged.labels, "search-validation")
     print_agreement(agreement_of_file(exported.model, original, judged.images, called=labels.split, labels=labels))

@@ -36,6 +36,8 @@ def print_report(report: ExportReport) -> None:
         console.print(
             f"sums of unknown length, that can leave int32: {', '.join(report.unproven)} (freeze-inputs fixes sizes)"
         )
+    if report.saturating:
+        console.print(_where_exact(report))
     for option, value in report.session:
         console.print(f"ONNX Runtime loads it with the session option {option}={value} only")
     for line in written_sizes(report).lines():
@@ -58,3 +60,15 @@ def print_agreement(agreement: Agreement) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for line in agreement.lines():
         console.print(line)
+
+
+def _where_exact(report: ExportReport) -> str:
+    """On which CPUs a file is exact whose layers are not proven so everywhere."""
+    more = ", …" if len(report.saturating) > 3 else ""
+    options = " and ".join(f"{option}={value}" for option, value in report.exact_with)
+    return (
+        "exact on CPUs with VNNI or ARM only: sums of 8-bit products can saturate elsewhere in "
+        f"{len(report.saturating)} layers ({', '.join(report.saturating[:3])}{more}); exact there with "
+        + (f"the session option {options}, or " if options else "")
+        + "--weights auto or --reduce-range"
+    )

@@ -20,6 +20,7 @@ from qir.graph import Graph, Node
 from qir.guide import (
     BufferGuide,
     CostGuide,
+    CpuGuide,
     Guide,
     LayerGuide,
     MemoryGuide,
@@ -65,6 +66,7 @@ def build_guide(
     data: dict[str, str] | None = None,
     emulated: Mapping[str, str] | None = None,
     requantization: Requantization | None = None,
+    cpus: CpuGuide | None = None,
 ) -> tuple[Guide, bytes]:
     """The guide of a calibrated module and the bytes of its weights file.
 
@@ -76,6 +78,7 @@ def build_guide(
         emulated: why the profile emulates something, by name of the node or quantizer that it emulates; a layer is
             emulated when its node, its weight's, its input's or its output's quantizer is.
         requantization: arithmetic from sums to codes; by default the target's, `float32` without one.
+        cpus: on which CPUs the model file is exact.
 
     Raises:
         QirError: a quantizer is not calibrated, or a code does not fit.
@@ -102,6 +105,7 @@ def build_guide(
         inputs=[value.name for value in module.graph.inputs],
         outputs=list(module.graph.output_names),
         requantization=RequantizationGuide(kind=kind, rounding=ROUNDING[kind]),
+        cpus=cpus,
         layers=layers,
         stored_weights=stored,
         rescalings=[_rescaling(found) for found in rescalings(module.graph)],

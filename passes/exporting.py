@@ -18,13 +18,15 @@ import numpy as np
 
 from qir.atomic_write import make_folder
 from qir.backends.integer_reference_requantization import Requantization
+from qir.backends.saturation import WeightStorage
 from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers, ranges_at
-from qir.guide import Guide
+from qir.guide import CpuGuide, Guide
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.build_guide import build_guide
 from qir.passes.export_check import Comparison, compare, observe_ranks
+from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import Legalize, legalization
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
 from qir.passes.lowering.profiles import Profile, find_profile, profile_names
@@ -33,6 +35,7 @@ from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.name_nodes import NameNodes, with_names
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.reduce_range import ReduceRange
+from qir.passes.saturation import EXACT_OPTION
 from qir.passes.upgrade_opset import UpgradeOpset
 
 PROFILES = profile_names()
@@ -58,6 +61,8 @@ class ExportReport:
         emulated: (quantizer, reason) of everything that the profile could not express natively.
         unproven: layers of integers whose sums are not bounded, because their length is unknown.
         session: session options without which ONNX Runtime does not load the file.
+        saturating: layers that x86 CPUs without VNNI can compute wrongly.
+        exact_with: session options of ONNX Runtime with which those CPUs compute them exactly.
         encodings: path of the encodings file, for the profile `encodings`.
     """
 
@@ -75,6 +80,8 @@ class ExportReport:
     emulated: tuple[tuple[str, str], ...]
     unproven: tuple[str, ...]
     session: tuple[tuple[str, str], ...]
+    saturating: tuple[str, ...] = ()
+    exact_with: tuple[tuple[str, str], ...] = ()
     encodings: Path | None = None
 
 
@@ -88,6 +95,7 @@ def export(
     splits: dict[str, str] | None = None,
     requantization: Requantization | None = None,
     reduce_range: bool = False,
+    weights: WeightStorage | None = None,
 ) -> ExportReport:
     """Write `<name>.quant.onnx`, `<name>.guide.json` and `<name>.weights.bin`; the module itself is not changed.
 
@@ -100,8 +108,11 @@ def export(
         splits: what each data split was used for, written into the guide.
         requantization: how the hardware turns sums into codes, for the guide and `qir verify`: `float32`, `dyadic` or
             `power-of-two`; by default the target's.
-        reduce_range: narrow weights that would saturate on x86 CPUs without VNNI, 8 bits beside 8 bits to 7 (the pass
-            `reduce-range`).
+        reduce_range: narrow weights that would saturate on x86 CPUs without VNNI, 8 bits next to 8 bits to 7 (the pass
+            `reduce-range`); a target's field of this name does so too.
+        weights: how 8-bit weight codes are stored: `auto` (int8 where no sum can saturate on x86 CPUs without VNNI,
+            else uint8 with zero point 128: the same values and kernels), `int8` (a file that is not proven exact there
+            says so), or `uint8` wherever there is a kernel for it; by default the target's, `auto` without one.
 
     Raises:
         ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
@@ -112,14 +123,15 @@ def export(
     chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
     _check(module)
     module = with_names(module)
-    if reduce_range:
+    if reduce_range or (target is not None and target.reduce_range):
         module = module.clone()
         _run([ReduceRange()], module, target)
     stem = path.name.removesuffix(".onnx").removesuffix(".quant")
     guide_path, weights_path = path.with_name(f"{stem}.guide.json"), path.with_name(f"{stem}.weights.bin")
     lowered = module.clone()
     upgrade = [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
-    _run([*upgrade, Legalize(chosen.name)], lowered, target)
+    storage: WeightStorage = weights or ("auto" if target is None else target.export.weights)
+    _run([*upgrade, Legalize(chosen.name, weights=storage)], lowered, target)
     found = legalization(lowered)
     guide, packed = build_guide(
         module,
@@ -128,6 +140,7 @@ def export(
         data=splits,
         emulated=found.emulated,
         requantization=requantization,
+        cpus=_cpus(found),
     )
     text = guide.to_json()
     _run([*parse_pipeline(chosen.passes), NameNodes()], lowered, target)
@@ -155,6 +168,8 @@ def export(
         tuple(found.emulated.items()),
         _unproven(guide),
         tuple(chosen.session.items()),
+        tuple(found.saturating),
+        () if guide.cpus is None else tuple(guide.cpus.session.items()),
         next((name for name in made if name.suffix == ".encodings"), None),
     )
 
@@ -174,9 +189,24 @@ def _metadata(guide: Guide, text: str, profile: Profile) -> dict[str, str]:
         "qir.accumulator": _largest_sum(guide),
         "qir.requantization": guide.requantization.kind,
     }
+    if guide.cpus is not None:
+        entries["qir.exact_on"] = guide.cpus.exact_on
+    if guide.cpus is not None and guide.cpus.session:
+        entries["qir.exact_elsewhere_with"] = json.dumps(guide.cpus.session, sort_keys=True, separators=(",", ":"))
     if profile.session:
         entries["qir.session"] = json.dumps(profile.session, sort_keys=True, separators=(",", ":"))
     return entries
+
+
+def _cpus(found: Legalization) -> CpuGuide | None:
+    """On which CPUs the file is exact; None for one that holds no codes."""
+    if found.profile.codes != "compared":
+        return None
+    return CpuGuide(
+        exact_on="vnni-or-arm" if found.saturating else "all",
+        saturating_layers=list(found.saturating),
+        session=dict([EXACT_OPTION]) if found.saturating and all(found.saturating.values()) else {},
+    )
 
 
 def _write(

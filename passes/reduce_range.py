@@ -52,7 +52,7 @@ class ReduceRange(Pass):
 
 
 def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
-    """Whether codes of the layer's input and signed codes of its weight from `low` to `high` can leave int16 in pairs."""
+    """Whether products of the layer's input and signed codes from `low` to `high` can leave int16 in pairs."""
     data = parameters_of(layer.data)
     if not data.has_integer_codes or data.low_code < 0 or data.high_code > 255 or not -128 <= low <= high <= 127:
         return False

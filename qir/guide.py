@@ -194,6 +194,19 @@ class RequantizationGuide(_Strict):
     rounding: str
 
 
+class CpuGuide(_Strict):
+    """On which CPUs ONNX Runtime computes the codes of the model file exactly.
+
+    x86 CPUs without VNNI add products of unsigned by signed bytes in pairs and clip each pair's sum to int16.
+    """
+
+    exact_on: Literal["all", "vnni-or-arm"]
+    saturating_layers: list[str] = Field(description="layers in which x86 CPUs without VNNI can clip a sum")
+    session: dict[str, str] = Field(
+        description="session options of ONNX Runtime with which those CPUs are exact too; empty where there are none"
+    )
+
+
 class Provenance(_Strict):
     """Where the network came from."""
 
@@ -214,6 +227,7 @@ class Guide(_Strict):
     inputs: list[str]
     outputs: list[str]
     requantization: RequantizationGuide
+    cpus: CpuGuide | None = Field(default=None, description="null for files that hold no codes")
     layers: list[LayerGuide]
     stored_weights: list[StoredWeightGuide] = Field(default=[], description="weights of kernels that compute in float")
     rescalings: list[RescalingGuide]

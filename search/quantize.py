@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.atomic_write import make_folder
+from qir.backends.saturation import WeightStorage
 from qir.errors import QirError
 from qir.module import Module
 from qir.passes.adaround import AdaRound
@@ -71,6 +72,7 @@ def quantize(
     insert: str = "",
     store: str | Path | None = None,
     reduce_range: bool = False,
+    weights: WeightStorage | None = None,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
@@ -93,8 +95,9 @@ def quantize(
         before: pipeline that runs before everything else, for example `freeze-inputs{values=[sr:16000]},infer-types`.
         insert: more options of `insert-fake-quant`, for example `block=32,keep=[fc.*:8]`.
         store: SQLite file or SQLAlchemy URL that keeps the sensitivities: later budgets measure nothing again.
-        reduce_range: as the target's field of this name: 8-bit weights do not meet 8-bit activations, whose products
-            saturate on x86 CPUs without VNNI.
+        reduce_range: as the target's field of this name: weights next to 8-bit activations have 7 bits, or are narrowed
+            at export, so that no product saturates on x86 CPUs without VNNI.
+        weights: how 8-bit weight codes are stored (`export`): `auto`, `int8` or `uint8`; by default the target's.
 
     Raises:
         QirError: bad input of any kind, or no policy meets a budget (the message says the smallest reachable).
@@ -102,8 +105,7 @@ def quantize(
     from qir.backends.target import load_target
 
     hardware = load_target(target) if isinstance(target, str | Path) else target
-    if reduce_range:
-        hardware = hardware.model_copy(update={"reduce_range": True})
+    hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
     find_profile(profile or hardware.export.profile)
     make_folder(output)
     module = load_network(model)
@@ -123,7 +125,13 @@ def quantize(
     last += parse_pipeline(SCALES[hardware.export.requantization].lstrip(",")) if last else []
     PassManager(last).run(module, PassContext(target=hardware, calibration_data=data))
     written = export(
-        module, output, profile=profile, target=hardware, data=data, splits={"calibration": "the data given"}
+        module,
+        output,
+        profile=profile,
+        target=hardware,
+        data=data,
+        splits={"calibration": "the data given"},
+        weights=weights,
     )
     called = "the calibration data" if data is given else "samples distilled from the network"
     found = agreement_of_file(

@@ -22,6 +22,7 @@ OP_COMPARISONS = {
     "passes/accumulator_bounds.py": "where the groups of a transposed convolution lie",
     "qir/constants.py": "the question itself, for rules",
     "passes/export_check.py": "pattern of the QDQ form",
+    "passes/saturation.py": "pattern of the QDQ form and which kernels ONNX Runtime has",
     "passes/lowering/check_finn.py": "what FINN's conversion knows",
     "passes/lowering/lower_qoperator.py": "which operators on codes there are",
     "passes/lowering/lower_thresholds.py": "what FINN-ONNX has: MatMul and no Gemm",

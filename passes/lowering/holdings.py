@@ -48,11 +48,13 @@ class Holding:
         return replace(self, container=DType.UINT8, grid=grid, codes=codes)
 
     def stored(self) -> CodeRange:
-        """The codes that can occur in the file."""
+        """The 8-bit codes that can occur in the file."""
         if self.codes is not None:
-            return CodeRange(self.container, int(self.codes.values.min()), int(self.codes.values.max()))
+            return CodeRange(
+                self.container, int(self.codes.values.min(initial=0)), int(self.codes.values.max(initial=0))
+            )
         if self.grid is None:
-            return CodeRange(self.container, *code_range(self.container.bits, signed=self.container is DType.INT8))
+            return CodeRange(self.container, *code_range(8, signed=self.container is DType.INT8))
         return CodeRange(self.container, self.grid.low_code, self.grid.high_code)
 
 

@@ -26,24 +26,18 @@ def store_weights(graph: Graph, found: Legalization, weights: WeightStorage) -> 
         found: what `legalize` found; its profile tells whether there is uint8.
         weights: how codes of weights are stored.
     """
-    layers = [layer for layer in quantized_layers(graph) if _is_8_bit(layer, found)]
+    layers = list(quantized_layers(graph))
     while wanted := [layer.weight for layer in layers if _is_wanted(layer, found, weights)]:
         for quantizer in wanted:
             holding = found.holdings[quantizer.name]
             if holding.container is DType.INT8:  # two layers may read it
                 found.holdings[quantizer.name] = holding.unsigned()
+    fused = "session.disable_quant_qdq" not in found.profile.session
     for layer in layers:
-        if _saturates(layer, found):
+        if fused and _saturates(layer, found):
             found.saturating[layer.name] = (
                 layer.weight_tensor is not None and "lower-qoperator" not in found.profile.passes
             )
-
-
-def _is_8_bit(layer: QuantizedLayer, found: Legalization) -> bool:
-    """Whether a layer has 8-bit codes on both sides in a profile whose files ONNX Runtime fuses."""
-    fused = "session.disable_quant_qdq" not in found.profile.session
-    holdings = [found.holdings[operand.name] for operand in (layer.data, layer.weight)]
-    return fused and all(holding.container in (DType.INT8, DType.UINT8) for holding in holdings)
 
 
 def _is_wanted(layer: QuantizedLayer, found: Legalization, weights: WeightStorage) -> bool:
@@ -59,6 +53,8 @@ def _is_wanted(layer: QuantizedLayer, found: Legalization, weights: WeightStorag
 
 def _saturates(layer: QuantizedLayer, found: Legalization) -> bool:
     data, weight = (found.holdings[operand.name] for operand in (layer.data, layer.weight))
+    if (data.container, weight.container) != (DType.UINT8, DType.INT8):
+        return False
     return planned(layer, data.stored(), weight.stored())
 
 

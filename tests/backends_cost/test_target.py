@@ -149,6 +149,12 @@ def test_reduce_range_leaves_out_the_pairs_whose_products_leave_int16(tmp_path: 
     assert len(rules.legal_pairs()) == 8
 
 
+def test_reduce_range_keeps_8_by_8_bits_where_7_are_no_choice() -> None:
+    """Export narrows these weights."""
+    target = load_target("npu-148")
+    assert target.model_copy(update={"reduce_range": True}).operand_rules() == target.operand_rules()
+
+
 def test_requantization_is_one_of_three(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"export\.requantization.*'float32', 'dyadic' or 'power-of-two'"):
         _load(tmp_path, _data() | {"export": {"requantization": "int8"}})

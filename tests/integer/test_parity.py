@@ -185,16 +185,6 @@ def test_16_bit_networks_are_compared_code_by_code(tmp_path, random_network) -> 
     assert max(layer.sqnr for layer in report.layers) > 50
 
 
-def test_layers_that_saturate_without_vnni_are_named(exported) -> None:
-    _, module, _ = exported(5, 8, 8)
-    named = parity(module, engines=["fused"]).saturating
-    assert len(named) == sum(node.op in ("Conv", "Gemm") for node in module.graph)
-    _, module, _ = exported(5, 7, 8)
-    assert parity(module, engines=["fused"]).saturating == ()
-    _, module, _ = exported(5, 8, 7)
-    assert parity(module, engines=["fused"]).saturating == ()
-
-
 def test_a_target_with_reduce_range_leaves_no_layer_that_saturates(random_network, tmp_path) -> None:
     network, module = random_network(5, 8, 8)
     target = load_target("bitfusion-e").model_copy(update={"reduce_range": True})
