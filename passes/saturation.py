@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE
-from qir.labels import label_of
 from qir.backends.saturation import CodeRange, can_saturate
 from qir.graph import Node, Value
+from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.constants import array_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -19,7 +18,7 @@ from qir.passes.lowering.codes import weight_codes
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.profiles import find_profile
 from qir.passes.quantized_layers import quantized_layers
-from qir.passes.saturation import exactness, saturating_layers
+from qir.passes.saturation import saturating_layers
 from qir.passes.upgrade_opset import UpgradeOpset
 from qir.types import DType
 
@@ -92,7 +91,7 @@ def test_the_plan_and_the_file_agree_on_the_layers(random_network, profile, weig
 def test_only_weights_that_could_saturate_become_uint8(random_network) -> None:
     for widths in WIDTHS[1:]:
         _, module = random_network(5, *widths)
-        layers = [layer for layer in quantized_layers(module.graph)]
+        layers = list(quantized_layers(module.graph))
         wide = sum(layer.weight.attribute("bits") == layer.data.attribute("bits") == 8 for layer in layers)
         found = constants(lowered(module, "qcdq", "auto")[0])
         assert sum(dtype is DType.UINT8 for dtype in found) <= wide, widths
