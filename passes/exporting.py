@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.atomic_write import make_folder
+from qir.atomic_write import make_folder, rename_all, temporary_folder
 from qir.backends.integer_reference_requantization import Requantization
 from qir.backends.saturation import WeightStorage
 from qir.errors import ExportError, ModelFileError
@@ -214,23 +213,23 @@ def _write(
 ) -> Comparison:
     """Write all files in a folder of their own beside the old ones, check the model, and only then rename."""
     from qir.onnx_io import check_file, save
+    from qir.onnx_io.files import data_files, older_data_files, remove_data_files
 
     for final in (*made, path):
         make_folder(final, ExportError)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-            folder = Path(name)
-            save(lowered, folder / path.name)
-            if profile.runs_in == "onnxruntime" and observe_ranks(module, lowered, folder / path.name, data):
-                save(lowered, folder / path.name)
-            check_file(folder / path.name)
-            report = compare(module, lowered, folder / path.name, profile, data)
+        with temporary_folder(path) as folder:
+            written = folder / path.name
+            save(lowered, written)
+            if profile.runs_in == "onnxruntime" and observe_ranks(module, lowered, written, data):
+                save(lowered, written)
+            check_file(written)
+            report = compare(module, lowered, written, profile, data)
             for final, content in made.items():
                 (folder / final.name).write_bytes(content)
-            beside = path.with_name(path.name + ".data")
-            for final in (*made, beside, path):
-                if (folder / final.name).exists():
-                    (folder / final.name).replace(final)
+            older, beside = older_data_files(path), data_files(written)
+            rename_all(folder, [*map(path.with_name, sorted(beside)), *made, path])
+            remove_data_files(path, older - beside)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}; older files stay") from error
     except ModelFileError as error:

@@ -6,6 +6,7 @@ file beside it, whose entries name offset, length, bits and CRC-32.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -247,19 +248,50 @@ class Guide(_Strict):
 
 
 def read_guide(path: str | Path) -> Guide:
-    """Read and check a guide.
+    """Read and check a guide, with the weights and the model of the same export where these lie next to it.
 
     Raises:
-        QirError: the file is missing, no JSON, or breaks the schema; the message names the entry.
+        QirError: the file is missing, no JSON, or breaks the schema (the message names the entry); or the weights or
+            the model next to it are those of another export.
     """
+    path = Path(path)
     try:
-        return Guide.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        guide = Guide.model_validate_json(content.decode())
     except (OSError, UnicodeDecodeError) as error:
         raise QirError(f"{path}: the guide cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise QirError(f"{path}: guide entry {place!r}: {first['msg']}") from error
+    except (ValidationError, RecursionError) as error:
+        reason = "it nests too deeply"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"guide entry {'.'.join(str(part) for part in first['loc'])!r}: {first['msg']}"
+        raise QirError(f"{path}: {reason}") from error
+    _check_weights(path, guide)
+    _check_model(path, hashlib.sha256(content).hexdigest())
+    return guide
+
+
+def _check_weights(path: Path, guide: Guide) -> None:
+    weights = path.with_name(Path(guide.weights_file).name)
+    try:
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise QirError(f"{weights}: the weights of {path.name} cannot be read: {error}") from error
+    if found != guide.weights_sha256:
+        raise QirError(f"{weights}: these are not the weights of {path.name}, or they are damaged: export again")
+
+
+def _check_model(path: Path, digest: str) -> None:
+    from qir.onnx_io.files import read_model_metadata
+
+    stem = path.name.removesuffix(".guide.json")
+    for model in (path.with_name(f"{stem}.quant.onnx"), path.with_name(f"{stem}.onnx")):
+        expected = read_model_metadata(model).get("qir.guide.sha256") if model.is_file() else None
+        if expected is not None and expected != digest:
+            raise QirError(f"{path}: this is not the guide of {model.name}, or it was changed: export again")
 
 
 def guide_schema() -> dict[str, Any]:

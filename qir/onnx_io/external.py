@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
+import re
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from qir.onnx_io.metadata import text
 from qir.onnx_io.wire import Piece
 
 ALIGNMENT = 4096
+DIGITS = 16
 CHUNK = 1 << 24
 
 
@@ -80,7 +84,7 @@ class DataFolder:
             mode = path.stat().st_mode
         except (OSError, RuntimeError):
             raise ModelFileError(
-                f"{where}: data file {location!r} is missing in {folder}: copy it beside the model"
+                f"{where}: data file {location!r} is missing in {folder}: copy it next to the model"
             ) from None
         if not path.is_relative_to(root):
             raise ModelFileError(
@@ -98,10 +102,16 @@ def _number(count: str, where: str) -> int:
 
 
 class DataWriter:
-    """Collects the tensors that go into one data file; they are written by `write`, none is held twice."""
+    """Collects the tensors that go into one data file; they are written by `write`, none is held twice.
 
-    def __init__(self, location: str) -> None:
-        self.location = location
+    The file is named after its content, `<model's name>.<16 digits of SHA-256>.data`: a model never reads the data of
+    another one, whatever was interrupted. Headers are written before the name is known: `name_in` puts it there.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._stand_in = secrets.token_hex(DIGITS // 2)
+        self._digest = hashlib.sha256()
         self._tensors: list[tuple[int, Piece]] = []
         self._end = 0
 
@@ -110,13 +120,32 @@ class DataWriter:
         offset = -(-self._end // ALIGNMENT) * ALIGNMENT
         self._tensors.append((offset, data))
         self._end = offset + len(data)
+        self._digest.update(f"{offset} {len(data)} ".encode())
+        write_piece(self._digest.update, data)
         header.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (("location", self.location), ("offset", str(offset)), ("length", str(len(data)))):
+        for key, value in (
+            ("location", self._name(self._stand_in)),
+            ("offset", str(offset)),
+            ("length", str(len(data))),
+        ):
             entry = header.external_data.add()
             entry.key, entry.value = key, value
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    @property
+    def location(self) -> str:
+        """Name of the file with what was added so far."""
+        return self._name(self._digest.hexdigest()[:DIGITS])
+
+    def name_in(self, pieces: list[Piece]) -> list[Piece]:
+        """The pieces of a model with the name of the file in its headers."""
+        planned, final = (name.encode() for name in (self._name(self._stand_in), self.location))
+        return [piece.replace(planned, final) if isinstance(piece, bytes) else piece for piece in pieces]
+
+    def _name(self, digits: str) -> str:
+        return f"{self._model}.{digits}.data"
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -124,6 +153,11 @@ class DataWriter:
             for offset, data in self._tensors:
                 file.seek(offset)
                 write_piece(file.write, data)
+
+
+def is_data_name(name: str, model: str) -> bool:
+    """Whether a data file was written for the model file of this name, by qir or by a tool that appends `.data`."""
+    return re.fullmatch(rf"{re.escape(model)}(\.[0-9a-f]{{{DIGITS}}})?\.data", name) is not None
 
 
 def write_piece(write: Callable[[memoryview], object], data: Piece) -> None:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from qir.atomic_write import atomic_write, make_folder
+from qir.atomic_write import atomic_write, is_old, make_folder, rename_all, temporary_folder
 from qir.collection import no_collection
 from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN
 from qir.module import Module
-from qir.onnx_io.external import DataFolder, DataWriter, write_piece
+from qir.onnx_io.external import DataFolder, DataWriter, is_data_name, write_piece
 from qir.onnx_io.graph_reader import GraphReader, read_opsets
 from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
 from qir.onnx_io.metadata import read_metadata, text, write_metadata
 from qir.onnx_io.opaque import has_unknown_fields, unmodelled
 from qir.onnx_io.tensors import StoredTensor, byte_size, read_initializer, write_tensor
-from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model
+from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model, split_tensor
 from qir.tensor import Tensor
 
 LARGEST_MESSAGE = 2**31 - 1
@@ -191,7 +193,8 @@ def save(module: Module, path: str | os.PathLike[str], *, external: bool | None 
 
     Args:
         module: what is written; it is not changed.
-        path: the ONNX file, whose folder is made; external data go into `<path>.data`.
+        path: the ONNX file, whose folder is made; external data go into `<path>.<hash of them>.data`, and
+            the data file of the model that was there before is removed.
         external: whether constants of 1 KiB and more go into the data file; by default those of models that have
             2 GiB or more, or that came with external data.
 
@@ -200,18 +203,78 @@ def save(module: Module, path: str | os.PathLike[str], *, external: bool | None 
     """
     path = Path(path)
     make_folder(path, ModelFileError)
-    beside = path.with_name(path.name + ".data")
-    data = DataWriter(beside.name) if _goes_external(module, external) else None
+    data = DataWriter(path.name) if _goes_external(module, external) else None
     pieces = _pieces(module, data)
     if sum(map(len, pieces)) > LARGEST_MESSAGE:
         raise ModelFileError(f"{path}: the model has 2 GiB or more: save it with external data")
-    with atomic_write(path, ModelFileError) as model_file:
-        with model_file.open("xb") as file:
-            for piece in pieces:
-                write_piece(file.write, piece)
-        if data is not None and len(data):
-            with atomic_write(beside, ModelFileError) as data_file:
-                data.write(data_file)
+    older = older_data_files(path)
+    if data is None or not len(data):
+        with atomic_write(path, ModelFileError) as model_file:
+            _write(model_file, pieces)
+    else:
+        _write_with_data(path, data.name_in(pieces), data)
+        older.discard(data.location)
+    remove_data_files(path, older)
+
+
+def _write(path: Path, pieces: Iterable[Piece]) -> None:
+    with path.open("xb") as file:
+        for piece in pieces:
+            write_piece(file.write, piece)
+
+
+def _write_with_data(path: Path, pieces: Iterable[Piece], data: DataWriter) -> None:
+    """Write model and data file, then give them their names, the model last."""
+    try:
+        with temporary_folder(path) as folder:
+            _write(folder / path.name, pieces)
+            data.write(folder / data.location)
+            rename_all(folder, [path.with_name(data.location), path])
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def older_data_files(path: Path) -> set[str]:
+    """Names of the data files that go once a new model has this path.
+
+    They are those of the model that is there, and what killed processes left.
+    """
+    orphans = {entry.name for entry in path.parent.glob("*.data") if is_data_name(entry.name, path.name)}
+    return data_files(path) | {name for name in orphans if is_old(path.with_name(name))}
+
+
+def remove_data_files(path: Path, names: Iterable[str]) -> None:
+    """Remove data files that an older model of this path had, where the system lets them go."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+def data_files(path: Path) -> set[str]:
+    """Names of the data files that a model names and that were written for its path; none for what is no model."""
+    if not path.is_file():
+        return set()
+    try:
+        _, messages = split_model(memoryview(_read(path)))
+        headers = [onnx.TensorProto.FromString(split_tensor(message)[0]) for message in messages]
+    except (ModelFileError, DecodeError):
+        return set()
+    named = {text(entry.value) for header in headers for entry in header.external_data if entry.key == "location"}
+    return {name for name in named if is_data_name(name, path.name)}
+
+
+def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The key/value pairs of a model file; nothing else of it is read.
+
+    Raises:
+        ModelFileError: the file is missing or no ONNX model.
+    """
+    path = Path(path)
+    try:
+        skeleton, _ = split_model(memoryview(_read(path)))
+        return read_metadata(onnx.ModelProto.FromString(skeleton).metadata_props)[0]
+    except DecodeError:
+        raise ModelFileError(f"{path}: no ONNX model, or truncated") from None
 
 
 def _goes_external(module: Module, external: bool | None) -> bool:
