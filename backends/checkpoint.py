@@ -28,7 +28,10 @@ def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
         DataError: the file cannot be written.
     """
     with atomic_write(path, DataError) as temporary:
-        torch.save({"identity": _digest(identity), **state}, temporary)
+        try:
+            torch.save({"identity": _digest(identity), **state}, temporary)
+        except RuntimeError as error:  # torch's writer of archives says so when a disk is full
+            raise DataError(f"checkpoint {path}: cannot be written: {str(error).splitlines()[0]}; make room") from error
 
 
 def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -35,5 +36,13 @@ def main() -> None:
     try:
         make_app()()
     except QirError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(EXIT_BAD_INPUT)
+        _end(str(error))
+    except MemoryError:
+        _end("the memory does not suffice: give fewer samples, or a smaller network")
+    except RecursionError:
+        _end("the input nests too deeply: the file is damaged, or made to be so")
+
+
+def _end(message: str) -> NoReturn:
+    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(EXIT_BAD_INPUT)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.errors import SearchError
+
 if TYPE_CHECKING:
     from qir.search.result import Result
 
@@ -34,6 +36,7 @@ def report(
     from qir.search.report import Report
 
     read = read_all(results)
+    _check_cost(read, cost)
     first = next(iter(read.values()))
     page = Report(
         title="Mixed-precision search",
@@ -48,6 +51,13 @@ def report(
         rows=leaderboard(read, cost),
     ).write(output)
     CONSOLE.print(f"report  {page}  ({page.stat().st_size:,} bytes)")
+
+
+def _check_cost(results: dict[str, Result], cost: str) -> None:
+    shown = [entry for result in results.values() for entry in (*result.evaluations, *result.front) if not entry.error]
+    if not all(cost in entry.costs for entry in shown):
+        known = sorted({name for entry in shown for name in entry.costs})
+        raise SearchError(f"cost {cost!r}: the results have {', '.join(known) or 'no costs'}: name one with --cost")
 
 
 def read_all(paths: list[Path]) -> dict[str, Result]:

@@ -7,10 +7,10 @@ torch `DataLoader`, and an ONNX Runtime `CalibrationDataReader` (anything with `
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
 Feed = dict[str, Array]
+
+_PLAIN = frozenset("biufUS")
+"""Kinds of numpy's element types that are numbers, bool or strings."""
 
 MEMORY = 256 << 20
 """Bytes that the activations of one forward pass may take while they are gathered."""
@@ -91,17 +94,46 @@ def read_arrays(path: str | Path) -> Array | Feed:
     """The array of a .npy file, or the arrays of a .npz file by name.
 
     Raises:
-        DataError: the file is missing, damaged, no such file, or holds Python objects.
+        DataError: the file is missing, damaged, encrypted, no such file, or holds anything but numbers.
     """
+    _refuse_pipe(Path(path))
     try:
         loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        found = loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}; expected a .npy or .npz file") from error
-    except (ValueError, EOFError, BadZipFile) as error:
+    except MemoryError as error:
         raise DataError(
-            f"{path}: is no .npy or .npz file of numbers, or is damaged: write it with numpy.save or numpy.savez"
+            f"{path}: claims more numbers than there is memory: it is damaged, or give less data"
         ) from error
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise what they like for damaged files
+        raise DataError(
+            f"{path}: is no .npy or .npz file of numbers, is damaged or encrypted ({type(error).__name__}): write it "
+            "with numpy.save or numpy.savez"
+        ) from error
+    for name, array in found.items() if isinstance(found, dict) else [("", found)]:
+        if not _is_plain(array):
+            where = f"{path}: array {name!r}" if name else str(path)
+            raise DataError(f"{where}: holds {array.dtype}; expected real numbers: convert it with numpy.astype")
+    return found
+
+
+def _refuse_pipe(path: Path) -> None:
+    """Refuse what is neither a file nor missing: to open a pipe would wait for its writer."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is no regular file; expected a .npy or .npz file")
+
+
+def _is_plain(array: Array) -> bool:
+    """Whether elements are real numbers, bool or strings: no structs, objects, complex numbers or dates."""
+    kind = array.dtype.kind
+    return kind in _PLAIN or (kind == "V" and array.dtype.type is not np.void)  # ml_dtypes' floats are of kind V
 
 
 def _named(item: Any, names: list[str]) -> Feed:
@@ -123,7 +155,10 @@ def _named(item: Any, names: list[str]) -> Feed:
 
 
 def _array(value: Any) -> Array:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    try:
+        return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError, MemoryError) as error:
+        raise DataError(f"calibration data of type {type(value).__name__} are no array of numbers: {error}") from error
 
 
 def _split(feed: Feed, batch: int) -> Iterator[Feed]:
@@ -145,6 +180,8 @@ def _checked(module: Module, feed: Feed) -> Feed:
                 f"input {value.name!r}: {len(array)} samples; the network takes exactly {shape[0]} at a time"
             )
         wanted = numpy_dtype(value.type.dtype)
+        if array.dtype.kind not in "OUS" if wanted.kind == "O" else array.dtype.kind in "US" or not _is_plain(array):
+            raise DataError(f"input {value.name!r}: data of type {array.dtype}; the network takes {value.type}")
         if array.dtype != wanted:
             feed[value.name] = array = array.astype(wanted)
         if shape is not None and (

@@ -71,6 +71,10 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
     missing = [name for name in (("images", "labels") if labelled else ("images",)) if name not in arrays]
     if missing:
         raise DataError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(arrays)}")
+    for name in ("images", "labels"):
+        if name in arrays and (arrays[name].dtype.kind in "US" or not arrays[name].ndim):
+            found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+            raise DataError(f"{path}: array {name!r} holds {found}; expected numbers, one entry a sample")
     labels = arrays.get("labels", np.zeros(len(arrays["images"]), np.int64))
     if len(labels) != len(arrays["images"]) or labels.ndim != 1:
         raise DataError(
