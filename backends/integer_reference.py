@@ -137,7 +137,17 @@ class State:
                 raise DataError(f"input {value.name!r} is missing; given are {', '.join(self.feeds) or 'none'}")
 
     def step(self, node: Node) -> None:
-        """Compute one node."""
+        """Compute one node.
+
+        Raises:
+            QirError: its operands do not fit.
+        """
+        try:
+            self._step(node)
+        except (ValueError, IndexError, TypeError, KeyError) as error:
+            raise QirError(f"node {node}: its operands do not fit: {error}; `qir opt` verifies the file") from error
+
+    def _step(self, node: Node) -> None:
         operands = [None if value is None else self.values[value] for value in node.inputs]
         variable = any(value in self.variable for value in node.operands)
         if node.op == QUANTIZE:
