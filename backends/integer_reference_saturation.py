@@ -25,6 +25,7 @@ import numpy as np
 
 from qir.backends.integer_reference_values import Grid, integer_limits
 from qir.backends.integer_reference_windows import Window
+from qir.constants import array_of
 from qir.graph import Node, Value
 from qir.tensor import Array
 
@@ -114,8 +115,10 @@ def is_fused(node: Node, data: Grid) -> bool:
     """
     quantize, limiter = _quantizer(node.result)
     if quantize is not None:
-        signed = _is_int8(quantize) and not _writes_unsigned(quantize)
-        return data.signed == signed and (limiter is None or _is_redundant(limiter, quantize))
+        element = np.uint8 if _writes_unsigned(quantize) else _zero_point(quantize).dtype
+        return element == (np.int8 if data.signed else np.uint8) and (
+            limiter is None or _is_redundant(limiter, quantize)
+        )
     return node.op != "Conv" and not any(reader.op == "QuantizeLinear" for reader in node.result.users)
 
 
@@ -184,15 +187,16 @@ def _zero_point(node: Node) -> Array:
     zero = node.input(2)
     if zero is None:
         return np.zeros(1, np.uint8)
-    return np.zeros(0) if zero.constant is None else zero.constant.numpy().reshape(-1)
+    found = array_of(zero)
+    return np.zeros(0) if found is None else found.reshape(-1)
 
 
 def _is_redundant(limiter: Node, quantize: Node) -> bool:
     """Whether no code of a grid lies outside the bounds of a Relu or Clip."""
-    scale, offset = quantize.input(1), _zero_point(quantize)
-    if scale is None or scale.constant is None or scale.constant.numpy().size != 1 or offset.size != 1:
+    scale, offset = array_of(quantize.input(1)), _zero_point(quantize)
+    if scale is None or scale.size != 1 or offset.size != 1:
         return False
-    step, limits = float(scale.constant.numpy().reshape(-1)[0]), integer_limits(offset.dtype)
+    step, limits = float(scale.reshape(-1)[0]), integer_limits(offset.dtype)
     low, high = ((limit - int(offset[0])) * step for limit in (limits.min, limits.max))
     if limiter.op == "Relu":
         return low >= 0
@@ -203,4 +207,5 @@ def _bound(clip: Node, index: int, name: str, default: float) -> float:
     operand = clip.input(index)
     if operand is None:
         return float(clip.attribute(name, default))
-    return np.nan if operand.constant is None else float(operand.constant.numpy().reshape(-1)[0])
+    bound = array_of(operand)
+    return np.nan if bound is None else float(bound.reshape(-1)[0])
