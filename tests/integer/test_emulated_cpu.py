@@ -6,6 +6,7 @@ Debian's `qemu-user` emulates an Intel Haswell (AVX2, no VNNI), on which ONNX Ru
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,13 +23,13 @@ from qir.onnx_io import to_bytes
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.parity_layers import expose_codes
 
-QEMU = shutil.which("qemu-x86_64")
+QEMU = shutil.which("qemu-x86_64") if platform.machine() == "x86_64" else None
 SESSION = Path(__file__).with_name("emulated_session.py")
 LENET = Path(__file__).resolve().parents[2] / "models" / "lenet_fashion_mnist.onnx"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(QEMU is None, reason="needs qemu-x86_64 (Debian's qemu-user)"),
+    pytest.mark.skipif(QEMU is None, reason="needs qemu-x86_64 (Debian's qemu-user) and packages for x86-64"),
 ]
 
 
