@@ -14,12 +14,11 @@ from qir.backends.cost_models.validation import nearest
 from qir.backends.policy_codes import Codes, code_of, read_codes
 from qir.errors import TargetError
 from qir.policy import Bits
+from qir.types import Dim
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("cycles", "energy_pj", "total_bytes", "bit_operations")
 """Additive columns of a table: attributes of `Cost`."""
-
-UNKNOWN_HINT = "give the shapes of the inputs (--shape), infer the types (pass infer-types), register the op"
 
 _BLOCK = 4096
 """Policies looked up at once: their indices stay in the cache."""
@@ -39,6 +38,7 @@ class CostRow:
         known: False when the op or its shape is unknown: its cost is NaN.
         part: `product` of a layer, or the traffic of `result`, `operand`.
         step: position of the node among the costed nodes.
+        reason: why the cost is unknown, and what makes it known.
     """
 
     name: str
@@ -52,6 +52,7 @@ class CostRow:
     known: bool = True
     part: str = "product"
     step: int = 0
+    reason: str = ""
 
     def matrix(self, metric: str) -> Floats:
         """[activation widths, weight widths] of a metric; +inf = illegal, NaN = unknown."""
@@ -116,12 +117,16 @@ class NetworkFacts:
         tensors: activations and when they live, in the file's order of nodes.
         weights: constants.
         notes: what was assumed.
+        unsized: name of a tensor of unknown size → its quantizer.
+        sizes: input whose sizes the network leaves open → the sizes that were taken.
     """
 
     predecessors: Mapping[int, frozenset[int]] = field(default_factory=dict)
     tensors: tuple[StoredTensor, ...] = ()
     weights: tuple[StoredWeight, ...] = ()
     notes: tuple[str, ...] = ()
+    unsized: Mapping[str, str | None] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)
 
 
 class CostTable:
@@ -132,7 +137,7 @@ class CostTable:
         widths: candidate widths of every quantizer, in the order of the columns of codes.
         target: name of the target.
         facts: liveness, predecessors and constants, for reports.
-        unknown: names of nodes whose cost is unknown.
+        reasons: node of unknown cost → why it is unknown, and what makes it known.
     """
 
     def __init__(
@@ -146,7 +151,7 @@ class CostTable:
         self.widths = dict(widths)
         self.target = target
         self.facts = facts or NetworkFacts()
-        self.unknown = tuple(dict.fromkeys(row.name for row in rows if not row.known))
+        self.reasons = {row.name: row.reason for row in rows if not row.known}
         self._compiled: dict[str, _Lookup] = {}
 
     def __iter__(self) -> Iterator[CostRow]:
@@ -154,6 +159,11 @@ class CostTable:
 
     def __len__(self) -> int:
         return len(self.terms)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the nodes whose cost is unknown, in order."""
+        return tuple(self.reasons)
 
     @cached_property
     def columns(self) -> dict[str, int]:
@@ -245,10 +255,8 @@ class CostTable:
 
     def _refuse_unknown(self, unknown: str) -> None:
         if self.unknown and unknown != "ignore":
-            raise TargetError(
-                f"the cost of {', '.join(self.unknown[:5])} is unknown: {UNKNOWN_HINT}, "
-                "or leave it out with unknown='ignore'"
-            )
+            said = reasons_text(self.reasons, "the cost of {names} is unknown")
+            raise TargetError(f"{said}; give what is missing, or leave it out with unknown='ignore'")
 
     def _shared(self, row: CostRow, policy: Mapping[str, Bits], metric: str) -> float:
         """A term's cost where channels have widths of their own."""
@@ -295,6 +303,24 @@ class CostTable:
                 if legal and policy[row.weight] not in legal:
                     policy[row.weight] = min(legal, key=lambda width: abs(width - weight_bits))
         return policy
+
+
+def reasons_text(unknown: Mapping[str, str], form: str, most: int = 5) -> str:
+    """Why costs are unknown, nodes of one reason together.
+
+    Args:
+        unknown: node → reason.
+        form: what is said of each reason, such as "the cost of {names} is unknown".
+        most: nodes of a reason that are named.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unknown.items():
+        by_reason.setdefault(reason, []).append(name)
+    said = []
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        said.append(form.format(names=shown) + (f": {reason}" if reason else ""))
+    return "; ".join(said)
 
 
 def _merged(parts: Sequence[tuple[CostRow, Cost, int, int]]) -> NodeCost:

@@ -54,13 +54,13 @@ def layer_names(graph: Graph) -> dict[Node, str]:
     return unique((node, layer_name(node) if op_of(node).is_expensive else label_of(node)) for node in nodes)
 
 
-def elements_of(value: Value | None, batch: int = 1) -> int | None:
-    """Number of elements, an unknown first dimension taken as `batch`; None when another one is unknown."""
+def elements_of(value: Value | None, batch: int | None = 1) -> int | None:
+    """Number of elements, an unknown first dimension taken as `batch`; None when a size is unknown."""
     sizes = sizes_of(value, batch)
     return None if sizes is None else prod(sizes)
 
 
-def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
+def layer_shape(node: Node, batch: int | None = 1) -> tuple[ConvShape, int] | None:
     """The layer that a node computes and how many copies of it; None when it is unknown.
 
     A convolution over three dimensions is one over two for each slice of its result, with as many more input channels
@@ -88,7 +88,7 @@ def layer_shape(node: Node, batch: int = 1) -> tuple[ConvShape, int] | None:
     return (_transposed(found) if found.transposed else _conv(found)), found.copies
 
 
-def layer_products(node: Node, batch: int = 1) -> tuple[LayerProduct, ...]:
+def layer_products(node: Node, batch: int | None = 1) -> tuple[LayerProduct, ...]:
     """The products that a node computes, those of its data and weight first; empty when they are unknown.
 
     A recurrent layer multiplies its whole input by W as a fully connected layer does, a row for each time step and
@@ -110,7 +110,7 @@ def products_of(module: Module, batch: int = 1) -> dict[str, tuple[LayerProduct,
     return {name: found for name, found in products.items() if found}
 
 
-def _recurrent(node: Node, both: ConvShape, directions: int, batch: int) -> tuple[LayerProduct, ...]:
+def _recurrent(node: Node, both: ConvShape, directions: int, batch: int | None) -> tuple[LayerProduct, ...]:
     """The products with the input and with the state, of a layer whose shape holds both side by side."""
     kernel, sizes = op_of(node).float_kernel(node), sizes_of(node.input(0), batch)
     if kernel is None or sizes is None:

@@ -18,6 +18,7 @@ from qir.backends.layer_shapes import (
     layer_names,
     layer_products,
 )
+from qir.backends.open_sizes import shape_text, taken_sizes, with_known_sizes
 from qir.errors import TargetError
 from qir.fake_quant import quantizers
 from qir.graph import Node, Value
@@ -41,19 +42,45 @@ def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> Cos
     Args:
         module: the network.
         model: the cost model.
-        batch: size of an unknown first dimension.
+        batch: size of an unknown first dimension of the inputs. Other open sizes are those of the samples that the
+            network was calibrated with, where there were any.
 
     Raises:
-        TargetError: a delay table misses a layer.
+        TargetError: a delay table misses a layer, or the network does not take these sizes.
     """
     if batch < 1:
         raise TargetError(f"cost table: batch {batch}; expected at least 1")
-    builder = _Builder(module, model, batch)
+    builder = _Builder(with_known_sizes(module, batch=batch), model, _missing_sizes(module, batch))
     model.prepare(*builder.names())
     rows = builder.rows()
     builder.note_floats(rows)
-    facts = NetworkFacts(builder.predecessors, builder.tensors(), builder.weights(), tuple(builder.notes))
+    tensors, unsized = builder.tensors()
+    facts = NetworkFacts(
+        builder.predecessors,
+        tensors,
+        builder.weights(),
+        tuple(builder.notes),
+        unsized,
+        taken_sizes(module, batch),
+    )
     return CostTable(rows, builder.quantizers.widths, model.target.name, facts)
+
+
+def _missing_sizes(module: Module, batch: int) -> str:
+    """What makes open sizes known: the inputs' shapes, where they are open, and how they are given."""
+    missing = {
+        name: shape
+        for name, shape in taken_sizes(module, batch).items()
+        if not all(isinstance(size, int) for size in shape)
+    }
+    if not missing:
+        return "its size follows from the values of tensors, or from an op that is not known: register the op"
+    shell = " ".join(f"--shape {name}={shape_text(shape)}" for name, shape in missing.items())
+    fixed = ",".join(f"{name}:{shape_text(shape, 'x')}" for name, shape in missing.items())
+    return (
+        f"its size is open: give the shape of {', '.join(missing)}: qir cost {shell}, calibrate with data, or run "
+        f"freeze-inputs{{shapes=[{fixed}]}},infer-types"
+    )
 
 
 class _Quantizers:
@@ -120,7 +147,7 @@ def is_free(node: Node, model: CostModel[Any], name: str) -> bool:
 class _Builder:
     module: Module
     model: CostModel[Any]
-    batch: int
+    missing_sizes: str
     notes: list[str] = field(default_factory=list)
     predecessors: dict[int, frozenset[int]] = field(default_factory=dict)
 
@@ -200,15 +227,18 @@ class _Builder:
         facts = op_of(node)
         support = self.model.target.ops.get(node.op)
         if support is not None and not support.supported:
-            self.notes.append(f"{self.labels[node]}: target {self.model.target.name!r} cannot run {node.op}")
-            return [self._unknown(node)]
+            reason = f"target {self.model.target.name!r} cannot run {node.op}"
+            self.notes.append(f"{self.labels[node]}: {reason}")
+            return self._unknown(node, reason) if facts.is_expensive else [self._opaque(node, reason)]
         if facts.is_expensive:
             return self._layer(node)
         known = self._named(node)
         if known is not None:
             return [known]
-        if not facts.is_known or facts.has_subgraphs:
-            return [self._unknown(node)]
+        if facts.has_subgraphs:
+            return [self._opaque(node, f"what runs inside of {node.op} is not costed (inline-branches)")]
+        if not facts.is_known:
+            return [self._opaque(node, f"the op {node.op} is not known: register it")]
         return self._streams(node)
 
     def _named(self, node: Node) -> CostRow | None:
@@ -223,24 +253,50 @@ class _Builder:
             self.labels[node], node.op, node.name, quantizer, None, widths, (0,), cells, part="operand", step=self.count
         )
 
-    def _unknown(self, node: Node) -> CostRow:
+    def _opaque(self, node: Node, reason: str) -> CostRow:
+        """The term of a node whose inside is not known: no width is known to change it, and it may hold products."""
+        return self._without_cost(node, None, None, "product", reason)
+
+    def _unknown(self, node: Node, reason: str) -> list[CostRow]:
+        """Terms of unknown cost at the quantizers of a node's operands and results."""
+        if op_of(node).is_expensive:
+            operands = [(node.input(data), node.input(weight)) for data, weight in _products(node)] or [(None, None)]
+            return [
+                self._without_cost(node, self.quantizers.of(data), self.quantizers.of(weight), "product", reason)
+                for data, weight in operands
+            ]
+        read = {self.quantizers.of(value) for value in node.operands}
+        written = {self.quantizers.of_result(value) for value in node.results}
+        found: list[str | None] = [*sorted(name for name in read | written if name is not None)]
+        return [self._without_cost(node, name, None, "operand", reason) for name in found or [None]]
+
+    def _without_cost(self, node: Node, activation: str | None, weight: str | None, part: str, reason: str) -> CostRow:
+        first, second = (
+            (filler,) if quantizer is None else self.quantizers.widths[quantizer]
+            for quantizer, filler in ((activation, FLOAT_BITS), (weight, 0))
+        )
+        costs = ((None,) * len(second),) * len(first)
         return CostRow(
             self.labels[node],
             node.op,
             node.name,
-            None,
-            None,
-            (FLOAT_BITS,),
-            (0,),
-            ((None,),),
-            known=False,
-            step=self.count,
+            activation,
+            weight,
+            first,
+            second,
+            costs,
+            False,
+            part,
+            self.count,
+            reason,
         )
 
     def _layer(self, node: Node) -> list[CostRow]:
-        name, products = self.labels[node], layer_products(node, self.batch)
-        if not products or not self.model.knows(name):
-            return [self._unknown(node)]
+        name, products = self.labels[node], layer_products(node, None)
+        if not products:
+            return self._unknown(node, self.missing_sizes)
+        if not self.model.knows(name):
+            return self._unknown(node, f"target {self.model.target.name!r} does not know this layer")
         rows = [self._product(node, name, product) for product in products]
         if len(products) > 1:
             self.notes.append(f"{name}: its recurrent weights are fetched at every time step")
@@ -276,7 +332,7 @@ class _Builder:
 
     def _written(self, node: Node, value: Value, name: str) -> list[CostRow]:
         """The term of writing a layer's result, where the model charges it."""
-        elements = elements_of(value, self.batch)
+        elements = elements_of(value, None)
         if elements is None or not self.model.output_cost(1, 8).cycles:
             return []
         quantizer = self.quantizers.of_result(value)
@@ -293,12 +349,12 @@ class _Builder:
         written = [(value, self.quantizers.of_result(value), "result") for value in node.results if value.name]
         if all(_is_integer(value) for value in node.results):
             read = []
-        most = elements_of(node.results[0], self.batch) if op_of(node).is_movement else None
+        most = elements_of(node.results[0], None) if op_of(node).is_movement else None
         rows = []
         for value, quantizer, part in (*read, *written):
-            elements = elements_of(value, self.batch)
+            elements = elements_of(value, None)
             if elements is None:
-                return [self._unknown(node)]
+                return self._unknown(node, self.missing_sizes)
             elements = elements if most is None or part == "result" else min(elements, most)
             widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
             costs = tuple((self.model.stream_cost(elements, bits),) for bits in widths)
@@ -318,16 +374,17 @@ class _Builder:
             )
         return rows
 
-    def tensors(self) -> tuple[StoredTensor, ...]:
-        """Activations and when they live."""
-        found = []
+    def tensors(self) -> tuple[tuple[StoredTensor, ...], dict[str, str | None]]:
+        """Activations and when they live; those of unknown size by name, with their quantizers."""
+        found, unsized = [], {}
         for value, first in self.steps.items():
-            elements = elements_of(value, self.batch)
-            if elements is not None:
-                quantizer = self.quantizers.of_result(value)
+            elements, quantizer = elements_of(value, None), self.quantizers.of_result(value)
+            if elements is None:
+                unsized[value.name] = quantizer
+            else:
                 last = self.last_use.get(value, first)
                 found.append(StoredTensor(elements, quantizer, FLOAT_BITS, first, last))
-        return tuple(found)
+        return tuple(found), unsized
 
     def weights(self) -> tuple[StoredWeight, ...]:
         """Constants of the graph that are real numbers; integers are shapes and indices."""
@@ -342,6 +399,14 @@ class _Builder:
             scales = 0 if quantizer is None else _scales(user, value)
             found.append(StoredWeight(elements, quantizer, scales))
         return tuple(found)
+
+
+def _products(node: Node) -> list[tuple[int, int]]:
+    """(data, weight) operands of a layer's products."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if kernel is not None and kernel.products:
+        return list(kernel.products)
+    return [] if operands is None else [(operands.data, operands.weight)]
 
 
 def _multiplied(node: Node) -> list[tuple[int, str]]:

@@ -183,7 +183,7 @@ class _Costing:
         if export is not None:
             delays_of(table).write(export)
         print_table(console, table, target, self._policies(table, target))
-        print_lines(console, (_open_inputs(self.module) if table.unknown else []) + explained_lines)
+        print_lines(console, explained_lines)
 
     def _referee(self, console: Console, target: Target, name: str) -> None:
         from qir.backends.cost_models.validation import nearest
@@ -226,18 +226,6 @@ class _Costing:
         return {"policy": base | bits}
 
 
-def _open_inputs(module: Module) -> list[str]:
-    """One line for each input of unknown size: what to give."""
-    from qir.types import TensorType
-
-    shapes = {value.name: value.type.shape for value in module.graph.inputs if isinstance(value.type, TensorType)}
-    return [
-        f"open sizes: --shape {name}={','.join('?' if size is None else str(size) for size in shape)}"
-        for name, shape in shapes.items()
-        if shape is not None and not all(isinstance(size, int) for size in shape)
-    ]
-
-
 def _shown_pairs(target: Target) -> list[tuple[int, int]]:
     """The (activation, weight) widths to show: equal ones where there is a choice; of many the powers of two."""
     pairs = sorted(target.operand_rules().legal_pairs(), reverse=True)
@@ -257,25 +245,19 @@ def _set_shapes(module: Module, shapes: list[str], batch: int) -> None:
         QirError: another form, or no such input; names the nearest.
     """
     from qir.backends.cost_models.validation import nearest
-    from qir.ops import infer_graph
+    from qir.backends.open_sizes import fix_sizes, taken_sizes
     from qir.types import TensorType
 
     inputs = {value.name: value for value in module.graph.inputs}
-    symbols: dict[object, int] = {}
+    given: dict[str, tuple[int, ...]] = {}
     for text in shapes:
         name, _, sizes = text.partition("=")
         if name not in inputs:
             raise QirError(f"--shape {text!r}: the network has no input {name!r}: {nearest(name, inputs)}")
         kind = inputs[name].type
-        dims = _sizes(text, sizes, kind.shape if isinstance(kind, TensorType) else None)
-        if isinstance(kind, TensorType):
-            symbols |= {old: new for old, new in zip(kind.shape or (), dims, strict=False) if isinstance(old, str)}
-            inputs[name].type = TensorType(kind.element, dims)
-    for value in inputs.values():
-        if isinstance(value.type, TensorType) and value.type.shape and isinstance(value.type.shape[0], str):
-            symbols.setdefault(value.type.shape[0], batch)
-    _name_sizes(module, symbols)
-    infer_graph(module)
+        given[name] = _sizes(text, sizes, kind.shape if isinstance(kind, TensorType) else None)
+    fix_sizes(module, given)
+    fix_sizes(module, taken_sizes(module, batch))
 
 
 def _sizes(text: str, sizes: str, declared: Sequence[object] | None) -> tuple[int, ...]:
@@ -294,16 +276,6 @@ def _sizes(text: str, sizes: str, declared: Sequence[object] | None) -> tuple[in
         known = ",".join(map(str, declared))
         raise QirError(f"--shape {text!r}: {len(dims)} sizes; the input has {len(declared)} dimensions ({known})")
     return dims
-
-
-def _name_sizes(module: Module, symbols: dict[object, int]) -> None:
-    """Put numbers in the place of symbols, in the types of all values."""
-    from qir.types import TensorType
-
-    for value in module.graph.values():
-        kind = value.type
-        if isinstance(kind, TensorType) and kind.shape is not None and not symbols.keys().isdisjoint(kind.shape):
-            value.type = TensorType(kind.element, tuple(symbols.get(size, size) for size in kind.shape))
 
 
 def register(app: typer.Typer) -> None:

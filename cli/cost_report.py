@@ -43,7 +43,7 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
     """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown."""
     from rich.table import Table
 
-    from qir.backends.cost_table import UNKNOWN_HINT
+    from qir.backends.cost_table import reasons_text
 
     note = " (illustrative)" if target.illustrative else ""
     shown = Table(title=f"{target.name}{note}: cycles, activation/weight bits (what bounds the node)")
@@ -67,8 +67,8 @@ def print_table(console: Console, table: CostTable, target: Target, policies: Ma
     console.print(shown)
     print_lines(console, [f"note: {line}" for line in (*target.cost_model().notes, *table.facts.notes)])
     if table.unknown:
-        listed = ", ".join(table.unknown)
-        print_lines(console, [f"unknown cost, not in the totals: {listed}: {UNKNOWN_HINT}"])
+        unknown = reasons_text(table.reasons, "{names}", len(table.reasons))
+        print_lines(console, [f"unknown cost, not in the totals: {unknown}"])
 
 
 def _count(cycles: float) -> str:

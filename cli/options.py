@@ -52,14 +52,16 @@ def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:
     """Budgets from `name=limit` texts.
 
     Raises:
-        QirError: a text has another form.
+        QirError: a text has another form, names no cost, or one cost twice, or its limit is not above 0.
     """
-    from qir.search.problem import Budget
+    from qir.search.network import read_budgets
 
-    budgets = {}
+    budgets: dict[str, Budget | str] = {}
     for text in texts or []:
         name, found, limit = text.partition("=")
         if not found or not name:
             raise QirError(f"budget {text!r}: expected name=limit, for example latency=0.35x")
-        budgets[name] = Budget.parse(limit)
-    return budgets
+        if name in budgets:
+            raise QirError(f"budget {text!r}: {name} is limited twice, also to {budgets[name]}; give one limit")
+        budgets[name] = limit
+    return read_budgets(budgets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ def search(
     for written in (output, result):
         if written is not None:
             make_folder(written)
-    hardware, module = load_target(target), load_network(model)
+    limits, hardware, module = parse_budgets(budget), load_target(target), load_network(model)
     original = module.clone()
     hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
     calibration = read_samples(data, "calibration", labelled=False)
@@ -86,11 +87,13 @@ def search(
         module,
         constraints,
         hardware.cost_model().table(module, hardware),
-        budgets=parse_budgets(budget),
+        budgets=limits,
         objective=None if method in ADDITIVE else objective,
-        sensitivity=objective.sensitivity(calibration.images[:SENSITIVITY_IMAGES]) if method in GUIDED else None,
         identity=search_identity(module, judged, plan, calibration, retraining),
     )
+    if method in GUIDED:
+        guide = objective.sensitivity(calibration.images[:SENSITIVITY_IMAGES])
+        problem = replace(problem, sensitivity=guide)
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:
         where: dict[str, Any] = {"progress": progress, "store": store, "executor": executor}

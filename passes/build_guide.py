@@ -53,6 +53,7 @@ from qir.passes.requantization import (
 )
 from qir.policy import Policy
 from qir.tensor import Tensor
+from qir.types import Dim
 
 MOST_CODES = 16
 """Outputs of up to 4 bits have their thresholds in the guide; beyond, multipliers say the same in less."""
@@ -116,10 +117,17 @@ def build_guide(
         total_energy_pj=costs.total("energy_pj"),
         latency_seconds=total / target.clock_hz if total is not None and target.clock_hz else None,
         unknown_costs=list(costs.unknown),
+        unknown_reasons={} if costs.table is None else dict(costs.table.reasons),
+        cost_shapes={} if costs.table is None else _known_shapes(costs.table.facts.sizes),
         weights_file=weights_file,
         weights_sha256=_sha256(bytes(parts.packed)),
     )
     return guide, bytes(parts.packed)
+
+
+def _known_shapes(sizes: Mapping[str, tuple[Dim, ...]]) -> dict[str, list[int]]:
+    shapes = {name: [size for size in shape if isinstance(size, int)] for name, shape in sizes.items()}
+    return {name: shape for name, shape in shapes.items() if len(shape) == len(sizes[name])}
 
 
 def _sha256(data: bytes) -> str:

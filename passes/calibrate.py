@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from qir.backends.open_sizes import remember_samples, with_known_sizes
 from qir.errors import PassError, QirError
 from qir.fake_quant import set_ranges
 from qir.graph import Node, Value
 from qir.module import Module
+from qir.ops.definition import sizes_of
 from qir.passes.activation_ranges import activation_ranges
 from qir.passes.calibration_data import Feed, batches, fitting_batch
 from qir.passes.manager import Pass, PassContext
@@ -26,6 +28,9 @@ from qir.passes.output_error import RowSketch, has_rows, operand_axis
 from qir.passes.thresholds import METHODS
 from qir.passes.weight_ranges import store_levels, weight_ranges
 from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.backends.onnxruntime_session import OrtSession
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,25 @@ def _observe(
     names = sorted(value.name for value in wanted - inputs)
     session = OrtSession(float_network(module, names), optimization="all")
     histograms = {value: Histogram() for value in origins.values()}
-    for feed in feeds:
+    for number, feed in enumerate(feeds):
+        if number == 0:
+            _remember_sizes(module, session, feed, wanted - inputs)
         found: Feed = session.run(feed)
         for value, histogram in histograms.items():
             histogram.update(feed[value.name] if value in inputs else found[value.name])
         for node, value in read.items():
             sketches[node].update(feed[value.name] if value in inputs else found[value.name])
     return {node: histograms[value] for node, value in origins.items()}
+
+
+def _remember_sizes(module: Module, session: OrtSession, feed: Feed, values: set[Value]) -> None:
+    """Keep the shapes of the samples, and of those values that one sample alone tells: costs need sizes."""
+    remember_samples(module, feed)
+    sized = {value.name: value for value in with_known_sizes(module).graph.values()}
+    untold = {value.name for value in values if sizes_of(sized[value.name]) is None}
+    if untold:
+        found = session.run(next(batches(module, feed, batch=1)))
+        remember_samples(module, feed | {name: found[name] for name in untold})
 
 
 def _unquantized(value: Value) -> Value:

@@ -239,6 +239,10 @@ class Guide(_Strict):
     total_energy_pj: float | None
     latency_seconds: float | None = Field(description="null when the target has no clock")
     unknown_costs: list[str] = Field(description="nodes that the target does not cost")
+    unknown_reasons: dict[str, str] = Field(default={}, description="node of `unknown_costs` → why it is not costed")
+    cost_shapes: dict[str, list[int]] = Field(
+        default={}, description="input whose sizes the network leaves open → the sizes that costs are given for"
+    )
     weights_file: str
     weights_sha256: str
 

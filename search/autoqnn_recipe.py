@@ -128,9 +128,9 @@ def run_autoqnn(
     )
     started, half = time.perf_counter(), len(images) // 2
     run = AutoQnn(module, images[:half], labels[:half], plan)
+    limits = _problem(run, constraints, target, budget).tables.limits
     found = run.search_schemes(candidates or CANDIDATES, granularity=granularity)
     open_ = _allowed(constraints, found.schemes)
-    limits = _problem(run, constraints, target, budget).tables.limits
     problem = _problem(run, open_, target, {name: Budget(maximum=float(limit)) for name, limit in limits.items()})
     precision = _learn_bits(run, open_, found.schemes, problem)
     made = run.finish(found.schemes, precision.policy)
@@ -153,7 +153,13 @@ def run_autoqnn(
         seed=plan.seed,
         seconds=evaluation.seconds,
         counts={"evaluated": 1, "failed": 0, "repeated": 0, "stored": 0},
-        notes=(f"schemes: {names}", "accuracy of the second half of the data, after training on the first"),
+        notes=(
+            f"schemes: {names}",
+            "accuracy of the second half of the data, trained on the first",
+            *problem.notes,
+        ),
+        limits={name: float(limit) for name, limit in limits.items()},
+        left_out={name: problem.left_out[name] for name in limits if name in problem.left_out},
         module=made,
         schemes=found.schemes,
         scheme_search=found,
@@ -214,9 +220,8 @@ def _group(constraints: BitConstraints, decision: str) -> dict[str, dict[int, in
 
 def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: Mapping[str, Budget]) -> Problem:
     """The costs and relations of the network's decisions, with the average of bits as a further cost."""
-    nothing = [[0.0] * len(constraints.options[name]) for name in constraints.decisions]
     table = target.cost_model().table(run.module, target)
-    problem = network_problem(run.module, constraints, table, budgets={}, sensitivity=nothing)
+    problem = network_problem(run.module, constraints, table, budgets={})
     groups = [_group(constraints, name) for name in constraints.decisions]
     total = sum(run.elements[quantizer] for group in groups for quantizer in group)
     bits = [

@@ -99,6 +99,9 @@ class ChannelGroups:
             references=problem.references,
             identity=problem.identity,
             features=None if problem.features is None else self._features(problem),
+            refused=problem.refused,
+            left_out=problem.left_out,
+            notes=problem.notes,
         )
 
     def _parts(self, name: str) -> list[tuple[str, float]]:

@@ -200,13 +200,14 @@ def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
     if outcome.row is not None:
         rows.append(best)
     names = list(run.problem.budgets) or list(run.problem.cost_names)
-    bound = outcome.bound
+    empty = _emptiness(run.problem)
+    bound, status = (None, "feasible") if empty and outcome.status == "optimal" else (outcome.bound, outcome.status)
     return Result(
         method=method,
         policy=best.policy,
         value=best.value,
         minimised=minimised,
-        status=outcome.status,
+        status=status,
         bound=bound,
         gap=None if bound is None else abs(best.value - bound) / max(abs(best.value), 1e-12),
         costs=best.costs,
@@ -216,6 +217,28 @@ def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
         seconds=seconds,
         counts={**run.ledger.counts, **outcome.counts},
         probabilities=outcome.probabilities,
-        notes=(*outcome.notes, *([PROXY] if minimised else [])),
+        notes=(*outcome.notes, *([PROXY] if minimised else []), *run.problem.notes, *_idle(run.problem), *empty),
         limits={name: float(run.problem.limit(name)) for name in run.problem.budgets},
+        left_out={name: run.problem.left_out[name] for name in run.problem.budgets if name in run.problem.left_out},
     )
+
+
+def _idle(problem: Problem) -> list[str]:
+    """A note on each budget that no decision can change."""
+    return [
+        f"no decision changes {name}: its budget limits nothing"
+        for name in problem.tables.additive_budgets
+        if not problem.tables.depends_on_decisions(name)
+    ]
+
+
+def _emptiness(problem: Problem) -> list[str]:
+    """Why there was nothing to prove: no budget, and no sensitivity, depends on what is decided."""
+    tables, sensitivity = problem.tables, problem.tables.sensitivity
+    if tables.legal.sum() == len(tables.sizes):
+        return ["the relations leave one policy: nothing was chosen"]
+    if problem.budgets and len(_idle(problem)) == len(problem.budgets):
+        return ["nothing is proved: no budget depends on the decisions"]
+    if problem.objective is None and sensitivity is not None and not np.ptp(sensitivity.unary, axis=1).any():
+        return ["nothing is proved: no decision changes the sensitivity"]
+    return []

@@ -9,21 +9,40 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from qir.backends.cost_models.validation import nearest
 from qir.backends.cost_table import CostRow, CostTable
+from qir.backends.open_sizes import with_known_sizes
 from qir.backends.table_reports import FLOAT_BITS, peak_memory, ratios
+from qir.errors import SearchError
+from qir.graph import Value
 from qir.module import Module
 from qir.passes.propagate_constraints import BitConstraints
 from qir.policy import Bits, Policy
 from qir.search.channels import completed
 from qir.search.layer_features import layer_features
 from qir.search.problem import Budget, Decision, PairCost, Problem, Relation
+from qir.search.unknown_costs import METRICS, PEAK_MEMORY, sizes_taken, unknown_costs
 
 Floats = npt.NDArray[np.float64]
 
-METRICS = {"latency": "cycles", "energy": "energy_pj", "bops": "bit_operations"}
-"""Name of a budget → column of the cost table: cycles, picojoules, bit operations."""
+BUDGETS = (*METRICS, "size", "average-bits", PEAK_MEMORY)
+"""Costs of a network that a budget can limit."""
 
-PEAK_MEMORY = "peak-memory"
+
+def read_budgets(given: Mapping[str, Budget | str], more: Sequence[str] = ()) -> dict[str, Budget]:
+    """Budgets by name from texts such as "0.5x".
+
+    Args:
+        given: name of a cost → `Budget` or text.
+        more: names of further costs that are known.
+
+    Raises:
+        SearchError: no such cost (the nearest is named), or no limit above 0.
+    """
+    for name in given:
+        if name not in (*BUDGETS, *more):
+            raise SearchError(f"budget {name!r}: no cost has this name: {nearest(name, (*BUDGETS, *more))}")
+    return {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in given.items()}
 
 
 def network_problem(
@@ -50,10 +69,16 @@ def network_problem(
         budgets: limits by name of cost; relative ones are shares of 8 bits everywhere ("0.6x"), or of float32 for size,
             average bits, bit operations and peak memory ("0.1x fp32").
         objective: accuracy of a policy of decisions, to be maximised.
-        sensitivity: additive proxy per decision and option, to be minimised.
+        sensitivity: additive proxy per decision and option, to be minimised; 0 everywhere where neither it nor an
+            objective is given, for a problem that gets one with `dataclasses.replace`.
         identity: hashes of model, data and protocol, for a store.
+
+    Raises:
+        SearchError: a budget on a cost that is unknown for a node with decisions, or that the target does not give.
     """
-    builder = _Builder(constraints)
+    builder, sized = _Builder(constraints), with_known_sizes(module)
+    unknown = unknown_costs(sized, table, builder.deciders())
+    nothing = [[0.0] * len(constraints.options[name]) for name in constraints.decisions]
     costs, pair_costs, fixed = {}, {}, {}
     for name, metric in METRICS.items():
         costs[name], pair_costs[name], fixed[name] = builder.costs(table, metric)
@@ -70,9 +95,12 @@ def network_problem(
         budgets=budgets,
         references={"fp32": _float_costs(table, constraints, weights)},
         objective=objective,
-        sensitivity=sensitivity,
+        sensitivity=nothing if sensitivity is None and objective is None else sensitivity,
         identity=identity or {},
-        features=layer_features(module, constraints, table, builder.deciders()),
+        features=layer_features(sized, constraints, table, builder.deciders()),
+        refused=unknown.refused,
+        left_out=unknown.left_out,
+        notes=sizes_taken(module, table),
     )
 
 
@@ -154,16 +182,26 @@ class _Builder:
         return decision, [widths.index(mapping[option]) for option in self.constraints.options[decision]]
 
     def sizes(self, module: Module) -> tuple[list[list[float]], float, int]:
-        """Bits of packed weights per decision and option, those that no decision changes, and the number of weights."""
+        """Bits of packed weights per decision and option, those that no decision changes, and the number of weights.
+
+        A weight that several layers read counts once, and once more for every width that it can have besides.
+        """
         unary = {name: np.zeros(len(self.constraints.options[name])) for name in self.decisions}
         fixed, weights = 0.0, 0
+        counted: set[Value] = set()
+        stored: set[tuple[Value, str | None, tuple[int, ...]]] = set()
         for quantizer in module.graph.fake_quants():
             weight = quantizer.operands[0]
             if weight.constant is None or not weight.is_constant:
                 continue
             elements = weight.constant.size
-            weights += elements
+            weights += 0 if weight in counted else elements
+            counted.add(weight)
             decision, mapping = self.widths_of(quantizer.name)
+            copy = (weight, decision, tuple(mapping.values()))
+            if copy in stored:
+                continue
+            stored.add(copy)
             if decision is None:
                 fixed += elements * next(iter(mapping.values()))
             else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.cost_models.validation import nearest
 from qir.errors import SearchError
 from qir.policy import Bits, Policy
 
@@ -135,23 +136,29 @@ class Budget:
         limit = self.maximum if self.maximum is not None else self.ratio
         if isinstance(limit, str) or limit is None or not np.isfinite(limit):
             raise SearchError(f"budget: {limit!r} is no finite number; Budget.parse reads text such as '0.6x'")
+        if self.ratio is not None and self.ratio <= 0:
+            raise SearchError(f"budget: a share of {self.ratio:g} of a reference; expected more than 0, such as 0.6")
 
     @staticmethod
     def parse(text: str) -> Budget:
         """Read "1000" (absolute), "0.6x" (of 8 bits everywhere) or "0.1x fp32" (of a named reference).
 
         Raises:
-            SearchError: the text is none of these.
+            SearchError: the text is none of these, or the limit is not above 0.
         """
         match = _BUDGET.fullmatch(str(text))
         try:
-            if match and match[2]:
-                return Budget(ratio=float(match[1]), reference=match[3] or None)
-            if match and not match[3]:
-                return Budget(maximum=float(match[1]))
+            limit = float(match[1]) if match else float("nan")
         except ValueError:
-            pass
-        raise SearchError(f"budget {text!r}: expected a number ('1000'), or a share ('0.6x', '0.1x fp32')")
+            limit = float("nan")
+        if match and 0 < limit < float("inf"):
+            if match[2]:
+                return Budget(ratio=limit, reference=match[3] or None)
+            if not match[3]:
+                return Budget(maximum=limit)
+        raise SearchError(
+            f"budget {text!r}: expected a number above 0 ('1000'), or a share above 0 ('0.6x', '0.1x fp32')"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +180,13 @@ class Problem:
         identity: what a measured value depends on beside the policy, such as hashes of model, data and protocol;
             a store needs it.
         features: [decisions, features], what a learning searcher sees of each decision.
+        refused: name of a cost or metric -> why no budget can be set on it.
+        left_out: name of a cost or metric -> what is not counted in it, and why.
+        notes: what a reader of the costs should know.
 
     Raises:
-        SearchError: names that do not exist, shapes that do not fit, NaN costs, nothing to optimise.
+        SearchError: names that do not exist, shapes that do not fit, NaN costs, nothing to optimise, a budget that
+            would not bind.
     """
 
     decisions: Sequence[Decision]
@@ -190,6 +201,9 @@ class Problem:
     references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict)
     features: Sequence[Sequence[float]] | Floats | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = [decision.name for decision in self.decisions]
@@ -206,8 +220,10 @@ class Problem:
             if not isinstance(budget, Budget):
                 raise SearchError(f"budget {name!r}: {budget!r}; expected Budget(maximum=...) or Budget.parse('0.6x')")
             if name not in self.cost_names and name not in self.metrics:
-                known = sorted({*self.cost_names, *self.metrics})
-                raise SearchError(f"budget {name!r}: no cost or metric has this name; known are {known}")
+                known = {*self.cost_names, *self.metrics}
+                raise SearchError(f"budget {name!r}: no cost or metric has this name: {nearest(name, known)}")
+            if name in self.refused:
+                raise SearchError(f"budget {name!r}: {self.refused[name]}")
         if self.features is not None and numbers("features", self.features).shape[:1] != (len(names),):
             raise SearchError(f"problem: features of {len(self.features)} decisions; expected {len(names)}")
         _ = self.tables

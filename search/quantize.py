@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.policies import apply_policy
 from qir.passes.quantized_layers import quantized_layers
+from qir.search.network import network_problem, read_budgets
 from qir.search.preparation import SCALES, load_network, prepare
 from qir.search.problem import Budget
 from qir.search.result import Result
@@ -76,16 +77,18 @@ def quantize(
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
-    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision and width;
-    where these are no scores of classes, [N, classes], or the network has several inputs, from the distance of all
-    outputs. Without budgets every quantizer gets its widest legal width.
+    Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision and width.
+    Where these are no scores of classes, [N, classes], or the network has several inputs or takes one sample at a time
+    (a correction that is fitted to one sample leaves no divergence), they are chosen from the distance of all outputs.
+    Without budgets every quantizer gets its widest legal width.
 
     Args:
         model: float ONNX file.
         target: hardware: a `Target`, a shipped name, or a JSON file.
         data: calibration data of any kind that `calibrate` takes, without labels; `distilled` makes them from the
             statistics of the network's BatchNormalizations.
-        budgets: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.5x".
+        budgets: name of a cost (`latency`, `energy`, `bops`, `size`, `average-bits`) → `Budget` or text such as
+            "0.5x". Sizes that the network leaves open are those of the first samples.
         output: path of the quantized model; guide and weights lie beside it.
         input_widths: widths of the network's inputs, `all` makes them decisions.
         method: calibration method of activations.
@@ -100,13 +103,15 @@ def quantize(
         weights: how 8-bit weight codes are stored (`export`): `auto`, `int8` or `uint8`; by default the target's.
 
     Raises:
-        QirError: bad input of any kind, or no policy meets a budget (the message says the smallest reachable).
+        QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
+            cost of a node with decisions is unknown, so that the budget would not bind.
     """
     from qir.backends.target import load_target
 
     hardware = load_target(target) if isinstance(target, str | Path) else target
     hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
     find_profile(profile or hardware.export.profile)
+    limits = read_budgets(budgets or {})
     make_folder(output)
     module = load_network(model)
     if before:
@@ -115,9 +120,8 @@ def quantize(
     data = given_or_distilled(module, data)
     constraints = prepare(module, hardware, data, input_widths=input_widths, method=method, insert=insert)
     result = None
-    if budgets:
-        parsed = {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budgets.items()}
-        result = _choose(module, hardware, constraints, data, parsed, store)
+    if limits:
+        result = _choose(module, hardware, constraints, data, limits, store)
         apply_policy(module, constraints.complete({k: v for k, v in result.policy.items() if isinstance(v, int)}))
     else:
         apply_policy(module, constraints.uniform(max(max(options) for options in constraints.options.values())))
@@ -145,21 +149,19 @@ def _choose(
 ) -> Result:
     from qir.search.methods import solve
     from qir.search.metrics.measuring import measure
-    from qir.search.network import network_problem
 
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
+    problem = network_problem(module, constraints, target.cost_model().table(module, target), budgets=budgets)
     results = (layer.node.result for layer in quantized_layers(module.graph))
     count = fitting_batch(results, SENSITIVITY_IMAGES, memory=KEPT_MEMORY)
     feed = next(iter(batches(module, data, batch=count)))
-    if len(feed) == 1 and _scores_classes(module):
-        images = next(iter(feed.values()))
+    images = next(iter(feed.values()))
+    if len(feed) == 1 and len(images) > 1 and _scores_classes(module):
         found = measure("output-divergence", module, constraints, images, store=store)
     else:
         found = _by_distance(module, constraints, data, count)
-    proxy = found.per_decision(constraints)
-    table = target.cost_model().table(module, target)
-    return solve(network_problem(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
+    return solve(replace(problem, sensitivity=found.per_decision(constraints)), "milp")
 
 
 def _scores_classes(module: Module) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.open_sizes import remember_samples
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module
@@ -18,6 +19,7 @@ from qir.policy import Policy
 from qir.search.channels import ChannelGroups
 from qir.search.identity import data_digest, module_digest
 from qir.search.metrics.measuring import measure
+from qir.search.network import network_problem, read_budgets
 from qir.search.problem import Budget
 from qir.search.result import Progress, Result
 from qir.tensor import Array
@@ -79,6 +81,7 @@ class Recipe:
         solver_options: of the solver.
         channel_groups: most groups of output channels of a weight with widths of their own; 0 = one width a weight.
         relative: the solver's reward is relative to an accuracy: that of the widest policy, which is measured first.
+        more_budgets: costs of its own that a budget can limit.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Recipe:
     solver_options: Mapping[str, Any] = field(default_factory=dict)
     channel_groups: int = 0
     relative: bool = False
+    more_budgets: tuple[str, ...] = ()
 
     def run(
         self,
@@ -131,7 +135,8 @@ class Recipe:
             The result; its policy names decisions.
 
         Raises:
-            QirError: bad input of any kind, or no policy meets the budget.
+            QirError: bad input of any kind, no policy meets the budget, or the cost of a node with decisions is
+                unknown, so that the budget would not bind.
         """
         from qir.backends.target import load_target
 
@@ -141,7 +146,7 @@ class Recipe:
             images=images,
             labels=labels,
             target=load_target(target) if isinstance(target, str | Path) else target,
-            budget={name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in budget.items()},
+            budget=read_budgets(budget, self.more_budgets),
             evaluations=evaluations,
             seed=seed,
             input_widths=input_widths,
@@ -153,7 +158,6 @@ class Recipe:
 
     def _carry_out(self, task: RecipeTask) -> Result:
         from qir.search.methods import solve
-        from qir.search.network import network_problem
 
         constraints = _calibrated(task)
         self._check(constraints, task)
@@ -163,13 +167,14 @@ class Recipe:
             task.target.cost_model().table(task.network, task.target),
             budgets=task.budget,
             objective=self._objective(constraints, task),
-            sensitivity=self._sensitivity(constraints, task),
             identity={
                 "model": module_digest(task.network),
                 "data": data_digest(task.images, task.labels),
                 "protocol": f"recipe {self.objective}",
             },
         )
+        if self.metric is not None:
+            problem = replace(problem, sensitivity=self._sensitivity(self.metric, constraints, task))
         groups = ChannelGroups.of(task.network, constraints, self.channel_groups) if self.channel_groups else None
         if groups is not None:
             problem = groups.expanded(problem)
@@ -193,11 +198,9 @@ class Recipe:
         if self.objective == "accuracy" and len(images) < 2:
             raise DataError(f"recipe {self.name!r}: {len(images)} images; expected 2 or more, for two splits")
 
-    def _sensitivity(self, constraints: BitConstraints, task: RecipeTask) -> list[list[float]] | None:
-        if self.metric is None:
-            return None
+    def _sensitivity(self, metric: str, constraints: BitConstraints, task: RecipeTask) -> list[list[float]]:
         found = measure(
-            self.metric,
+            metric,
             task.network,
             constraints,
             task.images[: task.metric_images],
@@ -239,6 +242,7 @@ def read_data(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
     feeds = list(batches(network, data))
     if len(feeds[0]) != 1:
         raise DataError(f"recipes take networks with one input; this one has {', '.join(feeds[0])}")
+    remember_samples(network, feeds[0])
     return network, np.concatenate([next(iter(feed.values())) for feed in feeds])
 
 

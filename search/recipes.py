@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from qir.errors import SearchError
-from qir.search.autoqnn_recipe import AutoQnnRecipe
+from qir.search.autoqnn_recipe import BITS, AutoQnnRecipe
 from qir.search.recipe_runs import OBJECTIVES, Recipe
 
 
@@ -185,6 +185,7 @@ RECIPES = {
             "Budgets are hard, of any cost of the target or of average bits (`bits`); the legal policy nearest to the "
             "learned bits is found exactly. `evaluations` are epochs. BatchNorm is folded, weights have a range per "
             "channel, and the network starts from its float weights. The first half of the data is trained on.",
+            more_budgets=(BITS,),
         ),
     )
 }

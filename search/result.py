@@ -83,6 +83,7 @@ class Result:
         probabilities: [episode][decision][option] of agents that record them, else empty.
         notes: assumptions and limits that a reader of the figures should know.
         limits: budget name -> the most that it allowed, in the unit of its cost.
+        left_out: budget name -> nodes of unknown cost that it does not count, and why.
     """
 
     method: str
@@ -101,13 +102,15 @@ class Result:
     probabilities: Sequence[Sequence[Sequence[float]]] = ()
     notes: Sequence[str] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def certificate(self) -> str:
-        """Status, bound and gap in one line; "none" where nothing was proved."""
+        """Status, bound and gap in one line, and which budgets do not count all; "none" where nothing was proved."""
         if self.bound is None or self.gap is None:
             return "none" if self.status == "feasible" else f"none ({self.status})"
-        return f"{self.status}, bound {self.bound:.6g}, gap {100 * self.gap:.3g} %"
+        partly = "".join(f", of the known part of {name}" for name in self.left_out)
+        return f"{self.status}, bound {self.bound:.6g}, gap {100 * self.gap:.3g} %{partly}"
 
     def lines(self, measured: str) -> list[str]:
         """What a reader wants to know first: bits, costs against their limits, value, certificate, notes.
@@ -122,6 +125,7 @@ class Result:
             found.append((name, f"{_cost(name, self.costs[name])} of at most {_cost(name, limit)}"))
         found.append(("value", f"{measured} {self.value:.4g}" + (" (smaller is better)" if self.minimised else "")))
         found.append(("certificate", self.certificate))
+        found += [("left out", f"not in {name}: {what}") for name, what in self.left_out.items()]
         found += [("note", note) for note in self.notes]
         return [f"{label:<12}{text}" for label, text in found]
 
@@ -149,6 +153,7 @@ class Result:
             "probabilities": [list(map(list, episode)) for episode in self.probabilities],
             "notes": list(self.notes),
             "limits": dict(self.limits),
+            "left_out": dict(self.left_out),
         }
 
     def save(self, path: str | Path) -> None:

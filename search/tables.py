@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.cost_models.validation import nearest
 from qir.errors import SearchError
 from qir.policy import Bits
 from qir.search.problem import Budget, Floats, Indices, exact, numbers
@@ -111,6 +112,18 @@ class Tables:
         limit = self.limits[name] * cost.scale
         return float(floor(limit)) if cost.integral else float(limit) + cost.tolerance
 
+    def depends_on_decisions(self, name: str) -> bool:
+        """Whether legal options differ in an additive cost."""
+        cost = self.costs[name]
+        if any(np.ptp(row[legal]) > 0 for row, legal in zip(cost.unary, self.legal, strict=True)):
+            return True
+        return any(np.ptp(matrix[self._legal_pairs(edge)]) > 0 for edge, matrix in cost.pairs.items())
+
+    def _legal_pairs(self, edge: Edge) -> Bools:
+        """[most options, most options] of a pair of decisions."""
+        exists: Bools = self.legal[edge[0]][:, None] & self.legal[edge[1]][None, :]
+        return np.asarray(exists & self.relations[edge]) if edge in self.relations else exists
+
     def edges(self) -> set[Edge]:
         """Pairs of decisions that a relation or a pair cost joins."""
         return set(self.relations).union(*(cost.pairs for cost in self.costs.values()))
@@ -181,8 +194,9 @@ class Tables:
         if isinstance(reference, str):
             known = self._problem.references
             if name not in known.get(reference, {}):
+                fitting = [other for other, costs in known.items() if name in costs]
                 raise SearchError(
-                    f"budget {name!r}: reference {reference!r} has no such cost; known are {sorted(known)}"
+                    f"budget {name!r}: reference {reference!r} has no such cost: {nearest(reference, fitting)}"
                 )
             return exact(known[reference][name])
         if isinstance(reference, (int, float)):

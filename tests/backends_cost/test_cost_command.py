@@ -147,7 +147,9 @@ def test_sizes_with_a_name_take_their_number_everywhere(tmp_path: Path) -> None:
     infer_graph(module)
     path = tmp_path / "sequence.onnx"
     qir.save(module, path)
-    assert "unknown cost" in _run(str(path), "--target", "bismo-16x16x256")
+    shown = _run(str(path), "--target", "bismo-16x16x256")
+    assert "unknown cost" in shown
+    assert "give the shape of x: qir cost --shape x=1,steps,8" in shown
     for shape, rows in (("x=1,32,8", 32), ("x=4,32,8", 128)):
         output = _run(str(path), "--target", "bismo-16x16x256", "--shape", shape, "--explain", "product")
         assert "unknown cost" not in output

@@ -77,7 +77,9 @@ def test_budgets_are_read(text, expected):
     assert Budget.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "fast", "0.6y", "1 2"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "fast", "0.6y", "1 2", "-1", "0", "0x", "-0.5x", "nanx", "nan", "inf", "1e999"]
+)
 def test_bad_budgets_are_named(text):
     with pytest.raises(SearchError, match="expected"):
         Budget.parse(text)
