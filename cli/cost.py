@@ -16,12 +16,11 @@ from qir.errors import QirError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from qir.backends.cost_table import CostTable
     from qir.backends.target import Target
     from qir.module import Module
     from qir.policy import Bits
+    from qir.terminal import Terminal
 
 MAXIMUM_COLUMNS = 4
 FILE_COLUMNS = 160
@@ -91,11 +90,11 @@ def cost(
         _Costing(_load(model, shape, batch), target, policy, batch).show(console, explain, referee, export)
 
 
-def _console() -> Console:
-    from rich.console import Console
+def _console() -> Terminal:
+    from qir.terminal import Terminal
 
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=FILE_COLUMNS)
+    console = Terminal()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Terminal(width=FILE_COLUMNS)
 
 
 def _load(path: Path, shapes: list[str] | None, batch: int) -> Module:
@@ -137,7 +136,7 @@ def _import(module: Module | None, source: Path, without: list[str], export: Pat
     table.write(export)
 
 
-def _fit(console: Console, module: Module | None, name: str, file: Path, save: Path | None) -> None:
+def _fit(console: Terminal, module: Module | None, name: str, file: Path, save: Path | None) -> None:
     from qir.backends.fitting import fit
     from qir.backends.target import load_target
     from qir.cli.cost_report import print_fit
@@ -148,7 +147,7 @@ def _fit(console: Console, module: Module | None, name: str, file: Path, save: P
         found.target.save(save)
 
 
-def _measure(console: Console, module: Module, batch: int, file: Path) -> None:
+def _measure(console: Terminal, module: Module, batch: int, file: Path) -> None:
     from qir.backends.delay_table import check_layout
     from qir.backends.measured import measure_layers
     from qir.cli.cost_report import print_lines
@@ -168,7 +167,7 @@ class _Costing:
     policy: Path | None
     batch: int
 
-    def show(self, console: Console, explained: str | None, referee: str | None, export: Path | None) -> None:
+    def show(self, console: Terminal, explained: str | None, referee: str | None, export: Path | None) -> None:
         """Print the table, and what was asked for beside it."""
         from qir.backends.delay_table import delays_of
         from qir.backends.target import load_target
@@ -185,7 +184,7 @@ class _Costing:
         print_table(console, table, target, self._policies(table, target))
         print_lines(console, explained_lines)
 
-    def _referee(self, console: Console, target: Target, name: str) -> None:
+    def _referee(self, console: Terminal, target: Target, name: str) -> None:
         from qir.backends.cost_models.validation import nearest
         from qir.backends.vela.referee import referee
         from qir.cli.cost_report import print_referee

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from qir.backends.cost_table import CostTable
     from qir.backends.fitting import FitResult
     from qir.backends.target import Target
     from qir.backends.vela.referee import Compared
     from qir.policy import Bits
+    from qir.terminal import Terminal
 
 
-def print_lines(console: Console, lines: list[str]) -> None:
-    """Lines as they are: no markup."""
+def print_lines(console: Terminal, lines: list[str]) -> None:
+    """Print lines."""
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, soft_wrap=True)
 
 
-def print_targets(console: Console) -> None:
+def print_targets(console: Terminal) -> None:
     """The shipped targets."""
     from rich.table import Column, Table
 
@@ -39,7 +38,9 @@ def print_targets(console: Console) -> None:
     console.print(shown)
 
 
-def print_table(console: Console, table: CostTable, target: Target, policies: Mapping[str, Mapping[str, Bits]]) -> None:
+def print_table(
+    console: Terminal, table: CostTable, target: Target, policies: Mapping[str, Mapping[str, Bits]]
+) -> None:
     """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown."""
     from rich.table import Table
 
@@ -112,7 +113,7 @@ def explanations(table: CostTable, node: str) -> list[str]:
     return lines
 
 
-def print_referee(console: Console, target: Target, rows: list[Compared]) -> None:
+def print_referee(console: Terminal, target: Target, rows: list[Compared]) -> None:
     """The compiler's cycles beside the cost model's."""
     from rich.table import Table
 
@@ -135,7 +136,7 @@ def print_referee(console: Console, target: Target, rows: list[Compared]) -> Non
     print_lines(console, [f"rank correlation over the layers: {rank_correlation(rows):.3f}"])
 
 
-def print_fit(console: Console, found: FitResult) -> None:
+def print_fit(console: Terminal, found: FitResult) -> None:
     """Fitted parameters, and the errors by class of layers."""
     values = ", ".join(f"{name} {value:.4g}" for name, value in found.parameters.items())
     lines = [f"fitted: {values}; one cycle is {found.scale:.4g} of the measurements' unit"]

@@ -7,9 +7,9 @@ import sys
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 
 from qir.errors import QirError
+from qir.terminal import Terminal
 
 VERBS = ("opt", "quantize", "search", "export", "report", "cost", "verify")
 """Modules of `qir.cli`, each with `register(app)`."""
@@ -44,5 +44,5 @@ def main() -> None:
 
 
 def _end(message: str) -> NoReturn:
-    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    Terminal(stderr=True, soft_wrap=True).print(f"error: {message}")
     sys.exit(EXIT_BAD_INPUT)

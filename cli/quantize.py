@@ -67,6 +67,6 @@ def quantize(
         print_result(done.result, "divergence of the outputs")
     for reason in dict.fromkeys(done.left_float.values()):
         names = [name for name, found in done.left_float.items() if found == reason]
-        CONSOLE.print(f"stays float: {reason}: {', '.join(names)}")
+        CONSOLE.print(f"stays float: {reason}: {', '.join(names)}", soft_wrap=True)
     print_report(done.written)
     print_agreement(done.agreement)

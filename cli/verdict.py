@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from qir.passes.parity import ParityReport
     from qir.passes.parity_layers import LayerParity
+    from qir.terminal import Terminal
 
 _LAYERS, _REASONS, _NAMES, _WIDTH = 8, 4, 3, 40
 """Lines of layers, lines of reasons, names in a line, and characters of a name, that fit a screen."""
@@ -25,9 +25,9 @@ def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
         report: what was compared.
         everything: print every layer in order, and every name.
     """
-    from rich.console import Console
+    from qir.terminal import Terminal
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     engines = [name for name in report.first if name not in report.refused]
     layers = list(report.layers) if everything else _worst(report, engines)
     shown = layers if everything else layers[:_LAYERS]
@@ -136,10 +136,11 @@ def _verdict(report: ParityReport) -> str:
     return f"bit-exact: {report.covered:,} of {report.codes:,} codes covered: {says}"
 
 
-def _print_table(console: Console, table: Table) -> None:
+def _print_table(console: Terminal, table: Table) -> None:
     """Print a table as wide as it needs to be."""
-    from rich.console import Console
     from rich.measure import Measurement
 
+    from qir.terminal import Terminal
+
     needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    Console(highlight=False, markup=False, width=max(console.width, needed)).print(table)
+    Terminal(width=max(console.width, needed)).print(table)

@@ -19,11 +19,10 @@ ProfileName = Annotated[
 
 def print_report(report: ExportReport) -> None:
     """Print kernels, comparison, what is emulated, what the runtime needs, and the files with their sizes."""
-    from rich.console import Console
-
     from qir.passes.written_sizes import written_sizes
+    from qir.terminal import Terminal
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     kernels = ", ".join(f"{count} {op}" for op, count in Counter(report.integer_nodes).most_common())
     console.print(f"integer kernels in ONNX Runtime: {kernels or 'none'}")
     console.print(
@@ -55,9 +54,9 @@ def print_report(report: ExportReport) -> None:
 
 def print_agreement(agreement: Agreement) -> None:
     """Print what a user asks first: how far the outputs are from the float network's."""
-    from rich.console import Console
+    from qir.terminal import Terminal
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for line in agreement.lines():
         console.print(line)
 

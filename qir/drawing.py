@@ -8,6 +8,7 @@ from collections import defaultdict
 
 from qir.fake_quant import bits_of
 from qir.graph import Graph, Node, Value
+from qir.printable import html_text, printable
 from qir.types import TensorType
 
 _COLOURS = ((0, "#ffffff"), (2, "#f4a582"), (4, "#fddbc7"), (8, "#d1e5f0"), (32, "#92c5de"))
@@ -21,7 +22,8 @@ def label_of(node: Node) -> str:
     if node.is_return:
         return "return"
     bits = f"{bits_of(node)} bits" if node.is_fake_quant else ""
-    return f"{node.op} {node.name}".strip() + "\n" + (bits or _shape(node.results[0]) if node.results else "")
+    below = bits or _shape(node.results[0]) if node.results else ""
+    return "\n".join(map(printable, (f"{node.op} {node.name}".strip(), below)))
 
 
 def _shape(value: Value) -> str:
@@ -43,14 +45,18 @@ def to_dot(graph: Graph) -> str:
     """The graph in Graphviz's DOT language, quantizers coloured by their bits; constants are left out."""
     number = {vertex: f"n{i}" for i, vertex in enumerate((*graph.inputs, *graph, graph.return_node))}
     lines = ["digraph {", "  node [shape=box, style=filled, fillcolor=white, fontname=Helvetica];"]
-    lines += [f"  {number[value]} [shape=ellipse, label={json.dumps(value.name)}];" for value in graph.inputs]
+    lines += [f"  {number[value]} [shape=ellipse, label={_quoted(value)}];" for value in graph.inputs]
     for node in (*graph, graph.return_node):
         lines.append(f'  {number[node]} [label={json.dumps(label_of(node))}, fillcolor="{colour_of(node)}"];')
         for value in node.operands:
             source = value.producer or value
             if source in number:
-                lines.append(f"  {number[source]} -> {number[node]} [label={json.dumps(value.name)}];")
+                lines.append(f"  {number[source]} -> {number[node]} [label={_quoted(value)}];")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(value: Value) -> str:
+    return json.dumps(printable(value.name))
 
 
 def to_svg(graph: Graph) -> str:
@@ -84,7 +90,8 @@ def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def _box(vertex: Node | Value, x: int, y: int) -> str:
-    text, fill = (label_of(vertex), colour_of(vertex)) if isinstance(vertex, Node) else (vertex.name, "#eeeeee")
+    node = vertex if isinstance(vertex, Node) else None
+    text, fill = (printable(vertex.name), "#eeeeee") if node is None else (label_of(node), colour_of(node))
     first, _, second = text.partition("\n")
     return (
         f'<g><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="4" fill="{fill}" stroke="#444"/>'
@@ -95,11 +102,11 @@ def _box(vertex: Node | Value, x: int, y: int) -> str:
 
 def to_html(graph: Graph) -> str:
     """A notebook's view of a graph: its summary and its drawing, or the counts of its ops when it is large."""
-    head = f"<p><b>{html.escape(graph.name)}</b>: {len(graph)} nodes, {len(graph.inputs)} inputs</p>"
+    head = f"<p><b>{html_text(graph.name)}</b>: {len(graph)} nodes, {len(graph.inputs)} inputs</p>"
     if len(graph) <= LARGEST_DRAWING:
         return f'<div>{head}<div style="max-height:600px;overflow:auto">{to_svg(graph)}</div></div>'
     counts: dict[str, int] = defaultdict(int)
     for node in graph:
         counts[node.op] += 1
-    rows = "".join(f"<tr><td>{html.escape(op)}</td><td>{n}</td></tr>" for op, n in sorted(counts.items()))
+    rows = "".join(f"<tr><td>{html_text(op)}</td><td>{n}</td></tr>" for op, n in sorted(counts.items()))
     return f"<div>{head}<table>{rows}</table></div>"

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from qir.search.comparison import HEADINGS, Comparison
+from qir.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qir.search.result import Result
     from qir.tensor import Array
 
-CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
+CONSOLE = Terminal(width=None if sys.stdout.isatty() else 120)
 _START = time.perf_counter()
 
 
@@ -74,7 +74,7 @@ def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
 
 def print_result(result: Result, measured: str) -> None:
     """Print bits, costs against their limits, value and certificate; `measured` says what the value is."""
-    plain = Console(highlight=False, markup=False, soft_wrap=True)
+    plain = Terminal(soft_wrap=True)
     for line in result.lines(measured):
         plain.print(line)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qir.atomic_write import atomic_write
 from qir.errors import MissingExtraError, SearchError
+from qir.printable import html_text
 from qir.search.comparison import HEADINGS
 from qir.search.result import Evaluation, Result
 
@@ -72,27 +72,19 @@ class Report:
         pictures = [self._bits(), self._cycles(), self._rewards(), self._probabilities(), self._trade()]
         parts = [picture for picture in pictures if picture is not None]
         figures = "".join(f"<section>{_inline(figure, index)}</section>" for index, figure in enumerate(parts))
-        facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in self.facts)
+        facts = "".join(f"<li>{html_text(fact)}</li>" for fact in self.facts)
         return (
             "<!doctype html><html lang='en'><meta charset='utf-8'>"
-            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style>"
-            f"<h1>{html.escape(self.title)}</h1><ul>{facts}</ul>{_table(self.rows)}{figures}</html>\n"
+            f"<title>{html_text(self.title)}</title><style>{_STYLE}</style>"
+            f"<h1>{html_text(self.title)}</h1><ul>{facts}</ul>{_table(self.rows)}{figures}</html>\n"
         )
 
     def _bits(self) -> Any:
         if not self.bits:
             return None
         go = _plotly()
-        figure = go.Figure(
-            [
-                go.Bar(
-                    name="input bits", x=list(self.layers), y=[a for a, _ in self.bits], text=[a for a, _ in self.bits]
-                ),
-                go.Bar(
-                    name="weight bits", x=list(self.layers), y=[w for _, w in self.bits], text=[w for _, w in self.bits]
-                ),
-            ]
-        )
+        bars = {"input bits": [a for a, _ in self.bits], "weight bits": [w for _, w in self.bits]}
+        figure = go.Figure([go.Bar(name=name, x=_labels(self.layers), y=y, text=y) for name, y in bars.items()])
         return figure.update_layout(title="Bits per layer of the policy found", yaxis_title="bits", **_LAYOUT)
 
     def _cycles(self) -> Any:
@@ -101,12 +93,12 @@ class Report:
         go = _plotly()
         figure = go.Figure(
             [
-                go.Bar(name="uniform 8/8", x=list(self.layers), y=[before for before, _ in self.cycles]),
+                go.Bar(name="uniform 8/8", x=_labels(self.layers), y=[before for before, _ in self.cycles]),
                 go.Bar(
                     name="policy found",
-                    x=list(self.layers),
+                    x=_labels(self.layers),
                     y=[after for _, after in self.cycles],
-                    text=list(self.bound_by),
+                    text=_labels(self.bound_by),
                 ),
             ]
         )
@@ -142,15 +134,21 @@ class Report:
         from plotly.subplots import make_subplots
 
         rows = -(-len(self.options) // _COLUMNS)
-        figure = make_subplots(rows=rows, cols=_COLUMNS, subplot_titles=list(self.options), shared_yaxes=True)
+        figure = make_subplots(rows=rows, cols=_COLUMNS, subplot_titles=_labels(self.options), shared_yaxes=True)
         x = list(range(1, len(self.probabilities) + 1))
         shown: dict[str, str] = {}
         for place, labels in enumerate(self.options.values()):
             for option, label in enumerate(labels):
                 y = [episode[place][option] for episode in self.probabilities]
-                color = {"color": shown.get(label, _color(len(shown)))}
+                color, name = {"color": shown.get(label, _color(len(shown)))}, html_text(label)
                 line = go.Scatter(
-                    name=label, x=x, y=y, line=color, mode="lines", legendgroup=label, showlegend=label not in shown
+                    name=name,
+                    x=x,
+                    y=y,
+                    line=color,
+                    mode="lines",
+                    legendgroup=label,
+                    showlegend=label not in shown,
                 )
                 shown[label] = color["color"]
                 figure.add_trace(line, row=place // _COLUMNS + 1, col=place % _COLUMNS + 1)
@@ -162,6 +160,7 @@ class Report:
             return None
         go = _plotly()
         name = self.budget[0] if self.budget else self.cost
+        shown = html_text(name)
         proxy = any(result.minimised for result in self.results.values())
         what = "Sensitivity (proxy)" if proxy else "Accuracy (search-validation split)"
         figure = go.Figure()
@@ -169,15 +168,15 @@ class Report:
             color = _color(number)
             tried = [e for e in result.evaluations if e.error is None]
             figure.add_scatter(
-                name=label,
+                name=html_text(label),
                 x=[e.costs[name] / self.reference_cost for e in tried],
                 y=[e.value for e in tried],
                 mode="markers",
                 marker={"color": color},
-                text=[_short(e) for e in tried],
+                text=_labels(map(_short, tried)),
             )
             figure.add_scatter(
-                name=f"{label}: front",
+                name=f"{html_text(label)}: front",
                 x=[e.costs[name] / self.reference_cost for e in result.front],
                 y=[e.value for e in result.front],
                 mode="lines",
@@ -186,11 +185,16 @@ class Report:
         if self.budget:
             figure.add_vline(x=self.budget[1], line_dash="dash", annotation_text="budget")
         return figure.update_layout(
-            title=f"{what} against {name} of every policy tried",
-            xaxis_title=name if self.reference_cost == 1.0 else f"{name}, share of uniform 8/8",
+            title=f"{what} against {shown} of every policy tried",
+            xaxis_title=shown if self.reference_cost == 1.0 else f"{shown}, share of uniform 8/8",
             yaxis_title="sensitivity" if proxy else "accuracy",
             **_LAYOUT,
         )
+
+
+def _labels(texts: Iterable[str]) -> list[str]:
+    """Labels for plotly, which reads tags in them."""
+    return [html_text(text) for text in texts]
 
 
 def _color(number: int) -> str:
@@ -265,8 +269,8 @@ def _short(evaluation: Evaluation) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
