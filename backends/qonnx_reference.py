@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qir.backends.evaluate import evaluate_constant
+from qir.backends.evaluate import evaluate_constant, evaluate_control_flow, read_inside
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_kernels import bipolar_quant, multi_threshold, quant
 from qir.cloning import clone_node
@@ -72,14 +72,21 @@ class QonnxReference:
                 raise DataError(f"input {value.name!r} is missing; given are {', '.join(feeds) or 'none'}")
         for node in graph:
             operands = [None if value is None else values[value] for value in node.inputs]
-            values.update(zip(node.results, self._compute(node, operands), strict=True))
+            found = self._branch(node, values) if node.subgraphs() else self._compute(node, operands)
+            values.update(zip(node.results, found, strict=True))
         return values
+
+    def _branch(self, node: Node, values: Mapping[Value, Array]) -> list[Array]:
+        """The results of an If, Loop or Scan, whose subgraphs read values of the graph around them."""
+        inside = (value for graph in node.subgraphs() for value in read_inside(graph))
+        known = {value: values[value] for value in (*node.operands, *inside) if value in values}
+        return evaluate_control_flow(node, known, opsets=self._module.opsets)
 
     def _compute(self, node: Node, operands: list[Array | None]) -> list[Array]:
         if node.domain in QONNX_DOMAINS:
             return [_KERNELS[node.op](node, [array for array in operands if array is not None])]
         variable = [value for value in dict.fromkeys(node.operands) if not value.is_constant]
-        if not variable or node.subgraphs():
+        if not variable:
             return evaluate_constant(node, operands, opsets=self._module.opsets)
         by_value = dict(zip(node.inputs, operands, strict=True))
         feeds = {value: array for value in variable if (array := by_value[value]) is not None}

@@ -180,6 +180,7 @@ class _Layers:
     emulated: Mapping[str, str]
     arithmetic: Arithmetic
     packed: bytearray = field(default_factory=bytearray)
+    entries: dict[Node, PackedTensor | None] = field(default_factory=dict)
 
     def add(self, layer: QuantizedLayer) -> LayerGuide:
         parts = (layer.node, layer.weight, layer.data, layer.output)
@@ -195,7 +196,7 @@ class _Layers:
             input=data,
             weight=weight,
             output=None if layer.output is None else _tensor(layer.output),
-            packed_weight=None if layer.weight_tensor is None else self._pack(layer.weight, weight),
+            packed_weight=None if layer.weight_tensor is None else self._weight(layer.weight, weight),
             bias_codes=None if bias is None else bias.reshape(-1).tolist(),
             multiplier=None if multipliers is None else _multiplier(multipliers),
             clamp=None if layer.output is None else output_clamp(layer),
@@ -208,12 +209,10 @@ class _Layers:
         )
 
     def stored(self, graph: Graph) -> list[StoredWeightGuide]:
-        """Entries of weights whose kernels compute in float; one that two nodes read is packed once."""
-        found, packed = [], dict[Node, PackedTensor | None]()
+        """Entries of weights whose kernels compute in float."""
+        found = []
         for entry in stored_weights(graph):
             weight = _tensor(entry.quantizer)
-            if entry.quantizer not in packed:
-                packed[entry.quantizer] = self._pack(entry.quantizer, weight)
             found.append(
                 StoredWeightGuide(
                     name=entry.quantizer.name,
@@ -221,11 +220,17 @@ class _Layers:
                     op=entry.node.op,
                     operand=entry.index,
                     weight=weight,
-                    packed_weight=packed[entry.quantizer],
+                    packed_weight=self._weight(entry.quantizer, weight),
                     reason=entry.reason,
                 )
             )
         return found
+
+    def _weight(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
+        """Where a weight's codes lie: once, however many layers read them."""
+        if node not in self.entries:
+            self.entries[node] = self._pack(node, guide)
+        return self.entries[node]
 
     def _pack(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
         if isinstance(bits_of(node), int):

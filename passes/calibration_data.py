@@ -35,8 +35,8 @@ KEPT_MEMORY = 1 << 30
 def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
     """The data as feeds of at most `batch` samples, shapes checked against the network's inputs.
 
-    A network whose inputs fix the number of samples gets feeds of exactly that many; samples that fill no feed are left
-    out.
+    Arrays of rank 0 hold for all samples. A network whose inputs fix the number of samples gets feeds of exactly that
+    many; samples that fill no feed are left out.
 
     Raises:
         DataError: the data are empty, of an unknown kind, or do not fit the inputs (names, rank, dimensions).
@@ -46,12 +46,17 @@ def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
     seen = False
     for item in _items(data):
         for feed in _split(_named(item, names), fixed or batch):
-            if fixed and seen and any(len(array) != fixed for array in feed.values()):
+            if fixed and seen and any(len(array) != fixed for array in feed.values() if array.ndim):
                 continue
             seen = True
             yield _checked(module, feed)
     if not seen:
         raise DataError("the calibration data are empty: give at least one sample")
+
+
+def samples_of(feed: Mapping[str, Array]) -> int:
+    """Number of samples in a feed: the length of its first array that has one."""
+    return next((len(array) for array in feed.values() if array.ndim), 1)
 
 
 def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) -> int:
@@ -167,7 +172,7 @@ def _split(feed: Feed, batch: int) -> Iterator[Feed]:
         yield feed
         return
     for start in range(0, lengths.pop(), batch):
-        yield {name: array[start : start + batch] for name, array in feed.items()}
+        yield {name: array[start : start + batch] if array.ndim else array for name, array in feed.items()}
 
 
 def _checked(module: Module, feed: Feed) -> Feed:

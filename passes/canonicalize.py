@@ -32,7 +32,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 SIMPLIFY = (
-    "inline-functions,name-nodes,freeze-inputs,eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,"
+    "inline-functions,name-nodes,freeze-inputs{parameters=true},eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,"
     "inline-branches,fold-batchnorm,canonicalize,fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 )
 """The pipeline that brings a float network as it was exported into the form that quantization starts from."""

@@ -12,7 +12,7 @@ from qir.backends.integer_reference import QUANTIZE
 from qir.backends.integer_reference_operators import operator_of
 from qir.errors import ExportError, QirError
 from qir.module import Module
-from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch, samples_of
 from qir.passes.lowering.lower_encodings import LowerEncodings
 from qir.passes.lowering.profiles import Profile
 from qir.passes.reference_outputs import reference_outputs
@@ -82,7 +82,7 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
             far[1] += output.size
             countable &= output.ndim == 2
             flips += int((output.argmax(-1) != other.argmax(-1)).sum()) if countable else 0
-        samples += len(next(iter(feed.values())))
+        samples += samples_of(feed)
     if not run.integer_nodes and far[0] > MOST * far[1]:
         raise ExportError(
             f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "

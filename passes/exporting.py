@@ -25,6 +25,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.build_guide import build_guide
 from qir.passes.export_check import Comparison, compare, observe_ranks
+from qir.passes.infer_types import InferTypes
 from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import Legalize, legalization
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
@@ -36,6 +37,7 @@ from qir.passes.pipeline import parse_pipeline
 from qir.passes.reduce_range import ReduceRange
 from qir.passes.saturation import EXACT_OPTION
 from qir.passes.upgrade_opset import UpgradeOpset
+from qir.types import UnknownType
 
 PROFILES = profile_names()
 """Names of the export profiles, the default first."""
@@ -128,9 +130,10 @@ def export(
     stem = path.name.removesuffix(".onnx").removesuffix(".quant")
     guide_path, weights_path = path.with_name(f"{stem}.guide.json"), path.with_name(f"{stem}.weights.bin")
     lowered = module.clone()
-    upgrade = [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
+    before: list[Pass] = [] if _is_typed(module) else [InferTypes()]
+    before += [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
     storage: WeightStorage = weights or ("auto" if target is None else target.export.weights)
-    _run([*upgrade, Legalize(chosen.name, weights=storage)], lowered, target)
+    _run([*before, Legalize(chosen.name, weights=storage)], lowered, target)
     found = legalization(lowered)
     guide, packed = build_guide(
         module,
@@ -171,6 +174,11 @@ def export(
         () if guide.cpus is None else tuple(guide.cpus.session.items()),
         next((name for name in made if name.suffix == ".encodings"), None),
     )
+
+
+def _is_typed(module: Module) -> bool:
+    """Whether the type of every result is known; files need not say it."""
+    return not any(isinstance(value.type, UnknownType) for node in module.graph for value in node.results)
 
 
 def _run(passes: Iterable[Pass], module: Module, target: Any) -> None:
@@ -252,6 +260,12 @@ def _largest_sum(guide: Guide) -> str:
 
 def _check(module: Module) -> None:
     nodes = quantizers(module.graph)
+    report = module.meta.get("raise-quantized")
+    if not nodes and report is not None and report.reasons:
+        raise ExportError(
+            f"the network has no quantizers with fixed grids ({report.reasons}): quantize the float network that it "
+            "was made from"
+        )
     if not nodes:
         raise ExportError("the network has no fake-quant nodes: run insert-fake-quant and calibrate first")
     for name, node in nodes.items():

@@ -10,6 +10,7 @@ import numpy as np
 from qir.errors import PassError
 from qir.graph import Value
 from qir.module import Module
+from qir.ops import op_of
 from qir.passes.manager import Pass, PassContext
 from qir.tensor import Tensor, numpy_dtype
 from qir.types import TensorType
@@ -23,16 +24,19 @@ class FreezeInputs(Pass):
 
     Up to ONNX's IR version 3 every weight had to be listed as an input, and ONNX Runtime never lets a caller replace
     it: such modules are frozen and their IR version is raised to 4. From version 4 on such an input is meant to be
-    replaced, and is left alone unless `always` is set.
+    replaced, and is left alone unless `always` or `parameters` is set: many exporters list every weight all the same.
 
     Attributes:
         always: freeze whatever the IR version is.
+        parameters: freeze, whatever the IR version is, what operators take as weights, biases or the like, and
+            everything in a file whose constants are all listed.
         values: `input:number`, for example `sr:16000`: the input becomes that number at every place.
         shapes: `input:1x3x224x224`: the input has this shape from now on; run `infer-types` behind it.
     """
 
     name: ClassVar[str] = "freeze-inputs"
     always: bool = False
+    parameters: bool = False
     values: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
 
@@ -46,13 +50,21 @@ class FreezeInputs(Pass):
             value, number = _split(module, text)
             value.constant = _filled(value, number)
         given = {_split(module, text)[0] for text in self.values}
-        old = module.ir_version < _FIRST_WITH_CONSTANTS or self.always
-        frozen = [v for v in module.graph.inputs if v.constant is not None and (old or v in given)]
+        every = module.ir_version < _FIRST_WITH_CONSTANTS or self.always
+        listed = [value for value in module.graph.inputs if value.constant is not None]
+        parameters = set(_parameters(module, listed)) if self.parameters else set()
+        frozen = [value for value in listed if every or value in given or value in parameters]
         for value in frozen:
             _freeze(module, value)
         if frozen:
             module.ir_version = max(module.ir_version, _FIRST_WITH_CONSTANTS)
         return changed or bool(frozen)
+
+
+def _parameters(module: Module, listed: list[Value]) -> list[Value]:
+    """The listed constants that operators take as parameters; all where the file lists every constant."""
+    found = [v for v in listed if any(use.index in op_of(use.node).trained for use in v.uses)]
+    return found if module.graph.constants else listed if found else []
 
 
 def _freeze(module: Module, value: Value) -> None:

@@ -24,6 +24,7 @@ from qir.fake_quant import make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.already_quantized import refuse_quantized
 from qir.passes.constants import is_standard
 from qir.passes.left_float import left_float
 from qir.passes.manager import Pass, PassContext
@@ -100,6 +101,7 @@ class InsertFakeQuant(Pass):
         rules = QuantizerRules.of(
             context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
         )
+        refuse_quantized(module)
         name_nodes(module)
         module.meta[self.name] = left_float(module.graph, rules)
         _Inserter(module.graph, self, rules, weights, activations).run()

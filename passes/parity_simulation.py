@@ -43,8 +43,7 @@ class Simulation:
 
         self.raised = raise_quantized(module.clone())
         if not self.raised.graph.fake_quants():
-            left = self.raised.meta["raise-quantized"].left
-            why = "; ".join(f"{node}: {reason}" for node, reason in list(left.items())[:3])
+            why = self.raised.meta["raise-quantized"].reasons
             raise QirError(
                 f"the network has no quantizers{f' with fixed grids ({why})' if why else ''}: it is no export; "
                 "quantize and export it first"

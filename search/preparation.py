@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes.already_quantized import refuse_quantized
 from qir.passes.canonicalize import SIMPLIFY
 from qir.passes.propagate_constraints import BitConstraints, bit_constraints
 
@@ -57,8 +58,9 @@ def prepare(
         The decisions that remain, with their options and relations.
 
     Raises:
-        QirError: nothing can be quantized, no width remains, or the data do not fit.
+        QirError: the network is quantized already, nothing can be quantized, no width remains, or the data do not fit.
     """
+    refuse_quantized(module)
     context = PassContext(target=target, calibration_data=calibration, seed=seed)
     options = f",{insert}" if insert else ""
     steps = f"widen-floats,{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"

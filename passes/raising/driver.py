@@ -44,6 +44,11 @@ class RaiseReport:
     quantizers: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> str:
+        """Why the first nodes stay as they are, in one line; empty where none does."""
+        return "; ".join(f"{node}: {reason}" for node, reason in list(self.left.items())[:3])
+
 
 @dataclass(frozen=True)
 class RaiseQuantized(Pass):

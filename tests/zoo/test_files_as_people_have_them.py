@@ -1,0 +1,188 @@
+"""Files as exporters and other tools write them: each is quantized, or refused with the command that serves."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+import qir
+from qir.errors import ExportError, PassError
+from qir.passes import export, raise_quantized
+from qir.search.quantize import quantize
+
+FLOAT = TensorProto.FLOAT
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+IMAGES = normal(8, 4, 10, 10, seed=1)
+WEIGHTS = {"w": normal(4, 4, 3, 3, seed=2, scale=0.3), "w2": normal(4, 4, 3, 3, seed=3, scale=0.3)}
+
+
+def node(op, inputs, output, **attributes):
+    return helper.make_node(op, inputs, [output], name=f"{output}.{op}", **attributes)
+
+
+def info(name, shape):
+    return helper.make_tensor_value_info(name, FLOAT, shape)
+
+
+def model(nodes, inputs, constants, outputs=("y",), *, opset=17, ir_version=8):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [info(name, shape) for name, shape in inputs.items()],
+        [info(name, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+def two_convolutions(middle=(), **options):
+    """Convolution, something in the middle (by default Relu) from `a` to `r`, convolution."""
+    nodes = [
+        node("Conv", ["x", "w"], "a", pads=[1, 1, 1, 1]),
+        *(middle or [node("Relu", ["a"], "r")]),
+        node("Conv", ["r", "w2"], "y"),
+    ]
+    return model(nodes, {"x": ["N", 4, 10, 10]}, WEIGHTS, **options)
+
+
+def saved(message, path):
+    onnx.save(message, path)
+    return path
+
+
+def runs(path, **feeds):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, feeds)
+
+
+def decibels(exact, found):
+    """Signal to quantization noise."""
+    return 10 * np.log10((exact.astype(np.float64) ** 2).sum() / ((found - exact).astype(np.float64) ** 2).sum())
+
+
+@pytest.mark.parametrize("ir_version", [3, 4, 8])
+@pytest.mark.parametrize("others", [False, True], ids=["all constants listed", "weights listed"])
+def test_weights_that_are_listed_as_inputs_are_quantized_at_any_ir_version(ir_version, others, tmp_path):
+    message = two_convolutions(opset=9, ir_version=ir_version)
+    message.graph.input.extend(info(name, array.shape) for name, array in WEIGHTS.items())
+    if others and ir_version > 3:
+        message.graph.initializer.append(numpy_helper.from_array(np.float32(2), "factor"))
+        message.graph.node[1].CopyFrom(node("Mul", ["a", "factor"], "r"))
+    file = saved(message, tmp_path / "listed.onnx")
+    done = quantize(file, target="npu-148", data=IMAGES, output=tmp_path / "q.onnx")
+    assert [value.name for value in qir.load(done.written.model).graph.inputs] == ["x"]
+    assert decibels(runs(file, x=IMAGES)[0], runs(done.written.model, x=IMAGES)[0]) > 34
+
+
+def test_an_input_of_rank_0_holds_for_all_samples(tmp_path):
+    message = two_convolutions([node("Div", ["a", "t"], "r")])
+    message.graph.input.append(info("t", []))
+    file, two = saved(message, tmp_path / "scalar.onnx"), np.float32(2)
+    samples = [{"x": IMAGES[i : i + 1], "t": two} for i in range(len(IMAGES))]
+    for data in ({"x": IMAGES, "t": two}, samples):
+        done = quantize(file, target="npu-148", data=data, output=tmp_path / "q.onnx")
+        assert done.written.mismatches == 0
+        exact, found = (runs(path, x=IMAGES, t=np.asarray(two))[0] for path in (file, done.written.model))
+        assert decibels(exact, found) > 30
+
+
+class Reader(CalibrationDataReader):
+    def __init__(self):
+        self.rest = iter([{"x": IMAGES}])
+
+    def get_next(self):
+        return next(self.rest, None)
+
+
+def statically(message, folder, form):
+    """The file as ONNX Runtime's quantizer writes it."""
+    path = folder / "other.onnx"
+    source = saved(message, folder / "float.onnx")
+    quantize_static(
+        source, path, Reader(), quant_format=form, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+    )
+    return path
+
+
+@pytest.mark.parametrize("profile", ["qcdq", "qonnx", "finn-thresholds"])
+def test_a_file_without_types_of_values_is_exported_in_every_profile(profile, tmp_path):
+    path = statically(two_convolutions(), tmp_path, QuantFormat.QDQ)
+    message = onnx.load(path)
+    message.graph.ClearField("value_info")
+    module = raise_quantized(qir.load(message.SerializeToString()))
+    assert export(module, tmp_path / "again.onnx", profile=profile, data=IMAGES).mismatches == 0
+
+
+def quantized_files(folder):
+    """Files of every quantized form, and what the message says of each."""
+    yield statically(two_convolutions(), folder, QuantFormat.QDQ), "3 QuantizeLinear.*qir export"
+    yield statically(two_convolutions(), folder, QuantFormat.QOperator), "2 QLinearConv.*qir export"
+    source = saved(two_convolutions(), folder / "float.onnx")
+    quantize_dynamic(source, folder / "dynamic.onnx", weight_type=QuantType.QUInt8)
+    yield folder / "dynamic.onnx", "2 ConvInteger.*at run time"
+    own = quantize(source, target="npu-148", data=IMAGES, output=folder / "own.quant.onnx").written.model
+    yield own, "DequantizeLinear.*qir export"
+    matmul = model([node("MatMul", ["x", "w"], "y")], {"x": ["N", 64]}, {"w": normal(64, 32)})
+    made = MatMulNBitsQuantizer(matmul, block_size=32)
+    made.process()
+    yield saved(made.model.model, folder / "nbits.onnx"), "1 MatMulNBits.*qir export"
+
+
+def test_a_file_that_is_quantized_already_is_refused_with_the_command_that_serves(tmp_path):
+    for path, said in quantized_files(tmp_path):
+        with pytest.raises(PassError, match=f"quantized already.*{said}"):
+            quantize(path, target="npu-148", data=IMAGES, output=tmp_path / "twice.onnx")
+    assert not (tmp_path / "twice.onnx").exists()
+
+
+def test_export_says_why_a_dynamically_quantized_file_has_no_quantizers(tmp_path):
+    source = saved(two_convolutions(), tmp_path / "float.onnx")
+    quantize_dynamic(source, tmp_path / "dynamic.onnx", weight_type=QuantType.QUInt8)
+    with pytest.raises(ExportError, match="quantized at run time"):
+        export(raise_quantized(qir.load(tmp_path / "dynamic.onnx")), tmp_path / "q.onnx", data=IMAGES)
+
+
+def test_a_branch_that_is_chosen_at_run_time_goes_to_qonnx(tmp_path):
+    def branch(op):
+        return helper.make_graph([node(op, ["a"], f"{op}_out")], op, [], [info(f"{op}_out", None)])
+
+    middle = [
+        node("ReduceMean", ["x"], "mean", keepdims=0),
+        node("Greater", ["mean", "ten"], "large"),
+        node("If", ["large"], "r", then_branch=branch("Neg"), else_branch=branch("Relu")),
+    ]
+    message = two_convolutions(middle)
+    message.graph.initializer.append(numpy_helper.from_array(np.float32(10).reshape(()), "ten"))
+    file = saved(message, tmp_path / "if.onnx")
+    done = quantize(file, target="npu-148", data=IMAGES, output=tmp_path / "q.onnx")
+    module = raise_quantized(qir.load(done.written.model))
+    written = export(module, tmp_path / "qonnx.onnx", profile="qonnx", data=IMAGES)
+    assert written.mismatches == 0
+    assert written.codes > 0
+
+
+def test_a_weight_that_three_layers_read_is_packed_once(tmp_path):
+    nodes, value = [], "x"
+    for i in range(3):
+        nodes += [node("Gemm", [value, "w", "b"], f"g{i}", transB=1), node("Relu", [f"g{i}"], f"r{i}")]
+        value = f"r{i}"
+    constants = {"w": normal(64, 64, scale=1 / 8), "b": np.zeros(64, np.float32)}
+    file = saved(model(nodes, {"x": ["N", 64]}, constants, (value,)), tmp_path / "shared.onnx")
+    done = quantize(file, target="npu-148", data=normal(64, 64), output=tmp_path / "q.onnx")
+    assert done.written.weights.stat().st_size == 64 * 64
+    layers = json.loads(done.written.guide.read_text())["layers"]
+    assert len({json.dumps(layer["packed_weight"]) for layer in layers}) == 1
+    assert len({layer["name"] for layer in layers}) == 3
