@@ -11,6 +11,7 @@ import numpy as np
 from qir.backends.integer_reference import QUANTIZE, IntegerReference, IntegerRun
 from qir.graph import Node
 from qir.module import Module
+from qir.passes.calibration_data import samples_of
 from qir.passes.parity_layers import LayerParity, code_values
 from qir.passes.parity_walk import Judged, Walk
 from qir.tensor import Array
@@ -120,7 +121,7 @@ class Comparison:
         ends = {**found, **{name: variant.outputs for name, variant in variants.items()}}
         for name, outputs in ends.items():
             self.flips.update(flipped(self.flips.get(name), name, run.outputs, outputs))
-        self.samples += len(next(iter(feed.values())))
+        self.samples += samples_of(feed)
         return run
 
     def _judge(self, judged: Judged) -> None:

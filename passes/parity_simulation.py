@@ -10,6 +10,7 @@ from qir.errors import QirError
 from qir.fake_quant import bits_of, parameters_of
 from qir.module import Module
 from qir.ops.qonnx import QONNX_DOMAINS
+from qir.passes.calibration_data import samples_of
 from qir.passes.parity_comparison import Divergence, count, divergence, flipped
 from qir.passes.parity_layers import LayerParity, code_values
 from qir.passes.reference_outputs import ReferenceNetwork
@@ -66,7 +67,7 @@ class Simulation:
             for layer in self.layers:
                 self._compare(layer, engine, exact[layer.value], codes[layer.value])
             self.flips.update(flipped(self.flips.get(engine), engine, outputs, given))
-        self.samples += len(next(iter(feed.values())))
+        self.samples += samples_of(feed)
         return outputs
 
     def codes(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
