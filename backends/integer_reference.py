@@ -239,7 +239,7 @@ def _quantize(node: Node, operands: Sequence[Operand], requantization: Requantiz
         step, code = np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
         return on_grid(value, step, code, dtype, requantization, label_of(node))
     assert value is not None  # noqa: S101 - QuantizeLinear's first operand is required
-    return quantized(_plain(value), scale, zero, dtype).astype(dtype)
+    return np.asarray(quantized(_plain(value), scale, zero, dtype), dtype)
 
 
 def _dequantize(node: Node, operands: Sequence[Operand]) -> Grid | Array:

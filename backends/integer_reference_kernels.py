@@ -94,7 +94,7 @@ def gemm(node: Node, operands: Sequence[Operand], saturating: bool = False) -> P
 def matmul(node: Node, operands: Sequence[Operand], saturating: bool = False) -> Pending | None:
     """MatMul of two grids, the second a weight or an activation."""
     data, weight, _ = _three(operands)
-    axis = -1 if isinstance(weight, Grid) and weight.codes.ndim > 1 else 0
+    axis = -1 if isinstance(weight, Grid) and weight.codes.ndim > 1 else None
     scales = _scales(data, weight, axis=axis)
     if scales is None or not isinstance(data, Grid) or not isinstance(weight, Grid):
         return None
@@ -243,15 +243,15 @@ def _is_wide(*grids: Grid) -> bool:
     return any(grid.bits > 8 for grid in grids)
 
 
-def _scales(data: Operand, weight: Operand, axis: int) -> tuple[Array, Array] | None:
-    """float32 s_x [1] and s_w [1] or [channels of the axis]; None when the operands are no such grids."""
+def _scales(data: Operand, weight: Operand, axis: int | None) -> tuple[Array, Array] | None:
+    """float32 s_x [] and s_w [] or [channels]; None where s_w varies along another axis, or an operand has no grid."""
     if not isinstance(data, Grid) or not isinstance(weight, Grid) or data.per_tensor() is None:
         return None
-    if weight.scale.size == 1:
-        return data.scale.reshape(1), weight.scale.reshape(1)
-    full = np.moveaxis(np.broadcast_to(weight.scale, weight.codes.shape), axis, 0)
-    channels = full.reshape(full.shape[0], -1)
-    return (data.scale.reshape(1), channels[:, 0]) if (channels == channels[:, :1]).all() else None
+    step, scale = data.scale.reshape(()), weight.scale
+    if scale.size == 1:
+        return step, scale.reshape(())
+    alone = axis is not None and scale.size == scale.shape[axis] == weight.codes.shape[axis]
+    return (step, scale.reshape(-1)) if alone else None
 
 
 def _per_channel(scales: tuple[Array, Array], rank: int) -> tuple[Array, Array]:

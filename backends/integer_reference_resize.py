@@ -1,4 +1,8 @@
-"""Nearest-neighbour resizing: which source index every output index copies."""
+"""Nearest-neighbour resizing: which source index every output index copies.
+
+Coordinates are float32, as in ONNX Runtime's every session: ONNX leaves their precision open, and with scales such as
+0.6 it decides which of two neighbours is copied.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import numpy as np
 from qir.graph import Node
 from qir.tensor import Array
 
+_HALF = np.float32(0.5)
 _ROUND: dict[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "round_prefer_floor": lambda x: np.ceil(x - _HALF),
+    "round_prefer_ceil": lambda x: np.floor(x + _HALF),
     "floor": np.floor,
     "ceil": np.ceil,
 }
@@ -36,16 +41,16 @@ def nearest_indices(node: Node, shape: Sequence[int], scales: Array | None, size
         if sizes is None:
             return None
         outputs = [int(size) for size in sizes]
-        factors = [output / size for output, size in zip(outputs, shape, strict=True)]
+        factors = [np.float32(output) / np.float32(size) for output, size in zip(outputs, shape, strict=True)]
     else:
-        factors = [float(scale) for scale in scales]
-        outputs = [int(np.floor(size * factor)) for size, factor in zip(shape, factors, strict=True)]
+        factors = list(scales.astype(np.float32))
+        outputs = [int(np.floor(np.float32(size) * factor)) for size, factor in zip(shape, factors, strict=True)]
     found = []
     for size, output, factor in zip(shape, outputs, factors, strict=True):
-        if size == output:
+        if factor == 1:
             found.append(np.arange(size))
             continue
-        place = _COORDINATES[mode](np.arange(output, dtype=np.float64), factor, size, output)
+        place = _COORDINATES[mode](np.arange(output, dtype=np.float32), factor, size, output)
         found.append(np.clip(_ROUND[rounding](place), 0, size - 1).astype(np.int64))
     return found
 
@@ -59,9 +64,11 @@ def _everywhere(given: Array | None, axes: Sequence[int], rest: Array) -> Array 
     return whole
 
 
-_COORDINATES: dict[str, Callable[[Array, float, int, int], Array]] = {
-    "half_pixel": lambda x, factor, size, output: (x + 0.5) / factor - 0.5,  # noqa: ARG005
-    "pytorch_half_pixel": lambda x, factor, size, output: (x + 0.5) / factor - 0.5 if output > 1 else x * 0,  # noqa: ARG005
+_COORDINATES: dict[str, Callable[[Array, np.float32, int, int], Array]] = {
+    "half_pixel": lambda x, factor, size, output: (x + _HALF) / factor - _HALF,  # noqa: ARG005
+    "pytorch_half_pixel": lambda x, factor, size, output: (x + _HALF) / factor - _HALF if output > 1 else x * 0,  # noqa: ARG005
     "asymmetric": lambda x, factor, size, output: x / factor,  # noqa: ARG005
-    "align_corners": lambda x, factor, size, output: x * (size - 1) / (output - 1) if output > 1 else x * 0,  # noqa: ARG005
+    "align_corners": lambda x, factor, size, output: (
+        x * np.float32(size - 1) / np.float32(output - 1) if output > 1 else x * 0
+    ),  # noqa: ARG005
 }

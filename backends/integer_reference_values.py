@@ -102,7 +102,7 @@ class Pending:
         limits = integer_limits(dtype)
         low = max(float(limits.min), float(np.rint(np.float32(self.low) / scale)) + zero_point)
         high = min(float(limits.max), float(np.rint(np.float32(self.high) / scale)) + zero_point)
-        return np.clip(codes, low, high).astype(np.int32)
+        return np.asarray(np.clip(codes, low, high), np.int32)
 
 
 def _clip(real: Callable[[], Array], low: float, high: float) -> Array:
@@ -123,7 +123,7 @@ def accumulated(total: Array, scales: tuple[Array, Array], where: str, *, wide: 
 
     Args:
         total: exact integers, any integer or float64 array.
-        scales: float32 s_x [1] and s_w, broadcastable to `total`.
+        scales: float32 s_x [] and s_w, broadcastable to `total`.
         where: the node, for the message.
         wide: operands have more than 8 bits: no int32 kernel computes the sum, it may reach 2^53.
 
@@ -238,9 +238,9 @@ def on_grid(
     if isinstance(value, Grid):
         if value.per_tensor() == (scale, zero_point):
             limits = integer_limits(dtype)
-            return np.asarray(np.clip(value.codes, limits.min, limits.max)).astype(dtype)
+            return np.asarray(np.clip(value.codes, limits.min, limits.max), dtype)
         value = rescaled(value)
-    return value.quantize(scale, zero_point, dtype, kind, where).astype(dtype)
+    return np.asarray(value.quantize(scale, zero_point, dtype, kind, where), dtype)
 
 
 def quantized(real: Array, scale: Array, zero_point: Array, dtype: np.dtype[Any]) -> Array:
