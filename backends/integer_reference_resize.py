@@ -64,11 +64,13 @@ def _everywhere(given: Array | None, axes: Sequence[int], rest: Array) -> Array 
     return whole
 
 
+def _ratio(sizes: int, outputs: int) -> np.float32:
+    return np.float32(sizes) / np.float32(outputs) if outputs else np.float32(0)
+
+
 _COORDINATES: dict[str, Callable[[Array, np.float32, int, int], Array]] = {
     "half_pixel": lambda x, factor, size, output: (x + _HALF) / factor - _HALF,  # noqa: ARG005
     "pytorch_half_pixel": lambda x, factor, size, output: (x + _HALF) / factor - _HALF if output > 1 else x * 0,  # noqa: ARG005
     "asymmetric": lambda x, factor, size, output: x / factor,  # noqa: ARG005
-    "align_corners": lambda x, factor, size, output: (
-        x * np.float32(size - 1) / np.float32(output - 1) if output > 1 else x * 0
-    ),  # noqa: ARG005
+    "align_corners": lambda x, factor, size, output: x * _ratio(size - 1, output - 1),  # noqa: ARG005
 }

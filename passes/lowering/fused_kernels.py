@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node
 from qir.passes.lowering import emulate
 from qir.passes.lowering.chain import Chain
@@ -31,6 +32,7 @@ class Deviation(_Strict):
     Attributes:
         given: attributes that have one of these values.
         other_than: attributes with an element other than this one.
+        stacked: only weights of more than two dimensions with a scale per channel.
         versions: of ONNX Runtime that were seen to deviate, among those of the table's source.
         found: what they do.
         form: what exported files have instead: `own-scale` = biases are on the grid of the sums, where both agree;
@@ -39,14 +41,16 @@ class Deviation(_Strict):
 
     given: dict[str, tuple[int | str, ...]] = Field(default_factory=dict)
     other_than: dict[str, int] = Field(default_factory=dict)
+    stacked: bool = False
     versions: str
     found: str
     form: Literal["own-scale", "uncounted", "apart"]
 
     def covers(self, node: Node) -> bool:
-        """Whether a node has these attributes."""
+        """Whether a node has these attributes and such a weight."""
         given = all(node.attribute(name) in values for name, values in self.given.items())
-        return given and all(_has_other(node.attribute(name), value) for name, value in self.other_than.items())
+        other = all(_has_other(node.attribute(name), value) for name, value in self.other_than.items())
+        return given and other and (not self.stacked or _is_stacked(quantizer_of(node.input(1))))
 
 
 class FusedKernel(_Strict):
@@ -110,6 +114,14 @@ def _count_inside(node: Node) -> bool:
     else:
         return False
     return True
+
+
+def _is_stacked(quantizer: Node | None) -> bool:
+    """Whether a weight has more than two dimensions and a scale per channel."""
+    weight = None if quantizer is None else quantizer.operands[0].constant
+    return (
+        quantizer is not None and weight is not None and len(weight.shape) > 2 and parameters_of(quantizer).channels > 1
+    )
 
 
 def _has_other(found: Any, value: int) -> bool:

@@ -56,6 +56,23 @@ def network(op: str, attributes: dict, opset: int) -> qir.Module:
     return qir.load(model.SerializeToString())
 
 
+def batched_product() -> qir.Module:
+    """MatMul, MatMul: the first by a weight for every batch entry."""
+    generator = np.random.default_rng(5)
+    first = generator.normal(size=(3, 10, 4)).astype(np.float32)
+    second = generator.normal(size=(4, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "first"], ["a"]), helper.make_node("MatMul", ["a", "second"], ["y"])],
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 9, 10])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 9, 5])],
+        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
+    )
+    return qir.load(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+    )
+
+
 def samples(seed: int, spread: float) -> np.ndarray:
     """[8, 3, 9, 10]: numbers whose mean is not zero, so that a wrong count shows."""
     return np.random.default_rng(seed).normal(1, spread, size=(8, 3, 9, 10)).astype(np.float32)
@@ -81,6 +98,18 @@ def test_every_session_computes_the_node_as_onnx_says(name, profile, tmp_path) -
         assert np.abs(np.clip(default, expected.min(), expected.max()) - expected).mean() < step
     again = raise_quantized(qir.load(report.model))
     assert np.abs(export(again, tmp_path / "again.onnx", profile=profile, data=seen).largest_difference) < step
+
+
+@pytest.mark.parametrize("profile", ["qcdq", "qoperator"])
+def test_a_weight_for_every_batch_entry_with_scales_per_column_runs(profile, tmp_path) -> None:
+    module = batched_product()
+    calibrated = module.clone()
+    pipeline = parse_pipeline("infer-types,insert-fake-quant,calibrate{method=minmax}")
+    PassManager(pipeline).run(calibrated, PassContext(calibration_data=samples(1, 1)))
+    report = export(calibrated, tmp_path / "node.quant.onnx", profile=profile, data=samples(1, 1))
+    default = OrtSession(report.model).run({"x": samples(1, 1)})["y"]
+    expected = OrtSession(module, optimization="disable").run({"x": samples(1, 1)})["y"]
+    assert np.abs(default - expected).mean() < np.ptp(expected) / 100
 
 
 @pytest.mark.parametrize("name", ["ceiled, padding counted", "ceiled, valid", "ceiled, same", "no dilation"])

@@ -47,8 +47,8 @@ class Case:
         opset: version of ONNX's operator set.
         oracle: what says what is right: ONNX's reference evaluator, or ONNX Runtime without optimizations where that
             evaluator is wrong or lacks an attribute (auto_pad and groups of Conv, ConvTranspose, auto_pad and dilations
-            of pooling, ceil_mode and pads of MaxPool, Resize where an integer length or the precision of a scale matters,
-            negative Pad, empty indices).
+            of pooling, ceil_mode and pads of MaxPool, Resize where an integer length or the precision of a scale
+            matters, negative Pad, empty indices).
         floats: the node has no integer arithmetic and is computed on floats.
     """
 

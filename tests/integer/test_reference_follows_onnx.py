@@ -17,7 +17,7 @@ from qir.backends.integer_reference_kernels import KERNELS, MOVES
 from qir.backends.onnxruntime_session import OrtSession
 
 sys.path.insert(0, str(Path(__file__).parent))
-from operator_grids import Case, Quantized, cases  # noqa: E402 - a module beside this one
+from operator_grids import Case, Quantized, cases
 
 ELEMENTS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "int32": TensorProto.INT32}
 
