@@ -17,8 +17,7 @@ _KNOWN = ("amx_int8", "avx_vnni_int8", "avx512_vnni", "avx_vnni", "avx512bw", "a
 def instruction_set() -> str:
     """Machine and the features of its CPU that matter for 8-bit products, for example `x86-64 amx_int8 avx512_vnni`.
 
-    Of x86 CPUs the features up to the first older one that says nothing more are named; where the system does not tell
-    them, the machine alone.
+    Where the system does not tell the features, the machine alone.
     """
     machine = platform.machine().lower()
     if machine not in _X86:

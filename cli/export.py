@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qir.cli.options import OptionalTarget, ReduceRange, Weights
+from qir.cli.options import AllowMismatches, OptionalTarget, ReduceRange, Weights
 from qir.cli.written import ProfileName, print_agreement, print_report
 from qir.errors import ExportError
 
@@ -34,6 +34,7 @@ def export(
     ),
     reduce_range: ReduceRange = False,
     weights: Weights = None,
+    allow_mismatches: AllowMismatches = False,
     list_profiles: Annotated[bool, typer.Option("--list", help="Name every profile and say what it is.")] = False,
 ) -> None:
     """Write a quantized network in a profile: lowered, checked, run, compared, and only then named.
@@ -53,7 +54,7 @@ def export(
     hardware = None if target is None else load_target(target)
     module, raised = _quantized(source, widths=(7,) if reduce_range else ())
     options = {"target": hardware, "data": data, "reduce_range": reduce_range, "weights": weights}
-    written = write(module, output, profile=profile, **options)
+    written = write(module, output, profile=profile, allow_mismatches=allow_mismatches, **options)
     print_report(written)
     print_agreement(_against_float(module, written, data, raised=raised))
 

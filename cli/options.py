@@ -45,6 +45,13 @@ Weights = Annotated[
         help="How 8-bit weight codes are stored; auto: int8 where x86 CPUs without VNNI are exact, else uint8.",
     ),
 ]
+AllowMismatches = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mismatches",
+        help="Write the file too when its codes differ from the integer reference; guide and metadata say so.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 

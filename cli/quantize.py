@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from qir.cli.options import Budgets, Data, InputWidths, Model, Output, ReduceRange, TargetName, Weights, parse_budgets
+from qir.cli.options import (
+    AllowMismatches,
+    Budgets,
+    Data,
+    InputWidths,
+    Model,
+    Output,
+    ReduceRange,
+    TargetName,
+    Weights,
+    parse_budgets,
+)
 from qir.cli.written import ProfileName, print_agreement, print_report
 
 
@@ -36,6 +47,7 @@ def quantize(
     insert: Annotated[str, typer.Option(help="Options of insert-fake-quant, `block=32,keep=[fc.*:8]`.")] = "",
     reduce_range: ReduceRange = False,
     weights: Weights = None,
+    allow_mismatches: AllowMismatches = False,
 ) -> None:
     """Quantize a network without labels: exact choice of bits under the budgets, from the divergence of the outputs.
 
@@ -62,6 +74,7 @@ def quantize(
         insert=insert,
         reduce_range=reduce_range,
         weights=weights,
+        allow_mismatches=allow_mismatches,
     )
     if done.result is not None:
         print_result(done.result, "divergence of the outputs")

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from qir.atomic_write import make_folder
-from qir.cli.options import Budgets, InputWidths, Model, Output, ReduceRange, Seed, TargetName, Weights, parse_budgets
+from qir.cli.options import (
+    AllowMismatches,
+    Budgets,
+    InputWidths,
+    Model,
+    Output,
+    ReduceRange,
+    Seed,
+    TargetName,
+    Weights,
+    parse_budgets,
+)
 from qir.cli.written import ProfileName, print_agreement, print_report
 
 
@@ -48,6 +59,7 @@ def search(
     profile: ProfileName = None,
     reduce_range: ReduceRange = False,
     weights: Weights = None,
+    allow_mismatches: AllowMismatches = False,
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
@@ -103,7 +115,12 @@ def search(
         found.save(result)
     winner = objective.finalize(module, found.policy, protocol("final", seed=seed))
     splits = {"calibration": str(data.name), "retraining": str(train.name), "search-validation": str(validation.name)}
-    how: dict[str, Any] = {"profile": profile, "target": hardware, "weights": weights}
+    how: dict[str, Any] = {
+        "profile": profile,
+        "target": hardware,
+        "weights": weights,
+        "allow_mismatches": allow_mismatches,
+    }
     exported = export(winner, output, data=judged.images, splits=splits, **how)
     print_report(exported)
     labels = Labels(judged.labels, "search-validation")

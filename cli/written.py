@@ -25,9 +25,13 @@ def print_report(report: ExportReport) -> None:
     console = Terminal(soft_wrap=True)
     kernels = ", ".join(f"{count} {op}" for op, count in Counter(report.integer_nodes).most_common())
     console.print(f"integer kernels in ONNX Runtime: {kernels or 'none'}")
+    ties = f", {report.ties:,} rounding ties" if report.ties else ""
     console.print(
-        f"profile {report.profile}: {report.mismatches:,} of {report.codes:,} codes differ from the {report.reference}"
+        f"profile {report.profile}: {report.mismatches:,} of {report.codes:,} codes differ from the "
+        f"{report.reference}{ties}"
     )
+    for sentence in report.allowed:
+        console.print(f"NOT EXACT, allowed by --allow-mismatches: {sentence}")
     for reason in dict.fromkeys(reason for _, reason in report.emulated):
         names = [name for name, found in report.emulated if found == reason]
         console.print(f"emulated: {reason}: {', '.join(names)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ from qir.backends.integer_reference import QUANTIZE
 from qir.backends.integer_reference_operators import operator_of
 from qir.errors import ExportError, QirError
 from qir.module import Module
-from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch, samples_of
+from qir.passes.calibration_data import Feed, batches, fitting_batch, samples_of
 from qir.passes.lowering.lower_encodings import LowerEncodings
 from qir.passes.lowering.profiles import Profile
+from qir.passes.parity_comparison import SATURATION
 from qir.passes.reference_outputs import reference_outputs
 from qir.tensor import Array, Tensor
 from qir.types import TensorType
 
 CLOSE = 1e-5
 """Floats that differ by less than this part of the largest output stand for the same code."""
+
+SAMPLES, WORK = 16, 256 << 20
+"""Samples that are compared: at most so many, and fewer where their float32 values would take more bytes."""
 
 FAR, MOST = 0.05, 0.5
 """Where nothing runs on integers, more than `MOST` of the outputs off by this part of the largest one are no ties."""
@@ -36,10 +40,15 @@ class Comparison:
             optimization and with optimizations off.
         argmax_flips: samples whose largest output differs between the two, None for outputs that are no [N, classes].
         integer_nodes: operators of the optimized graph that run on integers.
-        reference: what up to 16 samples were held against: `integer reference`, or `simulation` where that does not
-            run the network.
+        reference: what the samples were held against: `integer reference`, or `simulation` where that does not run the
+            network.
+        engine: what ran the file: a setting of ONNX Runtime (`fused`, `unfused`), or `qonnx`.
         codes: how many codes were compared: every intermediate one where the profile writes them, else the outputs.
-        mismatches: how many of them differ.
+        mismatches: how many of them differ by more than a rounding tie of a float operator.
+        ties: how many differ by such a tie.
+        clipped: how many the reference computes otherwise when it adds products as x86 CPUs without VNNI do; None where
+            the file holds no codes.
+        refusals: what breaks the promise, one sentence an engine: for the profiles whose codes are compared.
     """
 
     samples: int
@@ -47,8 +56,12 @@ class Comparison:
     argmax_flips: int | None
     integer_nodes: tuple[str, ...]
     reference: str
+    engine: str
     codes: int
     mismatches: int
+    ties: int = 0
+    clipped: int | None = None
+    refusals: tuple[str, ...] = ()
 
 
 def compare(module: Module, lowered: Module, path: Path, profile: Profile, data: Any) -> Comparison:
@@ -59,38 +72,34 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
         lowered: the module that was written.
         path: the file.
         profile: its profile.
-        data: samples as for calibration, or None for noise between -1 and 1.
+        data: samples as for calibration, or None for noise between -1 and 1; up to `SAMPLES` of them are run, fewer of
+            a large network.
 
     Raises:
-        ExportError: what runs the profile refuses the file or computes something else at its default, or an output is
+        ExportError: what runs the profile refuses the file or computes another network at its default, or an output is
             not finite.
     """
     run = _Runner(path, profile)
-    samples, largest, flips, countable = 0, 0.0, 0, True
+    largest, flips, countable = 0.0, 0, True
     far = [0, 0]
-    first: dict[str, Array] | None = None
-    batch = fitting_batch((value for value in module.graph.values() if not value.is_constant), 256, memory=KEPT_MEMORY)
-    for feed in batches(module, _random(module) if data is None else data, batch=max(batch, 16)):
-        if first is None:
-            first = _few(module, feed)
-        for name, output, other in run.both(feed):
-            if not np.isfinite(output).all():
-                raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
-            difference = np.abs(output.astype(np.float64) - other)
-            largest = max(largest, float(difference.max(initial=0)))
-            far[0] += int((difference > FAR * float(np.abs(other).max(initial=0))).sum())
-            far[1] += output.size
-            countable &= output.ndim == 2
-            flips += int((output.argmax(-1) != other.argmax(-1)).sum()) if countable else 0
-        samples += samples_of(feed)
+    feeds = _feeds(module, data)
+    for name, output, other in (found for feed in feeds for found in run.both(feed)):
+        if not np.isfinite(output).all():
+            raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
+        difference = np.abs(output.astype(np.float64) - other)
+        largest = max(largest, float(difference.max(initial=0)))
+        far[0] += int((difference > FAR * float(np.abs(other).max(initial=0))).sum())
+        far[1] += output.size
+        countable &= output.ndim == 2
+        flips += int((output.argmax(-1) != other.argmax(-1)).sum()) if countable else 0
     if not run.integer_nodes and far[0] > MOST * far[1]:
         raise ExportError(
             f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "
             f"optimizations ({far[0]} of {far[1]} outputs are far apart): another profile holds this network"
         )
-    assert first is not None  # noqa: S101 - batches gives one or raises
-    reference, codes, mismatches = _hold(module, lowered, path, profile, run, first)
-    return Comparison(samples, largest, flips if countable else None, run.integer_nodes, reference, codes, mismatches)
+    samples = sum(samples_of(feed) for feed in feeds)
+    plain = Comparison(samples, largest, flips if countable else None, run.integer_nodes, "", run.engine, 0, 0)
+    return _held(module, lowered, path, profile, run, feeds, plain)
 
 
 class _Runner:
@@ -102,13 +111,14 @@ class _Runner:
         from qir.onnx_io import load
 
         self.integer_nodes: tuple[str, ...] = ()
+        self.engine = "unfused" if "session.disable_quant_qdq" in profile.session else "fused"
         try:
             if profile.runs_in == "qir":
+                self.engine = "qonnx"
                 self.fast: Any = QonnxReference(load(path))
                 self.plain: Any = self.fast
                 return
-            unfused = "session.disable_quant_qdq" in profile.session
-            self.fast = OrtSession(path, optimization="all", disable_qdq_fusion=unfused)
+            self.fast = OrtSession(path, optimization="all", disable_qdq_fusion=self.engine == "unfused")
             self.plain = OrtSession(path, optimization="disable")
             self.integer_nodes = tuple(self.fast.integer_nodes())
         except ExportError:
@@ -123,43 +133,78 @@ class _Runner:
         return [(name, output, second[name]) for name, output in first.items()]
 
 
-def _hold(
-    module: Module, lowered: Module, path: Path, profile: Profile, run: _Runner, feed: dict[str, Array]
-) -> tuple[str, int, int]:
-    """Reference, number of codes compared, number that differ."""
-    codes, mismatches = 0, 0
+def _held(
+    module: Module, lowered: Module, path: Path, profile: Profile, run: _Runner, feeds: list[Feed], plain: Comparison
+) -> Comparison:
+    """The comparison with what the reference says: of every code where the file holds them, else of the outputs."""
+    found = plain
     if profile.codes == "compared" and any(node.op == QUANTIZE for node in lowered.graph):
-        codes, mismatches = _every_code(path, feed)
+        found = _every_code(path, feeds, plain)
         if all(operator_of(node) is None for node in lowered.graph):  # the form that the reference itself reads
-            return "integer reference", codes, mismatches
+            return found
+    reference, size, wrong = "", 0, 0
+    for feed in feeds:
+        reference, elements, differing = _outputs(module, lowered, path, profile, run, feed)
+        size, wrong = size + elements, wrong + differing
+    refusals = found.refusals
+    if profile.codes == "compared" and wrong:
+        refusals = (*refusals, f"{wrong:,} of {size:,} outputs differ from the {reference} of the network")
+    return replace(
+        found, reference=reference, codes=found.codes + size, mismatches=found.mismatches + wrong, refusals=refusals
+    )
+
+
+def _outputs(
+    module: Module, lowered: Module, path: Path, profile: Profile, run: _Runner, feed: Feed
+) -> tuple[str, int, int]:
+    """Reference of the outputs, how many elements they have, and how many of them differ."""
     found = run.fast.run(feed)
     if LowerEncodings.name in lowered.meta:
         found = _read_back(path, lowered, feed)
     reference, expected = reference_outputs(module, feed)
-    size, far = 0, 0
+    size, wrong, far = 0, 0, 0
     for name, output in expected.items():
         scale = float(np.abs(output).max(initial=0))
         difference = np.abs(found[name].astype(np.float64) - output)
         size += output.size
-        mismatches += int((difference > CLOSE * scale).sum())
+        wrong += int((difference > CLOSE * scale).sum())
         far += int((difference > FAR * scale).sum())
     if far > MOST * size:
         raise ExportError(
             f"profile {profile.name!r}: the file computes another network than the {reference} ({far} of {size} "
             "outputs are far apart): another profile holds this network"
         )
-    return reference, codes + size, mismatches
+    return reference, size, wrong
 
 
-def _every_code(path: Path, feed: dict[str, Array]) -> tuple[int, int]:
-    """Number of codes in the file, and how many of them differ from the integer reference of the file."""
+def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
+    """The comparison of every code in the file with the integer reference of the file, exact and saturating."""
     from qir.onnx_io import load
-    from qir.passes.parity import default_engine, parity
+    from qir.passes.parity import SATURATING, parity
 
-    written = load(path)
-    engine = default_engine(written)
-    layers = parity(written, feed, engines=[engine]).layers
-    return sum(layer.codes for layer in layers), sum(layer.mismatches.get(engine, 0) for layer in layers)
+    engine = plain.engine
+    report = parity(load(path), feeds, engines=dict.fromkeys((engine, "plain", SATURATING)))
+    refusals = [
+        f"{report.faults(name):,} of {report.codes:,} codes differ from the integer reference in ONNX Runtime "
+        f"({'without optimizations' if name == 'plain' else 'at its default'}): {first.reason}; first: {first.place}"
+        for name in dict.fromkeys((engine, "plain"))
+        if (first := report.first.get(name)) is not None
+    ]
+    first = report.first.get(SATURATING)
+    if first is not None and not report.declared:
+        refusals.append(
+            f"{report.differ(SATURATING):,} of {report.codes:,} codes differ on x86 CPUs without VNNI: {SATURATION}; "
+            f"first: {first.place}"
+        )
+    return replace(
+        plain,
+        reference="integer reference",
+        codes=report.codes,
+        mismatches=report.differ(engine) - report.ties(engine),
+        ties=report.ties(engine),
+        clipped=report.differ(SATURATING),
+        refusals=tuple(refusals),
+    )
 
 
 def _read_back(path: Path, lowered: Module, feed: dict[str, Array]) -> dict[str, Array]:
@@ -172,12 +217,15 @@ def _read_back(path: Path, lowered: Module, feed: dict[str, Array]) -> dict[str,
     return reference_outputs(network, feed)[1]
 
 
-def _few(module: Module, feed: dict[str, Array], count: int = 16) -> dict[str, Array]:
-    """The first samples of a feed; all of them when the network's batch is fixed."""
-    types = [value.type for value in module.graph.inputs if value.name in feed]
-    if any(not isinstance(t, TensorType) or not t.shape or isinstance(t.shape[0], int) for t in types):
-        return feed
-    return {name: array[:count] for name, array in feed.items()}
+def _feeds(module: Module, data: Any) -> list[Feed]:
+    """The samples to run: up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed."""
+    count = fitting_batch((value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK)
+    feeds: list[Feed] = []
+    for feed in batches(module, _random(module) if data is None else data, batch=count):
+        feeds.append(feed)
+        if sum(samples_of(feed) for feed in feeds) >= count:
+            break
+    return feeds
 
 
 def observe_ranks(module: Module, lowered: Module, path: Path, data: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.build_guide import build_guide
 from qir.passes.export_check import Comparison, compare, observe_ranks
+from qir.passes.export_proof import proof_of
 from qir.passes.infer_types import InferTypes
 from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import Legalize, legalization
@@ -56,7 +57,8 @@ class ExportReport:
         integer_nodes: operators of the optimized graph that run on integers.
         codes: codes of up to 16 samples that were held against the reference: every intermediate one where the file
             holds them, else those of the outputs.
-        mismatches: how many of them differ at the file's own session options (`qir verify` tells where).
+        mismatches: how many of them differ at the file's own session options, by more than a rounding tie of a float
+            operator (`qir verify` tells where).
         profile: name of the profile.
         reference: `integer reference`, or `simulation` where that does not run the network.
         emulated: (quantizer, reason) of everything that the profile could not express natively.
@@ -65,6 +67,8 @@ class ExportReport:
         saturating: layers that x86 CPUs without VNNI can compute wrongly.
         exact_with: session options of ONNX Runtime with which those CPUs compute them exactly.
         encodings: path of the encodings file, for the profile `encodings`.
+        ties: codes that differ by a rounding tie.
+        allowed: what breaks the promise and was allowed by `allow_mismatches`, one sentence an engine.
     """
 
     model: Path
@@ -84,6 +88,8 @@ class ExportReport:
     saturating: tuple[str, ...] = ()
     exact_with: tuple[tuple[str, str], ...] = ()
     encodings: Path | None = None
+    ties: int = 0
+    allowed: tuple[str, ...] = ()
 
 
 def export(
@@ -97,6 +103,7 @@ def export(
     requantization: Requantization | None = None,
     reduce_range: bool = False,
     weights: WeightStorage | None = None,
+    allow_mismatches: bool = False,
 ) -> ExportReport:
     """Write `<name>.quant.onnx`, `<name>.guide.json` and `<name>.weights.bin`; the module itself is not changed.
 
@@ -114,11 +121,12 @@ def export(
         weights: how 8-bit weight codes are stored: `auto` (int8 where no sum can saturate on x86 CPUs without VNNI,
             else uint8 with zero point 128: the same values and kernels), `int8` (a file that is not proven exact there
             says so), or `uint8` wherever there is a kernel for it; by default the target's, `auto` without one.
+        allow_mismatches: write a file too whose codes differ from the integer reference; guide and metadata say so.
 
     Raises:
         ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
-            are NaN or infinite, the checker or ONNX Runtime refuses the file, its outputs are not finite, or a file
-            cannot be written. Older files then stay.
+            are NaN or infinite, the checker or ONNX Runtime refuses the file, its outputs are not finite, promised
+            codes differ, or a file cannot be written. Older files then stay.
     """
     path = Path(path)
     chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
@@ -144,17 +152,25 @@ def export(
         requantization=requantization,
         cpus=_cpus(found),
     )
-    text = guide.to_json()
     _run([*parse_pipeline(chosen.passes), NameNodes()], lowered, target)
     for value in lowered.graph.outputs:
         if value is not None:
             value.declared = None
     forget_source_paths(lowered)
-    lowered.metadata.update(_metadata(guide, text, chosen))
-    made = {weights_path: packed, guide_path: text.encode()}
+    lowered.metadata.update(_metadata(guide, chosen))
+    made = {weights_path: packed, guide_path: b""}
     if LowerEncodings.name in lowered.meta:
         made[path.with_name(f"{stem}.encodings")] = encodings_text(lowered).encode()
-    report = _write(module, lowered, path, chosen, data, made)
+
+    def finish(report: Comparison) -> None:
+        """Refuse what breaks the promise, else write what was proven into guide and metadata."""
+        proof = proof_of(report, chosen, allow_mismatches=allow_mismatches)
+        text = guide.model_copy(update={"proof": proof}).to_json()
+        made[guide_path] = text.encode()
+        lowered.metadata["qir.proof"] = json.dumps(proof.model_dump(), sort_keys=True, separators=(",", ":"))
+        lowered.metadata["qir.guide.sha256"] = hashlib.sha256(made[guide_path]).hexdigest()
+
+    report = _write(module, lowered, path, chosen, data, made, finish)
     return ExportReport(
         path,
         guide_path,
@@ -173,6 +189,8 @@ def export(
         tuple(found.saturating),
         () if guide.cpus is None else tuple(guide.cpus.session.items()),
         next((name for name in made if name.suffix == ".encodings"), None),
+        ties=report.ties,
+        allowed=report.refusals,
     )
 
 
@@ -185,14 +203,13 @@ def _run(passes: Iterable[Pass], module: Module, target: Any) -> None:
     PassManager(passes).run(module, PassContext(target=target))
 
 
-def _metadata(guide: Guide, text: str, profile: Profile) -> dict[str, str]:
+def _metadata(guide: Guide, profile: Profile) -> dict[str, str]:
     """What the file itself says about how it was made."""
     entries = {
         "qir.version": guide.provenance.qir_version,
         "qir.target": guide.provenance.target,
         "qir.policy": json.dumps(guide.provenance.policy, sort_keys=True, separators=(",", ":")),
         "qir.profile": profile.name,
-        "qir.guide.sha256": hashlib.sha256(text.encode()).hexdigest(),
         "qir.accumulator": _largest_sum(guide),
         "qir.requantization": guide.requantization.kind,
     }
@@ -217,9 +234,18 @@ def _cpus(found: Legalization) -> CpuGuide | None:
 
 
 def _write(
-    module: Module, lowered: Module, path: Path, profile: Profile, data: Any, made: Mapping[Path, bytes]
+    module: Module,
+    lowered: Module,
+    path: Path,
+    profile: Profile,
+    data: Any,
+    made: Mapping[Path, bytes],
+    finish: Callable[[Comparison], None],
 ) -> Comparison:
-    """Write all files in a folder of their own beside the old ones, check the model, and only then rename."""
+    """Write all files in a folder of their own next to the old ones, check the model, and only then rename.
+
+    `finish` gets the comparison and completes `made` and the metadata of `lowered`, which are then written again.
+    """
     from qir.onnx_io import check_file, save
     from qir.onnx_io.files import data_files, older_data_files, remove_data_files
 
@@ -233,6 +259,8 @@ def _write(
                 save(lowered, written)
             check_file(written)
             report = compare(module, lowered, written, profile, data)
+            finish(report)
+            save(lowered, written)
             for final, content in made.items():
                 (folder / final.name).write_bytes(content)
             older, beside = older_data_files(path), data_files(written)

@@ -220,6 +220,27 @@ class Provenance(_Strict):
     data: dict[str, str] = Field(description="what each data split was used for")
 
 
+class ProofGuide(_Strict):
+    """What the model file was held against before it was handed over.
+
+    Each tensor of codes is compared with what the reference computes from the codes that the engine itself gave the
+    layer. A tie is a difference by one rounding of a float operator whose value lies within float error of a half step.
+    """
+
+    reference: Literal["integer reference", "simulation"]
+    engine: str = Field(description="onnxruntime with its setting (fused, unfused), or qir's executor of QONNX files")
+    engine_version: str
+    cpu: str = Field(description="instruction set of the CPU that ran the engine")
+    samples: int
+    codes: int = Field(description="of every tensor of codes, else of the outputs")
+    mismatches: int = Field(description="codes that differ by more than a tie")
+    ties: int
+    clipped: int | None = Field(
+        description="codes that differ when products are added in pairs as on x86 CPUs without VNNI; null without codes"
+    )
+    allowed: list[str] = Field(description="what breaks the promise and was allowed all the same")
+
+
 class Guide(_Strict):
     """The whole file."""
 
@@ -229,6 +250,7 @@ class Guide(_Strict):
     outputs: list[str]
     requantization: RequantizationGuide
     cpus: CpuGuide | None = Field(default=None, description="null for files that hold no codes")
+    proof: ProofGuide | None = Field(default=None, description="null in guides without a model file")
     layers: list[LayerGuide]
     stored_weights: list[StoredWeightGuide] = Field(default=[], description="weights of kernels that compute in float")
     rescalings: list[RescalingGuide]

@@ -74,6 +74,7 @@ def quantize(
     store: str | Path | None = None,
     reduce_range: bool = False,
     weights: WeightStorage | None = None,
+    allow_mismatches: bool = False,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
@@ -101,6 +102,7 @@ def quantize(
         reduce_range: as the target's field of this name: weights next to 8-bit activations have 7 bits, or are narrowed
             at export, so that no product saturates on x86 CPUs without VNNI.
         weights: how 8-bit weight codes are stored (`export`): `auto`, `int8` or `uint8`; by default the target's.
+        allow_mismatches: as for `export`.
 
     Raises:
         QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
@@ -136,6 +138,7 @@ def quantize(
         data=data,
         splits={"calibration": "the data given"},
         weights=weights,
+        allow_mismatches=allow_mismatches,
     )
     called = "the calibration data" if data is given else "samples distilled from the network"
     found = agreement_of_file(
