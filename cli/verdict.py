@@ -101,6 +101,8 @@ def _remarks(report: ParityReport, *, everything: bool) -> Iterable[str]:
     computed = [layer for layer in report.layers if layer.kernel != "border"]
     integer = sum(layer.kernel == "integer" for layer in computed)
     yield f"on integer kernels in ONNX Runtime: {integer} of {len(computed)} tensors of codes"
+    if report.default == "unfused":
+        yield "made for ONNX Runtime without QDQ fusion (session.disable_quant_qdq=1)"
     first = report.first.get(report.default)
     if first is not None:
         yield f"{report.default}: {first.node}: {first.reason}"
@@ -115,8 +117,6 @@ def _remarks(report: ParityReport, *, everything: bool) -> Iterable[str]:
         yield f"up to rounding ties: {codes:,} codes: {reason}: {_names([x.node for x in layers], everything)}"
     if report.float_nodes:
         yield f"on floats in the integer reference: {_names(report.float_nodes, everything)}"
-    if report.default == "unfused":
-        yield "made for ONNX Runtime without QDQ fusion (session.disable_quant_qdq=1)"
     if report.requantization != "float32":
         yield f"made for hardware that requantizes with {report.requantization} multipliers"
     if report.exact:

@@ -31,7 +31,8 @@ def verify(
     with the sums that such CPUs clip. A float network with encodings next to it is compared as the QCDQ network that
     they describe.
 
-    Exit code 0: the file is exact, if only with VNNI (or ARM); 1: it is not; 2: the input is wrong.
+    Exit code 0: the file is exact, or exact only with VNNI (or ARM) and says so itself; 1: it is not; 2: the input is
+    wrong.
 
     qir verify model.quant.onnx --against model.onnx --data x.npy
     """

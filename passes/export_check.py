@@ -47,7 +47,7 @@ class Comparison:
         mismatches: how many of them differ by more than a rounding tie of a float operator.
         ties: how many differ by such a tie.
         clipped: how many the reference computes otherwise when it adds products as x86 CPUs without VNNI do; None where
-            the file holds no codes.
+            no kernel multiplies codes.
         refusals: what breaks the promise, one sentence an engine: for the profiles whose codes are compared.
     """
 
@@ -202,7 +202,7 @@ def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
         codes=report.codes,
         mismatches=report.differ(engine) - report.ties(engine),
         ties=report.ties(engine),
-        clipped=report.differ(SATURATING),
+        clipped=report.differ(SATURATING) if SATURATING in report.first else None,
         refusals=tuple(refusals),
     )
 

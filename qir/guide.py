@@ -236,7 +236,7 @@ class ProofGuide(_Strict):
     mismatches: int = Field(description="codes that differ by more than a tie")
     ties: int
     clipped: int | None = Field(
-        description="codes that differ when products are added in pairs as on x86 CPUs without VNNI; null without codes"
+        description="codes that differ where x86 CPUs without VNNI clip pairs of products; null without such products"
     )
     allowed: list[str] = Field(description="what breaks the promise and was allowed all the same")
 

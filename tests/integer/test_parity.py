@@ -49,8 +49,8 @@ def test_a_softmax_at_the_end_is_named_and_breaks_nothing(tmp_path, random_netwo
     written = export(module, tmp_path / "soft.quant.onnx", data=network.images(4))
     report = parity(qir.load(written.model), network.images(4))
     assert report.keeps_promise
-    assert len(report.float_nodes) == 1
-    assert "softmax" in report.float_nodes[0]
+    assert report.float_nodes
+    assert all("softmax" in name for name in report.float_nodes)
 
 
 def quantize(network) -> qir.Module:
@@ -126,7 +126,7 @@ def test_every_profile_that_onnx_runtime_runs_is_verified(random_network, tmp_pa
     report = parity(qir.load(written.model), network.images(4), against=network.module())
     assert report.keeps_promise
     assert set(report.first) | set(report.refused) == {"fused", "unfused", "plain", "precise"} | (
-        set() if profile == "float" else {"dyadic", "no-vnni"}
+        set() if profile == "float" else {"dyadic"} if profile == "qdq-int2" else {"dyadic", "no-vnni"}
     )
     assert all(layer.codes and layer.mismatches for layer in report.layers)
     assert all(not layer.reason for layer in report.layers if layer.kernel != "float")
