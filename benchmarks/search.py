@@ -1,6 +1,6 @@
 """Figures of the search on problems without a network: every method beside random, solver times, overheads.
 
-python benchmarks/search.py [--problems 10] [--seeds 2] [--methods random,evolution,surrogate,rl]
+python benchmarks/search.py [--problems 10] [--seeds 2] [--methods random,evolution,surrogate,rl] [--chains 50,200]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from qir.policy import Policy
 from qir.search import Budget, Decision, LocalProcesses, Problem, QuantizationEnv, solve
 
 _MARKS = (25, 50, 100)
+_LONGEST_FRONT = 110
 
 
 def landscape(seed: int) -> Problem:
@@ -66,12 +67,12 @@ def methods_on(problems: list[Problem], methods: list[str], seeds: int, title: s
         print(f"  {method:12s} {describe(np.array(rows), _MARKS)}   {seconds:.2f} s a run", flush=True)
 
 
-def solvers() -> None:
-    """Print value, certificate and time of the additive solvers on chains."""
+def solvers(lengths: list[int]) -> None:
+    """Print value, certificate and time of the additive solvers on chains; the dynamic program on short ones."""
     print("\nadditive sensitivity on chains with legal operand pairs, latency 0.35x: value, certificate, seconds")
-    for layers in (21, 54, 110):
+    for layers in lengths:
         problem = chain(layers)
-        for method in ("milp", "lagrangian", "greedy", "pareto-dp"):
+        for method in ("milp", "lagrangian", "greedy", *(["pareto-dp"] if layers <= _LONGEST_FRONT else [])):
             result = solve(problem, method)
             print(
                 f"  {layers:4d} layers {method:12s} {result.value:.6g}  {result.certificate}  {result.seconds:.2f} s"
@@ -123,7 +124,11 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--methods", default="random,evolution,nsga2,surrogate,rl")
+    parser.add_argument("--chains", help="only the additive solvers, on chains of so many layers: 50,200,500,2000")
     arguments = parser.parse_args()
+    if arguments.chains:
+        solvers([int(layers) for layers in arguments.chains.split(",")])
+        return 0
     methods = arguments.methods.split(",")
     methods_on([landscape(i) for i in range(arguments.problems)], methods, arguments.seeds, "synthetic tables")
     table = golden("releq_lenet_accuracy.json")
@@ -132,7 +137,7 @@ def main() -> int:
             methods_on(
                 [releq_problem(table, limit)], methods, 10 * arguments.seeds, f"ReLeQ LeNet, mean bits <= {limit:g}"
             )
-    solvers()
+    solvers([21, 54, 110])
     overheads()
     return 0
 

@@ -57,22 +57,37 @@ def projected(completion: Completion, widths: Widths, wish: Sequence[int]) -> Ro
 
 def moved(problem: Problem, widths: Widths, row: Row, decision: int, option: int) -> Row | None:
     """Set one option; related decisions follow to the nearest option that fits; None if none does."""
+    changes, _ = followed(problem, widths, row, decision, option)
+    if changes is None:
+        return None
     changed = list(row)
-    changed[decision] = option
-    fixed, queue = {decision}, [decision]
-    relations = problem.tables.relations
+    for other, now in changes.items():
+        changed[other] = now
+    return tuple(changed)
+
+
+def followed(
+    problem: Problem, widths: Widths, row: Sequence[int], decision: int, option: int
+) -> tuple[dict[int, int] | None, set[int]]:
+    """What setting one option changes (None if a related decision has no option that fits), and what was read."""
+    tables = problem.tables
+    changes, queue, read = {decision: option}, [decision], {decision}
     while queue:
         here = queue.pop()
-        for edge in (e for e in relations if here in e and not relations[e][changed[e[0]], changed[e[1]]]):
+        for edge in tables.relations_of[here]:
             other = edge[0] if edge[1] == here else edge[1]
-            line = relations[edge][:, changed[here]] if other == edge[0] else relations[edge][changed[here]]
-            legal = [int(o) for o in np.flatnonzero(line & problem.tables.legal[other])]
-            if other in fixed or not legal:
-                return None
-            changed[other] = widths.nearest(other, changed[other], legal)
-            fixed.add(other)
+            read.add(other)
+            now = changes.get(other, row[other])
+            allowed = tables.relations[edge]
+            line = allowed[:, changes[here]] if other == edge[0] else allowed[changes[here]]
+            if line[now]:
+                continue
+            legal = [int(o) for o in np.flatnonzero(line & tables.legal[other])]
+            if other in changes or not legal:
+                return None, read
+            changes[other] = widths.nearest(other, now, legal)
             queue.append(other)
-    return tuple(changed)
+    return changes, read
 
 
 def neighbours(problem: Problem, widths: Widths, row: Row) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Sized
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from math import floor, fsum
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,15 @@ class Tables:
         cost = self.costs[name]
         limit = self.limits[name] * cost.scale
         return float(floor(limit)) if cost.integral else float(limit) + cost.tolerance
+
+    @cached_property
+    def relations_of(self) -> list[list[Edge]]:
+        """Edges of the relations of each decision."""
+        found: list[list[Edge]] = [[] for _ in self.sizes]
+        for edge in self.relations:
+            found[edge[0]].append(edge)
+            found[edge[1]].append(edge)
+        return found
 
     def depends_on_decisions(self, name: str) -> bool:
         """Whether legal options differ in an additive cost."""

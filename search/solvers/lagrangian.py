@@ -11,11 +11,17 @@ from qir.errors import SearchError
 from qir.search.completion import frontiers
 from qir.search.problem import Floats
 from qir.search.result import Evaluation
-from qir.search.solvers.filling import filled
+from qir.search.solvers.climbing import Climb
 from qir.search.solvers.run import Outcome, Row, Run
 from qir.search.tables import AdditiveCost, Edge, Tables
 
 _LARGEST_TABLE = 4096
+_LARGEST_PRICE = 1e3
+"""Of a budget's whole, in units of what the sensitivity can change."""
+
+_CLOSE = 1e-9
+_REPAIRED = 4
+"""Relaxed policies that are repaired."""
 
 
 class Relaxed:
@@ -72,12 +78,17 @@ class Relaxed:
         return terms
 
 
-def lagrangian(run: Run, iterations: int = 100) -> Outcome:
-    """Subgradient ascent on the multipliers; the best feasible policy met on the way, filled up, and the best bound.
+def lagrangian(run: Run, iterations: int = 100, trials: int = 30) -> Outcome:
+    """Cutting planes on the multipliers (Kelley, 1960) up to the best bound; policies met are repaired and improved.
+
+    Each relaxed solution is a line, or plane, above the dual function; a linear program gives the multipliers where
+    they leave most room. Of the policies that the last multipliers give, those over a budget step down where a unit of
+    cost loses least; all are filled up, and from the best one, wider options are tried that others then pay for.
 
     Args:
         run: the run.
-        iterations: steps on the multipliers.
+        iterations: most relaxed problems that are solved.
+        trials: wider options that are tried.
 
     Raises:
         SearchError: no sensitivity, budgets that are not additive, or no feasible policy met.
@@ -88,36 +99,91 @@ def lagrangian(run: Run, iterations: int = 100) -> Outcome:
     limits = np.array([float(tables.limits[name]) * tables.costs[name].scale for name in tables.additive_budgets])
     scales = np.maximum(np.abs(limits), 1e-12)
     relaxed, multipliers = Relaxed(tables), np.zeros(len(costs))
-    met: dict[Row, float] = {}
-    bound, step = -np.inf, 1.0
+    dual = _Dual(len(costs), _LARGEST_PRICE * (float(np.ptp(sensitivity.unary, axis=1).sum()) or 1.0))
+    bound, seen = -np.inf, dict[Row, float]()
     for _ in range(iterations):
-        row, total = relaxed.minimise(*weighted(sensitivity, costs, multipliers / scales))
-        fixed = sensitivity.fixed + sum(m * c.fixed / s for m, c, s in zip(multipliers, costs, scales, strict=True))
-        dual = (total + fixed - float((multipliers * limits / scales).sum())) / sensitivity.scale
-        step = step if dual > bound + 1e-12 else 0.9 * step
-        bound = max(bound, dual)
+        row, _ = relaxed.minimise(*weighted(sensitivity, costs, multipliers / scales))
         indices = np.array([row])
-        if run.problem.feasible(indices)[0]:
-            met[row] = float(sensitivity.total(indices)[0])
-        excess = np.array([c.scaled_total(indices)[0] for c in costs]) / scales - limits / scales
-        if not len(costs) or (met and min(met.values()) - bound <= 1e-12):
+        loss = float(sensitivity.scaled_total(indices)[0])
+        excess = np.array([(c.scaled_total(indices)[0] - m) / s for c, m, s in zip(costs, limits, scales, strict=True)])
+        value = loss + float(multipliers @ excess)
+        bound, seen[row] = max(bound, value), value
+        multipliers, most = dual.next(loss, excess)
+        if most - bound <= _CLOSE * max(abs(bound), 1e-300) or run.seconds_left == 0.0:
             break
-        norm = max(float((excess**2).sum()), 1e-12)
-        goal = max(min(met.values(), default=bound + abs(bound) + 1.0) - bound, 1e-9) * sensitivity.scale
-        multipliers = np.maximum(0.0, multipliers + step * goal * excess / norm)
-    return _outcome(run, met, bound)
+    nearest = sorted(seen, key=lambda row: -seen[row])[:_REPAIRED]
+    return _outcome(run, sensitivity, nearest, bound / sensitivity.scale, trials)
 
 
-def _outcome(run: Run, met: dict[Row, float], bound: float) -> Outcome:
-    row = min(met, key=lambda r: met[r]) if met else run.feasible_row([0] * len(run.problem.decisions))
-    if row is None:
-        raise SearchError("lagrangian: no multiplier led to a feasible policy; use milp")
-    sensitivity = run.additive_sensitivity("lagrangian")
-    row = filled(run.problem, sensitivity, row)
+class _Dual:
+    """The planes that are known above a dual function, and the multipliers where they leave most room."""
+
+    def __init__(self, count: int, largest: float) -> None:
+        self._count, self._largest = count, largest
+        self._planes: list[list[float]] = []
+        self._values: list[float] = []
+
+    def next(self, loss: float, excess: Floats) -> tuple[Floats, float]:
+        """Add the plane `loss + multipliers @ excess`; the multipliers to try next, and how much they can reach."""
+        from scipy.optimize import linprog
+
+        self._planes.append([1.0, *(-excess)])
+        self._values.append(loss)
+        found = linprog(
+            [-1.0, *([0.0] * self._count)],
+            A_ub=np.array(self._planes),
+            b_ub=np.array(self._values),
+            bounds=[(None, None), *([(0.0, self._largest)] * self._count)],
+        )
+        return np.asarray(found.x[1:]), float(found.x[0])
+
+
+def _outcome(run: Run, sensitivity: AdditiveCost, rows: Sequence[Row], bound: float, trials: int) -> Outcome:
+    climb = Climb(run.problem, run.widths, sensitivity, rows[0])
+    met: dict[Row, float] = {}
+    for row in rows:
+        climb.reset(row)
+        _repair(climb)
+        if climb.feasible:
+            met[climb.row] = climb.loss
+    if not met:
+        row = run.feasible_row([0] * len(run.problem.decisions))
+        if row is None:
+            raise SearchError("lagrangian: no multiplier led to a feasible policy; use milp")
+        climb.reset(row)
+        _repair(climb)
+        met[climb.row] = climb.loss
+    row = _improved(climb, min(met, key=lambda found: met[found]), trials)
     value = float(sensitivity.total(np.array([row]))[0])
-    extra: list[Evaluation] = [run.ledger.evaluation(r, v) for r, v in met.items()]
+    extra: list[Evaluation] = [run.ledger.evaluation(r, loss / sensitivity.scale) for r, loss in met.items()]
     proved = value - bound <= 1e-9 * max(1.0, abs(value))
     return Outcome(row=row, status="optimal" if proved else "feasible", bound=min(float(bound), value), extra=extra)
+
+
+def _repair(climb: Climb) -> None:
+    """Step down until the budgets are met, where steps lead there; then use what is left of them."""
+    while not climb.feasible and climb.descend():
+        pass
+    if climb.feasible:
+        climb.fill()
+
+
+def _improved(climb: Climb, best: Row, trials: int) -> Row:
+    """Try options that lower the sensitivity most, paid for by other steps, so many in all."""
+    climb.reset(best)
+    least, tried = climb.loss, set[tuple[int, int]]()
+    for _ in range(trials):
+        step = next((step for step in climb.promising(trials) if step not in tried), None)
+        if step is None:
+            break
+        tried.add(step)
+        if climb.set_option(*step):
+            _repair(climb)
+        if climb.feasible and climb.loss < least - _CLOSE * abs(least):
+            best, least, tried = climb.row, climb.loss, set()
+        else:
+            climb.reset(best)
+    return best
 
 
 def weighted(
