@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE
-from qir.backends.saturation import CodeRange, can_saturate
+from qir.backends.saturation import CodeRange, as_computed, can_saturate
 from qir.graph import Node, Value
 from qir.labels import label_of
 from qir.module import Module
@@ -109,7 +109,7 @@ def _judged(module: Module) -> Iterator[LayerExactness]:
     unfused = json.loads(module.metadata.get("qir.session", "{}")).get("session.disable_quant_qdq") == "1"
     for node in module.graph:
         for data, weight, on_codes in () if unfused and node.op in _FUSED else _operands(node):
-            first = CodeRange(DType.UINT8, 0, 255) if data is None else _range(data)
+            first = CodeRange(DType.UINT8, 0, 255) if data is None else as_computed(node.op, _range(data))
             second, constant = _range(weight), weight.codes.constant
             depthwise = constant is not None and _depthwise(node, constant.shape)
             wrong = can_saturate(node.op, first, second, depthwise=depthwise)

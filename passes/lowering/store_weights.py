@@ -43,17 +43,16 @@ def store_weights(graph: Graph, found: Legalization, weights: WeightStorage) -> 
 def _is_wanted(layer: QuantizedLayer, found: Legalization, weights: WeightStorage) -> bool:
     """Whether the weight of a layer is int8 and is to be uint8."""
     data, weight = (found.holdings[operand.name] for operand in (layer.data, layer.weight))
-    unsigned = "uint8" in found.profile.weights and data.container is DType.UINT8
-    if weights == "int8" or not unsigned or weight.container is not DType.INT8:
+    if weights == "int8" or "uint8" not in found.profile.weights or weight.container is not DType.INT8:
         return False
     if layer.weight_tensor is None:
         return weight.form == "affine" and _saturates(layer, found) and _only_products_read(layer.weight)
-    return weights == "uint8" or _saturates(layer, found)
+    return (weights == "uint8" and data.container is DType.UINT8) or _saturates(layer, found)
 
 
 def _saturates(layer: QuantizedLayer, found: Legalization) -> bool:
     data, weight = (found.holdings[operand.name] for operand in (layer.data, layer.weight))
-    if (data.container, weight.container) != (DType.UINT8, DType.INT8):
+    if data.container not in (DType.UINT8, DType.INT8) or weight.container is not DType.INT8:
         return False
     return planned(layer, data.stored(), weight.stored())
 

@@ -15,6 +15,8 @@ from qir.backends.integer_reference_requantization import REQUANTIZATIONS
 from qir.backends.integer_reference_saturation import lost_in_product
 from qir.backends.integer_reference_values import Grid
 from qir.backends.onnxruntime_session import OrtSession
+from qir.passes import PassContext, export
+from qir.passes.symmetric_activations import SymmetricActivations
 
 TENSOR = {np.uint8: "uint8", np.int8: "int8"}
 
@@ -227,3 +229,14 @@ def test_memory_stays_near_that_of_the_operands() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 40e6, "all pairs of products at once would be 164 MB"
+
+
+@pytest.mark.parametrize("profile", ["qcdq", "qoperator"])
+def test_exports_of_int8_activations_are_exact_without_vnni_too(random_network, tmp_path, profile: str) -> None:
+    network, module = random_network(0, 8, 8)
+    SymmetricActivations().run(module, PassContext())
+    written = qir.load(export(module, tmp_path / "s.quant.onnx", data=network.images(4), profile=profile).model)
+    feeds = {"input": network.images(4)}
+    exact, clipped = (IntegerReference(written, saturating=mode).run(feeds).codes for mode in (False, True))
+    assert {array.dtype.name for array in exact.values()} == {"uint8", "int8"}
+    assert all(np.array_equal(array, clipped[name]) for name, array in exact.items())

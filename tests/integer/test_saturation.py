@@ -151,7 +151,7 @@ def network_of(*nodes, weights, shape, opset=13):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
-def test_int8_activations_keep_int8_weights() -> None:
+def test_int8_activations_get_uint8_weights_since_onnx_runtime_shifts_them_to_uint8() -> None:
     weight = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
     nodes = [
         helper.make_node("Relu", ["x"], ["r"], name="relu"),
@@ -163,6 +163,9 @@ def test_int8_activations_keep_int8_weights() -> None:
     PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=data))
     for layer in quantized_layers(module.graph):
         layer.data.set_attribute("signed", 1)
-    file, saturating = lowered(module, "qcdq", "uint8")
-    assert constants(file) == [DType.INT8]
+    file, saturating = lowered(module, "qcdq", "auto")
+    assert constants(file) == [DType.UINT8]
     assert not saturating
+    file, saturating = lowered(module, "qcdq", "int8")
+    assert constants(file) == [DType.INT8]
+    assert list(saturating) == ["matmul"]
