@@ -17,6 +17,7 @@ from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node
 from qir.passes.lowering import emulate
 from qir.passes.lowering.chain import Chain
+from qir.passes.quantized_layers import output_quantizer
 from qir.tracing import quantizer_of
 
 STANDARD = ("", "ai.onnx")
@@ -88,16 +89,18 @@ def fused_kernels() -> dict[str, FusedKernel]:
 
 
 def avoid_deviations(graph: Graph, node: Node) -> None:
-    """Give a node that reads a quantized value a form that fused kernels compute as ONNX says, or none takes."""
+    """Give a node between quantizers a form that fused kernels compute as ONNX says, or that none takes."""
     kernel = fused_kernels().get(node.op) if node.domain in STANDARD and not node.is_return else None
     data = node.input(0) if kernel is not None else None
-    if kernel is None or data is None or quantizer_of(data) is None:
+    if kernel is None or not kernel.deviations or quantizer_of(data) is None:
         return
     for name, silent in kernel.left_out.items():
         if not _has_other(node.attribute(name), silent):
             node.set_attribute(name, None)
-    forms = {deviation.form for deviation in kernel.deviations if deviation.covers(node)}
+    fuses = output_quantizer(node) is not None or any(user.is_fake_quant for user in node.result.users)
+    forms = {found.form for found in kernel.deviations if found.covers(node) and (fuses or found.stacked)}
     if "apart" in forms or ("uncounted" in forms and not _count_inside(node)):
+        assert data is not None  # noqa: S101 - it has a quantizer
         node.set_input(0, emulate.guarded(Chain(graph, node, node.name or node.result.name), data))
 
 

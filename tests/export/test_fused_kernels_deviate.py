@@ -17,7 +17,7 @@ CEILED = KERNEL | {"ceil_mode": 1, "count_include_pad": 1}
 NODES = {
     "ceiled, padding counted": ("AveragePool", CEILED, 19),
     "ceiled, padding counted, padded": ("AveragePool", CEILED | {"pads": [1, 0, 2, 1]}, 19),
-    "ceiled, valid": ("AveragePool", CEILED | {"auto_pad": "VALID"}, 13),
+    "ceiled, valid": ("AveragePool", CEILED | {"auto_pad": "VALID"}, 19),
     "ceiled, same": ("AveragePool", CEILED | {"auto_pad": "SAME_LOWER"}, 21),
     "ceiled, padding left out": ("AveragePool", KERNEL | {"ceil_mode": 1, "pads": [1, 0, 2, 1]}, 19),
     "no dilation": ("AveragePool", KERNEL | {"dilations": [1, 1]}, 19),
