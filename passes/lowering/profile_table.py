@@ -1,7 +1,8 @@
-"""`python -m qir.passes.lowering.profile_table` prints the table of `docs/export.md`."""
+"""`python -m qir.passes.lowering.profile_table` prints the tables of `docs/export.md`."""
 
 from __future__ import annotations
 
+from qir.passes.lowering.fused_kernels import FusedKernel, fused_kernels
 from qir.passes.lowering.profiles import Profile, profiles
 
 _EMULATIONS = {
@@ -38,9 +39,36 @@ def _row(profile: Profile) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+_FORMS = {
+    "own-scale": "biases are written on the grid of the sums",
+    "uncounted": "written without ceil_mode or without counting; else kept apart",
+    "apart": "kept apart",
+}
+
+
+def kernel_table() -> str:
+    """Every fused kernel of ONNX Runtime, one row each, as Markdown."""
+    rows = [
+        "| operator | becomes | takes | where it deviates from ONNX (versions seen) → what files have |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*rows, *map(_kernel_row, fused_kernels().values())]) + "\n"
+
+
+def _kernel_row(kernel: FusedKernel) -> str:
+    deviations = []
+    for found in kernel.deviations:
+        given = [f"{name} {', '.join(map(str, values))}" for name, values in found.given.items()]
+        given += [f"{name} other than {value}" for name, value in found.other_than.items()]
+        condition = f"{' and '.join(given)}: " if given else ""
+        deviations.append(f"{condition}{found.found} ({found.versions}) → {_FORMS[found.form]}")
+    cells = [kernel.op, kernel.kernel, kernel.accepts, "; ".join(deviations)]
+    return "| " + " | ".join(cells) + " |"
+
+
 def main() -> None:
-    """Print the table."""
-    print(table(), end="")
+    """Print the tables."""
+    print(table(), kernel_table(), sep="\n", end="")
 
 
 if __name__ == "__main__":

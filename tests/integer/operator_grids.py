@@ -322,5 +322,7 @@ def cases() -> list[Case]:
 
 
 if __name__ == "__main__":
-    counted = Counter(case.op for case in cases())
-    print("\n".join(f"{op}: {count}" for op, count in sorted(counted.items())), f"all: {counted.total()}", sep="\n")
+    counted = Counter((case.op, case.oracle) for case in cases())
+    for name in sorted({op for op, _ in counted}):
+        print(f"{name}: {counted[name, 'onnx']} against ONNX's evaluator, {counted[name, 'ort']} against ONNX Runtime")
+    print(f"all: {counted.total()}")

@@ -1,13 +1,17 @@
 import re
 from pathlib import Path
 
-from qir.passes.lowering.profile_table import table
+from qir.passes.lowering.profile_table import kernel_table, table
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 
 def test_the_table_of_profiles_is_the_one_of_the_data():
     assert table() in DOCUMENT.read_text(encoding="utf-8"), "run: python -m qir.passes.lowering.profile_table"
+
+
+def test_the_table_of_fused_kernels_is_the_one_of_the_data():
+    assert kernel_table() in DOCUMENT.read_text(encoding="utf-8"), "run: python -m qir.passes.lowering.profile_table"
 
 
 def test_the_python_of_the_document_runs(tmp_path, monkeypatch, capsys):
