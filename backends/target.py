@@ -294,7 +294,19 @@ def _parse(text: str, where: str, folder: Path | None = None) -> Target:
     target = validated(Target, data, f"target {where}")
     file = target.cost.parameters.get("file")
     if folder is not None and isinstance(file, str):
-        parameters = target.cost.parameters | {"file": str(folder / file)}
+        parameters = target.cost.parameters | {"file": str(_inside(folder, file, where))}
         target = target.model_copy(update={"cost": target.cost.model_copy(update={"parameters": parameters})})
     target.cost_model()
     return target
+
+
+def _inside(folder: Path, file: str, where: str) -> Path:
+    """The path of a file that a target names: it lies in the target's folder, or in one below it."""
+    path = folder / file
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        is_inside = False
+    if not is_inside:
+        raise TargetError(f"target {where}: its file {file!r} lies outside the target's folder: copy it there")
+    return path

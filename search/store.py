@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from qir.errors import MissingExtraError, SearchError
+from qir.errors import MissingExtraError, QirError, SearchError
 from qir.json_text import parse_json
 from qir.policy import Bits, Policy
+from qir.search.database import Database
 from qir.search.metrics.sensitivity import Sensitivity
 from qir.search.parallel import Measured
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+Found = TypeVar("Found")
 
 VERSION = 1
 """Version of the tables; a store of a newer version is refused."""
@@ -38,7 +40,7 @@ class Store:
         where: path of an SQLite file (made if absent), or any SQLAlchemy URL ("postgresql+psycopg://...").
 
     Raises:
-        SearchError: no database can be opened there, it is no store, or a newer qir wrote it.
+        SearchError: no database can be opened there, it is no store or another program's, or a newer qir wrote it.
     """
 
     def __init__(self, where: str | Path) -> None:
@@ -46,8 +48,6 @@ class Store:
             import sqlalchemy as sql
         except ImportError as error:
             raise MissingExtraError("sqlalchemy", "search") from error
-        self._where = str(where)
-        url = self._where if "://" in self._where else f"sqlite:///{Path(where).absolute()}"
         metadata = sql.MetaData()
         self._about = sql.Table(
             "qir_store",
@@ -79,13 +79,8 @@ class Store:
         )
         self._sql = sql
         self._versions = json.dumps(_versions())
-        try:
-            self._engine = sql.create_engine(url)
-        except (sql.exc.ArgumentError, ImportError) as error:
-            raise SearchError(f"store {self._where!r}: {error}; expected a file or an SQLAlchemy URL") from error
-        if self._engine.dialect.name == "sqlite":
-            sql.event.listen(self._engine, "connect", _prepare_sqlite)
-        self._prepare(metadata)
+        self._database = Database(where, metadata)
+        self._check_version()
 
     def get(self, identity: Mapping[str, str], policy: Mapping[str, Bits]) -> Measured | None:
         """The value of a policy under this identity, or None if it was not measured (or failed)."""
@@ -96,12 +91,11 @@ class Store:
             .order_by(rows.c.id)
             .limit(1)
         )
-        with self._connection() as connection:
-            found = connection.execute(query).first()
-        return None if found is None else Measured(float(found[0]), float(found[1]), None)
+        found = self._database.run(lambda connection: connection.execute(query).first())
+        return None if found is None else self._read(lambda: Measured(float(found[0]), float(found[1]), None))
 
     def put(self, identity: Mapping[str, str], policy: Mapping[str, Bits], measured: Measured) -> None:
-        """Keep a measurement; on return it is on disk.
+        """Keep a measurement; on return it survives the death of this process.
 
         Raises:
             SearchError: the database cannot be written (disk full, no permission, no connection).
@@ -116,16 +110,25 @@ class Store:
             "versions": self._versions,
             "measured_at": _now(),
         }
-        with self._connection() as connection:
-            connection.execute(self._rows.insert().values(**row))
+        rows = self._rows
+        key_columns = (rows.c[name] == row[name] for name in ("key", "seconds", "measured_at"))
+        same = self._sql.select(rows.c.id).where(*key_columns)
+        attempts = 0
+
+        def write(connection: Connection) -> None:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1 or connection.execute(same).first() is None:  # else an earlier commit was not answered
+                connection.execute(rows.insert().values(**row))
+
+        self._database.run(write)
 
     def get_sensitivity(self, identity: Mapping[str, str]) -> Sensitivity | None:
         """The sensitivities that were measured under this identity (hashes of model and data, metric, its options)."""
         table = self._sensitivities
         query = self._sql.select(table.c.found).where(table.c.key == key(identity, {}))
-        with self._connection() as connection:
-            found = connection.execute(query).scalar()
-        return None if found is None else Sensitivity.parse(found)
+        found = self._database.run(lambda connection: connection.execute(query).scalar())
+        return None if found is None else self._read(lambda: Sensitivity.parse(found))
 
     def put_sensitivity(self, identity: Mapping[str, str], found: Sensitivity) -> None:
         """Keep sensitivities for every later budget; those of the same identity are replaced.
@@ -141,14 +144,16 @@ class Store:
             "versions": self._versions,
             "measured_at": _now(),
         }
-        with self._connection() as connection:
+
+        def write(connection: Connection) -> None:
             connection.execute(table.delete().where(table.c.key == own))
             connection.execute(table.insert().values(**row))
 
+        self._database.run(write)
+
     def __len__(self) -> int:
-        with self._connection() as connection:
-            count = connection.execute(self._sql.select(self._sql.func.count()).select_from(self._rows)).scalar()
-        return int(count or 0)
+        query = self._sql.select(self._sql.func.count()).select_from(self._rows)
+        return int(self._database.run(lambda connection: connection.execute(query).scalar()) or 0)
 
     def evaluations(self, identity: Mapping[str, str] | None = None) -> list[tuple[Policy, Measured]]:
         """Every row in the order measured, of one identity or of all."""
@@ -156,48 +161,51 @@ class Store:
         query = self._sql.select(rows.c.policy, rows.c.value, rows.c.seconds, rows.c.error).order_by(rows.c.id)
         if identity is not None:
             query = query.where(rows.c.identity == json.dumps(dict(sorted(identity.items()))))
-        with self._connection() as connection:
-            found = connection.execute(query).all()
-        return [
-            (_policy(text), Measured(math.nan if value is None else float(value), float(seconds), error))
-            for text, value, seconds, error in found
-        ]
+        found = self._database.run(lambda connection: connection.execute(query).all())
+        return self._read(
+            lambda: [
+                (_policy(text), Measured(math.nan if value is None else float(value), float(seconds), error))
+                for text, value, seconds, error in found
+            ]
+        )
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._database.close()
 
-    def _prepare(self, metadata: Any) -> None:
-        with self._connection() as connection:
-            metadata.create_all(connection, checkfirst=True)
-            about = self._about
-            found = connection.execute(self._sql.select(about.c.value).where(about.c.name == "version")).scalar()
-            if found is None:
-                connection.execute(about.insert().values(name="version", value=str(VERSION)))
-        if found is not None and int(found) > VERSION:
+    def _check_version(self) -> None:
+        about, sql = self._about, self._sql
+        query = sql.select(about.c.value).where(about.c.name == "version")
+        found = self._database.run(lambda connection: connection.execute(query).scalar())
+        if found is None:
+            self._write_version()
+        elif not str(found).isdecimal() or len(str(found)) > 9:
             raise SearchError(
-                f"store {self._where!r}: version {found} was written by a newer qir (this one reads up to {VERSION}); "
-                "update qir or use another file"
+                f"store {self._database.name!r}: its version is {found!r}: it is damaged; use another one"
+            )
+        elif int(found) > VERSION:
+            raise SearchError(
+                f"store {self._database.name!r}: version {found} was written by a newer qir (this one reads up to "
+                f"{VERSION}); update qir or use another file"
             )
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """A transaction; what the database says becomes a SearchError."""
+    def _write_version(self) -> None:
+        row = self._about.insert().values(name="version", value=str(VERSION))
         try:
-            with self._engine.begin() as connection:
-                yield connection
-        except self._sql.exc.SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
+            self._database.run(lambda connection: connection.execute(row))
+        except SearchError:  # another process wrote it at the same time
+            if not self._database.run(lambda connection: connection.execute(self._sql.select(self._about)).all()):
+                raise
+
+    def _read(self, read: Callable[[], Found]) -> Found:
+        """What rows hold; those that qir did not write are an error."""
+        try:
+            return read()
+        except (ValueError, TypeError, AttributeError, QirError) as error:
             raise SearchError(
-                f"store {self._where!r}: {cause}; nothing that was stored before is lost. Check the path, the free "
-                "space and the permissions, then start again: the run resumes"
+                f"store {self._database.name!r}: a row is damaged or another program's: {error}; delete the row, "
+                "or use another store"
             ) from error
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Wait for other writers; a write-ahead log survives the death of a process without a sync per row."""
-    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = NORMAL"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def key(identity: Mapping[str, str], policy: Mapping[str, Bits]) -> str:

@@ -35,6 +35,7 @@ _FIELD = {
 }
 _KINDS: dict[int, AttributeKind] = {int(kind): kind for kind in AttributeKind}
 _PLAIN = {AttributeKind.FLOAT, AttributeKind.INT, AttributeKind.STRING}
+_SINGULAR = _PLAIN | {AttributeKind.TENSOR, AttributeKind.GRAPH, AttributeKind.TYPE, AttributeKind.SPARSE_TENSOR}
 _PLAIN_LISTS = {AttributeKind.FLOATS, AttributeKind.INTS, AttributeKind.STRINGS}
 
 
@@ -45,9 +46,13 @@ class AttributeReader:
         folder: where external data lie.
         types: reader of types.
         read_graph: reads a graph attribute.
+
+    Attributes:
+        all_told: whether every attribute so far told its kind.
     """
 
     def __init__(self, folder: DataFolder, types: TypeReader, read_graph: Callable[[onnx.GraphProto], Graph]) -> None:
+        self.all_told = True
         self._convert: dict[AttributeKind, Callable[[Any], Any]] = {
             AttributeKind.TENSOR: lambda proto: read_tensor(proto, folder),
             AttributeKind.GRAPH: read_graph,
@@ -68,8 +73,12 @@ class AttributeReader:
         Raises:
             ModelFileError: its kind is unknown, or its value invalid.
         """
-        kind = _KINDS.get(proto.type) or _kind_of(proto)
+        kind = _KINDS.get(proto.type)
+        if not kind:
+            kind, self.all_told = _kind_of(proto), False
         reference = text(proto.ref_attr_name)
+        if not reference and _is_empty(proto, kind):
+            _check_empty(proto, kind)
         if reference:
             value = None
         elif kind in _PLAIN:
@@ -83,6 +92,20 @@ class AttributeReader:
 
 def _each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda protos: tuple(convert(proto) for proto in protos)
+
+
+def _is_empty(proto: onnx.AttributeProto, kind: AttributeKind) -> bool:
+    """Whether the field of a kind is absent."""
+    return not (proto.HasField(_FIELD[kind]) if kind in _SINGULAR else len(getattr(proto, _FIELD[kind])))
+
+
+def _check_empty(proto: onnx.AttributeProto, kind: AttributeKind) -> None:
+    """Refuse an attribute whose value is of another kind than it tells: ONNX's checker and runtimes refuse it too."""
+    held = sorted({field.name for field, _ in proto.ListFields()} & set(_FIELD.values()))
+    if held:
+        raise ModelFileError(
+            f"attribute {proto.name!r}: its kind is {kind.name}, its value stands in {held[0]!r}: the file is damaged"
+        )
 
 
 def _kind_of(proto: onnx.AttributeProto) -> AttributeKind:

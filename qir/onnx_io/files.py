@@ -112,7 +112,7 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
     if (key := module.recursive_function()) is not None:
         raise ModelFileError(f"function {key} calls itself: ONNX forbids that")
     if not is_typed(module):
-        if reader.is_sorted and QIR_DOMAIN not in module.opsets:
+        if reader.is_as_written and QIR_DOMAIN not in module.opsets:
             infer_stored(module, skeleton, tensors)
         else:
             infer_types(module)

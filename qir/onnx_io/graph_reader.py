@@ -29,6 +29,9 @@ DECLARED = "onnx.value_info"
 INITIALIZERS = "onnx.initializer"
 """Key in `Graph.meta`: names of the constants in the file's order, where inputs with defaults are among them."""
 
+UNTYPED = "onnx.output"
+"""Key in `Graph.meta`: names of the outputs whose types the file leaves out."""
+
 DEEPEST = 64
 """Graphs may nest this deep."""
 
@@ -83,6 +86,11 @@ class GraphReader:
         self._attributes = AttributeReader(folder, self._types, self._read_subgraph)
         self.is_sorted = True
 
+    @property
+    def is_as_written(self) -> bool:
+        """Whether the file says things as the writer does: nodes are in order, attributes tell their kinds."""
+        return self.is_sorted and self._attributes.all_told
+
     def read_graph(self, proto: onnx.GraphProto, tensors: Sequence[Tensor]) -> Graph:
         """A graph whose initializers were read before.
 
@@ -104,6 +112,8 @@ class GraphReader:
         graph.opaque = unmodelled(proto) + rest.SerializeToString()
         if any(value.constant is not None for value in graph.inputs):
             graph.meta[INITIALIZERS] = tuple(tensor.name for tensor in tensors)
+        if untyped := {info.name for info in proto.output if not info.type.WhichOneof("value")}:
+            graph.meta[UNTYPED] = untyped
         if proto.value_info:
             listed = (i.name for i in proto.value_info if _is_entry(infos, i))
             graph.meta[DECLARED] = tuple(dict.fromkeys(listed) if repeated else islice(infos, len(proto.value_info)))

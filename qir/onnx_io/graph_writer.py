@@ -12,7 +12,7 @@ from qir.graph import Graph
 from qir.module import Function
 from qir.node import Node
 from qir.onnx_io.attribute_protos import write_attribute
-from qir.onnx_io.graph_reader import DECLARED, INITIALIZERS
+from qir.onnx_io.graph_reader import DECLARED, INITIALIZERS, UNTYPED
 from qir.onnx_io.metadata import write_metadata
 from qir.onnx_io.tensors import StoredTensor, write_tensor
 from qir.onnx_io.type_protos import read_type, write_type
@@ -119,8 +119,8 @@ class GraphWriter:
                     info.name = name
                 else:
                     _write_info(output, name, info)
-                    if outer is None and not info.HasField("type") and not isinstance(output.type, UnknownType):
-                        write_type(output.type, info.type)  # a network's outputs have types
+                    if outer is None and not info.HasField("type") and name not in graph.meta.get(UNTYPED, ()):
+                        write_type(output.type, info.type)  # a network's outputs have types, where its file had them
             outputs = {value for value in graph.outputs if value is not None}
             _write_infos(_described(graph, names, outputs), names, proto.value_info)
         finally:

@@ -199,3 +199,18 @@ def test_micro_blocks_without_size_are_refused(tmp_path: Path) -> None:
     data["cost"]["parameters"]["micro_blocks"] = [[2, 0, 8]]
     with pytest.raises(TargetError, match=r"micro_blocks\.0\.1"):
         _load(tmp_path, data)
+
+
+@pytest.mark.parametrize("place", ["absolute", "above", "link"])
+def test_the_file_of_a_target_stays_in_its_folder(place: str, tmp_path: Path) -> None:
+    table = tmp_path / "delays.csv"
+    table.write_text("layer,weight_bits,activation_bits,delay\nl,8,8,1\n", encoding="utf-8")
+    folder = tmp_path / "targets"
+    folder.mkdir()
+    file = {"absolute": str(table), "above": "../delays.csv", "link": "linked.csv"}[place]
+    if place == "link":
+        (folder / "linked.csv").symlink_to(table)
+    data = json.loads(load_target("delay-table-template").to_json())
+    data["cost"]["parameters"]["file"] = file
+    with pytest.raises(TargetError, match=r"mine\.json.*outside the target's folder"):
+        _load(folder, data)

@@ -1,12 +1,9 @@
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 
@@ -81,9 +78,8 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
 def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
     store = Store(tmp_path / "s.db")
     store.put(IDENTITY, Policy({"a": 2}), Measured(0.5, 0.1, None))
-    with store._connection() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    pages = store._database.run(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar())
+    store._database.run(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
     long = {"model": "m" * 100_000}
     with pytest.raises(SearchError, match="full"):
         store.put(long, Policy({"a": 4}), Measured(0.5, 0.1, None))
@@ -191,36 +187,6 @@ def test_objectives_that_cannot_be_sent_are_an_error():
         solve(problem(lambda policy: 1.0), "random", evaluations=2, executor=workers)
 
 
-@pytest.fixture
-def postgresql():
-    """URL of a real server on a socket in a new folder."""
-    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not on the PATH")
-    pytest.importorskip("psycopg")
-    folder = Path(tempfile.mkdtemp(prefix="qir-pg-", dir="/tmp"))
-    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-    if user:
-        os.chown(folder, 65534, 65534)
-    options = f"-c listen_addresses= -k {folder}"
-    run = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, **user}
-    subprocess.run(["initdb", "-D", folder / "data", "-U", "qir", "-A", "trust"], **run)
-    subprocess.run(["pg_ctl", "-D", folder / "data", "-w", "-o", options, "-l", folder / "log", "start"], **run)
-    yield f"postgresql+psycopg://qir@/postgres?host={folder}"
-    subprocess.run(["pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)
-    shutil.rmtree(folder)
-
-
-@pytest.mark.slow
-def test_postgresql_keeps_values_too(postgresql):
-    first = solve(problem(lambda policy: float(sum(policy.values()))), "random", evaluations=5, store=postgresql)
-    again = solve(problem(lambda policy: -1.0), "random", evaluations=5, store=postgresql)
-    assert again.value == first.value
-    assert again.counts["stored"] == 5
-    store = Store(postgresql)
-    assert len(store) == 5
-    store.close()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_dask_finds_the_same(objectives):
@@ -234,6 +200,27 @@ def test_dask_finds_the_same(objectives):
         together = solve(problem(objectives.total), "random", evaluations=20, executor=executor)
         executor.close()
     assert [(e.policy, e.value) for e in alone.evaluations] == [(e.policy, e.value) for e in together.evaluations]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_worker_that_is_killed_loses_nothing(objectives, tmp_path):
+    from distributed import LocalCluster
+
+    from qir.search import DaskCluster
+
+    alone = solve(problem(objectives.total), "random", evaluations=30)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        executor = DaskCluster(cluster)
+        objective = objectives.KillsItsWorker(str(marks), 1)
+        together = solve(problem(objective), "random", evaluations=30, executor=executor, store=tmp_path / "s.db")
+        executor.close()
+    assert len(list(marks.glob("8-8-8-8.*"))) == 2
+    assert together.counts["failed"] == 0
+    assert [(e.policy, e.value) for e in alone.evaluations] == [(e.policy, e.value) for e in together.evaluations]
+    assert len(Store(tmp_path / "s.db")) == len(alone.evaluations)
 
 
 @pytest.mark.filterwarnings("ignore")
