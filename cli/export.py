@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def export(
 
     hardware = None if target is None else load_target(target)
     module, raised = _quantized(source, widths=(7,) if reduce_range else ())
-    options = {"target": hardware, "data": data, "reduce_range": reduce_range, "weights": weights}
+    options: dict[str, Any] = {"target": hardware, "data": data, "reduce_range": reduce_range, "weights": weights}
     written = write(module, output, profile=profile, allow_mismatches=allow_mismatches, **options)
     print_report(written)
     print_agreement(_against_float(module, written, data, raised=raised))

@@ -106,6 +106,8 @@ def _remarks(report: ParityReport, *, everything: bool) -> Iterable[str]:
     first = report.first.get(report.default)
     if first is not None:
         yield f"{report.default}: {first.node}: {first.reason}"
+    for name, off in report.outputs_off.items():
+        yield f"{name}: {off:,} elements of the outputs are off what its own codes give"
     if report.saturating:
         yield f"x86 CPUs without VNNI can saturate in {_names(report.saturating, everything)}"
     reasons: dict[str, list[LayerParity]] = {}

@@ -190,6 +190,10 @@ def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
         for name in dict.fromkeys((engine, "plain"))
         if (first := report.first.get(name)) is not None
     ]
+    refusals += [
+        f"{off:,} elements of the outputs are off what its own codes give in ONNX Runtime ({name})"
+        for name, off in report.outputs_off.items()
+    ]
     first = report.first.get(SATURATING)
     if first is not None and not report.declared:
         refusals.append(

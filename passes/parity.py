@@ -16,7 +16,7 @@ codes of a setting that equal the clipped sums are counted there and are no faul
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,8 @@ class ParityReport:
             all sums proven below 2^24 (the file's metadata say so), so that float32 holds every sum.
         default: the engine that the file is made for: `fused`, or `unfused` where its metadata ask for that, or
             `qonnx`, qir's executor of QONNX files, which ONNX Runtime does not load.
+        outputs_off: elements of outputs that are off what the reference computes from the engine's own codes, by
+            engine, where there are any.
         saturating: layers that are not proven: products of theirs, added in pairs, can leave int16.
         declared: whether the file itself says that it is exact only with VNNI (or ARM).
         requantization: the target's arithmetic, as the file's metadata name it.
@@ -89,6 +91,7 @@ class ParityReport:
     refused: dict[str, str]
     exact: bool
     default: str = "fused"
+    outputs_off: Mapping[str, int] = field(default_factory=dict)
     saturating: tuple[str, ...] = ()
     declared: bool = False
     requantization: str = "float32"
@@ -107,7 +110,8 @@ class ParityReport:
     def verdict(self) -> str:
         """One of `VERDICTS`: `broken` with a fault of any engine, or where the file's own one refuses it."""
         engines = [name for name in self.first if name in SESSIONS or name == "qonnx" or self.exact]
-        if self.default in self.refused or any(self.faults(name) for name in engines if name != SATURATING):
+        faults = any(self.faults(name) for name in engines if name != SATURATING)
+        if self.default in self.refused or faults or any(self.outputs_off.values()):
             return "broken"
         return VERDICTS[1] if self.saturating or self.differ(SATURATING) else "exact"
 
@@ -178,6 +182,7 @@ def parity(
         refused,
         strict,
         default,
+        comparison.outputs_off,
         saturating_layers(module),
         declares_saturation(module),
         arithmetic,

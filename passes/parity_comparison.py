@@ -19,6 +19,10 @@ from qir.tensor import Array
 FLOAT_ERROR = 2.0**-15
 """Largest error of a float32 value, as a part of the largest magnitude in its tensor: 2^9 roundings of 2^-24."""
 
+OUTPUT_ERROR = 1e-3
+"""Difference of outputs on floats, as a part of the largest one, from which on they are others: codes come before them,
+so that nothing but operators on floats, and products that give floats, lie in between."""
+
 SATURATION, ROUNDING, OTHER = (
     "saturation: products added in pairs leave int16",
     "a kernel that rounds otherwise",
@@ -86,6 +90,8 @@ class Comparison:
         first: the first fault of each engine, and the first difference of each variant.
         flips: samples whose largest output differs, by engine.
         float_nodes: nodes that the reference computes on floats.
+        outputs_off: elements of outputs that are off what the reference computes from the engine's own codes, by
+            engine (`outputs_off`).
     """
 
     def __init__(
@@ -107,17 +113,20 @@ class Comparison:
         self.first: dict[str, Divergence | None] = dict.fromkeys((*engines, *variants))
         self.flips: dict[str, int] = {}
         self.float_nodes: tuple[str, ...] = ()
+        self.outputs_off: dict[str, int] = {}
         self._open: dict[tuple[str, str], _Open] = {}
 
     def add(self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]]) -> IntegerRun:
         """Compare one batch: `found` holds codes and outputs by name, of each engine; returns the reference's run."""
-        run, variants = self._walk.run(feed, found, self._judge)
+        run, others = self._walk.run(feed, found, self._judge)
+        variants = {name: other for name, other in others.items() if name not in found}
         self.float_nodes = run.float_nodes
         for layer in self.layers:
             layer.codes += run.codes[layer.value].size
             for name, variant in variants.items():
                 self._differ(name, layer, run.codes[layer.value], variant.codes[layer.value])
-        self._close(feed, found)
+        off = {name: outputs_off(others[name].outputs, outputs) for name, outputs in found.items()}
+        self._close(feed, found, off)
         ends = {**found, **{name: variant.outputs for name, variant in variants.items()}}
         for name, outputs in ends.items():
             self.flips.update(flipped(self.flips.get(name), name, run.outputs, outputs))
@@ -146,11 +155,16 @@ class Comparison:
             return layer.kernel == "float"
         return node.op == QUANTIZE and layer.kernel != "border"
 
-    def _close(self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]]) -> None:
-        """Find what clipped sums explain, and note the first fault of each engine."""
-        engines = dict.fromkeys(engine for engine, _ in self._open)
+    def _close(
+        self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]], off: Mapping[str, int]
+    ) -> None:
+        """Find what clipped sums explain, and note the first fault of each engine; `off`: outputs, by engine."""
+        engines = dict.fromkeys((*(engine for engine, _ in self._open), *(name for name in off if off[name])))
         if engines:
-            self._clipping().run(feed, {name: found[name] for name in engines}, self._explain)
+            _, clipped = self._clipping().run(feed, {name: found[name] for name in engines}, self._explain)
+            for name in engines:
+                if left := min(off[name], outputs_off(clipped[name].outputs, found[name])):
+                    self.outputs_off[name] = self.outputs_off.get(name, 0) + left
         for (engine, value), rest in self._open.items():
             layer = self._by_value[value]
             layer.saturated[engine] = layer.saturated.get(engine, 0) + int(rest.saturated.sum())
@@ -173,6 +187,17 @@ class Comparison:
     def _note(self, engine: str, layer: LayerParity, wrong: Array, expected: Array, found: Array) -> None:
         if self.first[engine] is None and wrong.any():
             self.first[engine] = divergence(layer, wrong, expected, found, self.samples)
+
+
+def outputs_off(expected: Mapping[str, Array], found: Mapping[str, Array]) -> int:
+    """Elements of float outputs that differ by more than `OUTPUT_ERROR` of the largest one."""
+    total = 0
+    for name, output in expected.items():
+        if output.dtype.kind == "f":
+            scale = float(np.abs(output, where=np.isfinite(output), out=np.zeros_like(output)).max(initial=0))
+            near = np.isclose(found[name], output, rtol=0, atol=OUTPUT_ERROR * scale, equal_nan=True)
+            total += int((~near).sum())
+    return total
 
 
 def count(layer: LayerParity, engine: str, wrong: Array, difference: Array) -> None:

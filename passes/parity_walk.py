@@ -79,7 +79,9 @@ class Walk:
     def run(
         self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]], judge: Callable[[Judged], None]
     ) -> tuple[IntegerRun, dict[str, IntegerRun]]:
-        """One batch: what the reference computes, and each variant; `judge` gets every tensor of every engine.
+        """One batch: what the reference computes from the inputs; what each variant does, and from each engine's codes.
+
+        `judge` gets every tensor of codes of every engine.
 
         Args:
             feed: the network's inputs by name.
@@ -105,7 +107,7 @@ class Walk:
                     branch.own.pop(value, None)
                 base.values.pop(value, None)
         run = base.finish()
-        ends = {name: branch.state.finish() for name, branch in variants.items()}
+        ends = {name: branch.state.finish() for name, branch in (*engines.items(), *variants.items())}
         return run, {name: replace(end, codes={**run.codes, **end.codes}) for name, end in ends.items()}
 
     def _judge(
