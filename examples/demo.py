@@ -24,7 +24,7 @@ def main(
     reward: Annotated[str, typer.Option(help="accuracy, or wang2024-reconstructed.")] = "accuracy",
     seed: Annotated[int, typer.Option(help="Seed of search and retraining.")] = 0,
 ) -> None:
-    """Search, retrain, export, compare."""
+    """Search, retrain, export, compare; exit code 1 where the written file is not exact."""
     target, module = load_target("npu-148"), load_network(models.path("lenet"))
     calibration, retraining, validation, test = map(models.fashion_mnist, models.FASHION_MNIST_SPLITS)
     constraints = prepare(module, target, calibration.images, input_widths="all")
@@ -52,7 +52,8 @@ def main(
     splits = {name: samples.split for name, samples in {**data, "test": test}.items()}
     written = export(winner, output / "model.quant.onnx", target=target, data=test.images, splits=splits)
     report = search_report(comparison, table, {agent: found, "random": chance}).write(output / "report.html")
-    resources(written, winner, test.images, report)
+    if resources(written, winner, test.images, report) or written.mismatches or written.allowed:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
