@@ -16,6 +16,7 @@ from qir.passes import (
     merge_affine,
     recognize_activations,
     recognize_layer_norm,
+    sink_transposes,
 )
 from qir.passes.eliminate_identities import EliminateIdentities
 from qir.passes.manager import Pass, PassContext
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     *merge_affine.RULES,
     *fuse_pad.RULES,
     *fuse_transposes.RULES,
+    *sink_transposes.RULES,
     *recognize_activations.RULES,
     *recognize_layer_norm.RULES,
 )
@@ -43,9 +45,10 @@ class Canonicalize(Pass):
     """Apply local rewrites until none applies: the network computes the same with fewer and clearer nodes.
 
     Constants added to or multiplied with a layer's result go into the layer; MatMul and Add become Gemm; Pad goes into
-    the convolution or pooling behind it; transposes cancel; clips merge (Clip(0, 6) is ReLU6); hard-sigmoid, hard-swish
-    and layer normalization are recognized. Before and after, nodes that change nothing are removed. New nodes carry the
-    name of the rule that made them (`qir.rewriting.explain(rule, node)` says why one does not apply).
+    the convolution or pooling behind it; transposes move past element-wise operators and cancel; clips merge (Clip(0,
+    6) is ReLU6); hard-sigmoid, hard-swish and layer normalization are recognized. Before and after, nodes that change
+    nothing are removed. New nodes carry the name of the rule that made them (`qir.rewriting.explain(rule, node)` says
+    why one does not apply).
 
     `module.meta["canonicalize"]` counts how often each rule was applied.
 

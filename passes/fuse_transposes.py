@@ -12,7 +12,7 @@ from qir.passes.rules import scalar, sole_producer
 from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 from qir.types import TensorType
 
-_UNARY = (
+UNARY = (
     "Abs",
     "Cast",
     "Clip",
@@ -32,21 +32,21 @@ _UNARY = (
     "Sqrt",
     "Tanh",
 )
-_BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
 
 
 def fuse_transposes(match: Match) -> Reject | Plan:
     """Transpose, then elementwise operators or nothing, then Transpose: one Transpose, or none where they cancel."""
     node = match.root
     chain, first = [], node.input(0)
-    while first is not None and (step := sole_producer(first, *_UNARY, *_BINARY)) is not None:
+    while first is not None and (step := sole_producer(first, *UNARY, *BINARY)) is not None:
         data = _data_operand(step)
         if data is None:
             return Reject(f"the order of dimensions matters to {step.name or step.op!r} before it")
         chain.append((step, data))
         first = step.input(data)
-    inner = sole_producer(first, "Transpose")
-    order, before = _order(node), None if inner is None else _order(inner)
+    inner = sole_producer(first, "Transpose") if chain else _transpose_before(node)
+    order, before = order_of(node), None if inner is None else order_of(inner)
     if inner is None or order is None or before is None or len(order) != len(before):
         return Reject("no Transpose that only it uses stands before it")
     composed = tuple(before[axis] for axis in order)
@@ -54,6 +54,8 @@ def fuse_transposes(match: Match) -> Reject | Plan:
     if chain and not cancels:
         return Reject("the two do not cancel, and nodes stand between them")
     source = inner.input(0)
+    if not cancels and len(inner.result.uses) > 1:
+        return Reject("the Transpose before it is read elsewhere too")
     if source is None or (cancels and not may_return(node, chain[0][0].result if chain else source)):
         return Reject("its result is a graph output, and so is what it would return")
     if cancels:
@@ -69,6 +71,9 @@ def fuse_transposes(match: Match) -> Reject | Plan:
 def _cancel(node: Node, inner: Node, between: list[Node], order: tuple[int, ...], _: Rewriter) -> None:
     source = inner.input(0)
     assert source is not None  # noqa: S101 - Transpose has data
+    if len(inner.result.uses) > 1:
+        replace(node, source)
+        return
     replace(inner, source)
     for step in between:
         known = step.result.type
@@ -79,11 +84,18 @@ def _cancel(node: Node, inner: Node, between: list[Node], order: tuple[int, ...]
     replace(node, result)
 
 
+def _transpose_before(node: Node) -> Node | None:
+    """The Transpose in the same graph whose result a Transpose reads."""
+    value = node.input(0)
+    before = None if value is None else value.producer
+    return before if before is not None and before.graph is node.graph and is_standard(before, "Transpose") else None
+
+
 def _data_operand(node: Node) -> int | None:
     """The operand through which a Transpose may move: the others must not depend on the order of dimensions."""
     if is_standard(node, "DequantizeLinear", "QuantizeLinear"):
         return 0 if scalar(node.input(1)) is not None else None
-    if is_standard(node, *_UNARY):
+    if is_standard(node, *UNARY):
         return 0
     for index in (0, 1):
         if len(node.inputs) == 2 and scalar(node.input(1 - index)) is not None:
@@ -91,7 +103,8 @@ def _data_operand(node: Node) -> int | None:
     return None
 
 
-def _order(node: Node) -> tuple[int, ...] | None:
+def order_of(node: Node) -> tuple[int, ...] | None:
+    """The permutation of a Transpose; None where it is the default one of an unknown rank."""
     given = node.attribute("perm")
     if given is not None:
         return tuple(given)
