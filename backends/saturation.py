@@ -20,9 +20,6 @@ LOWEST_SUM, HIGHEST_SUM = -(2**15), 2**15 - 1
 _SWAPPED = {"ConvInteger"}
 """Operators whose kernel takes the weight as its unsigned operand; it has no exact path for depthwise ones."""
 
-_SHIFTED = {"Conv", "Gemm", "MatMul"}
-"""Operators between DequantizeLinear and QuantizeLinear."""
-
 
 @dataclass(frozen=True, slots=True)
 class CodeRange:
@@ -44,17 +41,6 @@ def saturates(largest: int, low: int, high: int) -> bool:
     return 2 * largest * high > HIGHEST_SUM or 2 * largest * low < LOWEST_SUM
 
 
-def as_computed(op: str, data: CodeRange) -> CodeRange:
-    """The codes of a layer's data as ONNX Runtime's default session on x86 hands them to the kernel.
-
-    Between QuantizeLinear and DequantizeLinear it turns int8 codes into uint8 codes that are larger by 128, before it
-    looks for layers to fuse.
-    """
-    if op not in _SHIFTED or data.element is not DType.INT8:
-        return data
-    return CodeRange(DType.UINT8, data.low + 128, data.high + 128)
-
-
 def can_saturate(op: str, data: CodeRange, weight: CodeRange, *, depthwise: bool = False) -> bool:
     """Whether the kernel of a layer can clip a sum that it should not.
 
@@ -62,10 +48,10 @@ def can_saturate(op: str, data: CodeRange, weight: CodeRange, *, depthwise: bool
         op: op type of the layer, on codes or between DequantizeLinear and QuantizeLinear.
         data: codes of the data operand.
         weight: codes of the weight operand, which may be computed too.
-        depthwise: a convolution with one channel in and one out per group, whose kernel is exact.
+        depthwise: a convolution with one channel in and one out per group, whose kernel is exact; not ConvInteger's.
     """
     swapped = op in _SWAPPED
-    first, second = (weight, data) if swapped else (as_computed(op, data), weight)
+    first, second = (weight, data) if swapped else (data, weight)
     if (first.element, second.element) != (DType.UINT8, DType.INT8) or (depthwise and not swapped):
         return False
     return saturates(first.high, second.low, second.high)

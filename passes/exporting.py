@@ -27,7 +27,6 @@ from qir.passes.build_guide import build_guide
 from qir.passes.export_check import Comparison, compare, observe_ranks
 from qir.passes.export_proof import proof_of
 from qir.passes.infer_types import InferTypes
-from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import Legalize, legalization
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
 from qir.passes.lowering.profiles import Profile, find_profile, profile_names
@@ -36,7 +35,7 @@ from qir.passes.manager import Pass, PassContext, PassManager
 from qir.passes.name_nodes import NameNodes, with_names
 from qir.passes.pipeline import parse_pipeline
 from qir.passes.reduce_range import ReduceRange
-from qir.passes.saturation import EXACT_OPTION
+from qir.passes.saturation import EXACT_OPTION, exactness
 from qir.passes.upgrade_opset import UpgradeOpset
 from qir.types import UnknownType
 
@@ -143,6 +142,9 @@ def export(
     storage: WeightStorage = weights or ("auto" if target is None else target.export.weights)
     _run([*before, Legalize(chosen.name, weights=storage)], lowered, target)
     found = legalization(lowered)
+    _run([*parse_pipeline(chosen.passes), NameNodes()], lowered, target)
+    if chosen.session:
+        lowered.metadata["qir.session"] = json.dumps(chosen.session, sort_keys=True, separators=(",", ":"))
     guide, packed = build_guide(
         module,
         weights_file=weights_path.name,
@@ -150,9 +152,8 @@ def export(
         data=splits,
         emulated=found.emulated,
         requantization=requantization,
-        cpus=_cpus(found),
+        cpus=_cpus(lowered, chosen),
     )
-    _run([*parse_pipeline(chosen.passes), NameNodes()], lowered, target)
     for value in lowered.graph.outputs:
         if value is not None:
             value.declared = None
@@ -186,7 +187,7 @@ def export(
         tuple(found.emulated.items()),
         _unproven(guide),
         tuple(chosen.session.items()),
-        tuple(found.saturating),
+        () if guide.cpus is None else tuple(guide.cpus.saturating_layers),
         () if guide.cpus is None else tuple(guide.cpus.session.items()),
         next((name for name in made if name.suffix == ".encodings"), None),
         ties=report.ties,
@@ -217,19 +218,18 @@ def _metadata(guide: Guide, profile: Profile) -> dict[str, str]:
         entries["qir.exact_on"] = guide.cpus.exact_on
     if guide.cpus is not None and guide.cpus.session:
         entries["qir.exact_elsewhere_with"] = json.dumps(guide.cpus.session, sort_keys=True, separators=(",", ":"))
-    if profile.session:
-        entries["qir.session"] = json.dumps(profile.session, sort_keys=True, separators=(",", ":"))
     return entries
 
 
-def _cpus(found: Legalization) -> CpuGuide | None:
+def _cpus(lowered: Module, profile: Profile) -> CpuGuide | None:
     """On which CPUs the file is exact; None for one that holds no codes."""
-    if found.profile.codes != "compared":
+    if profile.codes != "compared":
         return None
+    open_layers = [layer for layer in exactness(lowered) if not layer.proven]
     return CpuGuide(
-        exact_on="vnni-or-arm" if found.saturating else "all",
-        saturating_layers=list(found.saturating),
-        session=dict([EXACT_OPTION]) if found.saturating and all(found.saturating.values()) else {},
+        exact_on="vnni-or-arm" if open_layers else "all",
+        saturating_layers=[layer.layer for layer in open_layers],
+        session=dict([EXACT_OPTION]) if open_layers and all(layer.remedied for layer in open_layers) else {},
     )
 
 

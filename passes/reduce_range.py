@@ -22,7 +22,7 @@ from qir.passes.manager import Pass, PassContext
 from qir.passes.quantized_layers import QuantizedLayer, quantized_layers
 from qir.passes.saturation import planned
 from qir.quantizers.kernels import channel_shape
-from qir.types import DType, code_range
+from qir.types import DType
 
 _SCALED = {"uniform": (2, 2), "uniform-asymmetric": (2, 2), "uniform-step": (1, 2)}
 """By scheme, what doubles the step of a (low, high) range."""
@@ -52,15 +52,13 @@ class ReduceRange(Pass):
 
 
 def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
-    """Whether products of the layer's input and signed codes from `low` to `high` can leave int16 in pairs."""
+    """Whether products of the layer's input and of signed codes from `low` to `high` can leave int16 in pairs."""
     data = parameters_of(layer.data)
-    element = DType.UINT8 if data.low_code >= 0 else DType.INT8
-    least, most = code_range(8, signed=element is DType.INT8)
-    if not data.has_integer_codes or not least <= data.low_code <= data.high_code <= most:
+    shift = 0 if data.low_code >= 0 else 128  # ONNX Runtime reads signed activations as unsigned on x86
+    largest = data.high_code + shift
+    if not data.has_integer_codes or largest > 255 or not -128 <= low <= high <= 127:
         return False
-    if not -128 <= low <= high <= 127:
-        return False
-    return planned(layer, CodeRange(element, data.low_code, data.high_code), CodeRange(DType.INT8, low, high))
+    return planned(layer, CodeRange(DType.UINT8, data.low_code + shift, largest), CodeRange(DType.INT8, low, high))
 
 
 def _found_codes(weight: Node) -> tuple[int, int]:

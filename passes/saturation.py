@@ -6,15 +6,16 @@ proven exact where no pair of codes can; files of other tools are judged by the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from qir.backends.integer_reference import DEQUANTIZE, QUANTIZE
-from qir.backends.saturation import CodeRange, as_computed, can_saturate
+from qir.backends.integer_reference_saturation import turns_unsigned
+from qir.backends.saturation import CodeRange, can_saturate
 from qir.graph import Node, Value
+from qir.json_text import parse_json
 from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
@@ -49,8 +50,11 @@ ONNX's operators, and ONNX Runtime's documentation of its contrib operators."""
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
+    """Codes, their zero point, and whether ONNX Runtime reads the signed ones as unsigned, 128 larger."""
+
     codes: Value
     zero_point: Value | None
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +110,24 @@ def _folded(module: Module) -> Module:
 
 
 def _judged(module: Module) -> Iterator[LayerExactness]:
-    unfused = json.loads(module.metadata.get("qir.session", "{}")).get("session.disable_quant_qdq") == "1"
+    fused = _is_fused(module)
     for node in module.graph:
-        for data, weight, on_codes in () if unfused and node.op in _FUSED else _operands(node):
-            first = CodeRange(DType.UINT8, 0, 255) if data is None else as_computed(node.op, _range(data))
+        for data, weight, on_codes in _operands(node) if fused or node.op not in _FUSED else ():
+            first = CodeRange(DType.UINT8, 0, 255) if data is None else _range(data)
             second, constant = _range(weight), weight.codes.constant
             depthwise = constant is not None and _depthwise(node, constant.shape)
             wrong = can_saturate(node.op, first, second, depthwise=depthwise)
             remedied = wrong and constant is not None and not on_codes
             yield LayerExactness(label_of(node), not wrong, remedied, _reason(first, second, wrong, depthwise))
+
+
+def _is_fused(module: Module) -> bool:
+    """Whether the file is made for a session that fuses layers between quantizers, as its metadata say."""
+    try:
+        session = parse_json(module.metadata.get("qir.session", "{}"))
+        return bool(session.get("session.disable_quant_qdq") != "1")
+    except (ValueError, AttributeError):  # written by another tool
+        return True
 
 
 def _reason(data: CodeRange, weight: CodeRange, wrong: bool, depthwise: bool) -> str:
@@ -169,7 +182,9 @@ def _depthwise(node: Node, shape: tuple[int, ...]) -> bool:
 def _dequantized(value: Value | None) -> _Stored | None:
     """The codes that a value is dequantized from, seen through operators that keep its grid."""
     maker = _maker_of_grid(value)
-    return None if maker is None or maker.attribute("block_size", 0) else _stored(maker, 0, 2)
+    if maker is None or maker.attribute("block_size", 0):
+        return None
+    return _Stored(maker.operands[0], maker.input(2), turns_unsigned(maker))
 
 
 def _maker_of_grid(value: Value | None) -> Node | None:
@@ -188,7 +203,8 @@ def _range(stored: _Stored) -> CodeRange:
     zero = array_of(stored.zero_point)
     if zero is not None:
         low, high = min(low, int(zero.min(initial=low))), max(high, int(zero.max(initial=high)))
-    return CodeRange(element, max(low, limits[0]), min(high, limits[1]))
+    low, high = max(low, limits[0]), min(high, limits[1])
+    return CodeRange(DType.UINT8, low + 128, high + 128) if stored.turned else CodeRange(element, low, high)
 
 
 def _element(stored: _Stored) -> DType:

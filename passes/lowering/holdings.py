@@ -67,15 +67,12 @@ class Legalization:
         runtime: what the version of ONNX Runtime holds whose rules were asked for.
         holdings: by name of the quantizer.
         emulated: reasons, by name of the quantizer or node.
-        saturating: layers that x86 CPUs without VNNI can compute wrongly, and whether ONNX Runtime has a session option
-            with which they do not.
     """
 
     profile: Profile
     runtime: Runtime
     holdings: dict[str, Holding] = field(default_factory=dict)
     emulated: dict[str, str] = field(default_factory=dict)
-    saturating: dict[str, bool] = field(default_factory=dict)
 
 
 def _shifted_grid(grid: QuantParameters) -> QuantParameters:

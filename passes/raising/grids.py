@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from qir.quantizers import QuantParameters, get_scheme, kernels
 from qir.tensor import Array
 
 _ULPS = 6
+
+MIDDLE = 128
+"""Zero point of signed codes that are stored as uint8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,11 @@ class Grid:
     axis: int | None
     low_code: int
     high_code: int
+
+    def moved(self, offset: int) -> Grid:
+        """The same values with codes and zero points larger by an offset."""
+        low, high = self.low_code + offset, self.high_code + offset
+        return replace(self, zero_point=self.zero_point + offset, low_code=low, high_code=high)
 
     def same_scale(self, other: Grid) -> bool:
         """Whether both map codes to values alike, whatever codes they use."""
@@ -89,6 +97,9 @@ class QuantizerSpec:
 def spec_of(grid: Grid) -> QuantizerSpec | Reject:
     """The fake-quant attributes for a grid; a reason when no uniform scheme has it."""
     width = grid.width()
+    if isinstance(width, Reject) and (grid.zero_point == MIDDLE).all():
+        grid = grid.moved(-MIDDLE)
+        width = grid.width()
     if isinstance(width, Reject):
         return width
     bits, signed, narrow = width

@@ -11,7 +11,7 @@ from qir.graph import Node, Value
 from qir.ops import op_of
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen, is_standard
-from qir.passes.raising.grids import Grid, spec_of
+from qir.passes.raising.grids import MIDDLE, Grid, spec_of
 from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 from qir.tracing import quantizer_of
 from qir.types import DType, TensorType, UnknownType, tensor_type
@@ -103,8 +103,10 @@ def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) 
     known = quantizer_of(data)
     if known is not None:
         had = parameters_of(known)
-        same = np.array_equal(had.scale, grid.scale) and np.array_equal(had.zero_point, grid.zero_point)
-        inside = grid.low_code <= had.low_code and had.high_code <= grid.high_code
+        offset = int(had.zero_point.reshape(-1)[0]) - int(grid.zero_point.reshape(-1)[0])
+        read = grid.moved(offset) if offset == -MIDDLE and grid.low_code >= 0 else grid
+        same = np.array_equal(had.scale, read.scale) and np.array_equal(had.zero_point, read.zero_point)
+        inside = read.low_code <= had.low_code and had.high_code <= read.high_code
         if grid.axis is None and ((same and inside and had.is_affine) or (not had.is_affine and grid.holds(had))):
             return data
     made = state.quantizer(data, spec, name)

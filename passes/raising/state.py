@@ -13,7 +13,7 @@ from qir.labels import label_of, unique_labels
 from qir.module import Module
 from qir.passes.affine import Reject
 from qir.passes.constants import array_of, frozen
-from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.grids import MIDDLE, Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.tensor import Array
 from qir.types import DType, TensorType
 
@@ -28,7 +28,6 @@ _SUFFIXES = (
     "_quantized",
     "_quant",
 )
-_MIDDLE = 128
 _CODES = {
     "uint8": (0, 255),
     "int8": (-128, 127),
@@ -191,9 +190,9 @@ def weight_spec(grid: Grid, codes: Array, least: int = 0) -> QuantizerSpec | Rej
 
 def _centred(grid: Grid, codes: Array) -> tuple[Grid, Array]:
     """The signed grid of the same values, and its codes, where all zero points of uint8 codes are 128."""
-    if (grid.low_code, grid.high_code) != (0, 255) or (grid.zero_point != _MIDDLE).any():
+    if (grid.low_code, grid.high_code) != (0, 255) or (grid.zero_point != MIDDLE).any():
         return grid, codes
-    return Grid(grid.scale, grid.zero_point - _MIDDLE, grid.axis, -_MIDDLE, _MIDDLE - 1), codes - _MIDDLE
+    return grid.moved(-MIDDLE), codes - MIDDLE
 
 
 def _tightened(grid: Grid, codes: Array, least: int) -> Grid:
