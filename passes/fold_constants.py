@@ -21,8 +21,11 @@ from qir.passes.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import DType, TensorType
 
-LARGEST_GROWTH = 1 << 28
+LARGEST_GROWTH = 1 << 26
 """Bytes that all folded results together may have more than their operands."""
+
+LARGEST_WORK = 3 * 10**10
+"""Multiply-accumulates, and bytes read and written, that all evaluations together may take: about a minute."""
 
 LARGEST_COPIED = 1 << 24
 """Bytes of operands that go to another process."""
@@ -48,17 +51,17 @@ class FoldConstants(Pass):
         """Fold; True when a node was replaced. Raises `PassError` where integers are divided by zero."""
         del context
         changed = False
-        grown = 0
+        budget = _Budget()
         kept: dict[str, str] = {}
         for graph in module.graphs:
             for node in tuple(graph.walk()):
                 if node.graph is None or not _may_fold(node):
                     continue
-                values = self._values(node, module) if grown <= LARGEST_GROWTH else "the constants have grown too much"
+                values = budget.refusal(node) or self._values(node, module)
                 if isinstance(values, str):
                     kept[node.name or node.result.name] = values
                     continue
-                grown += max(sum(value.nbytes for value in values) - _bytes(node), 0)
+                budget.grown += max(sum(value.nbytes for value in values) - _bytes(node), 0)
                 _replace(node, values)
                 changed = True
         module.meta[self.name] = kept
@@ -91,6 +94,24 @@ class FoldConstants(Pass):
 
     def _is_larger(self, size: int, node: Node) -> bool:
         return size > max(self.largest, _bytes(node))
+
+
+class _Budget:
+    """How much the constants of a network have grown, and how much work that was."""
+
+    def __init__(self) -> None:
+        self.grown = 0
+        self.work = 0
+
+    def refusal(self, node: Node) -> str:
+        """Why a node is not evaluated any more, empty when it is; its work counts from now on."""
+        if self.grown > LARGEST_GROWTH:
+            return f"the constants have grown by more than {LARGEST_GROWTH} bytes"
+        work = (op_of(node).macs(node) or 0) + _bytes(node) + _bytes_of_results(node)
+        if self.work + work > LARGEST_WORK:
+            return "the evaluation of the constants takes too much work"
+        self.work += work
+        return ""
 
 
 def _may_fold(node: Node) -> bool:

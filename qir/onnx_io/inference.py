@@ -13,7 +13,7 @@ from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN, Graph
 from qir.module import Module
 from qir.node import FAKE_QUANT
-from qir.onnx_io.sandbox import INFER, INFER_WITH_DATA, LimitError, RefusedError, run_apart
+from qir.onnx_io.sandbox import INFER, INFER_WITH_DATA, LateError, LimitError, RefusedError, run_apart
 from qir.onnx_io.tensors import write_tensor
 from qir.onnx_io.type_protos import TypeReader, write_type
 from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
@@ -89,19 +89,21 @@ def _infer(module: Module, pieces: list[Piece], tensors: Iterable[tuple[str, Ten
 
 
 def _found(copy: bytes) -> onnx.ModelProto | None:
-    """What ONNX's inference says, None where it fails: without the numbers in computed shapes when those are too many.
+    """What ONNX's inference says, None where it fails: without the numbers in computed shapes when these are too many.
 
     Raises:
-        ModelFileError: it takes more than its limits, in both ways.
+        ModelFileError: it takes more time or, in both ways, more memory than its limits.
     """
     megabytes = len(copy) / (1 << 20)
     limits: dict[str, Any] = {"seconds": 3 + megabytes, "memory": LARGEST_MEMORY + 64 * len(copy)}
     try:
         try:
             answer = run_apart(INFER_WITH_DATA, copy, **limits)
+        except LateError:
+            raise
         except LimitError:
             answer = run_apart(INFER, copy, **limits)
-        return onnx.ModelProto.FromString(answer)
+        found: onnx.ModelProto = onnx.ModelProto.FromString(answer)
     except (RefusedError, ProtobufError):
         return None
     except LimitError as error:
@@ -109,6 +111,7 @@ def _found(copy: bytes) -> onnx.ModelProto | None:
             f"ONNX's type inference fails on it: {error}: a shape in it is absurd, or an attribute damaged; "
             "a file whose values all have types (value_info) needs no inference"
         ) from None
+    return found
 
 
 def _apply(graph: Graph, proto: onnx.GraphProto, types: TypeReader) -> None:

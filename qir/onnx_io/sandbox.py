@@ -29,6 +29,10 @@ class LimitError(QirError):
     """Foreign code took too long or too much memory, or no process can be started for it."""
 
 
+class LateError(LimitError):
+    """Foreign code took too long."""
+
+
 class RefusedError(QirError):
     """Foreign code refused a model, or ended its process; the message is its reason."""
 
@@ -84,8 +88,10 @@ class Worker:
             return content
         if not kind:
             self.stop()
-        if kind == b"!" or is_late():
-            raise LimitError(f"it takes more than {seconds:.0f} s or {memory >> 20} MiB")
+        if is_late():
+            raise LateError(f"it takes more than {seconds:.0f} s")
+        if kind == b"!":
+            raise LimitError(f"it takes more than {memory >> 20} MiB")
         raise RefusedError(content.decode(errors="replace") or "it ends the process: a number or a shape is damaged")
 
     def stop(self) -> None:

@@ -81,3 +81,15 @@ def test_constants_grow_to_a_limit(monkeypatch):
     FoldConstants().run(module, PassContext())
     assert "grown" in str(module.meta["fold-constants"])
     assert sum(4 * value.constant.size for value in module.graph.constants) < 6 << 20
+
+
+def test_work_on_constants_has_a_limit(monkeypatch):
+    monkeypatch.setattr(fold_constants, "LARGEST_WORK", 10**7)
+    nodes = [helper.make_node("Conv", ["a", "b"], [f"k{i}"]) for i in range(8)]
+    nodes.append(helper.make_node("Sum", [f"k{i}" for i in range(8)], ["k"]))
+    constants = {"a": np.ones((1, 1, 3000), np.float32), "b": np.ones((1, 1, 1001), np.float32)}
+    module = module_of(nodes, constants)
+    FoldConstants().run(module, PassContext())
+    kept = module.meta["fold-constants"]
+    assert [reason for reason in kept.values() if "too much work" in reason]
+    assert len([node for node in module.graph if node.op == "Conv"]) == 4
