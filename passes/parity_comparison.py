@@ -136,11 +136,12 @@ class Comparison:
     def _judge(self, judged: Judged) -> None:
         layer, engine = self._by_value[judged.value], judged.engine
         layer.promised &= not judged.floating
+        if np.array_equal(judged.expected, judged.found):
+            count(layer, engine)
+            return
         expected, found = judged.expected.astype(np.int64), judged.found.astype(np.int64)
         wrong = np.asarray(found != expected)
-        count(layer, engine, wrong, found - expected)
-        if not wrong.any():
-            return
+        count(layer, engine, found - expected)
         if not self._strict and (judged.floating or self._on_floats(judged.node, layer, engine)):
             position = judged.position()
             ties = np.zeros_like(wrong) if position is None else wrong & is_tie(position, found)
@@ -179,10 +180,12 @@ class Comparison:
 
     def _differ(self, name: str, layer: LayerParity, expected: Array, found: Array) -> None:
         """Count what a variant of the reference computes otherwise."""
+        if np.array_equal(expected, found):
+            count(layer, name)
+            return
         wide, other = expected.astype(np.int64), found.astype(np.int64)
-        wrong = np.asarray(wide != other)
-        count(layer, name, wrong, other - wide)
-        self._note(name, layer, wrong, wide, other)
+        count(layer, name, other - wide)
+        self._note(name, layer, np.asarray(wide != other), wide, other)
 
     def _note(self, engine: str, layer: LayerParity, wrong: Array, expected: Array, found: Array) -> None:
         if self.first[engine] is None and wrong.any():
@@ -200,10 +203,11 @@ def outputs_off(expected: Mapping[str, Array], found: Mapping[str, Array]) -> in
     return total
 
 
-def count(layer: LayerParity, engine: str, wrong: Array, difference: Array) -> None:
-    """Add the differences of one batch to a layer's counts."""
-    layer.mismatches[engine] = layer.mismatches.get(engine, 0) + int(wrong.sum())
-    layer.largest[engine] = max(layer.largest.get(engine, 0), int(np.abs(difference).max(initial=0)))
+def count(layer: LayerParity, engine: str, difference: Array | None = None) -> None:
+    """Add the differences of one batch to a layer's counts; None where all codes are equal."""
+    wrong, largest = (0, 0) if difference is None else (np.count_nonzero(difference), np.abs(difference).max(initial=0))
+    layer.mismatches[engine] = layer.mismatches.get(engine, 0) + int(wrong)
+    layer.largest[engine] = max(layer.largest.get(engine, 0), int(largest))
 
 
 def divergence(layer: LayerParity, wrong: Array, expected: Array, found: Array, before: int) -> Divergence:

@@ -79,7 +79,7 @@ class Simulation:
     def _compare(self, layer: LayerParity, engine: str, expected: Array, found: Array) -> None:
         difference = np.abs(found - expected)
         wrong, far = difference > 0, difference > FAR * np.abs(expected).max(initial=0)
-        count(layer, engine, wrong, difference)
+        count(layer, engine, difference)
         if far.sum() > MOST * far.size:
             self.first.setdefault(engine, divergence(layer, far, expected, found, self.samples))
         else:

@@ -24,8 +24,8 @@ from qir.graph import Node, Value
 from qir.module import Module
 from qir.tensor import Array
 
-PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""ONNX operators whose sums of products the variants of the reference may compute in another way."""
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+"""ONNX operators whose sums of products clip on x86 CPUs without VNNI where ONNX Runtime fuses them."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ class _Branch:
 
     def step(self, node: Node, base: State) -> None:
         """Compute a node where its operands or its arithmetic are others; keep what is not equal."""
-        changes = self._always and any(value in base.variable for value in node.operands) and _counts(node)
+        variable = any(value in base.variable for value in node.operands)
+        changes = self._always and variable and _counts(node, base, saturating=self.state.saturating)
         if not changes and not any(value in self.own for value in _read(node)):
             return
         self.state.step(node)
@@ -161,9 +162,19 @@ class _Branch:
                 del self.own[value]
 
 
-def _counts(node: Node) -> bool:
-    """Whether a variant of the reference may compute a node in another way."""
-    return node.op == QUANTIZE or node.op in PRODUCTS or operator_of(node) is not None
+def _counts(node: Node, base: State, *, saturating: bool) -> bool:
+    """Whether a variant of the reference may compute a node in another way: products, or what rounds."""
+    if not saturating:
+        return node.op == QUANTIZE or operator_of(node) is not None
+    operands = [base.values.get(value) for value in node.operands]
+    return (node.op in PRODUCTS or operator_of(node) is not None) and any(map(_is_signed_byte, operands))
+
+
+def _is_signed_byte(value: Array | Grid | Pending | None) -> bool:
+    """Whether a value holds int8 codes; products of uint8 codes alone are exact everywhere."""
+    if isinstance(value, Grid):
+        return value.signed and value.bits == 8
+    return isinstance(value, np.ndarray) and value.dtype == np.int8
 
 
 def _read(node: Node) -> Iterable[Value]:
