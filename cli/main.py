@@ -1,15 +1,15 @@
-"""The `qir` command: collects the verbs, turns every `QirError` into one line and exit code 2."""
+"""The `qir` command: collects the verbs, ends every `QirError` and every interruption in one line."""
 
 from __future__ import annotations
 
 import importlib
-import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
+from qir.cli.interruption import Interruption
 from qir.errors import QirError
-from qir.terminal import Terminal
+
+if TYPE_CHECKING:
+    import typer
 
 VERBS = ("opt", "quantize", "search", "export", "report", "cost", "verify")
 """Modules of `qir.cli`, each with `register(app)`."""
@@ -19,6 +19,8 @@ EXIT_BAD_INPUT = 2
 
 def make_app() -> typer.Typer:
     """The Typer application with all verbs."""
+    import typer
+
     app = typer.Typer(
         name="qir",
         help="Mixed-precision quantization of ONNX networks: transform, cost, search, export.",
@@ -32,17 +34,32 @@ def make_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point of the shell command."""
+    """Entry point of the shell command: 0, 2 for bad input, 130 and 143 after Ctrl-C and SIGTERM."""
+    heard = Interruption()
     try:
+        heard.listen()
         make_app()()
-    except QirError as error:
-        _end(str(error))
-    except MemoryError:
-        _end("the memory does not suffice: give fewer samples, or a smaller network")
-    except RecursionError:
-        _end("the input nests too deeply: the file is damaged, or made to be so")
+    except BaseException as error:
+        if heard.number:
+            heard.deafen()
+            _end(heard.line(finished=isinstance(error, SystemExit) and not error.code), heard.exit_code)
+        message = _message(error)
+        if message is None:
+            raise
+        _end(f"error: {message}", EXIT_BAD_INPUT)
 
 
-def _end(message: str) -> NoReturn:
-    Terminal(stderr=True, soft_wrap=True).print(f"error: {message}")
-    sys.exit(EXIT_BAD_INPUT)
+def _message(error: BaseException) -> str | None:
+    """What to say of an error of the input; None for what is no such error."""
+    if isinstance(error, MemoryError):
+        return "the memory does not suffice: give fewer samples, or a smaller network"
+    if isinstance(error, RecursionError):
+        return "the input nests too deeply: the file is damaged, or made to be so"
+    return str(error) if isinstance(error, QirError) else None
+
+
+def _end(line: str, code: int) -> NoReturn:
+    from qir.terminal import Terminal
+
+    Terminal(stderr=True, soft_wrap=True).print(line)
+    raise SystemExit(code) from None

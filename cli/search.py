@@ -66,7 +66,7 @@ def search(
     milp, pareto-dp, greedy and lagrangian measure no policy: they minimise the divergence of the outputs, which also
     guides evolution, surrogate and adrl.
 
-    Ctrl-C ends the search and goes on with the best policy so far.
+    Ctrl-C ends the search and goes on with the best policy so far (exit code 130); a second one ends the command.
 
     qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
     """

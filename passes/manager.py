@@ -173,8 +173,8 @@ class PassManager:
     Attributes:
         passes: what is run.
         instruments: what observes; `VerifyEach` unless told otherwise.
-        reproducers: the folder under which a failure's reproducer is written, None for the system's temporary
-            folder; False writes none.
+        reproducers: the folder under which the reproducer of an internal error is written, None for
+            `qir.passes.reproducer.default_folder()`; False writes none.
     """
 
     def __init__(
@@ -192,8 +192,8 @@ class PassManager:
         """Run every pass on the module, in place; True when one of them changed it.
 
         Raises:
-            PassError: a pass or an instrument failed; the message names it, the passes before it, and the folder from
-                which `qir opt --replay FOLDER` repeats the failure.
+            PassError: a pass or an instrument failed; the message names it, the passes before it, and for an internal
+                error, one that is not about the input, the folder from which `qir opt --replay FOLDER` repeats it.
             MissingExtraError: a pass needs a package that is not installed.
         """
         return _Run(self, module, context or PassContext()).go()
@@ -224,28 +224,41 @@ class _Run:
             except _ReportedError:
                 raise
             except PassError as error:
-                raise self.failure(step, error) from error
-        try:
-            for instrument in self.manager.instruments:
-                instrument.before(step, self.module)
-            changed = step.run(self.module, self.context)
-            for instrument in self.manager.instruments:
-                instrument.after(step, self.module, changed)
-        except MissingExtraError:
-            raise
-        except Exception as error:
-            raise self.failure(step, error) from error
+                raise self.failure(step, error, internal=True) from error
+        self.guarded(step, lambda: self.before(step), internal=True)
+        changed = self.guarded(step, lambda: step.run(self.module, self.context), internal=False)
+        self.guarded(step, lambda: self.after(step, changed), internal=True)
         self.history.append(str(step))
         return changed
 
-    def failure(self, step: Pass, error: Exception) -> PassError:
+    def before(self, step: Pass) -> None:
+        for instrument in self.manager.instruments:
+            instrument.before(step, self.module)
+
+    def after(self, step: Pass, changed: bool) -> None:
+        for instrument in self.manager.instruments:
+            instrument.after(step, self.module, changed)
+
+    def guarded(self, step: Pass, action: Callable[[], T], *, internal: bool) -> T:
+        """Run a part of a step; `internal` says whether even a `QirError` there is a fault of a pass."""
+        try:
+            return action()
+        except MissingExtraError:
+            raise
+        except Exception as error:
+            if _interrupted(error):
+                raise KeyboardInterrupt from error
+            faulty = internal or not isinstance(error, QirError | MemoryError | RecursionError)
+            raise self.failure(step, error, internal=faulty) from error
+
+    def failure(self, step: Pass, error: Exception, *, internal: bool) -> PassError:
         what = str(error) if isinstance(error, QirError) else f"{type(error).__name__}: {error}"
         message = f"pass {step}: {what}"
         for cause, reported in _FINDINGS.items():
             if isinstance(error, cause):
                 return reported(message)
         history = f" (behind {', '.join(self.history)})" if self.history else ""
-        reproducer = "" if self.original is None else self.reproducer(step, message)
+        reproducer = self.reproducer(step, message) if internal and self.original is not None else ""
         return _ReportedError(message + history + reproducer)
 
     def reproducer(self, step: Pass, message: str) -> str:
@@ -259,6 +272,15 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - the first failure matters more than that of its report
             return f" (no reproducer could be written: {error})"
         return f" (repeat it with: qir opt --replay {folder})"
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an interruption is the reason of an error: extensions turn it into another one while they are loaded."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _ReportedError(PassError):

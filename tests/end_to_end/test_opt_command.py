@@ -18,6 +18,7 @@ from qir.cli.main import make_app
 from qir.errors import QirError
 from qir.fake_quant import quantizers
 from qir.guide import read_guide
+from qir.passes.calibrate import Calibrate
 
 LENET = str(qir.models.path("lenet"))
 QUANTIZE = "fold-batchnorm,insert-fake-quant{activation_widths=8,weight_widths=4|8},calibrate{weights=minmax}"
@@ -56,18 +57,33 @@ def test_instruments_say_what_happened(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in folder.iterdir())
 
 
-def test_a_reproducer_is_run_again(tmp_path: Path) -> None:
+def fail(*_: object) -> bool:
+    raise ValueError("boom")
+
+
+def test_a_reproducer_of_an_internal_error_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Calibrate, "run", fail)
     done = opt(LENET, "-p", "fold-batchnorm,calibrate")
     assert isinstance(done.exception, QirError)
     folder = re.search(r"--replay (\S+?)\)", str(done.exception)).group(1)
+    assert Path(folder).is_relative_to(tmp_path / "qir" / "reproducers")
     again = opt("--replay", folder)
     assert isinstance(again.exception, QirError)
-    assert "no fake-quant nodes" in str(again.exception)
+    assert "boom" in str(again.exception)
     run = Path(folder) / "run.json"
     run.write_text(run.read_text().replace(",calibrate", ""))
     output = tmp_path / "model.qir"
     assert opt("--replay", folder, "-o", str(output)).exit_code == 0
     assert "BatchNormalization" not in output.read_text()
+
+
+def test_what_is_wrong_with_the_input_leaves_no_reproducer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = opt(LENET, "-p", "fold-batchnorm,calibrate")
+    assert "no fake-quant nodes" in str(done.exception)
+    assert "--replay" not in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_pass_is_listed_with_what_it_does() -> None:

@@ -11,6 +11,7 @@ from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager, Repeat, available_passes, find_pass
 from qir.passes.instruments import ChangeCounts, DumpIR, Instrument, PrintAfter, Timing
 from qir.passes.manager import Analysis
+from qir.passes.reproducer import KEPT
 from qir.types import DType, tensor_type
 
 
@@ -32,13 +33,15 @@ class AppendRelu(Pass):
 @dataclass(frozen=True)
 class Fail(Pass):
     name: ClassVar[str] = "fail"
-    mode: Literal["error", "target", "package"] = "error"
+    mode: Literal["error", "target", "package", "interrupted"] = "error"
 
     def run(self, module, context):
         if self.mode == "package":
             raise MissingExtraError("plotly", "report")
         if self.mode == "target":
             context.require("target")
+        if self.mode == "interrupted":
+            raise ImportError("initialization failed") from KeyboardInterrupt()
         raise ValueError("boom")
 
 
@@ -84,6 +87,19 @@ def test_failure_names_pass_history_and_reproducer(module, tmp_path):
     run = json.loads((folder / "run.json").read_text())
     assert run["pipeline"] == "append-relu,fail"
     assert (folder / "module.onnx").exists()
+
+
+def test_the_newest_reproducers_are_kept(module, tmp_path):
+    for _ in range(KEPT + 3):
+        with pytest.raises(PassError, match="boom"):
+            PassManager([Fail()], reproducers=tmp_path).run(module)
+    assert len(list(tmp_path.iterdir())) == KEPT
+
+
+def test_an_interruption_that_an_import_turned_into_an_error_is_none(module, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        PassManager([Fail(mode="interrupted")], reproducers=tmp_path).run(module)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_object_is_named_with_its_flag(module, tmp_path):
