@@ -25,7 +25,7 @@ from qir.backends.integer_reference import IntegerReference
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS
 from qir.backends.onnxruntime_session import OrtSession
 from qir.backends.qonnx_reference import QonnxReference
-from qir.errors import QirError
+from qir.errors import DataError, QirError
 from qir.json_text import parse_json
 from qir.module import Module
 from qir.passes.calibration_data import batches, fitting_batch
@@ -168,7 +168,7 @@ def parity(
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
     size = fitting_batch((value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY)
     for feed in batches(module, feeds, batch=size):
-        run = comparison.add(feed, {name: session.run(feed) for name, session in sessions.items()})
+        run = comparison.add(feed, _outputs(sessions, refused, default, feed))
         if floats is not None:
             floats.add(run, feed)
     if floats is not None:
@@ -176,7 +176,7 @@ def parity(
     return ParityReport(
         comparison.samples,
         tuple(comparison.layers),
-        comparison.first,
+        {name: found for name, found in comparison.first.items() if name not in refused},
         comparison.flips,
         comparison.float_nodes,
         refused,
@@ -255,6 +255,22 @@ def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[
         except QirError as error:
             refused[name] = str(error)
     return sessions, refused
+
+
+def _outputs(
+    sessions: dict[str, OrtSession], refused: dict[str, str], default: str, feed: Mapping[str, Array]
+) -> dict[str, dict[str, Array]]:
+    """Outputs of every session; one that loads the file but fails to run it is refused, unless the file is for it."""
+    found = {}
+    for name, session in list(sessions.items()):
+        try:
+            found[name] = session.run(feed)
+        except DataError as error:
+            if name == default or len(sessions) == 1:
+                raise
+            refused[name] = str(error)
+            del sessions[name]
+    return found
 
 
 def default_engine(module: Module) -> str:
