@@ -199,8 +199,8 @@ def _is_redundant(limiter: Node, quantize: Node) -> bool:
     step, limits = float(scale.reshape(-1)[0]), integer_limits(offset.dtype)
     low, high = ((limit - int(offset[0])) * step for limit in (limits.min, limits.max))
     if limiter.op == "Relu":
-        return low >= 0
-    return _bound(limiter, 1, "min", -np.inf) <= low and high <= _bound(limiter, 2, "max", np.inf)
+        return bool(low >= 0)
+    return bool(_bound(limiter, 1, "min", -np.inf) <= low and high <= _bound(limiter, 2, "max", np.inf))
 
 
 def _bound(clip: Node, index: int, name: str, default: float) -> float:
