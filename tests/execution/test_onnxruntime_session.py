@@ -15,7 +15,7 @@ X = np.random.default_rng(0).uniform(0, 1, (2, 3, 8, 8)).astype(np.float32)
 
 
 def qdq_convolution():
-    """uint8 activations, int8 weights of 7 bits, int32 bias, a quantizer on the result: what fuses, exact on every CPU."""
+    """What fuses: uint8 data, weights of 7 bits, exact on every CPU, int32 bias, a quantizer on the result."""
     graph = Graph("qdq")
 
     def constant(name, values, dtype):
