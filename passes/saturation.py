@@ -184,7 +184,13 @@ def _dequantized(value: Value | None) -> _Stored | None:
     maker = _maker_of_grid(value)
     if maker is None or maker.attribute("block_size", 0):
         return None
-    return _Stored(maker.operands[0], maker.input(2), turns_unsigned(maker))
+    return _Stored(maker.operands[0], maker.input(2), turns_unsigned(maker) and not _quantizes_constant(maker))
+
+
+def _quantizes_constant(dequantize: Node) -> bool:
+    """Whether the codes are those of a weight that the file itself quantizes: ONNX Runtime folds them as they are."""
+    quantize = dequantize.operands[0].producer
+    return quantize is not None and quantize.operands[0].is_constant
 
 
 def _maker_of_grid(value: Value | None) -> Node | None:
