@@ -124,4 +124,5 @@ def search(
     exported = export(winner, output, data=judged.images, splits=splits, **how)
     print_report(exported)
     labels = Labels(judged.labels, "search-validation")
-    print_agreement(agreement_of_file(exported.model, original, judged.images, called=labels.split, labels=labels))
+    called = labels.split if found.minimised else f"{labels.split}, which chose the bits"
+    print_agreement(agreement_of_file(exported.model, original, judged.images, called=called, labels=labels))
