@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from qir.peak_memory import peak_memory
 from qir.search.comparison import HEADINGS, Comparison
 from qir.terminal import Terminal
 
@@ -132,8 +132,9 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
         ("report", report),
     ):
         CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    CONSOLE.print(f"{time.perf_counter() - _START:.0f} s, peak memory {peak:,.0f} MiB")
+    peak = peak_memory()
+    memory = "" if peak is None else f", peak memory {peak / 2**20:,.0f} MiB"
+    CONSOLE.print(f"{time.perf_counter() - _START:.0f} s{memory}")
     return wrong
 
 
