@@ -22,6 +22,7 @@ from qir.backends.integer_reference_operators import run_operator
 from qir.backends.integer_reference_requantization import REQUANTIZATIONS, Requantization
 from qir.backends.integer_reference_saturation import is_fused, turns_unsigned
 from qir.backends.integer_reference_values import Grid, Pending, integer_limits, on_grid, quantized
+from qir.backends.node_sessions import NodeSessions
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.labels import label_of
@@ -78,6 +79,7 @@ class IntegerReference:
         self._module = module
         self._requantization: Requantization = requantization
         self._saturating = saturating
+        self._sessions = NodeSessions(module.opsets)
 
     def run(self, feeds: Mapping[str, Array]) -> IntegerRun:
         """Run one batch.
@@ -98,12 +100,12 @@ class IntegerReference:
         Raises:
             DataError: an input is missing or holds NaN.
         """
-        return State(self._module, dict(feeds), self._requantization, self._saturating)
+        return State(self._module, dict(feeds), self._requantization, self._saturating, self._sessions)
 
     def branch(self, values: MutableMapping[Value, Array | Grid | Pending], state: State) -> State:
         """A batch with values of its own, computed in this reference's arithmetic from where another one stands."""
         kind, saturating = self._requantization, self._saturating
-        return State(self._module, state.feeds, kind, saturating, values=values, variable=state.variable)
+        return State(self._module, state.feeds, kind, saturating, state.sessions, values, variable=state.variable)
 
 
 @dataclass
@@ -114,6 +116,7 @@ class State:
     feeds: dict[str, Array]
     requantization: Requantization
     saturating: bool
+    sessions: NodeSessions
     values: MutableMapping[Value, Array | Grid | Pending] = field(default_factory=dict)
     codes: dict[str, Array] = field(default_factory=dict)
     variable: set[Value] = field(default_factory=set)
@@ -194,14 +197,18 @@ class State:
             inner = (value for graph in node.subgraphs() for value in read_inside(graph))
             known = {value: _plain(self.values[value]) for value in (*node.operands, *inner) if value in self.values}
             return evaluate_control_flow(node, known, opsets=self.module.opsets)
-        return evaluate_constant(node, [_optional(operand) for operand in operands], opsets=self.module.opsets)
+        return self._run(node, [_optional(operand) for operand in operands])
 
     def _move(self, node: Node, operands: list[Operand]) -> Grid | None:
         grid, rest = operands[0], operands[1:]
         if not isinstance(grid, Grid) or grid.per_tensor() is None or len(node.results) > 1:
             return None
-        moved = evaluate_constant(node, [grid.codes, *map(_optional, rest)], opsets=self.module.opsets)[0]
-        return replace(grid, codes=moved)
+        return replace(grid, codes=self._run(node, [grid.codes, *map(_optional, rest)])[0])
+
+    def _run(self, node: Node, operands: list[Array | None]) -> list[Array]:
+        if any(value in self.variable for value in node.operands):
+            return self.sessions.run(node, operands)
+        return evaluate_constant(node, operands, opsets=self.module.opsets)
 
 
 def _optional(operand: Operand) -> Array | None:

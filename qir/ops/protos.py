@@ -82,6 +82,7 @@ def node_model(
     names: tuple[str, ...],
     results: tuple[str, ...],
     opsets: Mapping[str, int],
+    inputs: Mapping[str, Array] | None = None,
 ) -> Any:
     """A `ModelProto` of one node.
 
@@ -91,6 +92,7 @@ def node_model(
         names: operand names in order, "" where one is left out.
         results: names of the results, which become the model's outputs.
         opsets: version by domain.
+        inputs: other operands by name, which become the model's inputs: arrays of their element types and ranks.
     """
     import onnx
 
@@ -98,7 +100,10 @@ def node_model(
     graph = onnx.helper.make_graph(
         [made],
         "node",
-        [],
+        [
+            onnx.helper.make_tensor_value_info(name, Tensor.of(array).dtype.onnx_code, [None] * array.ndim)
+            for name, array in (inputs or {}).items()
+        ],
         [onnx.ValueInfoProto(name=name) for name in results if name],
         initializer=[tensor_proto(Tensor.of(array), name) for name, array in operands.items()],
     )
