@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from qir.errors import SearchError
 from qir.policy import Policy
 from qir.search.parallel import Executor, InProcess, Measured
 from qir.search.problem import Problem
-from qir.search.result import Evaluation, Progress, pareto_front
+from qir.search.result import VALUE, Evaluation, Progress, pareto_front
 
 if TYPE_CHECKING:
     from qir.search.store import Store
@@ -59,8 +60,10 @@ class Ledger:
         self._executor = executor or InProcess()
         self._progress = progress
         self._deadline = deadline
+        self.selected_by = VALUE
+        self._reward: Callable[[Row, float], float] | None = None
         self._scores: dict[Row, float] = {}
-        self._best: tuple[float, Evaluation] | None = None
+        self._best: tuple[tuple[float, float], Evaluation] | None = None
         self._episodes = 0
         self._best_reward = -np.inf
 
@@ -89,7 +92,28 @@ class Ledger:
     @property
     def best_score(self) -> float:
         """Score of the best evaluation so far; -inf before the first."""
-        return self._best[0] if self._best else -np.inf
+        return self._best[0][1] if self._best else -np.inf
+
+    def select_by(self, name: str, reward: Callable[[Row, float], float]) -> None:
+        """Let the best evaluation be the one with the highest reward, not with the highest score.
+
+        Args:
+            name: of the reward.
+            reward: option indices and score of a policy → its reward; of equal rewards the higher score is better.
+        """
+        self.selected_by, self._reward, self._best = name, reward, None
+        for index, (row, score) in enumerate(self._scores.items()):
+            self.evaluations[index] = self._rewarded(row, score, self.evaluations[index])
+
+    def _rewarded(self, row: Row, score: float, evaluation: Evaluation) -> Evaluation:
+        """The evaluation with its reward; it becomes the best one if no other has more."""
+        if np.isnan(score):
+            return evaluation
+        reward = score if self._reward is None else self._reward(row, score)
+        found = evaluation if self._reward is None else replace(evaluation, reward=reward)
+        if self._best is None or (reward, score) > self._best[0]:
+            self._best = ((reward, score), found)
+        return found
 
     def known(self, row: Iterable[int]) -> bool:
         """Whether the policy with these option indices was evaluated in this run."""
@@ -98,6 +122,11 @@ class Ledger:
     def scored(self) -> dict[Row, float]:
         """Option indices -> score of every evaluation so far (larger is better, NaN = failed)."""
         return dict(self._scores)
+
+    def rewards(self) -> dict[Row, float]:
+        """Option indices -> what policies are selected by (larger is better, NaN = failed)."""
+        found = zip(self._scores.items(), self.evaluations, strict=True)
+        return {row: score if evaluation.reward is None else evaluation.reward for (row, score), evaluation in found}
 
     def score(self, row: Iterable[int]) -> float:
         """Evaluate one policy: larger is better; NaN if it failed or the time is over.
@@ -198,14 +227,11 @@ class Ledger:
         problem = self.problem
         costs = {name: problem.cost(name, policy) for name in (*problem.cost_names, *problem.metrics)}
         evaluation = Evaluation(policy, measured.value, costs, measured.seconds, measured.error, stored)
-        self.evaluations.append(evaluation)
+        score = -measured.value if self.minimised else measured.value
+        self.evaluations.append(self._rewarded(row, score, evaluation))
         self.counts["evaluated"] += 1
         self.counts["stored"] += stored
-        score = -measured.value if self.minimised else measured.value
+        self.counts["failed"] += bool(np.isnan(score))
         self._scores[row] = score
-        if np.isnan(score):
-            self.counts["failed"] += 1
-        elif score > self.best_score:
-            self._best = (score, evaluation)
         if not self.episodic:
             self.report(row, score)

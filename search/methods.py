@@ -16,7 +16,7 @@ from qir.search.ledger import Ledger
 from qir.search.moves import projected
 from qir.search.parallel import Executor
 from qir.search.problem import Problem
-from qir.search.result import Evaluation, Progress, Result, pareto_front
+from qir.search.result import VALUE, Evaluation, Progress, Result, pareto_front
 from qir.search.solvers.run import Outcome, Run, Solver
 
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
         probabilities=outcome.probabilities,
         notes=(*outcome.notes, *([PROXY] if minimised else []), *run.problem.notes, *_idle(run.problem), *empty),
         limits={name: float(run.problem.limit(name)) for name in run.problem.budgets},
+        selected_by=VALUE if best.reward is None else run.ledger.selected_by,
+        reward=best.reward,
         left_out={name: run.problem.left_out[name] for name in run.problem.budgets if name in run.problem.left_out},
     )
 

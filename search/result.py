@@ -16,6 +16,9 @@ from qir.errors import SearchError
 from qir.json_text import parse_json
 from qir.policy import Bits, Policy
 
+VALUE = "value"
+"""What policies are selected by where nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -28,6 +31,7 @@ class Evaluation:
         seconds: wall time of the evaluation.
         error: why it failed, or None.
         stored: the value came from a store, nothing was computed.
+        reward: what the method prefers policies by, where that is not the value.
     """
 
     policy: Policy
@@ -36,6 +40,7 @@ class Evaluation:
     seconds: float = 0.0
     error: str | None = None
     stored: bool = False
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Result:
         notes: assumptions and limits that a reader of the figures should know.
         limits: budget name -> the most that it allowed, in the unit of its cost.
         left_out: budget name -> nodes of unknown cost that it does not count, and why.
+        selected_by: what is best in the policy: "value", or the name of the reward that evaluations have.
+        reward: reward of the policy, None where it was selected by its value.
     """
 
     method: str
@@ -103,6 +110,8 @@ class Result:
     notes: Sequence[str] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    selected_by: str = VALUE
+    reward: float | None = None
 
     @property
     def certificate(self) -> str:
@@ -124,6 +133,8 @@ class Result:
         for name, limit in self.limits.items():
             found.append((name, f"{_cost(name, self.costs[name])} of at most {_cost(name, limit)}"))
         found.append(("value", f"{measured} {self.value:.4g}" + (" (smaller is better)" if self.minimised else "")))
+        if self.reward is not None:
+            found.append(("selected by", f"reward {self.selected_by}: {self.reward:.4g}, the highest met"))
         found.append(("certificate", self.certificate))
         found += [("left out", f"not in {name}: {what}") for name, what in self.left_out.items()]
         found += [("note", note) for note in self.notes]
@@ -154,6 +165,8 @@ class Result:
             "notes": list(self.notes),
             "limits": dict(self.limits),
             "left_out": dict(self.left_out),
+            "selected_by": self.selected_by,
+            "reward": self.reward,
         }
 
     def save(self, path: str | Path) -> None:
@@ -202,7 +215,7 @@ def _read_policy(found: Mapping[str, Any]) -> Policy:
 def _read_evaluation(found: Mapping[str, Any]) -> Evaluation:
     value = float("nan") if found["value"] is None else found["value"]
     rest = {key: found[key] for key in ("costs", "seconds", "error", "stored")}
-    return Evaluation(_read_policy(found["policy"]), value, **rest)
+    return Evaluation(_read_policy(found["policy"]), value, **rest, reward=found.get("reward"))
 
 
 def pareto_front(evaluations: Iterable[Evaluation], names: Sequence[str], minimised: bool) -> list[Evaluation]:
@@ -234,6 +247,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": evaluation.seconds,
         "error": evaluation.error,
         "stored": evaluation.stored,
+        "reward": evaluation.reward,
     }
 
 

@@ -129,4 +129,9 @@ def reward(kind: str = "accuracy", **parameters: float) -> Reward:
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise SearchError(f"reward {kind!r}: unknown parameters {unknown}; it takes {list(known) or 'none'}")
-    return lambda inputs: function(inputs, **parameters)
+
+    def rewarded(inputs: RewardInputs) -> float:
+        return function(inputs, **parameters)
+
+    rewarded.__name__ = kind
+    return rewarded

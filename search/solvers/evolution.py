@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from qir.search.problem import Floats
@@ -33,21 +35,24 @@ def evolution(
         mutations: mean number of decisions that mutate.
         batch: children per generation, measured together.
         gamma: with a value other than 0, fitness is value * ratio^gamma of the first budget (JASQ, eq. 1); values must
-            then be positive.
+            then be positive, and the policy of most fitness is returned.
 
     Raises:
         SearchError: neither evaluations nor time are limited.
     """
     run.require_end("evolution")
+    name = next(iter(run.problem.budgets), None)
+    if gamma and name is not None:
+        run.ledger.select_by("value * ratio^gamma", partial(_of_ratio, run, name, gamma))
     breeder = Breeder(run, crossover, mutations)
     alive = _first_generation(run, breeder, population)
     while run.ledger.remaining and alive:
-        children = _children(run, breeder, alive, min(batch, run.ledger.remaining), tournament, gamma)
+        children = _children(run, breeder, alive, min(batch, run.ledger.remaining), tournament)
         if not children:
             break
         run.ledger.score_all(children)
         alive = [*alive, *children][-population:]
-        elite = max(run.ledger.scored().items(), key=lambda item: _or_worst(item[1]))[0]
+        elite = max(run.ledger.rewards().items(), key=lambda item: _or_worst(item[1]))[0]
         alive = alive if elite in alive else [elite, *alive[1:]]
     return Outcome()
 
@@ -66,8 +71,9 @@ def _first_generation(run: Run, breeder: Breeder, population: int) -> list[Row]:
     return first
 
 
-def _children(run: Run, breeder: Breeder, alive: list[Row], count: int, tournament: int, gamma: float) -> list[Row]:
-    fitness = _fitness(run, alive, gamma)
+def _children(run: Run, breeder: Breeder, alive: list[Row], count: int, tournament: int) -> list[Row]:
+    rewards = run.ledger.rewards()
+    fitness = np.array([_or_worst(rewards[row]) for row in alive])
     children: list[Row] = []
     for _ in range(_TRIES * count):
         first, second = (_winner(run.generator, alive, fitness, tournament) for _ in range(2))
@@ -84,13 +90,9 @@ def _winner(generator: np.random.Generator, alive: list[Row], fitness: Floats, t
     return alive[int(entrants[fitness[entrants].argmax()])]
 
 
-def _fitness(run: Run, alive: list[Row], gamma: float) -> Floats:
-    scored = run.ledger.scored()
-    fitness = np.array([_or_worst(scored[row]) for row in alive])
-    name = next(iter(run.problem.budgets), None)
-    if gamma and name:
-        fitness *= np.array([run.problem.ratio(name, run.problem.policy(row)) for row in alive]) ** gamma
-    return fitness
+def _of_ratio(run: Run, name: str, gamma: float, row: Row, score: float) -> float:
+    """JASQ's fitness."""
+    return score * float(run.problem.ratio(name, run.problem.policy(row)) ** gamma)
 
 
 class Breeder:

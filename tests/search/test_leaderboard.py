@@ -35,7 +35,7 @@ def test_a_result_says_bits_costs_limits_and_certificate():
     )
     lines = solve(problem, "milp").lines("divergence")
     assert lines[0] == "bits        3 decisions, 3 at 4 bits: a=4,b=4,c=4"
-    assert lines[1] == "size        12 of at most 12"
+    assert lines[1] == "size        2 bytes (12 bits) of at most 2 bytes (12 bits)"
     assert lines[2] == "value       divergence 3 (smaller is better)"
     assert lines[3] == "certificate optimal, bound 3, gap 0 %"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qir.errors import SearchError
 from qir.policy import Policy
 from qir.search import Budget, Decision, Evaluation, Problem, leaderboard, solve
-from qir.search.result import pareto_front
+from qir.search.result import pareto_front, read_result
 
 
 def problem(**changes):
@@ -133,3 +133,43 @@ def test_values_of_a_proxy_are_labelled():
         assert any(note.startswith("proxy") for note in solve(problem, method, **options).notes)
     measured = Problem([Decision("a", (2, 8))], objective=lambda policy: float(policy["a"]))
     assert not solve(measured, "exhaustive").notes
+
+
+def rewarded(**changes):
+    """Accuracy rises with the bits, size too: no reward that counts bits prefers what is most accurate."""
+    names = [f"d{i}" for i in range(4)]
+    return Problem(
+        [Decision(name, (2, 4, 8)) for name in names],
+        costs={"size": [[2, 4, 8]] * 4},
+        budgets={"size": Budget(maximum=26)},
+        objective=lambda policy: 0.9 + 0.1 * sum(policy.values()) / 32,
+        **changes,
+    )
+
+
+def test_a_method_returns_what_its_reward_prefers():
+    found = solve(rewarded(), "rl", evaluations=40, seed=0, reward="releq-difference")
+    rewards = [e.reward for e in found.evaluations]
+    assert found.selected_by == "releq-difference"
+    assert found.reward == max(rewards)
+    for evaluation in found.evaluations:
+        bits = sum(evaluation.policy.values()) / 32
+        assert evaluation.reward == pytest.approx(evaluation.value - bits)
+    assert found.value < max(e.value for e in found.evaluations)
+    assert any(line.startswith("selected by") and "releq-difference" in line for line in found.lines("accuracy"))
+
+
+def test_evolution_returns_the_policy_of_most_fitness(tmp_path):
+    found = solve(rewarded(), "evolution", evaluations=40, seed=0, gamma=-0.5)
+    expected = {e.policy: e.value * (e.costs["size"] / 32) ** -0.5 for e in found.evaluations}
+    assert dict(found.policy) == dict(max(expected, key=expected.get))
+    assert found.reward == pytest.approx(max(expected.values()))
+    found.save(tmp_path / "result.json")
+    assert read_result(tmp_path / "result.json").evaluations == list(found.evaluations)
+
+
+def test_without_a_reward_of_its_own_a_method_returns_the_highest_value():
+    for method, options in (("rl", {}), ("evolution", {}), ("random", {})):
+        found = solve(rewarded(), method, evaluations=30, seed=0, **options)
+        assert (found.selected_by, found.reward) == ("value", None)
+        assert found.value == max(e.value for e in found.evaluations)
