@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from qir.search.differentiable_cost import ExpectedCost
     from qir.search.learned_bits import FollowingBits, LearnedBits
 
-QAG = (
-    f"{SIMPLIFY},insert-fake-quant{{{{placement=qag,input_widths={{inputs}}}}}},propagate-constraints,"
-    "calibrate{{weights=mse}},fit-bias"
-)
-"""From a float network to AutoQNN's quantized architecture (Algorithm 1), calibrated."""
+QAG = "insert-fake-quant{{placement=qag,input_widths={inputs}}},propagate-constraints,calibrate{{weights=mse}},fit-bias"
+"""From a simplified network to AutoQNN's quantized architecture (Algorithm 1), calibrated."""
 
 BITS = "bits"
 """Budget of the paper: average bits over all values of weights and activations that are decided (equation 6)."""
@@ -73,7 +70,7 @@ def quantized_architecture(
 
     if not quantizers(module.graph):
         context = PassContext(target=target, calibration_data=images, seed=seed)
-        PassManager(parse_pipeline(QAG.format(inputs=input_widths))).run(module, context)
+        PassManager(parse_pipeline(f"{SIMPLIFY},{QAG.format(inputs=input_widths)}")).run(module, context)
     return bit_constraints(module, target.operand_rules())
 
 
