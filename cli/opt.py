@@ -96,10 +96,10 @@ class _Instruments:
 def _transformed(
     source: Path | None, passes: str, folder: Path | None, given: _Given, instruments: _Instruments
 ) -> Module:
-    import qir
     from qir.backends import load_target
     from qir.passes import PassContext, PassManager, parse_pipeline, replay
     from qir.passes.distill_data import given_or_distilled
+    from qir.passes.infer_types import verify_types
 
     hardware = None if given.target is None else load_target(given.target)
     if folder is not None:
@@ -107,7 +107,8 @@ def _transformed(
     if source is None:
         raise ModelFileError("qir opt: no network: give an ONNX file, a text (.qir), or --replay FOLDER")
     module = read(source)
-    qir.verify(module)
+    for note in verify_types(module):
+        typer.echo(f"note: {note}", err=True)
     if passes:
         data = given_or_distilled(module, given.data, seed=given.seed)
         context = PassContext(target=hardware, calibration_data=data, seed=given.seed)

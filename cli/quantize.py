@@ -78,6 +78,8 @@ def quantize(
     )
     if done.result is not None:
         print_result(done.result, "divergence of the outputs")
+    for note in done.notes:
+        CONSOLE.print(f"note: {note}", soft_wrap=True)
     for reason in dict.fromkeys(done.left_float.values()):
         names = [name for name, found in done.left_float.items() if found == reason]
         CONSOLE.print(f"stays float: {reason}: {', '.join(names)}", soft_wrap=True)

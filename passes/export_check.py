@@ -232,16 +232,19 @@ def _feeds(module: Module, data: Any) -> list[Feed]:
     return feeds
 
 
-def observe_ranks(module: Module, lowered: Module, path: Path, data: Any) -> bool:
+def observe_ranks(module: Module, lowered: Module, path: Path, profile: Profile, data: Any) -> bool:
     """Give outputs of unknown rank, which ONNX's checker refuses, the rank that a run shows; whether there were any.
 
     Args:
         module: network before lowering.
         lowered: network in the file; types of its outputs are written.
         path: the file.
+        profile: what it is written in, which says what runs it.
         data: samples, as for calibration, or None.
     """
     from qir.backends.onnxruntime_session import OrtSession
+    from qir.backends.qonnx_reference import QonnxReference
+    from qir.onnx_io import load
 
     outputs = dict(zip(lowered.graph.output_names, lowered.graph.outputs, strict=True))
     unknown = {
@@ -252,7 +255,8 @@ def observe_ranks(module: Module, lowered: Module, path: Path, data: Any) -> boo
     if not unknown:
         return False
     feed = next(iter(batches(module, _random(module) if data is None else data, batch=256)))
-    found = OrtSession(path, optimization="disable").run(feed)
+    runner = QonnxReference(load(path)) if profile.runs_in == "qir" else OrtSession(path, optimization="disable")
+    found = runner.run(feed)
     for name, value in unknown.items():
         value.type = TensorType(Tensor.of(found[name]).dtype, (None,) * found[name].ndim)
         value.declared = None

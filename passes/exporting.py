@@ -255,7 +255,7 @@ def _write(
         with temporary_folder(path) as folder:
             written = folder / path.name
             save(lowered, written)
-            if profile.runs_in == "onnxruntime" and observe_ranks(module, lowered, written, data):
+            if observe_ranks(module, lowered, written, profile, data):
                 save(lowered, written)
             check_file(written)
             report = compare(module, lowered, written, profile, data)

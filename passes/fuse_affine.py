@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from qir.graph import Node
 from qir.passes.affine import Affine, elementwise_affine
-from qir.passes.constants import array_of, erase, replace
+from qir.passes.constants import array_of, erase, replace, set_constant
 from qir.passes.layers import MatMulLayer, layer_at, layer_producing
-from qir.passes.linear_layer import PREACTIVATION, Edit, rank_of
+from qir.passes.linear_layer import PREACTIVATION, Edit, multiplied, rank_of
 from qir.rewriting import Match, Plan, Reject, Rewriter, Rule, op
 
 
@@ -69,7 +71,30 @@ def matmul_to_gemm(match: Match) -> Reject | Plan:
     return change
 
 
+def gemm_factors(match: Match) -> Reject | Plan:
+    """Gemm with factors other than 1: they go into its constant weight and bias."""
+    node = match.root
+    factors = {1: node.attribute("alpha", 1.0), 2: node.attribute("beta", 1.0) if node.input(2) is not None else 1.0}
+    scaled = {index: factor for index, factor in factors.items() if factor != 1.0}
+    arrays = {index: array_of(node.input(index)) for index in scaled}
+    if not scaled:
+        return Reject("its factors are 1")
+    if any(array is None or array.dtype.kind in "iu" for array in arrays.values()):
+        return Reject("what a factor scales is no constant of real numbers")
+
+    def change(_: Rewriter) -> None:
+        for index, array in arrays.items():
+            value = node.input(index)
+            assert array is not None and value is not None  # noqa: S101, PT018 - checked above
+            set_constant(node, index, multiplied(array, np.asarray(scaled[index])), value.name)
+        node.set_attribute("alpha", None)
+        node.set_attribute("beta", None)
+
+    return change
+
+
 RULES = (
+    Rule("gemm-factors", op("Gemm"), plan=gemm_factors, since=7),
     Rule("fuse-affine", op(("Add", "Sub", "Mul", "Div")), plan=fuse_affine),
     Rule("matmul-to-gemm", op("MatMul"), plan=matmul_to_gemm, since=7),
 )

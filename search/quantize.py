@@ -20,6 +20,7 @@ from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.correct import CorrectChannels
 from qir.passes.distill_data import given_or_distilled
 from qir.passes.exporting import ExportReport, export
+from qir.passes.infer_types import InferTypes
 from qir.passes.insert_fake_quant import InsertFakeQuant
 from qir.passes.lowering.profiles import find_profile
 from qir.passes.manager import Pass, PassContext, PassManager
@@ -49,12 +50,14 @@ class Quantized:
         result: how the bits were chosen; None without a budget.
         left_float: layers that stayed float, and why.
         agreement: the outputs of the file against the float network's, on the data given.
+        notes: where the file declares types that contradict its operands.
     """
 
     written: ExportReport
     result: Result | None
     left_float: Mapping[str, str]
     agreement: Agreement
+    notes: tuple[str, ...] = ()
 
 
 def quantize(
@@ -144,7 +147,8 @@ def quantize(
     found = agreement_of_file(
         written.model, original, data, called=called, labels=labels_in(given, "the calibration data")
     )
-    return Quantized(written, result, module.meta[InsertFakeQuant.name], found)
+    notes = tuple(module.meta.get(InferTypes.name, ()))
+    return Quantized(written, result, module.meta[InsertFakeQuant.name], found, notes)
 
 
 def _choose(

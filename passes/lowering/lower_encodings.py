@@ -16,6 +16,7 @@ import numpy as np
 from qir.errors import ExportError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
+from qir.ops import op_of
 from qir.passes.lowering.holdings import Holding
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_float import round_bias
@@ -58,6 +59,8 @@ class LowerEncodings(Pass):
                 )
             node.result.replace_all_uses_with(source)
             module.graph.erase(node)
+        if "raise-quantized" in module.meta:
+            activations = {_clipped(module.graph, value, entry): entry for value, entry in activations.items()}
         module.meta[self.name] = {
             "version": VERSION,
             "producer": "qir",
@@ -66,6 +69,22 @@ class LowerEncodings(Pass):
             "param_encodings": _listed(module.graph, parameters),
         }
         return True
+
+
+def _clipped(graph: Graph, value: Value, entry: dict[str, Any]) -> Value:
+    """A value limited to its grid, as codes limit it: a file of codes holds no Relu and no Clip that they make."""
+    node = value.producer
+    if node is None or op_of(node).is_activation:
+        return value
+    scale, offset = np.float32(entry["scale"][0]), entry["offset"][0]
+    bounds = [np.float32(code * scale) for code in (offset, offset + 2 ** entry["bw"] - 1)]
+    low, high = (graph.add_constant(graph.clock.unique_name(f"{value.name}.bound"), Tensor.of(b)) for b in bounds)
+    made = Node("Clip", (), (graph.clock.unique_name(f"{value.name}.clipped"),), name=f"{value.name}.clip")
+    graph.insert(made, after=node)
+    made.result.type = value.type
+    value.replace_all_uses_with(made.result)
+    made.set_inputs((value, low, high))
+    return made.result
 
 
 def _listed(graph: Graph, entries: dict[Value, dict[str, Any]]) -> list[dict[str, Any]]:

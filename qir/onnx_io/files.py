@@ -18,6 +18,7 @@ from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN
 from qir.module import Module
 from qir.onnx_io.external import DataFolder, DataWriter, is_data_name, write_piece
+from qir.onnx_io.foreign import foreign_file
 from qir.onnx_io.graph_reader import GraphReader, read_opsets
 from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
@@ -81,11 +82,19 @@ def _load(data: bytes | mmap.mmap, folder: Path | None, where: str) -> Module:
         with no_collection():
             return _decode(data, folder)
     except QirError as error:
-        raise ModelFileError(f"{where}: {error}") from error
+        raise ModelFileError(f"{where}: {foreign_file(data) or error}") from error
     except DecodeError:
-        raise ModelFileError(f"{where}: no ONNX model, truncated, or nested too deeply") from None
+        reason = foreign_file(data) or "no ONNX model, truncated, or nested too deeply"
+        raise ModelFileError(f"{where}: {reason}") from None
     except RecursionError:
         raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
+
+
+def _import_unnamed(module: Module) -> None:
+    """Import version 1 of the custom operator sets that nodes name and the file forgets to."""
+    for node in module.graph.walk():
+        if node.domain not in {"", "ai.onnx", QIR_DOMAIN}:
+            module.opsets.setdefault(node.domain, 1)
 
 
 def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
@@ -109,6 +118,7 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
         if function.key in module.functions:
             raise ModelFileError(f"function {function.key} is defined twice: rename one of them")
         module.add_function(function)
+    _import_unnamed(module)
     if (key := module.recursive_function()) is not None:
         raise ModelFileError(f"function {key} calls itself: ONNX forbids that")
     if not is_typed(module):

@@ -15,6 +15,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 import qir
 from qir.errors import ExportError, PassError
 from qir.passes import export, raise_quantized
+from qir.passes.infer_types import verify_types
 from qir.search.quantize import quantize
 
 FLOAT = TensorProto.FLOAT
@@ -186,3 +187,79 @@ def test_a_weight_that_three_layers_read_is_packed_once(tmp_path):
     layers = json.loads(done.written.guide.read_text())["layers"]
     assert len({json.dumps(layer["packed_weight"]) for layer in layers}) == 1
     assert len({layer["name"] for layer in layers}) == 3
+
+
+@pytest.mark.parametrize("factors", [{"alpha": 0.5}, {"beta": 2.0}, {"alpha": 0.5, "beta": 3.0, "transB": 1}])
+def test_factors_of_a_gemm_go_into_its_constants(factors, tmp_path):
+    nodes = [
+        node("Gemm", ["x", "w", "b"], "a", **factors),
+        node("Relu", ["a"], "r"),
+        node("Gemm", ["r", "v", "b"], "y"),
+    ]
+    constants = {"w": normal(16, 16, seed=1, scale=0.3), "v": normal(16, 16, seed=2, scale=0.3), "b": normal(16)}
+    file, data = saved(model(nodes, {"x": ["N", 16]}, constants), tmp_path / "gemm.onnx"), normal(32, 16, seed=3)
+    done = quantize(file, target="npu-148", data=data, output=tmp_path / "q.onnx")
+    assert done.written.integer_nodes == ("QGemm", "QGemm")
+    assert not done.left_float
+    assert done.written.mismatches == 0
+    assert decibels(runs(file, x=data)[0], runs(done.written.model, x=data)[0]) > 38
+
+
+def test_a_custom_domain_that_the_file_does_not_import_is_read():
+    message = two_convolutions([helper.make_node("Strange", ["a"], ["r"], domain="my.ops", name="strange")])
+    module = qir.load(message.SerializeToString())
+    assert module.opsets["my.ops"] == 1
+    qir.verify(module)
+
+
+SHAPES = {"sizes": ["N", 4, 99, 99], "rank": ["N", 4]}
+
+
+@pytest.mark.parametrize("place", ["value_info", "output"])
+@pytest.mark.parametrize("wrong", SHAPES)
+def test_what_follows_from_the_operands_wins_over_wrong_declared_shapes(wrong, place, tmp_path):
+    message = two_convolutions()
+    if place == "output":
+        message.graph.output[0].CopyFrom(info("y", SHAPES[wrong]))
+    else:
+        message.graph.value_info.append(info("a", SHAPES[wrong]))
+    name, file = ("y" if place == "output" else "a"), saved(message, tmp_path / "wrong.onnx")
+    done = quantize(file, target="npu-148", data=IMAGES, output=tmp_path / "q.onnx")
+    assert done.written.mismatches == 0
+    assert done.notes[0].startswith(f"{name}: the file declares")
+    module = qir.load(file)
+    assert verify_types(module)[0].startswith(f"{name}: the file declares")
+    qir.save(module, tmp_path / "right.onnx")
+    onnx.checker.check_model(tmp_path / "right.onnx", full_check=True)
+    assert runs(tmp_path / "right.onnx", x=IMAGES)[0].shape == (8, 4, 8, 8)
+
+
+def test_a_loop_whose_state_has_no_rank_goes_to_qonnx(tmp_path):
+    body = helper.make_graph(
+        [node("Identity", ["on"], "going"), node("Relu", ["h"], "next")],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            info("h", None),
+        ],
+        [helper.make_tensor_value_info("going", TensorProto.BOOL, []), info("next", None)],
+    )
+    message = two_convolutions([node("Loop", ["trips", "", "a"], "r", body=body)])
+    message.graph.initializer.append(numpy_helper.from_array(np.array(2, np.int64), "trips"))
+    file = saved(message, tmp_path / "loop.onnx")
+    done = quantize(file, target="npu-148", data=IMAGES, output=tmp_path / "q.onnx")
+    module = raise_quantized(qir.load(done.written.model))
+    assert export(module, tmp_path / "qonnx.onnx", profile="qonnx", data=IMAGES).mismatches == 0
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.5), (-0.25, 0.5)])
+def test_encodings_of_a_file_of_codes_keep_the_clips_that_the_codes_absorbed(bounds, tmp_path):
+    message = two_convolutions([node("Clip", ["a", "low", "high"], "r")])
+    for name, bound in zip(("low", "high"), bounds, strict=True):
+        message.graph.initializer.append(numpy_helper.from_array(np.float32(bound).reshape(()), name))
+    file = saved(message, tmp_path / "clip.onnx")
+    codes = quantize(file, target="npu-148", data=IMAGES, output=tmp_path / "q.onnx").written.model
+    again = export(raise_quantized(qir.load(codes)), tmp_path / "e.onnx", profile="encodings", data=IMAGES)
+    exact = runs(file, x=IMAGES)[0]
+    assert decibels(exact, runs(again.model, x=IMAGES)[0]) >= decibels(exact, runs(codes, x=IMAGES)[0])
