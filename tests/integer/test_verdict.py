@@ -142,6 +142,22 @@ def test_a_file_that_says_so_keeps_its_promise_without_vnni_too(exported, comput
     assert report.keeps_promise
 
 
+def test_int8_weights_that_are_asked_for_are_written_on_a_cpu_without_vnni_too(exported, monkeypatch) -> None:
+    """The default session, whose codes count, stands for such a CPU."""
+    sessions = parity_module._sessions
+
+    def without_vnni(module, exposed, engines):
+        found, refused = sessions(module, exposed, engines)
+        return {**found, "fused": Engine(module, saturating=True)}, refused
+
+    monkeypatch.setattr(parity_module, "_sessions", without_vnni)
+    _, _, written = exported(weights="int8")
+    assert written.mismatches > 0
+    assert written.allowed == ()
+    _, _, written = exported()
+    assert written.mismatches == 0
+
+
 def test_a_difference_in_a_layer_on_integers_is_a_fault_whatever_stands_upstream(exported, computed_by) -> None:
     module, feed, _ = exported()
     name = layer_of(parity(module, feed, engines=["fused"]), "relu").value
