@@ -54,6 +54,13 @@ def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
         raise DataError("the calibration data are empty: give at least one sample")
 
 
+def readable_again(data: Any) -> Any:
+    """The data themselves, or a list of what a reader or generator hands out once: every step reads from the start."""
+    if hasattr(data, "get_next"):
+        return list(iter(data.get_next, None))
+    return list(data) if isinstance(data, Iterator) else data
+
+
 def samples_of(feed: Mapping[str, Array]) -> int:
     """Number of samples in a feed: the length of its first array that has one."""
     return next((len(array) for array in feed.values() if array.ndim), 1)

@@ -24,6 +24,7 @@ from qir.guide import CpuGuide, Guide
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.build_guide import build_guide
+from qir.passes.calibration_data import readable_again
 from qir.passes.export_check import Comparison, compare, observe_ranks
 from qir.passes.export_proof import proof_of
 from qir.passes.infer_types import InferTypes
@@ -130,7 +131,7 @@ def export(
     path = Path(path)
     chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
     _check(module)
-    module = with_names(module)
+    module, data = with_names(module), readable_again(data)
     if reduce_range or (target is not None and target.reduce_range):
         module = module.clone()
         _run([ReduceRange()], module, target)

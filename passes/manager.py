@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from qir.errors import DataError, ExportError, MissingExtraError, PassError, QirError
+from qir.passes.calibration_data import readable_again
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -85,6 +86,9 @@ class PassContext:
     seed: int = 0
     progress: Callable[[str], None] | None = None
     analyses: AnalysisCache = field(default_factory=AnalysisCache)
+
+    def __post_init__(self) -> None:
+        self.calibration_data = readable_again(self.calibration_data)
 
     def require(self, name: str) -> Any:
         """The field `name`.

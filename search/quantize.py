@@ -16,7 +16,7 @@ from qir.errors import QirError
 from qir.module import Module
 from qir.passes.adaround import AdaRound
 from qir.passes.agreement import Agreement, agreement_of_file, labels_in
-from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch, readable_again
 from qir.passes.correct import CorrectChannels
 from qir.passes.distill_data import given_or_distilled
 from qir.passes.exporting import ExportReport, export
@@ -121,6 +121,7 @@ def quantize(
     module = load_network(model)
     if before:
         PassManager(parse_pipeline(before)).run(module, PassContext(target=hardware))
+    data = readable_again(data)
     original, given = module.clone(), data
     data = given_or_distilled(module, data)
     constraints = prepare(module, hardware, data, input_widths=input_widths, method=method, insert=insert)

@@ -263,3 +263,26 @@ def test_encodings_of_a_file_of_codes_keep_the_clips_that_the_codes_absorbed(bou
     again = export(raise_quantized(qir.load(codes)), tmp_path / "e.onnx", profile="encodings", data=IMAGES)
     exact = runs(file, x=IMAGES)[0]
     assert decibels(exact, runs(again.model, x=IMAGES)[0]) >= decibels(exact, runs(codes, x=IMAGES)[0])
+
+
+READ_ONCE = {
+    "reader": Reader,
+    "generator": lambda: ({"x": IMAGES[i : i + 4]} for i in (0, 4)),
+    "iterator of arrays": lambda: iter([IMAGES[:4], IMAGES[4:]]),
+}
+AS_LISTS = {"reader": [{"x": IMAGES}]}
+
+
+@pytest.mark.parametrize("kind", READ_ONCE)
+def test_data_that_can_be_read_once_give_what_the_list_gives(kind, tmp_path):
+    file = saved(two_convolutions(), tmp_path / "float.onnx")
+    listed = AS_LISTS.get(kind, [IMAGES[:4], IMAGES[4:]])
+    found = [
+        quantize(file, target="npu-148", data=data, output=tmp_path / f"{label}.onnx").written
+        for label, data in (("once", READ_ONCE[kind]()), ("list", listed))
+    ]
+    assert found[0].weights.read_bytes() == found[1].weights.read_bytes()
+    assert found[0].samples == found[1].samples == len(IMAGES)
+    np.testing.assert_array_equal(*(runs(written.model, x=IMAGES)[0] for written in found))
+    module = raise_quantized(qir.load(found[0].model))
+    assert export(module, tmp_path / "again.onnx", data=READ_ONCE[kind]()).samples == len(IMAGES)
