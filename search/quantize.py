@@ -161,6 +161,10 @@ def _choose(
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
     problem = network_problem(module, constraints, target.cost_model().table(module, target), budgets=budgets)
+    if problem.metrics:
+        raise QirError(
+            f"budgets on {', '.join(problem.metrics)} are kept by searches that measure policies: qir search"
+        )
     results = (layer.node.result for layer in quantized_layers(module.graph))
     count = fitting_batch(results, SENSITIVITY_IMAGES, memory=KEPT_MEMORY)
     feed = next(iter(batches(module, data, batch=count)))

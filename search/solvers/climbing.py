@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from qir.search.moves import Widths, followed
-from qir.search.problem import Floats, Problem
+from qir.search.problem import Floats, Indices, Problem
 from qir.search.solvers.run import Row
 from qir.search.tables import AdditiveCost
 
@@ -129,7 +129,7 @@ class Climb:
         over = (self._totals[1:, None] + delta - self._asked[:, None]) / self._units[:, None]
         return np.asarray(np.maximum(0.0, over).sum(axis=0))
 
-    def _first(self, steps: np.ndarray, values: Floats) -> int:  # type: ignore[type-arg]
+    def _first(self, steps: Indices, values: Floats) -> int:
         """The step of least value; of equals the one that leads to the first policy in order of option indices."""
         least = values.min()
         equal = steps[values <= least + _LEAST * abs(least)]

@@ -135,6 +135,8 @@ class _Dual:
             b_ub=np.array(self._values),
             bounds=[(None, None), *([(0.0, self._largest)] * self._count)],
         )
+        if found.x is None:  # numbers of too different sizes: no multipliers are better than those that were tried
+            return np.zeros(self._count), -np.inf
         return np.asarray(found.x[1:]), float(found.x[0])
 
 
@@ -147,10 +149,10 @@ def _outcome(run: Run, sensitivity: AdditiveCost, rows: Sequence[Row], bound: fl
         if climb.feasible:
             met[climb.row] = climb.loss
     if not met:
-        row = run.feasible_row([0] * len(run.problem.decisions))
-        if row is None:
+        narrow = run.feasible_row([0] * len(run.problem.decisions))
+        if narrow is None:
             raise SearchError("lagrangian: no multiplier led to a feasible policy; use milp")
-        climb.reset(row)
+        climb.reset(narrow)
         _repair(climb)
         met[climb.row] = climb.loss
     row = _improved(climb, min(met, key=lambda found: met[found]), trials)

@@ -247,3 +247,9 @@ def test_recipes_cost_calibrated_networks_by_their_own_samples(tmp_path):
     assert 0 < found.costs["latency"] <= found.limits["latency"]
     with pytest.raises(SearchError, match="did you mean 'latency'"):
         recipe("hawq-v3").run(module, target=TARGET, data=IMAGES, budget={"latenz": "0.75x"})
+
+
+def test_quantize_refuses_peak_memory_before_it_measures(tmp_path):
+    path = three_convolutions(tmp_path / "open.onnx", ["N", 3, "H", "W"])
+    with pytest.raises(QirError, match="peak-memory are kept by searches that measure"):
+        quantize(path, target=TARGET, data=IMAGES, budgets={"peak-memory": "0.7x"}, output=tmp_path / "q.onnx")
