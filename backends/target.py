@@ -296,7 +296,10 @@ def _parse(text: str, where: str, folder: Path | None = None) -> Target:
     if folder is not None and isinstance(file, str):
         parameters = target.cost.parameters | {"file": str(_inside(folder, file, where))}
         target = target.model_copy(update={"cost": target.cost.model_copy(update={"parameters": parameters})})
-    target.cost_model()
+    try:
+        target.cost_model()
+    except TargetError as error:
+        raise TargetError(f"target {where}: {error}") from error
     return target
 
 

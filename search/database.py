@@ -72,7 +72,7 @@ class Database:
                     kept = "what was stored before stays: start again, the run resumes"
                     raise self._error(error, kept if self._is_open else "then start again") from error
                 time.sleep(0.5)
-            except self._sql.exc.SQLAlchemyError as error:
+            except (self._sql.exc.SQLAlchemyError, ValueError, TypeError) as error:  # damaged text is no UTF-8
                 raise self._error(error, "the database is damaged or of another program: use another one") from error
 
     def close(self) -> None:

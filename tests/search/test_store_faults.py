@@ -1,6 +1,7 @@
 """Stores that are damaged, foreign or out of reach are named; no message tells a password."""
 
 import json
+import random
 import sqlite3
 
 import pytest
@@ -151,3 +152,22 @@ def test_a_commit_that_was_not_answered_is_not_stored_twice(tmp_path, monkeypatc
     monkeypatch.setattr(store._database._engine, "begin", Unanswered)
     store.put(IDENTITY, Policy({"a": 4}), Measured(0.5, 0.1, None))
     assert len(store) == 1
+
+
+def test_a_damaged_file_is_read_or_named(tmp_path):
+    whole = stored(tmp_path / "whole.db", "SELECT 1").read_bytes()
+    generator = random.Random(3)
+    for number in range(60):
+        data = bytearray(whole)
+        for _ in range(4):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        if number % 3 == 0:
+            data = data.replace(b"qir_store", b"qir\xff\xfe\xfd\xfc\xfb\xfa")
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(data)
+        try:
+            store = Store(path)
+            store.evaluations()
+            store.close()
+        except SearchError as error:
+            assert path.name in str(error)  # noqa: PT017 - either is right
