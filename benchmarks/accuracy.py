@@ -31,10 +31,10 @@ import numpy as np
 
 import qir
 import qir.models
-from qir.backends.onnxruntime_session import OrtSession
+from qir.backends.execution.session import OrtSession
 from qir.fake_quant import ranges_at
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import Array
 
 NETWORKS = ("lenet", "resnet-20", "efficientnet-lite0")

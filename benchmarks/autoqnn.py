@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 import qir
-from qir.backends.module_retraining import accuracy
-from qir.backends.torch_module import TorchModule
+from qir.backends.training.retrain import accuracy
+from qir.backends.torch.module import TorchModule
 from qir.errors import DataError
 from qir.models.data.fashion_mnist import fashion_mnist
 from qir.models.data.samples import Samples
@@ -35,10 +35,10 @@ from qir.models.shipped import names, path
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.quantized_operands import label
-from qir.search.autoqnn import CANDIDATES, AutoQnn
-from qir.search.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
-from qir.search.relaxed import Relaxation
+from qir.passes.analysis.quantized_operands import label
+from qir.search.gradient.autoqnn import CANDIDATES, AutoQnn
+from qir.search.gradient.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
+from qir.search.gradient.relaxed import Relaxation
 
 BITS = 3
 FEW_LEVELS = {"binary": 1, "ternary": 2, "quaternary": 2}

@@ -73,7 +73,7 @@ def source_of(network: str, folder: Path) -> Path:
     import qir.models
     from qir.models.builders import export_onnx
     from qir.passes import PassManager, parse_pipeline
-    from qir.passes.canonicalize import SIMPLIFY
+    from qir.passes.simplify.canonicalize import SIMPLIFY
 
     target = folder / f"{network}.float.onnx"
     path = export_onnx(network, folder / "raw.onnx") if network == "mobilenet-v2" else qir.models.path(network)

@@ -28,16 +28,16 @@ import numpy as np
 
 import qir
 import qir.models
-from qir.backends.onnxruntime_session import INTEGER_OPS, OrtSession
+from qir.backends.execution.session import INTEGER_OPS, OrtSession
 from qir.fake_quant import quantizers
 from qir.graph import Value
 from qir.models.builders import export_onnx
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
-from qir.passes.correct import CorrectChannels
-from qir.passes.policies import apply_policy
+from qir.passes.simplify.canonicalize import SIMPLIFY
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.constraints.policies import apply_policy
 from qir.policy import Policy
 from qir.tensor import Array
 from qir.types import TensorType

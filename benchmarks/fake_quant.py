@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qir.backends.torch_quantizers import fake_quantize
+from qir.backends.torch.quantizers import fake_quantize
 
 Engine = Callable[[Tensor, Tensor], Tensor]
 

@@ -246,7 +246,7 @@ def throughput() -> Iterator[Line]:
 def measured_latency() -> Iterator[Line]:
     """Whole networks timed in ONNX Runtime against the sum of their single layers, float32, one thread."""
     import qir
-    from qir.backends.measured import predict_latency
+    from qir.backends.costs.measured import predict_latency
     from qir.models.builders import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.graph import Node
 from qir.onnx_io import to_bytes
-from qir.rewriting import Rule, any_value, op, rewrite
+from qir.rewriting.engine import Rule, any_value, op, rewrite
 
 NEGATIVE_TWICE = Rule(
     "abs-to-relu",

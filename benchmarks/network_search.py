@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from search_setting import Remembered, Setting, setting, verdict, weights_only
 
-from qir.backends.affine_correction import fit_affine_correction, pre_activations
-from qir.backends.torch_module import TorchModule
-from qir.passes.quantized_layers import quantized_layers
+from qir.backends.training.affine_correction import fit_affine_correction, pre_activations
+from qir.backends.torch.module import TorchModule
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.policy import Policy
 from qir.search import solve
-from qir.search.evaluation import accuracy_of, standard_error
+from qir.search.evaluation.accuracy import accuracy_of, standard_error
 from qir.search.solvers.exhaustive import rows_of
 
 _BUDGETS = (6, 4, 3)

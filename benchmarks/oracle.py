@@ -24,7 +24,7 @@ import onnx_ir
 from google.protobuf.message import Message
 
 import qir
-from qir.backends.onnxruntime_session import OrtSession
+from qir.backends.execution.session import OrtSession
 from qir.errors import DataError, QirError
 from qir.onnx_io import to_bytes
 from qir.types import TensorType

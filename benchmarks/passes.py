@@ -76,7 +76,7 @@ def qir_tool(pipeline: str | None) -> Tool:
     import qir.onnx_io
     from qir import Graph, Module
     from qir.passes import PassManager, parse_pipeline
-    from qir.passes.canonicalize import SIMPLIFY
+    from qir.passes.simplify.canonicalize import SIMPLIFY
 
     manager = PassManager(parse_pipeline(pipeline or SIMPLIFY))
     manager.run(Module(Graph("warm-up")))
@@ -196,7 +196,7 @@ def measure(tool: str, python: str, source: Path, rounds: int, folder: Path) -> 
 
 def difference(source: Path, target: Path) -> float:
     import qir
-    from qir.passes.testing import largest_error, random_inputs, run_onnxruntime
+    from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 
     module = qir.load(source)
     inputs = random_inputs(module)

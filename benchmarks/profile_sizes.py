@@ -14,7 +14,7 @@ from pathlib import Path
 import qir.models
 from qir.backends import load_target
 from qir.passes import apply_policy, export
-from qir.passes.lowering.profiles import find_profile, profile_names
+from qir.passes.lowering.profiles.profiles import find_profile, profile_names
 from qir.search import load_network, prepare
 
 NETWORKS = {"lenet": "LeNet", "resnet-20": "ResNet-20"}

@@ -22,18 +22,18 @@ import torch
 
 import qir
 from qir.backends import retrain
-from qir.backends.module_retraining import accuracy
-from qir.backends.retraining import protocol
-from qir.backends.torch_module import TorchModule
+from qir.backends.training.retrain import accuracy
+from qir.backends.training.loop import protocol
+from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
 from qir.models.recipes import training_data
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Policy
 from qir.search import Budget, Decision, Problem, solve
-from qir.search.evaluation import AccuracyObjective
+from qir.search.evaluation.accuracy import AccuracyObjective
 
 WIDTHS = (2, 3, 4, 5, 8)
 LOSS = 0.3

@@ -21,7 +21,7 @@ from search_setting import Remembered, Setting, setting, verdict, weights_only
 
 from qir.backends import load_target
 from qir.search import solve
-from qir.search.evaluation import accuracy_of, standard_error
+from qir.search.evaluation.accuracy import accuracy_of, standard_error
 
 _MARKS = (25, 50)
 _BUDGETS = ("6", "4", "3")

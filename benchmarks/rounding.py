@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 import qir
-from qir.backends.module_retraining import accuracy
-from qir.backends.torch_module import TorchModule
+from qir.backends.training.retrain import accuracy
+from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager, apply_policy, parse_pipeline
-from qir.passes.adaround import AdaRound
-from qir.passes.correct import CorrectChannels
+from qir.passes.correction.adaround import AdaRound
+from qir.passes.correction.correct import CorrectChannels
 from qir.policy import Policy
 
 PIPELINE = (

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from qir.passes.observers import Histogram
-from qir.passes.thresholds import threshold
+from qir.passes.calibration.observers import Histogram
+from qir.passes.calibration.clipping import threshold
 from qir.quantizers import get_scheme, scheme_names
 
 PAPER = ("ternary", "quaternary", "fixedq", "zoomq", "clipq", "potq", "resq")

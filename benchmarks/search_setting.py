@@ -10,11 +10,11 @@ import numpy as np
 
 from qir import models
 from qir.backends import load_target
-from qir.backends.cost_table import CostTable
-from qir.backends.target import Target
+from qir.backends.costs.tables.table import CostTable
+from qir.backends.costs.target import Target
 from qir.models.data.samples import Samples
 from qir.module import Module
-from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Policy
 from qir.search import AccuracyObjective, Budget, EvaluationProtocol, Problem, load_network, network_problem, prepare
 from qir.search.metrics.measuring import measure

@@ -18,13 +18,13 @@ import torch
 
 import qir
 from qir.backends import RetrainProtocol, retrain
-from qir.backends.module_retraining import accuracy
-from qir.backends.torch_module import TorchModule
+from qir.backends.training.retrain import accuracy
+from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models.recipes import training_data
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.policy import Policy
 from qir.tensor import Array
 

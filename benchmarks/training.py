@@ -25,7 +25,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import qir
-from qir.backends.torch_module import TorchModule
+from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models.builders import build, export_onnx
 from qir.passes import PassContext, PassManager, parse_pipeline

@@ -18,8 +18,8 @@ import numpy as np
 
 import qir
 from qir.backends import CostTable, load_target
-from qir.backends.layer_shapes import layer_name
-from qir.backends.table_reports import transfer_matrix
+from qir.backends.costs.layers.layer_shapes import layer_name
+from qir.backends.costs.tables.reports import transfer_matrix
 from qir.models.builders import export_onnx
 from qir.module import Module
 from qir.ops import op_of

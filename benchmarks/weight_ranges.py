@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 import qir.models
-from qir.backends.torch_module import TorchModule
+from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models import Samples
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
-from qir.passes.correct import CorrectChannels
-from qir.passes.policies import apply_policy
-from qir.passes.weight_ranges import WEIGHT_METHODS
+from qir.passes.simplify.canonicalize import SIMPLIFY
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.constraints.policies import apply_policy
+from qir.passes.calibration.weight_ranges import WEIGHT_METHODS
 from qir.policy import Policy
 from qir.search import load_network
 

@@ -19,11 +19,11 @@ import onnxruntime
 
 import qir
 import qir.models
-from qir.backends.cpu import instruction_set
-from qir.backends.onnxruntime_session import OrtSession
-from qir.backends.saturation import WeightStorage
+from qir.backends.execution.cpu import instruction_set
+from qir.backends.execution.session import OrtSession
+from qir.backends.execution.saturation import WeightStorage
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import Array
 
 STORAGES: tuple[WeightStorage, ...] = ("int8", "uint8")

@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 import qir
-from qir.backends.onnxruntime_session import OrtSession
+from qir.backends.execution.session import OrtSession
 from qir.cli.main import make_app
 from qir.errors import DataError, QirError
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import numpy_dtype
 from qir.types import TensorType
 

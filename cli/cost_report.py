@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
-    from qir.backends.cost_table import CostTable
-    from qir.backends.fitting import FitResult
-    from qir.backends.target import Target
+    from qir.backends.costs.tables.table import CostTable
+    from qir.backends.costs.fitting import FitResult
+    from qir.backends.costs.target import Target
     from qir.backends.vela.referee import Compared
     from qir.policy import Bits
-    from qir.terminal import Terminal
+    from qir.support.terminal import Terminal
 
 
 def print_lines(console: Terminal, lines: list[str]) -> None:
@@ -26,8 +26,8 @@ def print_targets(console: Terminal) -> None:
     """The shipped targets."""
     from rich.table import Column, Table
 
-    from qir.backends.target import load_target, target_names
-    from qir.backends.target_document import widths_text
+    from qir.backends.costs.target import load_target, target_names
+    from qir.backends.costs.target_document import widths_text
 
     shown = Table(Column("target", no_wrap=True), "weights", "activations", "cost model", "description")
     for name in target_names():
@@ -44,7 +44,7 @@ def print_table(
     """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown."""
     from rich.table import Table
 
-    from qir.backends.cost_table import reasons_text
+    from qir.backends.costs.tables.table import reasons_text
 
     note = " (illustrative)" if target.illustrative else ""
     shown = Table(title=f"{target.name}{note}: cycles, activation/weight bits (what bounds the node)")
@@ -79,7 +79,7 @@ def _count(cycles: float) -> str:
 
 def _totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -> dict[str, list[str]]:
     """Label → one number a policy."""
-    from qir.backends.table_reports import critical_path, model_bytes, peak_memory
+    from qir.backends.costs.tables.reports import critical_path, model_bytes, peak_memory
 
     cycles = table.cost(chosen, unknown="ignore")
     numbers: dict[str, Iterable[float]] = {
@@ -99,7 +99,7 @@ def _totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) 
 
 def explanations(table: CostTable, node: str) -> list[str]:
     """Sentences on what bounds one node (or `all`) at each pair of widths, and where fewer bits stop helping."""
-    from qir.backends.table_reports import explain
+    from qir.backends.costs.tables.reports import explain
 
     names = dict.fromkeys(row.name for row in table if row.known)
     lines = []

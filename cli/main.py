@@ -29,7 +29,7 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for verb in VERBS:
-        importlib.import_module(f"qir.cli.{verb}").register(app)
+        importlib.import_module(f"qir.cli.verbs.{verb}").register(app)
     return app
 
 
@@ -59,7 +59,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    from qir.terminal import Terminal
+    from qir.support.terminal import Terminal
 
     Terminal(stderr=True, soft_wrap=True).print(line)
     raise SystemExit(code) from None

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qir.backends.saturation import WeightStorage
+from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
 
 if TYPE_CHECKING:
-    from qir.search.problem import Budget
+    from qir.search.problem.problem import Budget
 
 Model = Annotated[Path, typer.Argument(help="ONNX file of the float network.", show_default=False)]
 _TARGET = typer.Option("--target", "-t", help="Shipped target (`qir cost --list` shows them) or JSON file.")
@@ -61,7 +61,7 @@ def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:
     Raises:
         QirError: a text has another form, names no cost, or one cost twice, or its limit is not above 0.
     """
-    from qir.search.network import read_budgets
+    from qir.search.network.problem import read_budgets
 
     budgets: dict[str, Budget | str] = {}
     for text in texts or []:

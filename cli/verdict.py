@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qir.passes.parity import ParityReport
-    from qir.passes.parity_layers import LayerParity
-    from qir.terminal import Terminal
+    from qir.passes.parity.compare import ParityReport
+    from qir.passes.parity.layers import LayerParity
+    from qir.support.terminal import Terminal
 
 _LAYERS, _REASONS, _NAMES, _WIDTH = 8, 4, 3, 40
 """Lines of layers, lines of reasons, names in a line, and characters of a name, that fit a screen."""
@@ -25,7 +25,7 @@ def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
         report: what was compared.
         everything: print every layer in order, and every name.
     """
-    from qir.terminal import Terminal
+    from qir.support.terminal import Terminal
 
     console = Terminal(soft_wrap=True)
     engines = [name for name in report.first if name not in report.refused]
@@ -132,7 +132,7 @@ def _names(names: Iterable[str], everything: bool) -> str:
 
 
 def _verdict(report: ParityReport) -> str:
-    from qir.passes.parity import VERDICTS
+    from qir.passes.parity.compare import VERDICTS
 
     says = report.verdict + (", as the file says" if report.verdict == VERDICTS[1] and report.declared else "")
     return f"bit-exact: {report.covered:,} of {report.codes:,} codes covered: {says}"
@@ -142,7 +142,7 @@ def _print_table(console: Terminal, table: Table) -> None:
     """Print a table as wide as it needs to be."""
     from rich.measure import Measurement
 
-    from qir.terminal import Terminal
+    from qir.support.terminal import Terminal
 
     needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     Terminal(width=max(console.width, needed)).print(table)

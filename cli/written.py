@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from qir.passes.agreement import Agreement
-    from qir.passes.exporting import ExportReport
+    from qir.passes.parity.agreement import Agreement
+    from qir.passes.export.export import ExportReport
 
 ProfileName = Annotated[
     str | None,
@@ -19,8 +19,8 @@ ProfileName = Annotated[
 
 def print_report(report: ExportReport) -> None:
     """Print kernels, comparison, what is emulated, what the runtime needs, and the files with their sizes."""
-    from qir.passes.written_sizes import written_sizes
-    from qir.terminal import Terminal
+    from qir.passes.export.written_sizes import written_sizes
+    from qir.support.terminal import Terminal
 
     console = Terminal(soft_wrap=True)
     kernels = ", ".join(f"{count} {op}" for op, count in Counter(report.integer_nodes).most_common())
@@ -58,7 +58,7 @@ def print_report(report: ExportReport) -> None:
 
 def print_agreement(agreement: Agreement) -> None:
     """Print what a user asks first: how far the outputs are from the float network's."""
-    from qir.terminal import Terminal
+    from qir.support.terminal import Terminal
 
     console = Terminal(soft_wrap=True)
     for line in agreement.lines():

@@ -7,12 +7,12 @@ import typer
 
 from qir import models
 from qir.backends import load_target
-from qir.backends.retraining import protocol
+from qir.backends.training.loop import protocol
 from qir.passes import export
 from qir.search import AccuracyObjective, Budget, Comparison, EvaluationProtocol, load_network, prepare, solve
 from qir.search import network_problem as problem_of
-from qir.search.console import closing_table, cost_lines, progress_bar, resources
-from qir.search.report import search_report
+from qir.search.report.console import closing_table, cost_lines, progress_bar, resources
+from qir.search.report.page import search_report
 
 
 def main(

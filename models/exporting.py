@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qir.atomic_write import atomic_write
+from qir.support.atomic_write import atomic_write
 from qir.errors import ModelFileError
 
 if TYPE_CHECKING:

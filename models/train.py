@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qir.atomic_write import atomic_write, make_folder
+from qir.support.atomic_write import atomic_write, make_folder
 from qir.errors import QirError
 from qir.models.data.fashion_mnist import TRAIN_RANGES
 from qir.models.recipes import RECIPES, Recipe, TrainingData, training_data

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qir.lazy import names_of
+from qir.support.lazy import names_of
 
 if TYPE_CHECKING:
     from qir.attributes import Attribute as Attribute
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from qir.onnx_io import save as save
     from qir.policy import Policy as Policy
     from qir.tensor import Tensor as Tensor
-    from qir.text import parse as parse
-    from qir.text import print_module as print_module
+    from qir.text.printer import parse as parse
+    from qir.text.printer import print_module as print_module
     from qir.types import DType as DType
     from qir.types import QuantType as QuantType
     from qir.types import TensorType as TensorType
@@ -46,8 +46,8 @@ _HOME = {
     "Value": "graph",
     "VerifyError": "errors",
     "load": "onnx_io",
-    "parse": "text",
-    "print_module": "text",
+    "parse": "text.printer",
+    "print_module": "text.printer",
     "save": "onnx_io",
     "verify": "verifier",
 }

@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 from qir.attributes import Attribute, AttributeKind
-from qir.collection import no_collection
+from qir.support.collection import no_collection
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 

@@ -301,6 +301,6 @@ class Graph:
         return f"Graph({self.name!r}, {len(self._inputs)} inputs, {self._length} nodes, {len(self.outputs)} outputs)"
 
     def _repr_html_(self) -> str:
-        from qir.drawing import to_html
+        from qir.views.drawing import to_html
 
         return to_html(self)

@@ -333,6 +333,6 @@ def parse_type(text: str) -> Type:
     Raises:
         ParseError: the text is no type, or a type that breaks one of its constraints.
     """
-    from qir.type_text import type_of_text
+    from qir.text.types import type_of_text
 
     return type_of_text(text)

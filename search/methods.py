@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
-from qir.search.ledger import Ledger
-from qir.search.moves import projected
-from qir.search.parallel import Executor
-from qir.search.problem import Problem
-from qir.search.result import VALUE, Evaluation, Progress, Result, pareto_front
+from qir.search.evaluation.ledger import Ledger
+from qir.search.problem.moves import projected
+from qir.search.evaluation.parallel import Executor
+from qir.search.problem.problem import Problem
+from qir.search.problem.result import VALUE, Evaluation, Progress, Result, pareto_front
 from qir.search.solvers.run import Outcome, Run, Solver
 
 if TYPE_CHECKING:
-    from qir.search.store import Store
+    from qir.search.evaluation.store import Store
 
 METHODS = {
     "exhaustive": "qir.search.solvers.exhaustive:exhaustive",
@@ -146,7 +146,7 @@ def _solver(method: str, options: dict[str, Any]) -> Solver:
 def _open(store: Store | str | Path | None) -> Store | None:
     if store is None:
         return None
-    from qir.search.store import Store
+    from qir.search.evaluation.store import Store
 
     return store if isinstance(store, Store) else Store(store)
 

@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.atomic_write import make_folder
-from qir.backends.saturation import WeightStorage
+from qir.support.atomic_write import make_folder
+from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
 from qir.module import Module
-from qir.passes.adaround import AdaRound
-from qir.passes.agreement import Agreement, agreement_of_file, labels_in
-from qir.passes.calibration_data import KEPT_MEMORY, batches, fitting_batch, readable_again
-from qir.passes.correct import CorrectChannels
-from qir.passes.distill_data import given_or_distilled
-from qir.passes.exporting import ExportReport, export
-from qir.passes.infer_types import InferTypes
-from qir.passes.insert_fake_quant import InsertFakeQuant
-from qir.passes.lowering.profiles import find_profile
-from qir.passes.manager import Pass, PassContext, PassManager
-from qir.passes.pipeline import parse_pipeline
-from qir.passes.policies import apply_policy
-from qir.passes.quantized_layers import quantized_layers
-from qir.search.network import network_problem, read_budgets
-from qir.search.preparation import SCALES, load_network, prepare
-from qir.search.problem import Budget
-from qir.search.result import Result
+from qir.passes.correction.adaround import AdaRound
+from qir.passes.parity.agreement import Agreement, agreement_of_file, labels_in
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch, readable_again
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.calibration.distill_data import given_or_distilled
+from qir.passes.export.export import ExportReport, export
+from qir.passes.simplify.infer_types import InferTypes
+from qir.passes.insertion.insert_fake_quant import InsertFakeQuant
+from qir.passes.lowering.profiles.profiles import find_profile
+from qir.passes.infrastructure.manager import Pass, PassContext, PassManager
+from qir.passes.infrastructure.pipeline import parse_pipeline
+from qir.passes.constraints.policies import apply_policy
+from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.search.network.problem import network_problem, read_budgets
+from qir.search.network.preparation import SCALES, load_network, prepare
+from qir.search.problem.problem import Budget
+from qir.search.problem.result import Result
 from qir.types import TensorType
 
 if TYPE_CHECKING:
-    from qir.backends.target import Target
-    from qir.search.metrics.sensitivity import Sensitivity
+    from qir.backends.costs.target import Target
+    from qir.search.problem.sensitivity import Sensitivity
 
 SENSITIVITY_IMAGES = 128
 SENSITIVITY_BATCHES = 16
@@ -111,7 +111,7 @@ def quantize(
         QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
             cost of a node with decisions is unknown, so that the budget would not bind.
     """
-    from qir.backends.target import load_target
+    from qir.backends.costs.target import load_target
 
     hardware = load_target(target) if isinstance(target, str | Path) else target
     hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
@@ -187,8 +187,8 @@ def _by_distance(module: Any, constraints: Any, data: Any, batch: int) -> Sensit
     """Sensitivities of a network with several inputs, or outputs that are no classes."""
     import torch
 
-    from qir.backends.torch_module import TorchModule
-    from qir.search.metrics.output_distance import output_distance
+    from qir.backends.torch.module import TorchModule
+    from qir.search.metrics.outputs.output_distance import output_distance
 
     names = [value.name for value in module.graph.inputs if value.constant is None]
     feeds = islice(batches(module, data, batch=batch), SENSITIVITY_BATCHES)

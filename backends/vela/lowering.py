@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from qir.backends.layer_shapes import layer_names
+from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.vela.grids import UNKNOWN_RANGE, affine_grid, constant_of, quantizer_grid, symmetric_codes
 from qir.backends.vela.tflite import Grid, Tflite
 from qir.errors import TargetError

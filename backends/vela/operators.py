@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.integer_reference_windows import Window
+from qir.backends.integer.windows import Window
 from qir.backends.vela.grids import constant_of, weight_codes
 from qir.backends.vela.lowering import CHANNELS_FIRST, CHANNELS_LAST, LOWERINGS, Network, activation_of, lowers
 from qir.backends.vela.tflite import ACTIVATIONS, SAME, VALID, Grid

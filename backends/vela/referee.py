@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.backends.cost_table import CostTable
-from qir.backends.target import Target
+from qir.backends.costs.tables.table import CostTable
+from qir.backends.costs.target import Target
 from qir.backends.vela.compiler import VelaLayer, compile_network
 from qir.backends.vela.lowering import tflite_bytes
 from qir.errors import TargetError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from qir.atomic_write import atomic_write
+from qir.support.atomic_write import atomic_write
 from qir.errors import DataError
 from qir.models.data.samples import Samples
 

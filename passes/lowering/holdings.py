@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from qir.backends.saturation import CodeRange
-from qir.passes.lowering.codes import Codes
-from qir.passes.lowering.profiles import Profile, Runtime
+from qir.backends.execution.saturation import CodeRange
+from qir.passes.lowering.parts.codes import Codes
+from qir.passes.lowering.profiles.profiles import Profile, Runtime
 from qir.quantizers import QuantParameters
 from qir.types import DType, code_range
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from qir.backends.saturation import WeightStorage
+from qir.backends.execution.saturation import WeightStorage
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Node
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.lowering.codes import integer_bias, integer_codes, integer_levels, proven_bounds
+from qir.passes.lowering.parts.codes import integer_bias, integer_codes, integer_levels, proven_bounds
 from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
-from qir.passes.lowering.profiles import Profile, find_profile, profiles, runtime_at
-from qir.passes.lowering.qonnx_forms import activation_form
-from qir.passes.lowering.store_weights import store_weights
-from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
+from qir.passes.lowering.profiles.profiles import Profile, find_profile, profiles, runtime_at
+from qir.passes.lowering.parts.qonnx_forms import activation_form
+from qir.passes.lowering.saturation.store_weights import store_weights
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
 from qir.types import DType, code_range
 
 

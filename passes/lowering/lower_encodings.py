@@ -20,8 +20,8 @@ from qir.ops import op_of
 from qir.passes.lowering.holdings import Holding
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_float import round_bias
-from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import quantized_layers
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.quantizers import kernels
 from qir.tensor import Array, Tensor
 from qir.types import code_range

@@ -19,18 +19,18 @@ from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.lowering import emulate
-from qir.passes.lowering.blocks import NATIVE_OPSET, dequantize_blocks
-from qir.passes.lowering.chain import Chain, of_element
-from qir.passes.lowering.codes import bias_codes as bias_codes
-from qir.passes.lowering.codes import proven_bounds as proven_bounds
-from qir.passes.lowering.codes import weight_codes as weight_codes
-from qir.passes.lowering.fused_kernels import avoid_deviations
+from qir.passes.lowering.parts import emulate
+from qir.passes.lowering.parts.blocks import NATIVE_OPSET, dequantize_blocks
+from qir.passes.lowering.parts.chain import Chain, of_element
+from qir.passes.lowering.parts.codes import bias_codes as bias_codes
+from qir.passes.lowering.parts.codes import proven_bounds as proven_bounds
+from qir.passes.lowering.parts.codes import weight_codes as weight_codes
+from qir.passes.lowering.profiles.fused_kernels import avoid_deviations
 from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
 from qir.passes.lowering.legalize import legalization
-from qir.passes.lowering.marks import KEY, MARKED_IR, mark
-from qir.passes.manager import Pass, PassContext
-from qir.passes.quantized_layers import (
+from qir.passes.lowering.parts.marks import KEY, MARKED_IR, mark
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.analysis.quantized_layers import (
     QuantizedLayer,
     StoredWeight,
     clipped_by_codes,

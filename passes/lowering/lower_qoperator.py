@@ -17,14 +17,14 @@ import numpy as np
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.constants import array_of, is_standard
-from qir.passes.eliminate_dead_code import EliminateDeadCode
-from qir.passes.lowering.chain import Chain
-from qir.passes.lowering.code_bounds import bounded_codes
+from qir.passes.analysis.constants import array_of, is_standard
+from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
+from qir.passes.lowering.parts.chain import Chain
+from qir.passes.lowering.parts.code_bounds import bounded_codes
 from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import legalization
-from qir.passes.lowering.marks import KEY, marked_codes
-from qir.passes.manager import Pass, PassContext
+from qir.passes.lowering.parts.marks import KEY, marked_codes
+from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.backends.integer_reference import DEQUANTIZE
+from qir.backends.integer.reference import DEQUANTIZE
 from qir.graph import Value
 from qir.module import Module
-from qir.passes.lowering.chain import Chain
-from qir.passes.manager import Pass, PassContext
+from qir.passes.lowering.parts.chain import Chain
+from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.tensor import Array, Tensor
 from qir.types import DType
 

@@ -9,24 +9,24 @@ from typing import ClassVar
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annotations
-from qir.ops.qonnx import QONNX_DOMAINS
-from qir.passes.constants import is_standard
-from qir.passes.eliminate_dead_code import EliminateDeadCode
-from qir.passes.fold_constants import FoldConstants
-from qir.passes.freeze_inputs import FreezeInputs
-from qir.passes.infer_types import InferTypes
-from qir.passes.manager import Pass, PassContext
+from qir.ops.families.qonnx import QONNX_DOMAINS
+from qir.passes.analysis.constants import is_standard
+from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
+from qir.passes.simplify.fold.constants import FoldConstants
+from qir.passes.simplify.freeze_inputs import FreezeInputs
+from qir.passes.simplify.infer_types import InferTypes
+from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
-from qir.passes.raising.channels_last import put_channels_first
+from qir.passes.raising.qonnx.channels_last import put_channels_first
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layer
 from qir.passes.raising.marked import drop_guards, raise_marked
-from qir.passes.raising.multi_threshold import raise_annotated_weights
+from qir.passes.raising.qonnx.multi_threshold import raise_annotated_weights
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
-from qir.passes.raising.qonnx import raise_qonnx
+from qir.passes.raising.qonnx.qonnx import raise_qonnx
 from qir.passes.raising.state import RaiseState, written_policy
-from qir.passes.raising.thresholds import raise_thresholds
+from qir.passes.raising.qonnx.thresholds import raise_thresholds
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
 _BLOCKED = {"MatMulNBits": raise_matmul_nbits, "GatherBlockQuantized": raise_gather_blocks}

@@ -11,11 +11,11 @@ import numpy as np
 
 from qir.errors import ModelFileError, QirError
 from qir.graph import Value
-from qir.json_text import parse_json
+from qir.support.json_text import parse_json
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.affine import Reject
-from qir.passes.manager import Pass, PassContext
+from qir.passes.analysis.affine import Reject
+from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
 from qir.passes.raising.state import RaiseState, weight_spec, written_policy
 from qir.quantizers import kernels

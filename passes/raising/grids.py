@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from qir.passes.affine import Reject
+from qir.passes.analysis.affine import Reject
 from qir.quantizers import QuantParameters, get_scheme, kernels
 from qir.tensor import Array
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.graph import Node, Value
-from qir.passes.affine import Reject
-from qir.passes.constants import array_of, frozen, is_standard
+from qir.passes.analysis.affine import Reject
+from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.raising.grids import Grid
 from qir.passes.raising.qdq import float_type
 from qir.passes.raising.state import RaiseState, base_name, element_of

@@ -1,6 +1,6 @@
 """Quantizers that were lowered to ordinary arithmetic and left their attributes on its last node.
 
-`qir.passes.lowering.marks` writes the marks.
+`qir.passes.lowering.parts.marks` writes the marks.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.evaluate import evaluate_apart
+from qir.backends.execution.evaluate import evaluate_apart
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant, set_levels, set_ranges
 from qir.graph import Graph, Node, Value
-from qir.json_text import parse_json
+from qir.support.json_text import parse_json
 from qir.module import Module
-from qir.passes.constants import array_of, frozen, is_standard
-from qir.passes.lowering.emulate import LOWEST
-from qir.passes.lowering.marks import KEY
+from qir.passes.analysis.constants import array_of, frozen, is_standard
+from qir.passes.lowering.parts.emulate import LOWEST
+from qir.passes.lowering.parts.marks import KEY
 from qir.passes.raising.state import RaiseState
 from qir.tensor import Array, Tensor
 from qir.types import DType, TensorType
@@ -80,7 +80,7 @@ def drop_guards(graph: Graph) -> None:
 
 
 def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> Node:
-    """The fake-quant node that an entry (`qir.passes.lowering.marks.entry_of`) describes, not yet inserted."""
+    """The fake-quant node that an entry (`qir.passes.lowering.parts.marks.entry_of`) describes, not yet inserted."""
     bits = entry["bits"]
     made = make_fake_quant(
         source,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.graph import Node, Value
-from qir.passes.affine import Reject
-from qir.passes.constants import array_of, frozen
+from qir.passes.analysis.affine import Reject
+from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.qdq import clipped, float_type, limited, on_grid
 from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 

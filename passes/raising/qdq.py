@@ -9,8 +9,8 @@ import numpy as np
 from qir.fake_quant import parameters_of
 from qir.graph import Node, Value
 from qir.ops import op_of
-from qir.passes.affine import Reject
-from qir.passes.constants import array_of, frozen, is_standard
+from qir.passes.analysis.affine import Reject
+from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.raising.grids import MIDDLE, Grid, spec_of
 from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 from qir.tracing import quantizer_of

@@ -13,7 +13,7 @@ import onnx
 
 from qir.graph import Graph, Value
 from qir.onnx_io.graph_writer import written_outputs
-from qir.onnx_io.metadata import read_metadata, write_metadata
+from qir.onnx_io.protos.metadata import read_metadata, write_metadata
 
 FINN_DATATYPE = "finn_datatype"
 """Key of the element type that FINN and QONNX read."""

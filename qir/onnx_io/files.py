@@ -12,20 +12,20 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from qir.atomic_write import atomic_write, is_old, make_folder, rename_all, temporary_folder
-from qir.collection import no_collection
+from qir.support.atomic_write import atomic_write, is_old, make_folder, rename_all, temporary_folder
+from qir.support.collection import no_collection
 from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN
 from qir.module import Module
-from qir.onnx_io.external import DataFolder, DataWriter, is_data_name, write_piece
+from qir.onnx_io.protos.external import DataFolder, DataWriter, is_data_name, write_piece
 from qir.onnx_io.foreign import foreign_file
 from qir.onnx_io.graph_reader import GraphReader, read_opsets
 from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
-from qir.onnx_io.metadata import read_metadata, text, write_metadata
-from qir.onnx_io.opaque import has_unknown_fields, unmodelled
-from qir.onnx_io.tensors import StoredTensor, byte_size, read_initializer, write_tensor
-from qir.onnx_io.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model, split_tensor
+from qir.onnx_io.protos.metadata import read_metadata, text, write_metadata
+from qir.onnx_io.protos.opaque import has_unknown_fields, unmodelled
+from qir.onnx_io.protos.tensors import StoredTensor, byte_size, read_initializer, write_tensor
+from qir.onnx_io.protos.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model, split_tensor
 from qir.tensor import Tensor
 
 LARGEST_MESSAGE = 2**31 - 1

@@ -11,11 +11,11 @@ from qir.errors import ModelFileError
 from qir.graph import Graph
 from qir.module import Function
 from qir.node import Node
-from qir.onnx_io.attribute_protos import write_attribute
+from qir.onnx_io.protos.attributes import write_attribute
 from qir.onnx_io.graph_reader import DECLARED, INITIALIZERS, UNTYPED
-from qir.onnx_io.metadata import write_metadata
-from qir.onnx_io.tensors import StoredTensor, write_tensor
-from qir.onnx_io.type_protos import read_type, write_type
+from qir.onnx_io.protos.metadata import write_metadata
+from qir.onnx_io.protos.tensors import StoredTensor, write_tensor
+from qir.onnx_io.protos.types import read_type, write_type
 from qir.tensor import Tensor
 from qir.types import UnknownType
 from qir.value import Value

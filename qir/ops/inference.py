@@ -222,7 +222,7 @@ def _ask_onnx(entry: OpDef, node: Node, constants: Mapping[int, Tensor], opsets:
     from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError, infer_node_outputs
 
-    from qir.onnx_io.type_protos import read_type
+    from qir.onnx_io.protos.types import read_type
     from qir.ops.protos import node_proto, tensor_proto, type_proto
 
     operands = tuple("" if value is None else f"i{index}" for index, value in enumerate(node.inputs))

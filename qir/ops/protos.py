@@ -31,7 +31,7 @@ def type_proto(type: Type) -> Any:  # noqa: A002
     """A `TypeProto`; a quantized tensor as the float tensor that it is when it is executed."""
     import onnx
 
-    from qir.onnx_io.type_protos import write_type
+    from qir.onnx_io.protos.types import write_type
 
     proto = onnx.TypeProto()
     write_type(type, proto)

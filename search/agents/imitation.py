@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from qir.search.environment import QuantizationEnv
+    from qir.search.environment.gym import QuantizationEnv
 
 _RATE = 1e-2
 

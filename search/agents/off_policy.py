@@ -10,10 +10,10 @@ import numpy as np
 
 from qir.errors import MissingExtraError
 from qir.search.agents.refinement import Refinement
-from qir.search.problem import Floats
+from qir.search.problem.problem import Floats
 
 if TYPE_CHECKING:
-    from qir.search.environment import QuantizationEnv
+    from qir.search.environment.gym import QuantizationEnv
 
 _PATIENCE = 60
 _AVERAGING = 0.5

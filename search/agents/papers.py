@@ -6,7 +6,7 @@ from qir.errors import SearchError
 from qir.search.agents.off_policy import Ddpg, run_episodes
 from qir.search.agents.ppo import build_environment
 from qir.search.agents.refinement import Refinement
-from qir.search.environment import QuantizationEnv
+from qir.search.environment.gym import QuantizationEnv
 from qir.search.solvers.run import Outcome, Run
 
 Parameters = dict[str, float]

@@ -15,7 +15,7 @@ from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Run
 
 if TYPE_CHECKING:
-    from qir.search.environment import QuantizationEnv
+    from qir.search.environment.gym import QuantizationEnv
 
 _PATIENCE = 200
 _DENSE_STEPS = 256
@@ -50,7 +50,7 @@ def maskable_ppo(
 
     Args:
         run: the run.
-        reward: name of the reward (`qir.search.rewards`).
+        reward: name of the reward (`qir.search.environment.rewards`).
         reward_parameters: constants of the reward.
         enforcement: "mask", "reverse-order" or "haq-sweep".
         novel: mask options that only lead to policies that were measured before (with enforcement "mask").
@@ -126,8 +126,8 @@ def build_environment(
     Raises:
         SearchError: the number of evaluations was not given.
     """
-    from qir.search.environment import QuantizationEnv
-    from qir.search.rewards import reward
+    from qir.search.environment.gym import QuantizationEnv
+    from qir.search.environment.rewards import reward
 
     if run.ledger.remaining > 2**60:
         raise SearchError("reinforcement learning needs a number of evaluations: solve(..., evaluations=200)")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qir.search.environment import QuantizationEnv
-from qir.search.problem import Floats
+from qir.search.environment.gym import QuantizationEnv
+from qir.search.problem.problem import Floats
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.metrics.layer_scores import layer_results, scored
 from qir.search.metrics.operands import checked_batch, targets
-from qir.search.metrics.sensitivity import Sensitivity
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.backends.torch_module import TorchModule
+    from qir.backends.torch.module import TorchModule
 
 
 def feature_separability(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qir.passes.propagate_constraints import BitConstraints
-from qir.passes.quantized_layers import quantized_layers
+from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.search.metrics.operands import float_operands, measured_quantizers, noise_to_signal_of
-from qir.search.metrics.sensitivity import Sensitivity
+from qir.search.problem.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
-    from qir.backends.torch_module import TorchModule
+    from qir.backends.torch.module import TorchModule
     from qir.graph import Node
 
 

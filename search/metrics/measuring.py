@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from qir.errors import SearchError
 from qir.module import Module
-from qir.passes.propagate_constraints import BitConstraints
-from qir.search.identity import data_digest, module_digest
-from qir.search.metrics.sensitivity import Sensitivity
+from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.search.evaluation.identity import data_digest, module_digest
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.search.store import Store
+    from qir.search.evaluation.store import Store
 
 METRICS = {
     "mse": "quantization_error:quantization_error",
     "noise-to-signal": "quantization_error:noise_to_signal",
-    "output-mse": "output_error:output_error",
-    "output-divergence": "output_divergence:output_divergence",
-    "hessian-trace": "hessian_trace:hessian_trace",
-    "empirical-fisher": "empirical_fisher:empirical_fisher",
-    "second-order": "second_order:second_order",
-    "adversarial-noise": "adversarial_noise:adversarial_noise",
+    "output-mse": "outputs.output_error:output_error",
+    "output-divergence": "outputs.output_divergence:output_divergence",
+    "hessian-trace": "gradients.hessian_trace:hessian_trace",
+    "empirical-fisher": "gradients.empirical_fisher:empirical_fisher",
+    "second-order": "gradients.second_order:second_order",
+    "adversarial-noise": "outputs.adversarial_noise:adversarial_noise",
     "feature-separability": "feature_separability:feature_separability",
     "pca-significance": "pca_significance:pca_significance",
     "rate-distortion": "rate_distortion:rate_distortion_slope",
@@ -73,7 +73,7 @@ def measure(
     arguments = {name: value for name, value in given.items() if name in known} | options
     if store is None:
         return _measured(found, module, constraints, images, arguments)
-    from qir.search.store import Store
+    from qir.search.evaluation.store import Store
 
     kept = store if isinstance(store, Store) else Store(store)
     identity = _identity(metric, module, constraints, images, arguments)
@@ -89,7 +89,7 @@ def measure(
 def _measured(
     function: Any, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
 ) -> Sensitivity:
-    from qir.search.reuse import ReusingNetwork
+    from qir.search.evaluation.reuse import ReusingNetwork
 
     result: Sensitivity = function(ReusingNetwork(module), constraints, images, **arguments)
     return result

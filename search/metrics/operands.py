@@ -9,15 +9,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
-from qir.backends.torch_quantizers import TorchParameters, get_torch_scheme
-from qir.backends.torch_quantizers.blocks import fake_quantize_blocks
+from qir.backends.torch.quantizers import TorchParameters, get_torch_scheme
+from qir.backends.torch.quantizers.blocks import fake_quantize_blocks
 from qir.errors import DataError
 from qir.fake_quant import parameters_of, quantizers, scheme_of
-from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.backends.torch_module import TorchModule
+    from qir.backends.torch.module import TorchModule
     from qir.graph import Node
 
 Tensors = dict[str, torch.Tensor]

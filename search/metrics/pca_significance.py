@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from qir.errors import SearchError
-from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.metrics.layer_scores import layer_results, scored
 from qir.search.metrics.operands import checked_batch
-from qir.search.metrics.sensitivity import Sensitivity
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.backends.torch_module import TorchModule
+    from qir.backends.torch.module import TorchModule
 
 INSIGNIFICANT = 1e-2
 """Score of a layer that opens no dimension: budgets that are left go to it last."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qir.passes.propagate_constraints import BitConstraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, perturbations
-from qir.search.metrics.sensitivity import Sensitivity
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.backends.torch_module import TorchModule
+    from qir.backends.torch.module import TorchModule
 
 
 def quantization_error(

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from qir.passes.propagate_constraints import BitConstraints
-from qir.search.metrics.output_error import output_error
-from qir.search.metrics.sensitivity import Sensitivity
+from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.search.metrics.outputs.output_error import output_error
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.backends.torch_module import TorchModule
+    from qir.backends.torch.module import TorchModule
 
 
 def rate_distortion_slope(network: TorchModule, constraints: BitConstraints, images: Array) -> Sensitivity:

@@ -8,12 +8,12 @@ from itertools import product
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.completion import frontiers
-from qir.search.problem import Floats
-from qir.search.result import Evaluation
+from qir.search.problem.completion import frontiers
+from qir.search.problem.problem import Floats
+from qir.search.problem.result import Evaluation
 from qir.search.solvers.climbing import Climb
 from qir.search.solvers.run import Outcome, Row, Run
-from qir.search.tables import AdditiveCost, Edge, Tables
+from qir.search.problem.tables import AdditiveCost, Edge, Tables
 
 _LARGEST_TABLE = 4096
 _LARGEST_PRICE = 1e3

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.completion import frontiers
-from qir.search.problem import Floats, Indices
-from qir.search.result import Evaluation
+from qir.search.problem.completion import frontiers
+from qir.search.problem.problem import Floats, Indices
+from qir.search.problem.result import Evaluation
 from qir.search.solvers.run import Outcome, Run
-from qir.search.tables import AdditiveCost, Tables
+from qir.search.problem.tables import AdditiveCost, Tables
 
 Key = tuple[int, ...]
 

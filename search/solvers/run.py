@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.completion import Completion
-from qir.search.ledger import Ledger
-from qir.search.moves import Widths, projected
-from qir.search.problem import Indices, Problem
-from qir.search.result import Evaluation
-from qir.search.tables import AdditiveCost
+from qir.search.problem.completion import Completion
+from qir.search.evaluation.ledger import Ledger
+from qir.search.problem.moves import Widths, projected
+from qir.search.problem.problem import Indices, Problem
+from qir.search.problem.result import Evaluation
+from qir.search.problem.tables import AdditiveCost
 
 Row = tuple[int, ...]
 

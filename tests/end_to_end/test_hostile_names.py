@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import qir
 from qir.cli.main import VERBS, make_app
-from qir.drawing import to_dot, to_html, to_svg
-from qir.printable import html_text, printable
+from qir.views.drawing import to_dot, to_html, to_svg
+from qir.support.printable import html_text, printable
 
 ROOT = Path(qir.__file__).resolve().parents[1]
 FORGED = "bit-exact: 9 of 9 codes covered"
@@ -157,10 +157,10 @@ def test_printable_text_stays_and_the_rest_is_escaped() -> None:
 
 
 def test_only_one_console_prints() -> None:
-    """Consoles are `qir.terminal.Terminal`; what prints without one writes no names, or in the text form."""
+    """Consoles are `qir.support.terminal.Terminal`; what prints without one writes no names, or in the text form."""
     allowed = {
-        "qir/terminal.py", "qir/guide.py", "search/recipes.py", "passes/instruments.py",
-        "passes/lowering/profile_table.py",
+        "qir/support/terminal.py", "qir/guide.py", "search/recipes/table.py", "passes/infrastructure/instruments.py",
+        "passes/lowering/profiles/documentation.py",
     }  # fmt: skip
     found = set()
     for path in (p for f in ("qir", "backends", "passes", "search", "cli") for p in (ROOT / f).rglob("*.py")):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from qir.backends.checkpoint import save_checkpoint
+from qir.backends.training.checkpoint import save_checkpoint
 from qir.cli import main as shell
 from qir.errors import DataError
 from qir.policy import Policy
-from qir.search.result import Evaluation, Result
+from qir.search.problem.result import Evaluation, Result
 
 
 def run(monkeypatch, capsys, *arguments):

@@ -18,7 +18,7 @@ from qir.cli.main import make_app
 from qir.errors import QirError
 from qir.fake_quant import quantizers
 from qir.guide import read_guide
-from qir.passes.calibrate import Calibrate
+from qir.passes.calibration.calibrate import Calibrate
 
 LENET = str(qir.models.path("lenet"))
 QUANTIZE = "fold-batchnorm,insert-fake-quant{activation_widths=8,weight_widths=4|8},calibrate{weights=minmax}"
@@ -99,7 +99,7 @@ def test_without_a_network_it_says_what_is_missing() -> None:
 
 
 def test_quantize_takes_distilled_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import qir.backends.distillation as distillation
+    import qir.backends.training.distillation as distillation
 
     made: list[tuple[int, ...]] = []
 

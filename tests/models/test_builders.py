@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import qir
-from qir.backends.torch_module import TorchModule
+from qir.backends.torch.module import TorchModule
 from qir.errors import DataError
 from qir.models.builders import NETWORKS, build, export_onnx
 from qir.models.exporting import export_network
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.canonicalize import SIMPLIFY
+from qir.passes.simplify.canonicalize import SIMPLIFY
 
 WEIGHTS = {
     "lenet": 430_500,

@@ -8,8 +8,9 @@ import pytest
 
 from qir.errors import MissingExtraError, SearchError
 from qir.policy import Policy
-from qir.search import Store, database
-from qir.search.parallel import Measured
+from qir.search import Store
+from qir.search.evaluation.accuracy import database
+from qir.search.evaluation.parallel import Measured
 
 IDENTITY = {"model": "m1", "data": "d1", "protocol": "ptq"}
 PASSWORD = "s3cr3t/word"
@@ -52,7 +53,7 @@ def test_a_row_without_a_number_is_named(tmp_path):
 
 def test_sensitivities_that_are_no_json_are_named(tmp_path):
     row = "INSERT INTO qir_sensitivities VALUES (?, '{}', ?, '{}', 'now')"
-    from qir.search.store import key
+    from qir.search.evaluation.store import key
 
     for number, text in enumerate(("no JSON", "[1, 2]", json.dumps(["m", [["a"]], 1, 1]))):
         store = Store(stored(tmp_path / f"{number}.db", row, key(IDENTITY, {}), text))

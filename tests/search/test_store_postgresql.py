@@ -17,7 +17,7 @@ import pytest
 from qir.errors import SearchError
 from qir.policy import Policy
 from qir.search import Decision, Problem, Store, solve
-from qir.search.parallel import Measured
+from qir.search.evaluation.parallel import Measured
 
 pytestmark = pytest.mark.slow
 IDENTITY = {"model": "m1", "data": "d1", "protocol": "ptq"}
@@ -118,7 +118,7 @@ def test_a_wrong_password_and_a_stopped_server_are_named_without_the_password(se
     store = Store(server.url)
     store.put(IDENTITY, Policy({"a": 4}), Measured(0.5, 0.1, None))
     server.stop()
-    monkeypatch.setattr("qir.search.database.RETRY_SECONDS", 1.0)
+    monkeypatch.setattr("qir.search.evaluation.database.RETRY_SECONDS", 1.0)
     with pytest.raises(SearchError, match="stays") as caught:
         store.get(IDENTITY, Policy({"a": 4}))
     assert PASSWORD not in str(caught.value)

@@ -15,7 +15,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 import qir
 from qir.errors import ExportError, PassError
 from qir.passes import export, raise_quantized
-from qir.passes.infer_types import verify_types
+from qir.passes.simplify.infer_types import verify_types
 from qir.search.quantize import quantize
 
 FLOAT = TensorProto.FLOAT

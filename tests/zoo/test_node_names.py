@@ -15,9 +15,9 @@ import qir.models
 from qir.backends import load_target
 from qir.models.builders import NETWORKS, export_onnx
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
-from qir.passes.correct import CorrectChannels
-from qir.passes.name_nodes import with_names
-from qir.passes.parity import parity
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.simplify.name_nodes import with_names
+from qir.passes.parity.compare import parity
 from qir.search.quantize import quantize
 
 NAMES = {"without names": "", "with one name for all": "node"}

@@ -1,0 +1,449 @@
+"""Builds the cost table of a network: which nodes cost, at which quantizers' widths, and what lives when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from qir.backends.costs.layers.constant_values import is_held
+from qir.backends.costs.models.base import CostModel
+from qir.backends.costs.layers.cost import Cost
+from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
+from qir.backends.costs.layers.layer_shapes import (
+    WEIGHT_SUFFIX,
+    LayerProduct,
+    elements_of,
+    layer_names,
+    layer_products,
+)
+from qir.backends.costs.layers.open_sizes import shape_text, taken_sizes, with_known_sizes
+from qir.errors import TargetError
+from qir.fake_quant import quantizers
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.ops import op_of
+from qir.ops.known_integers import known_integers
+from qir.quantizers.blocks import blocks_shape
+from qir.tracing import grid_origin
+from qir.types import DType, TensorType
+
+FLOAT_BITS = 32
+_INTEGERS = {DType.INT64, DType.INT32, DType.BOOL}
+
+
+def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> CostTable:
+    """The table of a module's main graph.
+
+    Without fake-quant nodes every layer's data and weight count as quantizers of their own, named after the value and
+    `<node>.weight`, with the target's widths.
+
+    Args:
+        module: the network.
+        model: the cost model.
+        batch: size of an unknown first dimension of the inputs. Other open sizes are those of the samples that the
+            network was calibrated with, where there were any.
+
+    Raises:
+        TargetError: a delay table misses a layer, or the network does not take these sizes.
+    """
+    if batch < 1:
+        raise TargetError(f"cost table: batch {batch}; expected at least 1")
+    builder = _Builder(with_known_sizes(module, batch=batch), model, _missing_sizes(module, batch))
+    model.prepare(*builder.names())
+    rows = builder.rows()
+    builder.note_floats(rows)
+    tensors, unsized = builder.tensors()
+    facts = NetworkFacts(
+        builder.predecessors,
+        tensors,
+        builder.weights(),
+        tuple(builder.notes),
+        unsized,
+        taken_sizes(module, batch),
+    )
+    return CostTable(rows, builder.quantizers.widths, model.target.name, facts)
+
+
+def _missing_sizes(module: Module, batch: int) -> str:
+    """What makes open sizes known: the inputs' shapes, where they are open, and how they are given."""
+    missing = {
+        name: shape
+        for name, shape in taken_sizes(module, batch).items()
+        if not all(isinstance(size, int) for size in shape)
+    }
+    if not missing:
+        return "its size follows from the values of tensors, or from an op that is not known: register the op"
+    shell = " ".join(f"--shape {name}={shape_text(shape)}" for name, shape in missing.items())
+    fixed = ",".join(f"{name}:{shape_text(shape, 'x')}" for name, shape in missing.items())
+    return (
+        f"its size is open: give the shape of {', '.join(missing)}: qir cost {shell}, calibrate with data, or run "
+        f"freeze-inputs{{shapes=[{fixed}]}},infer-types"
+    )
+
+
+class _Quantizers:
+    """Which quantizer's width a value has: fake-quant nodes, or stand-ins in a network without any."""
+
+    def __init__(self, module: Module, model: CostModel[Any], names: Mapping[Node, str]) -> None:
+        graph = module.graph
+        self.free: Callable[[Node], bool] = lambda node: is_free(node, model, names[node])
+        self.widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(graph).items()}
+        self.stand_ins: dict[Value, str] = {}
+        if self.widths:
+            return
+        for node in graph:
+            for index, suffix in _multiplied(node):
+                value = node.input(index)
+                if value is None:
+                    continue
+                origin = grid_origin(value)
+                constant = is_held(origin)
+                name = f"{names[node]}{suffix}" if constant else origin.name
+                self.stand_ins.setdefault(origin, name)
+                self.widths.setdefault(
+                    name, model.target.weight_widths if constant and suffix else model.target.activation_widths
+                )
+
+    def of(self, value: Value | None) -> str | None:
+        """The quantizer on whose grid a value lies."""
+        if value is None:
+            return None
+        origin = grid_origin(value)
+        if origin.producer is not None and origin.producer.is_fake_quant:
+            return origin.producer.name
+        return self.stand_ins.get(origin)
+
+    def of_result(self, value: Value) -> str | None:
+        """The quantizer on whose grid a result lies, or that puts it there behind ops that run for free."""
+        found = self.of(value)
+        if found is not None:
+            return found
+        for user in value.users:
+            if user.is_fake_quant:
+                return user.name
+            if not user.is_return and user.results and self.free(user):
+                found = self.of_result(user.result)
+                if found is not None:
+                    return found
+        return None
+
+
+def is_free(node: Node, model: CostModel[Any], name: str) -> bool:
+    """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer.
+
+    What a model knows by name is not fused.
+    """
+    if node.is_fake_quant or op_of(node).is_view:
+        return True
+    source = node.input(0)
+    if node.op not in model.target.fused_ops or source is None or source.producer is None:
+        return False
+    return model.node_cost(name, FLOAT_BITS) is None
+
+
+@dataclass
+class _Builder:
+    module: Module
+    model: CostModel[Any]
+    missing_sizes: str
+    notes: list[str] = field(default_factory=list)
+    predecessors: dict[int, frozenset[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.labels = layer_names(self.module.graph)
+        self.quantizers = _Quantizers(self.module, self.model, self.labels)
+        self.computed: set[Value] = set()
+        self._find_computed()
+        self.stored: dict[Value, Value] = {}
+        self.steps: dict[Value, int] = {}
+        self.last_use: dict[Value, int] = {}
+        self.count = 0
+
+    def rows(self) -> list[CostRow]:
+        """Cost terms of all nodes in order; fills `predecessors` and liveness on the way."""
+        rows: list[CostRow] = []
+        for value in self.module.graph.inputs:
+            self.steps[value] = 0
+        for node in self.module.graph:
+            sources = [value for value in node.operands if not self._is_constant(value)]
+            if not sources or (node.results and all(map(self._is_constant, node.results))):
+                continue
+            if is_free(node, self.model, self.labels[node]):
+                for result in node.results:
+                    self.stored[result] = self._root(sources[0])
+                continue
+            self._record(node, sources)
+            rows += self._terms(node)
+            self.count += 1
+        for output in self.module.graph.outputs:
+            if output is not None:
+                self.last_use[self._root(output)] = self.count
+        return rows
+
+    def note_floats(self, rows: list[CostRow]) -> None:
+        """Say which nodes stream tensors without a quantizer."""
+        floats = [row for row in rows if row.activation is None and row.part != "product" and _moves(row)]
+        names = list(dict.fromkeys(row.name for row in floats))
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            self.notes.append(f"tensors without a quantizer count {FLOAT_BITS} bits an element: {shown}")
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of the layers of multiply-accumulates, in order, and of all other nodes."""
+        layers = [node for node in self.module.graph if self._is_layer(node)]
+        others = {self.labels[node] for node in self.module.graph if node.results} - {*map(self.labels.get, layers)}
+        return [self.labels[node] for node in layers], sorted(others)
+
+    def _is_layer(self, node: Node) -> bool:
+        return op_of(node).is_expensive and not all(map(self._is_constant, node.operands))
+
+    def _is_constant(self, value: Value) -> bool:
+        """Whether a value is a constant, computed from constants only, or follows from known sizes."""
+        return value.is_constant if value.producer is None else value in self.computed
+
+    def _find_computed(self) -> None:
+        for node in self.module.graph:
+            from_constants = bool(node.operands) and all(map(self._is_constant, node.operands))
+            for result in node.results:
+                if from_constants or is_held(result) or known_integers(result) is not None:
+                    self.computed.add(result)
+
+    def _root(self, value: Value) -> Value:
+        return self.stored.get(value, value)
+
+    def _record(self, node: Node, sources: list[Value]) -> None:
+        roots = {self._root(value) for value in sources}
+        self.predecessors[self.count] = frozenset(
+            self.steps[root] for root in roots if root in self.steps and root.producer is not None
+        )
+        for root in roots:
+            self.last_use[root] = self.count
+        for result in node.results:
+            self.steps[result] = self.count
+
+    def _terms(self, node: Node) -> list[CostRow]:
+        facts = op_of(node)
+        support = self.model.target.ops.get(node.op)
+        if support is not None and not support.supported:
+            reason = f"target {self.model.target.name!r} cannot run {node.op}"
+            self.notes.append(f"{self.labels[node]}: {reason}")
+            return self._unknown(node, reason) if facts.is_expensive else [self._opaque(node, reason)]
+        if facts.is_expensive:
+            return self._layer(node)
+        known = self._named(node)
+        if known is not None:
+            return [known]
+        if facts.has_subgraphs:
+            return [self._opaque(node, f"what runs inside of {node.op} is not costed (inline-branches)")]
+        if not facts.is_known:
+            return [self._opaque(node, f"the op {node.op} is not known: register it")]
+        return self._streams(node)
+
+    def _named(self, node: Node) -> CostRow | None:
+        """The term of a node that the model knows by name."""
+        quantizer = next((found for value in node.operands if (found := self.quantizers.of(value)) is not None), None)
+        widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
+        costs = [self.model.node_cost(self.labels[node], bits) for bits in widths]
+        if None in costs:
+            return None
+        cells = tuple((cost,) for cost in costs)
+        return CostRow(
+            self.labels[node], node.op, node.name, quantizer, None, widths, (0,), cells, part="operand", step=self.count
+        )
+
+    def _opaque(self, node: Node, reason: str) -> CostRow:
+        """The term of a node whose inside is not known: no width is known to change it, and it may hold products."""
+        return self._without_cost(node, None, None, "product", reason)
+
+    def _unknown(self, node: Node, reason: str) -> list[CostRow]:
+        """Terms of unknown cost at the quantizers of a node's operands and results."""
+        if op_of(node).is_expensive:
+            operands = [(node.input(data), node.input(weight)) for data, weight in _products(node)] or [(None, None)]
+            return [
+                self._without_cost(node, self.quantizers.of(data), self.quantizers.of(weight), "product", reason)
+                for data, weight in operands
+            ]
+        read = {self.quantizers.of(value) for value in node.operands}
+        written = {self.quantizers.of_result(value) for value in node.results}
+        found: list[str | None] = [*sorted(name for name in read | written if name is not None)]
+        return [self._without_cost(node, name, None, "operand", reason) for name in found or [None]]
+
+    def _without_cost(self, node: Node, activation: str | None, weight: str | None, part: str, reason: str) -> CostRow:
+        first, second = (
+            (filler,) if quantizer is None else self.quantizers.widths[quantizer]
+            for quantizer, filler in ((activation, FLOAT_BITS), (weight, 0))
+        )
+        costs = ((None,) * len(second),) * len(first)
+        return CostRow(
+            self.labels[node],
+            node.op,
+            node.name,
+            activation,
+            weight,
+            first,
+            second,
+            costs,
+            False,
+            part,
+            self.count,
+            reason,
+        )
+
+    def _layer(self, node: Node) -> list[CostRow]:
+        name, products = self.labels[node], layer_products(node, None)
+        if not products:
+            return self._unknown(node, self.missing_sizes)
+        if not self.model.knows(name):
+            return self._unknown(node, f"target {self.model.target.name!r} does not know this layer")
+        rows = [self._product(node, name, product) for product in products]
+        if len(products) > 1:
+            self.notes.append(f"{name}: its recurrent weights are fetched at every time step")
+        if any(row.activation is None or row.weight is None for row in rows):
+            widest = max(self.model.target.operand_rules().legal_pairs(node.op))
+            self.notes.append(f"{name}: a float operand, costed at the target's widest, {widest[0]}/{widest[1]} bits")
+        for result in (value for value in node.results if value.name):
+            rows += self._written(node, result, name)
+        return rows
+
+    def _product(self, node: Node, name: str, product: LayerProduct) -> CostRow:
+        """A product's cost at the widths of its operands; a state without a quantizer has its input's width."""
+        rules = self.model.target.operand_rules()
+        widest = max(rules.legal_pairs(node.op))
+        data, weight = (
+            None if index is None else self.quantizers.of(node.input(index)) for index in (product.data, product.weight)
+        )
+        if data is None and product.share < 1:
+            data = self.quantizers.of(node.input(0))
+        a_widths = (widest[0],) if data is None else self.quantizers.widths[data]
+        w_widths = (widest[1],) if weight is None else self.quantizers.widths[weight]
+
+        def cost(a: int, w: int) -> Cost | None:
+            try:
+                return self.model.named_cost(name, product, w, a) if rules.allows(a, w, node.op) else None
+            except TargetError as error:
+                raise TargetError(f"node {name!r}: {error}") from error
+
+        costs = tuple(tuple(cost(a, w) for w in w_widths) for a in a_widths)
+        return CostRow(
+            name, node.op, node.name, data, weight, a_widths, w_widths, costs, part="product", step=self.count
+        )
+
+    def _written(self, node: Node, value: Value, name: str) -> list[CostRow]:
+        """The term of writing a layer's result, where the model charges it."""
+        elements = elements_of(value, None)
+        if elements is None or not self.model.output_cost(1, 8).cycles:
+            return []
+        quantizer = self.quantizers.of_result(value)
+        widths = (self.model.target.accumulator_bits,) if quantizer is None else self.quantizers.widths[quantizer]
+        costs = tuple((self.model.output_cost(elements, bits),) for bits in widths)
+        return [CostRow(name, node.op, node.name, quantizer, None, widths, (0,), costs, part="result", step=self.count)]
+
+    def _streams(self, node: Node) -> list[CostRow]:
+        """Element-wise, pooling and copying ops: what they read and write passes through the outermost memory.
+
+        Copying ops read no more than they write: an embedding its rows, not the whole table.
+        """
+        read = [(value, self.quantizers.of(value), "operand") for value in dict.fromkeys(node.operands)]
+        written = [(value, self.quantizers.of_result(value), "result") for value in node.results if value.name]
+        if all(_is_integer(value) for value in node.results):
+            read = []
+        most = elements_of(node.results[0], None) if op_of(node).is_movement else None
+        rows = []
+        for value, quantizer, part in (*read, *written):
+            elements = elements_of(value, None)
+            if elements is None:
+                return self._unknown(node, self.missing_sizes)
+            elements = elements if most is None or part == "result" else min(elements, most)
+            widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
+            costs = tuple((self.model.stream_cost(elements, bits),) for bits in widths)
+            rows.append(
+                CostRow(
+                    self.labels[node],
+                    node.op,
+                    node.name,
+                    quantizer,
+                    None,
+                    widths,
+                    (0,),
+                    costs,
+                    part=part,
+                    step=self.count,
+                )
+            )
+        return rows
+
+    def tensors(self) -> tuple[tuple[StoredTensor, ...], dict[str, str | None]]:
+        """Activations and when they live; those of unknown size by name, with their quantizers."""
+        found, unsized = [], {}
+        for value, first in self.steps.items():
+            elements, quantizer = elements_of(value, None), self.quantizers.of_result(value)
+            if elements is None:
+                unsized[value.name] = quantizer
+            else:
+                last = self.last_use.get(value, first)
+                found.append(StoredTensor(elements, quantizer, FLOAT_BITS, first, last))
+        return tuple(found), unsized
+
+    def weights(self) -> tuple[StoredWeight, ...]:
+        """Constants of the graph that are real numbers; integers are shapes and indices."""
+        found = []
+        held = (node.result for node in self.module.graph if node.results and is_held(node.result))
+        for value in (*self.module.graph.constants, *held):
+            elements = elements_of(value)
+            if elements is None or _is_integer(value) or not value.users:
+                continue
+            user = value.users[0]
+            quantizer = user.name if user.is_fake_quant else self.quantizers.stand_ins.get(value)
+            scales = 0 if quantizer is None else _scales(user, value)
+            found.append(StoredWeight(elements, quantizer, scales))
+        return tuple(found)
+
+
+def _products(node: Node) -> list[tuple[int, int]]:
+    """(data, weight) operands of a layer's products."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if kernel is not None and kernel.products:
+        return list(kernel.products)
+    return [] if operands is None else [(operands.data, operands.weight)]
+
+
+def _multiplied(node: Node) -> list[tuple[int, str]]:
+    """Operands that a layer multiplies, its data first, and what the names of their quantizers end with."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if operands is not None:
+        return [(operands.data, ""), (operands.weight, WEIGHT_SUFFIX)]
+    if kernel is None or not kernel.products:
+        return []
+    return [(kernel.products[0][0], ""), *((index, f".{suffix}") for index, (suffix, _) in kernel.weights.items())]
+
+
+def _weight_axis(node: Node, value: Value) -> int | None:
+    """The axis of a constant's output channels, as the layer that it belongs to has them."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if operands is not None:
+        return operands.weight_axis
+    axes = {} if kernel is None else {node.input(index): axis for index, (_, axis) in kernel.weights.items()}
+    return axes.get(value)
+
+
+def _scales(user: Node, value: Value) -> int:
+    """Scales of a weight: one a block or channel along the quantizer's axis (the layer's, where there is none yet)."""
+    axis = user.attribute("axis") if user.is_fake_quant else _weight_axis(user, value)
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    block = user.attribute("block") if user.is_fake_quant else None
+    sizes = None if shape is None else tuple(size for size in shape if isinstance(size, int))
+    if block is not None and axis is not None and sizes is not None and shape is not None and len(sizes) == len(shape):
+        return prod(blocks_shape(sizes, axis, block))
+    size = shape[axis] if shape is not None and axis is not None else 1
+    return size if isinstance(size, int) else 1
+
+
+def _moves(row: CostRow) -> bool:
+    """Whether the term charges traffic."""
+    return any(cost is not None and cost.bytes_moved for line in row.costs for cost in line)
+
+
+def _is_integer(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.element in _INTEGERS

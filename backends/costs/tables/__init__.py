@@ -1,0 +1,1 @@
+"""Cost tables: of every node at every width, and tables of delays as files."""

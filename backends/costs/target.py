@@ -1,0 +1,315 @@
+"""Targets: hardware described in a versioned JSON file."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from qir.support.atomic_write import atomic_write
+from qir.backends.costs.models import cost_model_type
+from qir.backends.costs.layers.validation import Strict, nearest, validated
+from qir.backends.integer.requantization import Requantization
+from qir.backends.execution.saturation import WeightStorage
+from qir.constraints import OperandRules
+from qir.errors import QirError, TargetError
+from qir.support.json_text import parse_json
+
+if TYPE_CHECKING:
+    from qir.backends.costs.models.base import CostModel
+
+ENTRY_POINT_GROUP = "qir.targets"
+
+Pair = tuple[int, int]
+
+
+class Memory(Strict):
+    """One memory, seen from the arithmetic units.
+
+    Attributes:
+        name: for example `dram`.
+        bytes: capacity; absent = without limit.
+        bits_per_cycle: width of its port.
+        energy_pj_per_bit: energy of one bit read or written, in picojoules.
+    """
+
+    name: str = Field(min_length=1)
+    bytes: int | None = Field(default=None, gt=0)
+    bits_per_cycle: float = Field(gt=0)
+    energy_pj_per_bit: float = Field(default=0.0, ge=0)
+
+
+class Padding(Strict):
+    """How operands are padded in memory.
+
+    Attributes:
+        storage_widths: a tensor of a width in between is stored at the next larger of these; empty = at its own.
+    """
+
+    storage_widths: tuple[int, ...] = ()
+
+    def storage_bits(self, bits: int) -> int:
+        """Bits that one element of a width occupies in memory."""
+        return next((width for width in sorted(self.storage_widths) if width >= bits), bits)
+
+
+class OpSupport(Strict):
+    """What a target can do with one op.
+
+    Attributes:
+        supported: False = the target cannot run it at all: its cost is unknown.
+        pairs: legal (activation bits, weight bits), in place of the target's.
+    """
+
+    supported: bool = True
+    pairs: tuple[Pair, ...] | None = None
+
+
+class CostSpec(Strict):
+    """Which cost model a target has, and the model's own parameters."""
+
+    kind: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ExportSpec(Strict):
+    """How networks leave for a target.
+
+    Attributes:
+        profile: name of the export profile.
+        requantization: how a sum becomes a code: with `float32` multipliers (ONNX Runtime), `dyadic` ones (int32
+            mantissa and shift), or `power-of-two` (shifts alone; the scales must be powers of two).
+        weights: how 8-bit weight codes are stored: `auto` (int8 where no sum can saturate on x86 CPUs without VNNI,
+            else uint8 with zero point 128), `int8`, or `uint8` wherever there is a kernel for it.
+    """
+
+    profile: str = "qcdq"
+    requantization: Requantization = "float32"
+    weights: WeightStorage = "auto"
+
+
+class QuantizeSpec(Strict):
+    """Which tensors are quantized for a target, and which keep a width (pass `insert-fake-quant`).
+
+    Attributes:
+        first_last: width, in bits, of the operands of the first and the last layer; absent = they are decisions.
+        keep: rules `pattern:width`: quantizers whose name holds the regular expression, or the operands of an
+            operator, keep a width; later rules win. Rules that match nothing in a network are passed over.
+        exclude: regular expressions of operators (whole) and of node names (anywhere) that stay float.
+        ops: operators besides the layers whose operands and results are quantized; absent = additions, concatenations
+            and average pooling.
+    """
+
+    first_last: int | None = Field(default=None, ge=1, le=32)
+    keep: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    ops: tuple[str, ...] | None = None
+
+
+class RefereeSpec(Strict):
+    """A compiler whose cycles are shown beside the cost model's, and what it compiles for.
+
+    Attributes:
+        compiler: name of the referee.
+        accelerator: for example `ethos-u55-128`.
+        system_config: clock and memories, as the compiler's configuration file names them.
+        memory_mode: which memory holds what, as the same file names it.
+    """
+
+    compiler: Literal["vela"]
+    accelerator: str = Field(min_length=1)
+    system_config: str = Field(min_length=1)
+    memory_mode: str = Field(min_length=1)
+
+
+class Target(Strict):
+    """Hardware that a network is quantized for.
+
+    Attributes:
+        format: kind of file, always `qir.target`.
+        version: version of this file's format.
+        name: of the target.
+        description: what it is, for people.
+        illustrative: the numbers are made up to look like a kind of hardware; no such chip was measured.
+        sources: where each number comes from: key → reference.
+        clock_hz: cycles a second; absent = unknown, costs are then in cycles only.
+        weight_widths: ascending widths of weights, in bits.
+        activation_widths: ascending widths of activations, in bits.
+        pairs: legal (activation bits, weight bits); absent = every combination.
+        accumulator_bits: width of the sums.
+        padding: how operands are padded in memory.
+        ops: per op type, what differs from the rest of the target.
+        fused_ops: ops that run for free behind the node that feeds them.
+        add_requires_equal: both operands of Add have equal widths.
+        quantize: which tensors are quantized, and which keep a width.
+        reduce_range: weights next to unsigned 8-bit activations have 7 bits: ONNX Runtime's kernels for x86 CPUs
+            without VNNI saturate at 8. Where the pair of 8 and 7 bits is legal, that of 8 and 8 is not; elsewhere the
+            weights are narrowed at export.
+        memories: outermost first.
+        cost: the cost model and its parameters.
+        export: export profile.
+        referee: a compiler that knows this hardware.
+    """
+
+    format: Literal["qir.target"] = "qir.target"
+    version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    description: str = ""
+    illustrative: bool = False
+    sources: dict[str, str] = Field(default_factory=dict)
+    clock_hz: float | None = Field(default=None, gt=0)
+    weight_widths: tuple[int, ...]
+    activation_widths: tuple[int, ...]
+    pairs: tuple[Pair, ...] | None = None
+    accumulator_bits: int = Field(default=32, ge=8, le=64)
+    padding: Padding = Padding()
+    ops: dict[str, OpSupport] = Field(default_factory=dict)
+    fused_ops: tuple[str, ...] = ()
+    add_requires_equal: bool = False
+    quantize: QuantizeSpec = QuantizeSpec()
+    reduce_range: bool = False
+    memories: tuple[Memory, ...] = Field(min_length=1)
+    cost: CostSpec
+    export: ExportSpec = ExportSpec()
+    referee: RefereeSpec | None = None
+
+    @field_validator("memories")
+    @classmethod
+    def _names_differ(cls, memories: tuple[Memory, ...]) -> tuple[Memory, ...]:
+        names = [memory.name for memory in memories]
+        if len(set(names)) < len(names):
+            raise ValueError("expected memories with different names")
+        return memories
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Target:
+        try:
+            rules = self.operand_rules()
+        except QirError as error:
+            raise ValueError(str(error)) from error
+        if not rules.legal_pairs():
+            raise ValueError("expected at least one legal pair of widths")
+        return self
+
+    @property
+    def outermost_memory(self) -> Memory:
+        """The memory that holds whole tensors."""
+        return self.memories[0]
+
+    def operand_rules(self) -> OperandRules:
+        """The legal widths of operands, for the verifier and for constraint propagation."""
+        pairs = self.pairs
+        if pairs is None and self.reduce_range:
+            pairs = tuple((a, w) for a in self.activation_widths for w in self.weight_widths)
+        return OperandRules(
+            activation_widths=self.activation_widths,
+            weight_widths=self.weight_widths,
+            pairs=None if pairs is None else self._safe(pairs),
+            per_op={op: self._safe(support.pairs) for op, support in self.ops.items() if support.pairs is not None},
+            add_requires_equal=self.add_requires_equal,
+        )
+
+    def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
+        """The pairs that `reduce_range` leaves: 8 x 8 bits go where 8 x 7 is legal, else export narrows weights."""
+        narrowed = self.reduce_range and (8, 7) in pairs
+        return frozenset(pair for pair in pairs if not (narrowed and pair == (8, 8)))
+
+    def cost_model(self) -> CostModel[Any]:
+        """The cost model of this target.
+
+        Raises:
+            TargetError: the kind of model is unknown, or its parameters are invalid.
+        """
+        return cost_model_type(self.cost.kind)(self)
+
+    def to_json(self) -> str:
+        """The text of the target's file."""
+        return self.model_dump_json(indent=2, exclude_defaults=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write the target's file, atomically.
+
+        Raises:
+            TargetError: the file cannot be written.
+        """
+        with atomic_write(path, TargetError) as file:
+            file.write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+def shipped_targets() -> list[str]:
+    """Names of the targets that come with qir."""
+    files = (file.name for file in resources.files("qir.backends.targets").iterdir())
+    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+
+
+def target_names() -> list[str]:
+    """Names of the shipped targets and of those that other packages declare as entry points `qir.targets`."""
+    return sorted({*shipped_targets(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def target_schema() -> dict[str, Any]:
+    """The JSON Schema of target files."""
+    return Target.model_json_schema()
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Read a target.
+
+    Args:
+        name_or_path: the name of a shipped target, of one declared as entry point `qir.targets` (a function without
+            arguments that returns a `Target`), or the path of a JSON file.
+
+    Raises:
+        TargetError: there is no such target or file, or the file is invalid; names the key and the nearest valid one.
+    """
+    text = str(name_or_path)
+    if text.endswith(".json") or os.sep in text:
+        return _parse(_read(Path(name_or_path)), text, Path(name_or_path).parent)
+    shipped = resources.files("qir.backends.targets") / f"{text}.json"
+    if shipped.is_file():
+        return _parse(shipped.read_text(encoding="utf-8"), text)
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=text):
+        target: Target = point.load()()
+        return target
+    raise TargetError(f"target {text!r} is unknown: {nearest(text, target_names())}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"target file {path}: cannot be read ({error}); expected a JSON file") from error
+
+
+def _parse(text: str, where: str, folder: Path | None = None) -> Target:
+    """Read a target; a file that its cost model names lies beside it."""
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        raise TargetError(f"target {where}: no valid JSON: {error}") from error
+    target = validated(Target, data, f"target {where}")
+    file = target.cost.parameters.get("file")
+    if folder is not None and isinstance(file, str):
+        parameters = target.cost.parameters | {"file": str(_inside(folder, file, where))}
+        target = target.model_copy(update={"cost": target.cost.model_copy(update={"parameters": parameters})})
+    try:
+        target.cost_model()
+    except TargetError as error:
+        raise TargetError(f"target {where}: {error}") from error
+    return target
+
+
+def _inside(folder: Path, file: str, where: str) -> Path:
+    """The path of a file that a target names: it lies in the target's folder, or in one below it."""
+    path = folder / file
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        is_inside = False
+    if not is_inside:
+        raise TargetError(f"target {where}: its file {file!r} lies outside the target's folder: copy it there")
+    return path

@@ -1,0 +1,1 @@
+"""Running networks with ONNX Runtime, whole or node by node."""

@@ -1,0 +1,1 @@
+"""The integer reference: what a quantized network computes, on integers, in numpy."""

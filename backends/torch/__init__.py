@@ -1,0 +1,1 @@
+"""The torch executor: an interpreter of graphs with gradients."""

@@ -1,0 +1,134 @@
+"""Which constants of a graph are trained, and how trained ones go back into a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from qir.backends.torch.quantizers import get_torch_scheme
+from qir.fake_quant import quantizers, rows_of, scheme_of, set_ranges
+from qir.graph import Graph, Node, Value
+from qir.labels import constant_labels
+from qir.module import Module
+from qir.ops import op_of
+from qir.quantizers import get_scheme
+from qir.tensor import Array, Tensor
+from qir.tracing import quantizer_of
+from qir.types import DType
+
+Recalibrate = Callable[[Node, Array], Array]
+"""(weight quantizer, weight) → ranges of every candidate width, float32 [widths, channels or 1, 2]."""
+
+
+def trained_values(graph: Graph) -> frozenset[Value]:
+    """Constants that training changes: weights, biases and affine parameters of every node, subgraphs included."""
+    found: set[Value] = set()
+    for node in graph.walk():
+        for index in op_of(node).trained:
+            value = node.input(index)
+            while value is not None and (producer := value.producer) is not None:
+                passes = producer.is_fake_quant or op_of(producer).is_movement
+                value = producer.input(0) if passes else None
+            if value is not None and value.is_constant and value.constant is not None and value.constant.shape:
+                found.add(value)
+    return frozenset(found)
+
+
+def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
+    """Layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer.
+
+    Layers whose weight has blocks of scales are left out: their sums have no one scale.
+    """
+    found = {}
+    for node in graph.walk():
+        operands = op_of(node).quantizable(node)
+        bias = None if operands is None or operands.bias is None else node.input(operands.bias)
+        if operands is None or operands.bias is None or bias is None or bias.constant is None:
+            continue
+        data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
+        if data is not None and weight is not None and weight.attribute("block") is None:
+            found[node] = (operands.bias, data, weight)
+    return found
+
+
+def write_constants(
+    graph: Graph, module: Module, tensors: Mapping[Value, torch.Tensor], recalibrate: Recalibrate | None
+) -> None:
+    """Write changed parameters of a graph into a module's constants of the same names, scope by scope.
+
+    Their quantizers get ranges or are stale.
+    """
+    own = constant_labels(graph)
+    by_name = {name: value for value, name in constant_labels(module.graph).items()}
+    for value, tensor in tensors.items():
+        if not isinstance(tensor, nn.Parameter):
+            continue
+        if tensor.dtype is torch.bfloat16:
+            continue
+        array = tensor.detach().cpu().numpy()
+        target = by_name[own[value]]
+        if target.constant is None or np.array_equal(target.constant.numpy(), array):
+            continue
+        target.constant = Tensor.of(array.copy())
+        for user in target.users:
+            if user.is_fake_quant and recalibrate is not None:
+                set_ranges(user, recalibrate(user, array))
+            elif user.is_fake_quant:
+                user.set_attribute("stale", 1)
+
+
+def write_learned_ranges(module: Module, learned: Mapping[tuple[Node, int], nn.Parameter]) -> None:
+    """Write learned ranges into the quantizers of the same names, at the widths they were learned for."""
+    by_name = quantizers(module.graph) if learned else {}
+    for (node, bits), parameter in learned.items():
+        target = by_name[node.name]
+        ranges = target.attribute("ranges").numpy().copy()
+        scheme = get_torch_scheme(scheme_of(node, bits))
+        ranges[list(target.attribute("widths")).index(bits)] = scheme.stored_ranges(
+            parameter, bool(node.attribute("signed", 1))
+        )
+        set_ranges(target, ranges)
+
+
+def fitted_ranges(node: Node, weight: Array) -> Array:
+    """The ranges that each width's scheme chooses from a weight: a rule for `recalibrate`.
+
+    Args:
+        node: the weight's quantizer.
+        weight: float values.
+
+    Returns:
+        float32 [widths, channels or 1, 2].
+
+    Raises:
+        QirError: a scheme refuses a width.
+    """
+    signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
+    rows, axis = rows_of(node, weight)
+    fits = (
+        get_scheme(scheme_of(node, bits)).fit(rows, bits, signed, narrow, axis) for bits in node.attribute("widths")
+    )
+    return np.stack(list(fits))
+
+
+_SMALL = {DType.INT4: np.int8, DType.INT2: np.int8, DType.UINT4: np.uint8, DType.UINT2: np.uint8}
+_NATIVE = frozenset(
+    {"bool", "float16", "float32", "float64"} | {f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)}
+)
+_VIEWS = {DType.BFLOAT16: (np.int16, torch.bfloat16)}
+
+
+def tensor_of(constant: Tensor) -> torch.Tensor | None:
+    """A copy of a constant as a torch tensor; codes of 2 and 4 bits in 8; None for element types that torch lacks."""
+    array = constant.numpy()
+    if constant.dtype in _SMALL:
+        return torch.from_numpy(array.astype(_SMALL[constant.dtype]))
+    if constant.dtype in _VIEWS:
+        kept, dtype = _VIEWS[constant.dtype]
+        return torch.from_numpy(np.array(array).view(kept)).view(dtype)
+    if array.dtype.name not in _NATIVE:
+        return None
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,1 @@
+"""Training on the torch executor: retraining, distillation, learned corrections and rounding."""

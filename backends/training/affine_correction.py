@@ -1,0 +1,177 @@
+"""Channel-wise affine correction: a gain and an offset per output channel of every layer.
+
+After fake-quantization each layer's pre-activations differ from the float network's by a part that is affine per
+channel. One pass over some images, layer after layer, fits gain and offset by least squares; each layer sees inputs
+that are corrected already. Gain folds into the weight's scale (codes stay), offset into the bias, so the exported
+network pays nothing. It generalises bias correction (Nagel et al., 2019, section 4.2), which is gain 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from qir.graph import Node
+from qir.ops import op_of
+from qir.tracing import quantizer_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from qir.backends.torch.module import TorchModule
+
+LARGEST_GAIN = 4.0
+"""Gains stay between 1/4 and 4: a channel that needs more carries no signal at this width."""
+
+_BLOCK = 1 << 20
+"""Elements whose moments are taken at a time: temporaries of a whole layer cost more than its convolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correctable:
+    """What of a layer's result can be corrected without cost.
+
+    Attributes:
+        axis: axis of the result that is the output channel: 1 of a convolution, the last of a matrix product.
+        gain: the weight has a range per output channel, which takes the gain, and no other layer reads it.
+        offset: the layer has a bias operand, or an Add of a constant behind it, which takes the offset.
+    """
+
+    axis: int
+    gain: bool
+    offset: bool
+
+
+def correctable(node: Node) -> Correctable | None:
+    """What of a layer can be corrected; None when nothing can, as in products of two activations."""
+    operands = op_of(node).quantizable(node)
+    weight = None if operands is None else quantizer_of(node.input(operands.weight))
+    constant = None if weight is None else weight.operands[0].constant
+    if operands is None or weight is None or constant is None:
+        return None
+    per_channel = operands.weight_axis is not None and weight.attribute("axis") == operands.weight_axis
+    per_channel = per_channel and _reads_alone(node, operands.weight)
+    offset = operands.bias is not None or bias_add(node) is not None
+    return Correctable(1 if len(constant.shape) > 2 else -1, per_channel, offset) if per_channel or offset else None
+
+
+def _reads_alone(node: Node, index: int) -> bool:
+    """Whether nothing else reads the constant that an operand comes from."""
+    value = node.input(index)
+    while value is not None and len(value.uses) == 1:
+        if value.producer is None:
+            return True
+        value = value.producer.input(0)
+    return False
+
+
+def bias_add(node: Node) -> tuple[Node, int] | None:
+    """The Add of a constant vector that alone reads a layer's result, and the index of the vector."""
+    users = node.result.users
+    if len(users) != 1 or not (op_of(users[0]).is_join and op_of(users[0]).is_elementwise):
+        return None
+    index = 1 if users[0].operands[0] is node.result else 0
+    constant = users[0].operands[index].constant
+    return (users[0], index) if constant is not None and len(constant.shape) == 1 else None
+
+
+@dataclass
+class AffineCorrection:
+    """Gain and offset per layer, applied to the layer's result as a hook of `TorchModule`.
+
+    Attributes:
+        terms: node → (gain float32 [channels], offset float32 [channels]).
+    """
+
+    terms: dict[Node, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def __call__(self, node: Node, result: Any) -> Any:
+        """The corrected result of a layer, in place unless it needs a gradient; other nodes' results unchanged."""
+        if node not in self.terms:
+            return result
+        gain, offset = self.terms[node]
+        form = correctable(node)
+        axis = 1 if form is None else form.axis
+        if result.requires_grad:
+            return result * _spread(gain, result, axis) + _spread(offset, result, axis)
+        return result.mul_(_spread(gain, result, axis)).add_(_spread(offset, result, axis))
+
+
+@dataclass
+class _Fitting(AffineCorrection):
+    reference: Mapping[Node, torch.Tensor] = field(default_factory=dict)
+    gain: bool = True
+
+    def __call__(self, node: Node, result: Any) -> Any:
+        form = correctable(node) if node in self.reference else None
+        if form is not None and (form.offset or (form.gain and self.gain)):
+            form = replace(form, gain=form.gain and self.gain)
+            self.terms[node] = _least_squares(result, self.reference[node], form)
+        return super().__call__(node, result)
+
+
+def pre_activations(network: TorchModule, layers: Iterable[Node], *inputs: torch.Tensor) -> dict[Node, torch.Tensor]:
+    """Results of the layers in the float network (quantizers passed over), for inputs [N, …] in the graph's order."""
+    import torch
+
+    wanted, found = set(layers), {}
+
+    def keep(node: Node, result: Any) -> Any:
+        if node in wanted:
+            found[node] = result
+        return result
+
+    with torch.no_grad(), network.quantizers_off():
+        network(*inputs, hook=keep)
+    return found
+
+
+def fit_affine_correction(
+    network: TorchModule, reference: Mapping[Node, torch.Tensor], *inputs: torch.Tensor, gain: bool = True
+) -> AffineCorrection:
+    """Fit gain and offset of every layer at the network's bits, in one pass.
+
+    Args:
+        network: the network at the policy's bits.
+        reference: float pre-activations of the same inputs, from `pre_activations`.
+        inputs: [N, …] each, the inputs of `reference` in the same order.
+        gain: fit the gain too; without, it is 1 (bias correction).
+
+    Returns:
+        Terms of every layer that `correctable` lets have one.
+    """
+    import torch
+
+    fitting = _Fitting(reference=reference, gain=gain)
+    with torch.no_grad():
+        network(*inputs, hook=fitting)
+    return AffineCorrection(fitting.terms)
+
+
+def _least_squares(found: torch.Tensor, wanted: torch.Tensor, form: Correctable) -> tuple[torch.Tensor, torch.Tensor]:
+    """gain, offset that minimise ‖gain · found + offset - wanted‖² per channel; a term that is not free is 1 or 0."""
+    import torch
+
+    axes = [axis for axis in range(found.ndim) if axis != form.axis % found.ndim]
+    mean, aim = (x.mean(axes, keepdim=True) if form.offset else x.new_zeros(()) for x in (found, wanted))
+    variance, covariance = (found.new_zeros(found.shape[form.axis]) for _ in range(2))
+    samples = max(_BLOCK * len(found) // max(found.numel(), 1), 1)
+    for part, goal in zip(torch.split(found, samples), torch.split(wanted, samples), strict=True):
+        centred = part - mean
+        covariance += (centred * (goal - aim)).sum(axes)
+        variance += centred.square_().sum(axes)
+    rows = found.numel() // max(found.shape[form.axis], 1)
+    variance, covariance = variance / rows, covariance / rows
+    slope = covariance / variance.clamp_min(1e-12)
+    dead = (variance < 1e-12) | (slope <= 0)
+    slope = slope.clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
+    slope[dead | (not form.gain)] = 1.0
+    offset = aim.flatten() - slope * mean.flatten() if form.offset else torch.zeros_like(slope)
+    return slope, offset
+
+
+def _spread(vector: torch.Tensor, like: torch.Tensor, axis: int) -> torch.Tensor:
+    shape = [1] * like.ndim
+    shape[axis] = -1
+    return vector.reshape(shape)

@@ -1,0 +1,96 @@
+"""`qir export`: a calibrated or an exported network, written in another profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qir.cli.options import AllowMismatches, OptionalTarget, ReduceRange, Weights
+from qir.cli.written import ProfileName, print_agreement, print_report
+from qir.errors import ExportError
+
+if TYPE_CHECKING:
+    from qir.module import Module
+    from qir.passes.parity.agreement import Agreement
+    from qir.passes.export.export import ExportReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(name="export")(export)
+
+
+def export(
+    source: Annotated[
+        Path | None, typer.Argument(help="Calibrated network (.onnx, .qir), or an exported one.", show_default=False)
+    ] = None,
+    profile: ProfileName = None,
+    target: OptionalTarget = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare: .npy or .npz.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie beside it.")] = Path(
+        "model.quant.onnx"
+    ),
+    reduce_range: ReduceRange = False,
+    weights: Weights = None,
+    allow_mismatches: AllowMismatches = False,
+    list_profiles: Annotated[bool, typer.Option("--list", help="Name every profile and say what it is.")] = False,
+) -> None:
+    """Write a quantized network in a profile: lowered, checked, run, compared, and only then named.
+
+    A file that was exported already is read back first, so that one profile becomes another.
+
+    qir export model.quant.onnx --profile qoperator -o out/model.quant.onnx
+    """
+    if list_profiles:
+        typer.echo(profiles_text(), nl=False)
+        return
+    if source is None:
+        raise ExportError("qir export: no network: give a calibrated network, or --list for the profiles")
+    from qir.backends import load_target
+    from qir.passes import export as write
+
+    hardware = None if target is None else load_target(target)
+    module, raised = _quantized(source, widths=(7,) if reduce_range else ())
+    options: dict[str, Any] = {"target": hardware, "data": data, "reduce_range": reduce_range, "weights": weights}
+    written = write(module, output, profile=profile, allow_mismatches=allow_mismatches, **options)
+    print_report(written)
+    print_agreement(_against_float(module, written, data, raised=raised))
+
+
+def _against_float(module: Module, written: ExportReport, data: Path | None, *, raised: bool) -> Agreement:
+    """The outputs against the network without its fake-quant nodes; an exported file has no float weights any more."""
+    from qir.passes.parity.agreement import Agreement, agreement_of_file, float_form, labels_in
+
+    if raised:
+        return Agreement(
+            "",
+            0,
+            (),
+            reason="the network was exported before and holds no float weights: qir verify --against compares",
+        )
+    return agreement_of_file(written.model, float_form(module), data, labels=labels_in(data, "the data given"))
+
+
+def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
+    """The network with its quantizers, and whether they were raised from an exported file, with these widths."""
+    from qir.cli.verbs.opt import read
+    from qir.passes import PassContext
+    from qir.passes.raising import RaiseQuantized
+    from qir.passes.raising.encodings import apply_encodings_beside
+
+    module = read(source)
+    if module.graph.fake_quants():
+        return module, False
+    if not apply_encodings_beside(module, source):
+        RaiseQuantized(widths).run(module, PassContext())
+    return module, True
+
+
+def profiles_text() -> str:
+    """One line a profile: its name, the operator set it needs, and what it is."""
+    from qir.passes.lowering.profiles.profiles import profiles
+
+    width = max(len(profile.name) for profile in profiles())
+    return "".join(f"{p.name:{width}}  opset {p.opset}  {p.description}\n" for p in profiles())

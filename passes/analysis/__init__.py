@@ -1,0 +1,1 @@
+"""Questions that passes ask about a graph: layers, operands, constants, bounds."""

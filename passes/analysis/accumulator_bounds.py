@@ -1,0 +1,107 @@
+"""Proof that a layer's accumulator cannot overflow: interval arithmetic over the codes of weight, input and bias.
+
+For every output channel the largest sum is Σ max(w·(low - zp), w·(high - zp)) over the channel's weights, the smallest
+the same with min; the bias is added where it widens them. Since an input code can stand for zero, every part of a sum
+stays inside as well, in whatever order it is added up, with the bias first or last. No input can leave these bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qir.fake_quant import parameters_of
+from qir.ops import op_of
+from qir.passes.analysis.quantized_layers import QuantizedLayer
+from qir.quantizers import QuantParameters
+from qir.quantizers.multiples import integer_levels
+from qir.tensor import Array
+from qir.types import TensorType
+
+
+@dataclass(frozen=True)
+class AccumulatorBounds:
+    """The smallest and largest sum that any input can produce, both included."""
+
+    low: int
+    high: int
+
+    @property
+    def bits(self) -> int:
+        """Width of the smallest two's complement integer that holds every sum."""
+        return max(self.high, -self.low - 1, 0).bit_length() + 1
+
+
+def sum_bounds(layer: QuantizedLayer, centred: Array, bias: Array | None) -> AccumulatorBounds | None:
+    """The proven bounds of a layer's sums, the bias included.
+
+    Args:
+        layer: a quantized layer with a constant weight.
+        centred: integers of the weight's shape, less their zero points.
+        bias: integer codes of the bias, [channels] or broadcastable to [rows, channels], or None.
+
+    Returns:
+        None when the values of the input are no integers times a step.
+    """
+    data = parameters_of(layer.data)
+    if data.levels is not None:
+        multiples = integer_levels(data)
+        if multiples is None:
+            return None
+        data = multiples[1]
+    return _bounds(_by_channel(layer, centred.astype(np.int64)), data, bias)
+
+
+def _bounds(rows: Array, data: QuantParameters, bias: Array | None) -> AccumulatorBounds:
+    zero = int(data.zero_point.reshape(-1)[0])
+    first, second = rows * (data.low_code - zero), rows * (data.high_code - zero)
+    least, most = (np.zeros(1, np.int64),) * 2 if bias is None else _ends(bias)
+    high = np.maximum(first, second).sum(axis=1) + np.maximum(most, 0)
+    low = np.minimum(first, second).sum(axis=1) + np.minimum(least, 0)
+    return AccumulatorBounds(int(low.min(initial=0)), int(high.max(initial=0)))
+
+
+def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
+    """The proven bounds of a product of two activations: as many products of their extreme codes as a sum has.
+
+    Returns:
+        None when codes are no integers on a uniform grid, or the length of a sum is unknown.
+    """
+    grids = [parameters_of(quantizer) for quantizer in (layer.data, layer.weight)]
+    length = _length(layer)
+    if length is None or not all(grid.has_integer_codes for grid in grids):
+        return None
+    ends = [np.array([g.low_code, g.high_code], np.int64)[:, None] - g.zero_point.astype(np.int64) for g in grids]
+    products = (ends[0].reshape(-1)[:, None] * ends[1].reshape(-1)) * length
+    return AccumulatorBounds(min(int(products.min()), 0), max(int(products.max()), 0))
+
+
+def _length(layer: QuantizedLayer) -> int | None:
+    """Number of products of one sum of MatMul or Gemm."""
+    kind = layer.data.operands[0].type
+    shape = kind.shape if isinstance(kind, TensorType) else None
+    if layer.node.op not in ("MatMul", "Gemm") or not shape:
+        return None
+    size = shape[0 if layer.node.attribute("transA", 0) else -1]
+    return size if isinstance(size, int) else None
+
+
+def _ends(bias: Array) -> tuple[Array, Array]:
+    """Smallest and largest code of each channel's bias: int64 [channels or 1]."""
+    codes = bias.astype(np.int64)
+    rows = codes.reshape(-1, codes.shape[-1]) if codes.ndim else codes.reshape(1, 1)
+    return rows.min(axis=0), rows.max(axis=0)
+
+
+def _by_channel(layer: QuantizedLayer, weight: Array) -> Array:
+    """Codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
+    operands = op_of(layer.node).quantizable(layer.node)
+    axis = None if operands is None else operands.weight_axis
+    groups = layer.node.attribute("group", 1) if layer.node.op == "ConvTranspose" else 1
+    if groups > 1:
+        weight = np.concatenate(np.split(weight, groups, axis=0), axis=1)
+        axis = 1
+    if axis is None:
+        axis = weight.ndim - 1
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)

@@ -1,0 +1,69 @@
+"""What of a node is put on grids: its weights, its data, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qir.graph import Node, Value
+from qir.ops import op_of
+from qir.passes.analysis.linear_layer import rank_of
+from qir.tracing import grid_origin
+from qir.types import TensorType
+
+
+def is_layer(node: Node) -> bool:
+    """Whether a node multiplies quantizable operands, or computes in float with weights that are stored as codes."""
+    facts = op_of(node)
+    if facts.quantizable(node) is not None:
+        return True
+    kernel = facts.float_kernel(node)
+    return kernel is not None and any(
+        (weight := node.input(index)) is not None and is_weight(weight) for index in kernel.weights
+    )
+
+
+def weight_operands(node: Node) -> Iterator[tuple[int, str, int | None, int | None]]:
+    """Operand, name in the quantizer, axis of the output channels, axis that is summed over, of every weight."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    if operands is not None:
+        axis, rank = operands.weight_axis, rank_of(node.input(operands.weight))
+        summed = None if axis is None or rank is None else rank - 2 if axis == rank - 1 else 1 if axis == 0 else 0
+        yield operands.weight, "weight", axis, summed
+    elif kernel is not None:
+        for index, (suffix, axis) in kernel.weights.items():
+            rank = rank_of(node.input(index))
+            yield index, suffix, axis, None if rank is None else rank - 1
+
+
+def operand_quantizers(node: Node) -> list[Node]:
+    """The quantizers of a layer's data and weights, those that are there."""
+    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
+    indices = [] if operands is None else [operands.data, operands.weight]
+    indices += [] if kernel is None else [*kernel.data, *kernel.weights]
+    values = [node.input(index) for index in indices]
+    found = [None if value is None else grid_origin(value).producer for value in values]
+    return [made for made in found if made is not None and made.is_fake_quant]
+
+
+def label(node: Node) -> str:
+    """What a layer is called in names of quantizers: its weight's name without `.weight`, else the node's name."""
+    index = next((index for index, *_ in weight_operands(node)), None)
+    weight = None if index is None else node.input(index)
+    if weight is not None:
+        while weight.producer is not None and weight.producer.is_fake_quant and weight.producer.input(0) is not None:
+            weight = weight.producer.inputs[0]
+            assert weight is not None  # noqa: S101 - checked in the condition
+        if weight.is_constant and weight.name.endswith(".weight"):
+            return weight.name.removesuffix(".weight")
+    return node.name or node.result.name
+
+
+def is_float(value: Value) -> bool:
+    """Whether a value is float, as far as its type says."""
+    return not isinstance(value.type, TensorType) or value.type.dtype.is_float
+
+
+def is_weight(value: Value) -> bool:
+    """Whether a value is a constant, seen through fake-quant nodes."""
+    producer = value.producer
+    return value.is_constant or (producer is not None and producer.is_fake_quant and is_weight(producer.operands[0]))

@@ -1,0 +1,1 @@
+"""From data to ranges: for every candidate width at once."""

@@ -1,0 +1,171 @@
+"""Calibration, once for every candidate width.
+
+The float values of all activations that are quantized are gathered in one pass over the data into streaming
+histograms; the range of every width is computed from the one histogram and stored on the fake-quant node, so that a
+change of bits needs no further data. Ranges of weights come from the weights themselves and, where the same pass over
+the data has seen what the layer reads, from the error at the layer's output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from qir.backends.costs.layers.open_sizes import remember_samples, with_known_sizes
+from qir.errors import PassError, QirError
+from qir.fake_quant import set_ranges
+from qir.graph import Node, Value
+from qir.module import Module
+from qir.ops.definition import sizes_of
+from qir.passes.calibration.activation_ranges import activation_ranges
+from qir.passes.data.samples import Feed, batches, fitting_batch
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.calibration.observers import Histogram
+from qir.passes.calibration.output_error import RowSketch, has_rows, operand_axis
+from qir.passes.calibration.clipping import METHODS
+from qir.passes.calibration.weight_ranges import store_levels, weight_ranges
+from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.backends.execution.session import OrtSession
+
+
+@dataclass(frozen=True)
+class Calibrate(Pass):
+    """Set the ranges of every fake-quant node for all its candidate widths.
+
+    Verified IR in, verified IR out; needs `calibration_data` when an activation is quantized. Activations that reach
+    below zero get signed codes where the unsigned grid of their scheme begins at zero and loses more (ClipQ, LSQ, …).
+
+    Options:
+        method: how activations are clipped: minmax, moving-average, percentile, mse, lp, entropy or aciq.
+        weights: how weights are clipped: `output` (least error of the layer's output on the data), `output-centred`
+            (the same but for its mean, for networks whose biases are corrected later), `mse` (least error of the
+            weight, which the first two fall back to where there are no data) or `minmax`.
+        batch: samples per forward pass at most; fewer where their activations would take more than 256 MiB.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    method: str = "mse"
+    weights: str = "output"
+    batch: int = 64
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Gather and store; raises `QirError` for unknown methods, missing or unfit data, NaN and infinities."""
+        if self.method not in METHODS:
+            raise PassError(f"calibrate: method {self.method!r} is unknown; expected one of {', '.join(METHODS)}")
+        nodes = [node for graph in module.graphs for node in graph.fake_quants()]
+        if not nodes:
+            raise PassError("calibrate: the network has no fake-quant nodes: run insert-fake-quant first")
+        weights = [node for node in nodes if _constant(node) is not None]
+        activations = [node for node in nodes if _constant(node) is None]
+        for node in weights:
+            array = _constant(node)
+            if array is not None and not np.isfinite(array).all():
+                raise QirError(f"weight of quantizer {node.name!r} holds NaN or infinities: repair the model first")
+        sketches: dict[Node, RowSketch] = {}
+        if activations:
+            data = context.require("calibration_data")
+            if self.weights in {"output", "output-centred"}:
+                sketches = _sketches(module, weights)
+            batch = fitting_batch({_unquantized(node.operands[0]) for node in activations}, self.batch)
+            histograms = _observe(module, activations, batches(module, data, batch=batch), sketches)
+            for node in activations:
+                set_ranges(node, activation_ranges(node, histograms[node], self.method))
+                store_levels(node, histograms[node].sample())
+        for node in weights:
+            self._weight(node, sketches.get(node))
+        return True
+
+    def _weight(self, node: Node, sketch: RowSketch | None) -> None:
+        array = _constant(node)
+        assert array is not None  # noqa: S101 - selected by the caller
+        error = None if sketch is None else sketch.error(centred=self.weights == "output-centred")
+        axis = None if sketch is None else operand_axis(sketch.node)
+        set_ranges(node, weight_ranges(node, array, self.weights, error, channel_axis=axis))
+        store_levels(node, array)
+
+
+def _sketches(module: Module, weights: list[Node]) -> dict[Node, RowSketch]:
+    """An empty sketch for every weight quantizer of the main graph that exactly one layer reads."""
+    found = {}
+    for node in weights:
+        users, array = node.result.users, _constant(node)
+        if node.graph is not module.graph or len(users) != 1 or array is None or not has_rows(users[0], array):
+            continue
+        if users[0].inputs[1] is node.result and node.attribute("axis") in {None, operand_axis(users[0])}:
+            found[node] = RowSketch(users[0])
+    return found
+
+
+def _constant(node: Node) -> Array | None:
+    """The constant under a fake-quant node, seen through other fake-quant nodes."""
+    value = node.input(0)
+    while value is not None and value.producer is not None and value.producer.is_fake_quant:
+        value = value.producer.input(0)
+    return None if value is None or value.constant is None or not value.is_constant else value.constant.numpy()
+
+
+def observe(module: Module, nodes: list[Node], feeds: Iterator[Feed]) -> dict[Node, Histogram]:
+    """Histograms of the float values under fake-quant nodes, in one pass over the feeds."""
+    return _observe(module, nodes, feeds, {})
+
+
+def _observe(
+    module: Module, nodes: list[Node], feeds: Iterator[Feed], sketches: dict[Node, RowSketch]
+) -> dict[Node, Histogram]:
+    """One pass over the feeds: histograms, and `sketches` (by weight quantizer) fed with what their layers read."""
+    from qir.backends.execution.session import OrtSession
+
+    read = {node: _unquantized(sketch.node.operands[0]) for node, sketch in sketches.items()}
+    origins = {node: _unquantized(node.operands[0]) for node in nodes}
+    wanted = {*origins.values(), *read.values()}
+    inputs = {value for value in wanted if value.is_input}
+    names = sorted(value.name for value in wanted - inputs)
+    session = OrtSession(float_network(module, names), optimization="all")
+    histograms = {value: Histogram() for value in origins.values()}
+    for number, feed in enumerate(feeds):
+        if number == 0:
+            _remember_sizes(module, session, feed, wanted - inputs)
+        found: Feed = session.run(feed)
+        for value, histogram in histograms.items():
+            histogram.update(feed[value.name] if value in inputs else found[value.name])
+        for node, value in read.items():
+            sketches[node].update(feed[value.name] if value in inputs else found[value.name])
+    return {node: histograms[value] for node, value in origins.items()}
+
+
+def _remember_sizes(module: Module, session: OrtSession, feed: Feed, values: set[Value]) -> None:
+    """Keep the shapes of the samples, and of those values that one sample alone tells: costs need sizes."""
+    remember_samples(module, feed)
+    sized = {value.name: value for value in with_known_sizes(module).graph.values()}
+    untold = {value.name for value in values if sizes_of(sized[value.name]) is None}
+    if untold:
+        found = session.run(next(batches(module, feed, batch=1)))
+        remember_samples(module, feed | {name: found[name] for name in untold})
+
+
+def _unquantized(value: Value) -> Value:
+    """The float value under fake-quant nodes."""
+    while value.producer is not None and value.producer.is_fake_quant:
+        value = value.producer.operands[0]
+    return value
+
+
+def float_network(module: Module, outputs: list[str] | None = None) -> Module:
+    """A copy without its fake-quant nodes, with more of its values as outputs."""
+    made = module.clone()
+    for graph in made.graphs:
+        for node in graph.fake_quants():
+            node.result.replace_all_uses_with(node.operands[0])
+            graph.erase(node)
+    if outputs:
+        by_name = {value.name: value for value in made.graph.values()}
+        graph = made.graph
+        old = dict(zip(graph.output_names, graph.outputs, strict=True))
+        names = [*old, *(name for name in outputs if name not in old)]
+        graph.set_outputs([old.get(name) or by_name[name] for name in names], names)
+    return made

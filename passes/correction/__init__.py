@@ -1,0 +1,1 @@
+"""Rewrites that win accuracy back, or make grids fit a target's arithmetic."""

@@ -1,0 +1,135 @@
+"""Correction of what quantization shifts: per output channel, fitted to the float network through data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qir.errors import PassError
+from qir.fake_quant import set_ranges
+from qir.graph import Node
+from qir.module import Module
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.analysis.constants import set_constant
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.tensor import Array, Tensor
+
+
+@dataclass(frozen=True)
+class CorrectChannels(Pass):
+    """Channel-wise affine correction at the module's bits, folded into weights, ranges and biases.
+
+    Gain and offset per output channel are fitted to the float pre-activations, layer after layer
+    (`qir.backends.training.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last, after
+    the bits are chosen.
+
+    Options:
+        images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.
+    """
+
+    name: ClassVar[str] = "correct-channels"
+    images: int = 256
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Fit and fold; raises `PassError` when the network has no quantizers."""
+        terms = _fit(module, context, self.images)
+        fold_affine(module, terms)
+        return bool(terms)
+
+
+@dataclass(frozen=True)
+class CorrectBias(Pass):
+    """Bias correction (Nagel et al., 2019, section 4.2) through data: the correction's offset, with gain 1.
+
+    Verified IR in, verified IR out; needs `calibration_data`; run it last, after the bits are chosen.
+
+    Options:
+        images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.
+    """
+
+    name: ClassVar[str] = "correct-bias"
+    images: int = 256
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Fit and fold; raises `PassError` when the network has no quantizers."""
+        terms = _fit(module, context, self.images, gain=False)
+        fold_affine(module, terms)
+        return bool(terms)
+
+
+def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[Node, tuple[Array, Array]]:
+    import torch
+
+    from qir.backends.training.affine_correction import correctable, fit_affine_correction, pre_activations
+    from qir.backends.torch.module import TorchModule
+
+    layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
+    if not layers and module.graph.fake_quants():
+        return {}
+    if not layers:
+        raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
+    count = fitting_batch((node.result for node in layers), images, memory=KEPT_MEMORY)
+    feed = next(iter(batches(module, context.require("calibration_data"), batch=count)))
+    network = TorchModule(module)
+    inputs = [torch.from_numpy(feed[value.name]) for value in module.graph.inputs if value.constant is None]
+    reference = pre_activations(network, layers, *inputs)
+    correction = fit_affine_correction(network, reference, *inputs, gain=gain)
+    return {node: (g.numpy(), o.numpy()) for node, (g, o) in correction.terms.items()}
+
+
+def fold_affine(module: Module, terms: Mapping[Node, tuple[Any, Any]]) -> None:
+    """Fold gain · (W x + b) + offset: W and the ranges of its quantizer times gain (codes stay), bias.
+
+    Args:
+        module: network with quantized layers.
+        terms: node of the layer → (gain [channels], offset [channels]); gains are positive.
+
+    Raises:
+        PassError: a layer without a bias would need one that its op cannot take.
+    """
+    for layer in quantized_layers(module.graph):
+        if layer.node in terms and layer.weight_tensor is not None:
+            gain, offset = (np.asarray(term, np.float64) for term in terms[layer.node])
+            if (gain != 1).any():
+                _scale_weight(layer, layer.weight_tensor, gain)
+            _move_bias(module, layer, gain, offset)
+
+
+def _scale_weight(layer: QuantizedLayer, tensor: Tensor, gain: Array) -> None:
+    weight, axis = tensor.numpy(), layer.weight.attribute("axis")
+    if axis is None:
+        raise PassError(f"layer {layer.name!r}: its weight has one range; gains per channel need per-channel ranges")
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    layer.weight.operands[0].constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
+    ranges = layer.weight.attribute("ranges").numpy()
+    set_ranges(layer.weight, (ranges * gain[None, :, None]).astype(np.float32))
+
+
+def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array) -> None:
+    from qir.backends.training.affine_correction import bias_add
+
+    bias, place, add = layer.bias, layer.bias_index, bias_add(layer.node)
+    if bias is not None and bias.constant is not None and place is not None:
+        moved = (bias.constant.numpy() * gain + offset).astype(np.float32)
+        set_constant(layer.node, place, moved, f"{layer.name}.bias")
+    elif place is not None:
+        made = module.graph.add_constant(f"{layer.name}.bias", Tensor.of(offset.astype(np.float32)))
+        layer.node.set_inputs([*layer.node.inputs[:place], made])
+    elif add is not None:
+        node, index = add
+        vector = node.operands[index].constant
+        assert vector is not None  # noqa: S101 - so it was found
+        added = Tensor.of((vector.numpy() + offset).astype(np.float32))
+        node.set_inputs(
+            [
+                module.graph.add_constant(f"{layer.name}.bias", added) if position == index else value
+                for position, value in enumerate(node.inputs)
+            ]
+        )
+    elif offset.any():
+        raise PassError(f"layer {layer.name!r}: {layer.node.op} takes no bias; write it as Gemm (pass canonicalize)")

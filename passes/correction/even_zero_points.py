@@ -1,0 +1,67 @@
+"""Ranges of activations widened until every zero point is even, so that ties round alike in all executors.
+
+QuantizeLinear and integer multipliers round before the zero point is added, fused kernels of averages, sums, products
+behind it: half to even gives the same code of a tie where the zero point is even, the neighbouring one where it is odd.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qir.errors import PassError
+from qir.fake_quant import ranges_at, scheme_of, set_ranges
+from qir.graph import Node
+from qir.module import Module
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.quantizers import get_scheme
+from qir.tensor import Array
+
+
+@dataclass(frozen=True)
+class EvenZeroPoints(Pass):
+    """Widen calibrated ranges of activations on uniform grids, by less than two steps, to the nearest even zero point.
+
+    Verified IR in, verified IR out; run it behind `calibrate`. Every candidate width is moved, so bits stay free.
+    """
+
+    name: ClassVar[str] = "even-zero-points"
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Widen; raises `PassError` for quantizers that are not calibrated."""
+        del context
+        changed = False
+        for graph in module.graphs:
+            for node in graph.fake_quants():
+                if node.operands[0].is_constant:
+                    continue
+                ranges = [_widened(node, bits) for bits in node.attribute("widths")]
+                if any(moved for _, moved in ranges):
+                    set_ranges(node, np.stack([found for found, _ in ranges]))
+                    changed = True
+        return changed
+
+
+def _widened(node: Node, bits: int) -> tuple[Array, bool]:
+    """The ranges of one width, float32 [1, 2], and whether they moved."""
+    ranges = ranges_at(node, bits)
+    if ranges is None:
+        raise PassError(f"even-zero-points: quantizer {node.name!r} is not calibrated: run calibrate first")
+    scheme = get_scheme(scheme_of(node, bits))
+    grid = scheme.parameters(ranges, bits, bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0)))
+    if not grid.is_affine or grid.channels > 1 or not int(grid.zero_point[0]) % 2:
+        return ranges, False
+    low, high = (float(edge) for edge in ranges[0])
+    trials = []
+    for zero in (int(grid.zero_point[0]) - 1, int(grid.zero_point[0]) + 1):
+        below, above = zero - grid.low_code, grid.high_code - zero
+        if below > 0 and above > 0:
+            step = max(-low / below, high / above)
+            trials.append((step, np.asarray([[-step * below, step * above]], np.float32)))
+    for _, trial in sorted(trials, key=lambda found: found[0]):
+        found = scheme.parameters(trial, bits, bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0)))
+        if not int(found.zero_point[0]) % 2:
+            return trial, True
+    return ranges, False

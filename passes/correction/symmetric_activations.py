@@ -1,0 +1,57 @@
+"""Activations around zero: signed codes without a zero point, for targets that have none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qir.errors import PassError
+from qir.fake_quant import ranges_at
+from qir.graph import Node
+from qir.module import Module
+from qir.ops import op_of
+from qir.passes.infrastructure.manager import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class SymmetricActivations(Pass):
+    """Give activations that can be negative signed codes with zero point 0; run it behind `calibrate`.
+
+    Verified IR in, verified IR out. The calibrated range stays: the grid covers the larger of its ends on both sides,
+    so that every width loses up to one bit against codes with a zero point. At 1 bit the codes become -1 and +1.
+
+    Attributes:
+        everywhere: also where values are never negative but no Relu says so (FINN takes unsigned codes behind Relu
+            only).
+    """
+
+    name: ClassVar[str] = "symmetric-activations"
+    everywhere: bool = False
+
+    def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
+        """Make them signed; True when one was not. `PassError` for quantizers that are not calibrated."""
+        changed = False
+        for graph in module.graphs:
+            for node in graph.fake_quants():
+                if node.operands[0].is_constant or node.attribute("signed", 1):
+                    continue
+                if _is_negative(node) or (self.everywhere and not follows_activation(node)):
+                    node.set_attribute("signed", 1)
+                    changed = True
+        return changed
+
+
+def follows_activation(node: Node) -> bool:
+    """Whether a quantizer's operand comes straight from an activation (Relu, Clip)."""
+    producer = node.operands[0].producer
+    return producer is not None and not producer.is_fake_quant and op_of(producer).is_activation
+
+
+def _is_negative(node: Node) -> bool:
+    for width in node.attribute("widths"):
+        ranges = ranges_at(node, width)
+        if ranges is None:
+            raise PassError(f"symmetric-activations: quantizer {node.name!r} is not calibrated: run calibrate first")
+        if (ranges[:, 0] < 0).any():
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Samples of any form, read in batches."""

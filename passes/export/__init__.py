@@ -1,0 +1,1 @@
+"""Export: lowered, written under a temporary name, run, compared, and only then named."""

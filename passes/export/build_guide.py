@@ -1,0 +1,375 @@
+"""From a quantized module to its guide and packed weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import qir
+from qir.attributes import Attribute
+from qir.backends.costs.layers.cost import Cost
+from qir.backends.integer.requantization import Requantization
+from qir.backends.costs.layers.layer_shapes import layer_names
+from qir.errors import ExportError
+from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
+from qir.graph import Graph, Node
+from qir.guide import (
+    BufferGuide,
+    CostGuide,
+    CpuGuide,
+    Guide,
+    LayerGuide,
+    MemoryGuide,
+    MultiplierGuide,
+    PackedTensor,
+    Provenance,
+    RequantizationGuide,
+    RescalingGuide,
+    StepGuide,
+    StoredWeightGuide,
+    TensorGuide,
+    ThresholdsGuide,
+)
+from qir.labels import label_of
+from qir.module import Module
+from qir.packing import pack
+from qir.passes.lowering.parts.codes import integer_codes, integer_levels, proven_bounds, weight_codes
+from qir.passes.lowering.qonnx.thresholds import Arithmetic, layer_thresholds
+from qir.passes.export.memory_plan import activations, execution_order, plan_memory, unknown_sizes
+from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp, quantized_layers, stored_weights
+from qir.passes.export.requantization import (
+    ROUNDING,
+    Multipliers,
+    Rescaling,
+    check_requantization,
+    layer_bias,
+    layer_multipliers,
+    rescaling_multipliers,
+    rescalings,
+)
+from qir.policy import Policy
+from qir.tensor import Tensor
+from qir.types import Dim
+
+MOST_CODES = 16
+"""Outputs of up to 4 bits have their thresholds in the guide; beyond, multipliers say the same in less."""
+
+
+def build_guide(
+    module: Module,
+    *,
+    weights_file: str,
+    target: Any = None,
+    data: dict[str, str] | None = None,
+    emulated: Mapping[str, str] | None = None,
+    requantization: Requantization | None = None,
+    cpus: CpuGuide | None = None,
+) -> tuple[Guide, bytes]:
+    """The guide of a calibrated module and the bytes of its weights file.
+
+    Args:
+        module: network with calibrated fake-quant nodes, before lowering.
+        weights_file: name of the weights file beside the guide.
+        target: target whose cost model gives cycles; None leaves them out.
+        data: what each data split was used for.
+        emulated: why the profile emulates something, by name of the node or quantizer that it emulates; a layer is
+            emulated when its node, its weight's, its input's or its output's quantizer is.
+        requantization: arithmetic from sums to codes; by default the target's, `float32` without one.
+        cpus: on which CPUs the model file is exact.
+
+    Raises:
+        QirError: a quantizer is not calibrated, or a code does not fit.
+        ExportError: requantization cannot be computed (`check_requantization`).
+    """
+    kind = requantization or ("float32" if target is None else target.export.requantization)
+    check_requantization(module.graph, kind, None if target is None else target.accumulator_bits)
+    costs, policy = _Costs.of(module, target), policy_of(module.graph)
+    plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
+    parts = _Layers(weights_file, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
+    layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
+    stored = parts.stored(module.graph)
+    total = costs.total("cycles")
+    guide = Guide(
+        provenance=Provenance(
+            qir_version=qir.__version__,
+            float_model_sha256=module.meta.get("source_sha256", ""),
+            target="" if target is None else target.name,
+            target_sha256="" if target is None else _sha256(target.model_dump_json().encode()),
+            policy=plain,
+            policy_sha256=_sha256(json.dumps(plain, sort_keys=True).encode()),
+            data=data or {},
+        ),
+        inputs=[value.name for value in module.graph.inputs],
+        outputs=list(module.graph.output_names),
+        requantization=RequantizationGuide(kind=kind, rounding=ROUNDING[kind]),
+        cpus=cpus,
+        layers=layers,
+        stored_weights=stored,
+        rescalings=[_rescaling(found) for found in rescalings(module.graph)],
+        execution_order=_steps(module.graph, costs),
+        memory=_memory(module.graph, target),
+        memory_unknown=_memory_unknown(module.graph),
+        total_cycles=total,
+        total_energy_pj=costs.total("energy_pj"),
+        latency_seconds=total / target.clock_hz if total is not None and target.clock_hz else None,
+        unknown_costs=list(costs.unknown),
+        unknown_reasons={} if costs.table is None else dict(costs.table.reasons),
+        cost_shapes={} if costs.table is None else _known_shapes(costs.table.facts.sizes),
+        weights_file=weights_file,
+        weights_sha256=_sha256(bytes(parts.packed)),
+    )
+    return guide, bytes(parts.packed)
+
+
+def _known_shapes(sizes: Mapping[str, tuple[Dim, ...]]) -> dict[str, list[int]]:
+    shapes = {name: [size for size in shape if isinstance(size, int)] for name, shape in sizes.items()}
+    return {name: shape for name, shape in shapes.items() if len(shape) == len(sizes[name])}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class _Costs:
+    """The costs of the nodes at the module's bits; none without target."""
+
+    table: Any = None
+    policy: Policy | None = None
+    by_node: dict[Node, Cost] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(module: Module, target: Any) -> _Costs:
+        if target is None:
+            return _Costs()
+        table, policy = target.cost_model().table(module, target), policy_of(module.graph)
+        shared = any(not isinstance(bits, int) for bits in policy.values())
+        by_name = {} if shared else {row.node: row.cost for row in table.rows(policy)}
+        by_node = {node: by_name[name] for node, name in layer_names(module.graph).items() if name in by_name}
+        return _Costs(table, policy, by_node, table.unknown)
+
+    def total(self, metric: str) -> float | None:
+        if self.table is None or self.unknown:
+            return None
+        return float(self.table.cost([self.policy], metric)[0])
+
+    def guide(self, node: Node) -> CostGuide | None:
+        cost = self.by_node.get(node)
+        if cost is None:
+            return None
+        return CostGuide(
+            cycles=cost.cycles,
+            bound_by=cost.bound_by,
+            energy_pj=dict(sorted(cost.energy.items())),
+            bytes_moved=dict(sorted(cost.bytes_moved.items())),
+            bit_operations=cost.bit_operations,
+        )
+
+
+@dataclass
+class _Layers:
+    """Entries of layers, and their packed weights one behind the other."""
+
+    weights_file: str
+    costs: _Costs
+    emulated: Mapping[str, str]
+    arithmetic: Arithmetic
+    packed: bytearray = field(default_factory=bytearray)
+    entries: dict[Node, PackedTensor | None] = field(default_factory=dict)
+
+    def add(self, layer: QuantizedLayer) -> LayerGuide:
+        parts = (layer.node, layer.weight, layer.data, layer.output)
+        reasons = [self.emulated[part.name] for part in parts if part and part.name in self.emulated]
+        bias, bounds, multipliers = layer_bias(layer), proven_bounds(layer), layer_multipliers(layer)
+        data, weight = _tensor(layer.data), _tensor(layer.weight)
+        return LayerGuide(
+            name=layer.name,
+            node=layer.node.name,
+            op=layer.node.op,
+            attributes=_attributes(layer.node),
+            operand_pair=(data.bits, weight.bits),
+            input=data,
+            weight=weight,
+            output=None if layer.output is None else _tensor(layer.output),
+            packed_weight=None if layer.weight_tensor is None else self._weight(layer.weight, weight),
+            bias_codes=None if bias is None else bias.reshape(-1).tolist(),
+            multiplier=None if multipliers is None else _multiplier(multipliers),
+            clamp=None if layer.output is None else output_clamp(layer),
+            accumulator=None if bounds is None else (bounds.low, bounds.high),
+            accumulator_bits=None if bounds is None else bounds.bits,
+            thresholds=None if multipliers is None else self._thresholds(layer),
+            cost=self.costs.guide(layer.node),
+            execution="emulated" if reasons else "native",
+            emulation="; ".join(dict.fromkeys(reasons)),
+        )
+
+    def stored(self, graph: Graph) -> list[StoredWeightGuide]:
+        """Entries of weights whose kernels compute in float."""
+        found = []
+        for entry in stored_weights(graph):
+            weight = _tensor(entry.quantizer)
+            found.append(
+                StoredWeightGuide(
+                    name=entry.quantizer.name,
+                    node=entry.node.name,
+                    op=entry.node.op,
+                    operand=entry.index,
+                    weight=weight,
+                    packed_weight=self._weight(entry.quantizer, weight),
+                    reason=entry.reason,
+                )
+            )
+        return found
+
+    def _weight(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
+        """Where a weight's codes lie: once, however many layers read them."""
+        if node not in self.entries:
+            self.entries[node] = self._pack(node, guide)
+        return self.entries[node]
+
+    def _pack(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
+        if isinstance(bits_of(node), int):
+            codes, low = weight_codes(node), parameters_of(node).low_code
+        else:
+            found = integer_codes(node)
+            if found is None:
+                return None
+            codes, low = found.values, found.low
+        return self._append(pack(codes, guide.bits, low, guide.code_step), guide.bits, codes.shape)
+
+    def _thresholds(self, layer: QuantizedLayer) -> ThresholdsGuide | None:
+        """Thresholds of layers with narrow outputs; None where the requantization has none."""
+        if layer.output is None or parameters_of(layer.output).codes > MOST_CODES:
+            return None
+        try:
+            found = layer_thresholds(layer, self.arithmetic)
+        except ExportError:  # a table of levels, odd codes, a product of two activations
+            return None
+        low, high = int(found.values.min()), int(found.values.max())
+        bits = max((high - low).bit_length(), 1)
+        packed = self._append(pack(found.values, bits, low), bits, found.values.shape)
+        return ThresholdsGuide(packed=packed, low_sum=low, low_code=found.low_code)
+
+    def _append(self, data: bytes, bits: int, shape: tuple[int, ...]) -> PackedTensor:
+        entry = PackedTensor(
+            file=self.weights_file,
+            offset=len(self.packed),
+            length=len(data),
+            bits=bits,
+            shape=list(shape),
+            crc32=zlib.crc32(data),
+        )
+        self.packed += data
+        return entry
+
+
+def _tensor(node: Node) -> TensorGuide:
+    bits = bits_of(node)
+    widest = bits if isinstance(bits, int) else max(bits)
+    parameters, ranges = parameters_of(node, widest), ranges_at(node, widest)
+    assert ranges is not None  # noqa: S101 - parameters_of raises otherwise
+    scale, zero, low, high = parameters.scale, parameters.zero_point, parameters.low_code, parameters.high_code
+    table = levels = None
+    if not isinstance(bits, int) and (found := integer_codes(node)) is not None:
+        scale, zero, low, high = found.scale, found.zero_point, found.low, found.high
+    elif parameters.levels is not None:
+        multiples = integer_levels(parameters)
+        if multiples is None:
+            levels = parameters.levels.tolist()
+        else:
+            table, scale = multiples[0].tolist(), multiples[1].scale
+    return TensorGuide(
+        name=node.operands[0].name,
+        quantizer=node.name,
+        bits=widest,
+        channel_bits=None if isinstance(bits, int) else list(bits),
+        signed=parameters.signed,
+        scheme=scheme_of(node, widest),
+        axis=node.attribute("axis"),
+        block=node.attribute("block"),
+        scale=scale.tolist(),
+        zero_point=zero.tolist(),
+        low_code=low,
+        high_code=high,
+        code_step=parameters.code_step,
+        threshold=[(float(low), float(high)) for low, high in ranges],
+        table=table,
+        levels=levels,
+    )
+
+
+def _attributes(node: Node) -> dict[str, Any]:
+    return {name: _plain(attribute) for name, attribute in sorted(node.attributes.items())}
+
+
+def _plain(attribute: Attribute) -> Any:
+    value = attribute.python()
+    return value.numpy().tolist() if isinstance(value, Tensor) else list(value) if isinstance(value, tuple) else value
+
+
+def _multiplier(found: Multipliers) -> MultiplierGuide:
+    return MultiplierGuide(
+        float32=[line.reshape(-1).tolist() for line in found.float32],
+        mantissa=[line.reshape(-1).tolist() for line in found.mantissa],
+        shift=found.shift.reshape(-1).tolist(),
+        exponent=None if found.exponent is None else [line.reshape(-1).tolist() for line in found.exponent],
+        count=found.count,
+    )
+
+
+def _rescaling(found: Rescaling) -> RescalingGuide:
+    multipliers = rescaling_multipliers(found)
+    return RescalingGuide(
+        node=label_of(found.node),
+        op=found.node.op,
+        attributes=_attributes(found.node),
+        inputs=[_tensor(quantizer) for quantizer in found.operands],
+        output=_tensor(found.output),
+        multiplier=None if multipliers is None else _multiplier(multipliers),
+    )
+
+
+def _steps(graph: Graph, costs: _Costs) -> list[StepGuide]:
+    layers = {layer.node: layer.name for layer in quantized_layers(graph)}
+    return [
+        StepGuide(node=label_of(node), op=node.op, layer=layers.get(node, ""), cost=costs.guide(node))
+        for node in execution_order(graph)
+    ]
+
+
+def _memory_unknown(graph: Graph) -> str:
+    names = unknown_sizes(graph)
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"the sizes of {', '.join(names[:3])}{more} are unknown: run freeze-inputs{{shapes=[input:1x…]}} and "
+        "infer-types before insert-fake-quant"
+    )
+
+
+def _memory(graph: Graph, target: Any) -> MemoryGuide | None:
+    widths = () if target is None else target.padding.storage_widths
+    buffers = activations(graph, storage_widths=widths)
+    if buffers is None:
+        return None
+    plan = plan_memory(buffers)
+    tensors = [
+        BufferGuide(
+            name=buffer.name,
+            quantizer=buffer.quantizer,
+            bits=buffer.bits,
+            elements=buffer.elements,
+            bytes=buffer.bytes,
+            offset=offset,
+            first=buffer.first,
+            last=buffer.last,
+        )
+        for buffer, offset in zip(buffers, plan.offsets, strict=True)
+    ]
+    return MemoryGuide(tensors=tensors, peak=plan.peak, lower_bound=plan.lower_bound, order=plan.order)

@@ -1,0 +1,208 @@
+"""Where activations lie in memory: lifetimes in execution order, byte offsets, and the peak.
+
+An activation lives from the node that writes it to the last node that reads it. Two that live at the same time may not
+overlap. Offsets are found greedily: Pisarchyk & Lee 2020, "Efficient Memory Management for Deep Neural Net Inference",
+section 5, by size, by breadth and by time of writing, whichever needs least; no plan can need less than the bytes alive
+at the busiest step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qir.backends.costs.layers.layer_shapes import elements_of
+from qir.fake_quant import bits_of
+from qir.graph import Graph, Node, Value
+from qir.ops import op_of
+from qir.tracing import quantizer_of
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor in memory.
+
+    Attributes:
+        name: of the tensor.
+        quantizer: name of the quantizer whose codes are stored; empty = float32 values.
+        bits: width of an element.
+        elements: of the tensor.
+        bytes: packed size.
+        first, last: positions in the execution order of the node that writes it and the last one that reads it; inputs
+            are written by the first node, outputs read by the last.
+    """
+
+    name: str
+    quantizer: str
+    bits: int
+    elements: int
+    bytes: int
+    first: int
+    last: int
+
+    def meets(self, other: Buffer) -> bool:
+        """Whether both live at the same time."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Byte offset of every buffer.
+
+    Attributes:
+        offsets: in the order of the buffers.
+        peak: bytes that the plan needs.
+        lower_bound: most bytes alive at one step: no plan needs less.
+        order: greedy order that found it: `size`, `breadth` or `time`.
+    """
+
+    offsets: tuple[int, ...]
+    peak: int
+    lower_bound: int
+    order: str
+
+
+def plan_memory(buffers: Sequence[Buffer]) -> Plan:
+    """Offsets without overlap of buffers that live at the same time."""
+    breadth = _breadth(buffers)
+    busiest = [max(breadth[b.first : b.last + 1], default=0) for b in buffers]
+    indices = range(len(buffers))
+    orders = {
+        "size": sorted(indices, key=lambda i: (-buffers[i].bytes, i)),
+        "breadth": sorted(indices, key=lambda i: (-busiest[i], -buffers[i].bytes, i)),
+        "time": sorted(indices, key=lambda i: (buffers[i].first, i)),
+    }
+    plans = {name: _place(buffers, order) for name, order in orders.items()}
+    name = min(plans, key=lambda key: _peak(buffers, plans[key]))
+    return Plan(tuple(plans[name]), _peak(buffers, plans[name]), max(breadth, default=0), name)
+
+
+def execution_order(graph: Graph) -> list[Node]:
+    """The nodes that do something when the network runs, in order.
+
+    Left out are quantizers and activations that fuse into what they follow, views, and what constants give.
+    """
+    return [node for node in graph if not node.is_return and not _is_constant(node) and _source(node) is None]
+
+
+def unknown_sizes(graph: Graph) -> list[str]:
+    """Names of the tensors that have to be kept between nodes and whose size is unknown, in order."""
+    return [value.name for value, _ in _lives(graph) if elements_of(value, 1) is None]
+
+
+def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] = ()) -> list[Buffer] | None:
+    """The tensors that have to be kept between nodes, in the order in which they are written.
+
+    Args:
+        graph: a network with fake-quant nodes.
+        batch: size of an unknown first dimension.
+        storage_widths: widths that memory stores; a width in between takes the next larger one.
+
+    Returns:
+        None when a size is unknown (`unknown_sizes`).
+    """
+    found = []
+    for (value, quantizer), (first, last) in _lives(graph).items():
+        elements = elements_of(value, batch)
+        if elements is None:
+            return None
+        bits = FLOAT_BITS if quantizer is None else _width(quantizer)
+        stored = next((width for width in sorted(storage_widths) if width >= bits), bits)
+        name = "" if quantizer is None else quantizer.name
+        found.append(Buffer(value.name, name, bits, elements, -(-elements * stored // 8), first, last))
+    return sorted(found, key=lambda buffer: (buffer.first, buffer.name, buffer.quantizer))
+
+
+def _lives(graph: Graph) -> dict[tuple[Value, Node | None], list[int]]:
+    """First and last step of every value that is kept, in the form of each quantizer that it is read in."""
+    order = execution_order(graph)
+    steps = {node: step for step, node in enumerate(order)}
+    lives: dict[tuple[Value, Node | None], list[int]] = {}
+    for value in graph.inputs:
+        _extend(lives, value, 0, steps, len(order) - 1)
+    for step, node in enumerate(order):
+        for value in node.results:
+            _extend(lives, value, step, steps, len(order) - 1)
+    return lives
+
+
+def _extend(
+    lives: dict[tuple[Value, Node | None], list[int]], value: Value, first: int, steps: dict[Node, int], end: int
+) -> None:
+    """Enter a value that a step writes, once for each form in which later steps read it."""
+    if value.constant is not None:
+        return
+    for quantizer, step in _reads(value, quantizer_of(value), steps, end):
+        life = lives.setdefault((value, quantizer), [first, first])
+        life[1] = max(life[1], step)
+
+
+def _reads(value: Value, quantizer: Node | None, steps: dict[Node, int], end: int) -> list[tuple[Node | None, int]]:
+    """(quantizer, step) of every node that reads a value, seen through quantizers, views and fused activations."""
+    found: list[tuple[Node | None, int]] = []
+    for use in value.uses:
+        user = use.node
+        if user.is_return:
+            found.append((quantizer, end))
+        elif user in steps:
+            found.append((quantizer, steps[user]))
+        else:
+            for result in user.results:
+                found += _reads(result, user if user.is_fake_quant else quantizer, steps, end)
+    return found
+
+
+def _source(node: Node) -> Value | None:
+    """The value in whose place the result of a quantizer, view or fused activation is stored; None for others."""
+    facts = op_of(node)
+    if not node.inputs or (source := node.inputs[0]) is None:
+        return None
+    if node.is_fake_quant or facts.is_view:
+        return source
+    fuses = facts.fuses_into_producer(node) and source.producer is not None and len(source.uses) == 1
+    return source if fuses else None
+
+
+def _is_constant(node: Node) -> bool:
+    """Whether a node computes from constants only."""
+    return bool(node.operands) and all(
+        value.constant is not None or (value.producer is not None and _is_constant(value.producer))
+        for value in node.operands
+    )
+
+
+def _width(quantizer: Node) -> int:
+    bits = bits_of(quantizer)
+    return bits if isinstance(bits, int) else max(bits)
+
+
+def _breadth(buffers: Sequence[Buffer]) -> list[int]:
+    """Bytes alive at every step."""
+    total = [0] * (max((buffer.last for buffer in buffers), default=-1) + 1)
+    for buffer in buffers:
+        for step in range(buffer.first, buffer.last + 1):
+            total[step] += buffer.bytes
+    return total
+
+
+def _place(buffers: Sequence[Buffer], order: Sequence[int]) -> list[int]:
+    """Each buffer in turn into the smallest gap that holds it, between those that live with it, else behind them."""
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    for index in order:
+        buffer = buffers[index]
+        end, best, gap = 0, -1, -1
+        for other in sorted((i for i in placed if buffers[i].meets(buffer)), key=lambda i: offsets[i]):
+            room = offsets[other] - end
+            if room >= buffer.bytes and (best < 0 or room < gap):
+                best, gap = end, room
+            end = max(end, offsets[other] + buffers[other].bytes)
+        offsets[index] = end if best < 0 else best
+        placed.append(index)
+    return offsets
+
+
+def _peak(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
+    return max((offset + buffer.bytes for offset, buffer in zip(offsets, buffers, strict=True)), default=0)

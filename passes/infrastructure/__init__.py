@@ -1,0 +1,1 @@
+"""Passes as such: their contract, manager, instruments, pipelines and registry."""

@@ -1,0 +1,164 @@
+"""A harness for tests of passes: `check_pass` runs one and holds its contract against the module.
+
+def test_my_pass():
+checked = check_pass(MyPass(), module)
+assert checked.changed and checked.largest_error < 1e-5
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qir.errors import PassError
+from qir.module import Module
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.tensor import Array, numpy_dtype
+from qir.types import TensorType
+
+Arrays = Mapping[str, Array]
+Executor = Callable[[Module, Arrays], list[Array]]
+
+
+@dataclass(frozen=True)
+class CheckedPass:
+    """What `check_pass` found.
+
+    Attributes:
+        changed: what the pass returned.
+        largest_error: largest difference of an output, relative to the largest magnitude in that output (or 1).
+    """
+
+    changed: bool
+    largest_error: float
+
+
+def check_pass(
+    step: Pass,
+    module: Module,
+    *,
+    inputs: Arrays | None = None,
+    tolerance: float | None = 1e-5,
+    context: PassContext | None = None,
+    execute: Executor | None = None,
+) -> CheckedPass:
+    """Run a pass on a module, in place, and hold it against the contract of `Pass`.
+
+    The module verifies before and after; a pass that returns False wrote nothing; two runs on equal modules give the
+    same text; the outputs stay the same.
+
+    Args:
+        step: the pass.
+        module: the module, changed in place.
+        inputs: arrays by input name; random ones when left out.
+        tolerance: the largest error allowed, as in `CheckedPass.largest_error`; None does not compare outputs.
+        context: objects for the pass.
+        execute: runs a module; ONNX Runtime without optimizations when left out.
+
+    Raises:
+        PassError: the pass broke its contract.
+        VerifyError: the module does not verify.
+    """
+    from qir.text.printer import print_module
+    from qir.verifier import verify
+
+    context = context or PassContext()
+    execute = execute or run_onnxruntime
+    verify(module)
+    twin = module.clone()
+    if tolerance is not None:
+        inputs = random_inputs(module) if inputs is None else inputs
+        expected = execute(module, inputs)
+    versions = (module.version, module.policy_version)
+    changed = step.run(module, context)
+    if not changed and (module.version, module.policy_version) != versions:
+        raise PassError(f"pass {step} returned False and wrote to the module")
+    verify(module)
+    step.run(twin, context)
+    if print_module(twin, constants="hash") != print_module(module, constants="hash"):
+        raise PassError(f"pass {step} gave two different modules in two runs")
+    error = 0.0 if tolerance is None else largest_error(expected, execute(module, inputs or {}))
+    if tolerance is not None and not error <= tolerance:
+        raise PassError(f"pass {step} changed the outputs by {error:.3g}, more than {tolerance:g}")
+    return CheckedPass(changed, error)
+
+
+def largest_error(expected: list[Array], found: list[Array]) -> float:
+    """Largest |found - expected| of an output over the largest |expected| in it, or over 1 when that is smaller.
+
+    Infinite when shapes differ or one has a NaN or an infinity where the other has none.
+    """
+    worst = 0.0
+    for a, b in zip(expected, found, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.dtype.kind not in "fiub" or a.size == 0:
+            worst = max(worst, 0.0 if np.array_equal(a, b) else float("inf"))
+            continue
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(same, 0.0, np.abs(a - b))
+        if not np.isfinite(difference).all():
+            return float("inf")
+        scale = max(1.0, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
+        worst = max(worst, float(difference.max()) / scale)
+    return worst
+
+
+def random_inputs(module: Module, seed: int = 0, size: int = 2) -> dict[str, Array]:
+    """Standard normal arrays (small integers, booleans) for the inputs of a module that have no default.
+
+    Args:
+        module: the module.
+        seed: seed of the generator.
+        size: length of dimensions that are not known.
+
+    Raises:
+        PassError: the type of an input is not known.
+    """
+    generator = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    for value in module.graph.inputs:
+        if value.constant is not None:
+            continue
+        if not isinstance(value.type, TensorType) or value.type.shape is None:
+            raise PassError(f"input {value.name!r} has type {value.type}: give inputs={{...}}")
+        shape = [d if isinstance(d, int) else size for d in value.type.shape]
+        dtype = numpy_dtype(value.type.dtype)
+        if dtype.kind in "iu":
+            arrays[value.name] = generator.integers(0, 4, shape).astype(dtype)
+        elif dtype.kind == "b":
+            arrays[value.name] = generator.integers(0, 2, shape).astype(dtype)
+        else:
+            arrays[value.name] = generator.standard_normal(shape).astype(dtype)
+    return arrays
+
+
+def run_onnxruntime(module: Module, inputs: Arrays) -> list[Array]:
+    """The outputs of a module in ONNX Runtime, one thread, without graph optimizations.
+
+    Raises:
+        PassError: ONNX Runtime does not take the module.
+    """
+    import onnxruntime
+
+    from qir.onnx_io import save
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory(prefix="qir-check-") as folder:
+        path = Path(folder) / "module.onnx"
+        save(module, path)
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            outputs: list[Array] = session.run(None, dict(inputs))
+        except Exception as error:
+            raise PassError(f"ONNX Runtime does not run the module: {error}") from error
+    return outputs

@@ -1,0 +1,1 @@
+"""Where fake-quant nodes are inserted, and what stays float."""

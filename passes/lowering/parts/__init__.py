@@ -1,0 +1,1 @@
+"""What several lowerings share: codes, chains of nodes, blocks, marks."""

@@ -1,0 +1,64 @@
+"""Weights with blocks of scales in standard operators.
+
+From operator set 21 on DequantizeLinear takes the blocks itself (`block_size`). Before, the codes lie as rows, one a
+block, are dequantized with a scale a row, and are brought to the weight's shape by Reshape, Transpose and Slice: the
+same products, exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.attributes import Attribute
+from qir.graph import Node, Value
+from qir.passes.lowering.parts.chain import Chain
+from qir.passes.lowering.parts.codes import Codes
+from qir.quantizers.blocks import blocks_shape, to_rows
+from qir.types import DType
+
+NATIVE_OPSET = 21
+"""First operator set whose DequantizeLinear has `block_size`."""
+
+
+def dequantize_blocks(chain: Chain, node: Node, codes: Codes, dtype: DType, opset: int) -> Value:
+    """The float weight from its codes.
+
+    Args:
+        chain: where the nodes go.
+        node: the weight's fake-quant node.
+        codes: the weight's codes, with one scale a block.
+        dtype: element type of the codes.
+        opset: version of ONNX's operator set.
+    """
+    shape, axis, block = codes.values.shape, node.attribute("axis"), node.attribute("block")
+    counts, result = blocks_shape(shape, axis, block), f"{node.name}.dequantized"
+    if opset >= NATIVE_OPSET:
+        operands = (
+            chain.constant("codes", codes.values, dtype),
+            chain.constant("scale", codes.scale.reshape(counts)),
+            chain.constant("zero_point", codes.zero_point.reshape(counts), dtype),
+        )
+        return chain.node("DequantizeLinear", operands, "dequantize", shape, result=result, axis=axis, block_size=block)
+    rows = to_rows(codes.values, axis, block)
+    operands = (
+        chain.constant("codes", rows, dtype),
+        chain.constant("scale", codes.scale),
+        chain.constant("zero_point", codes.zero_point, dtype),
+    )
+    value = chain.node("DequantizeLinear", operands, "dequantize", rows.shape, axis=0)
+    parted = (*counts, block)
+    value = chain.node("Reshape", (value, chain.constant("parted", np.asarray(parted, np.int64))), "parts", parted)
+    order = (*range(axis + 1), len(counts), *range(axis + 1, len(counts)))
+    moved = tuple(parted[index] for index in order)
+    value = chain.node("Transpose", (value,), "moved", moved, perm=Attribute.of(order))
+    padded = (*shape[:axis], counts[axis] * block, *shape[axis + 1 :])
+    cut = padded != shape
+    whole = chain.constant("whole", np.asarray(padded, np.int64))
+    value = chain.node("Reshape", (value, whole), "whole.back", padded, result="" if cut else result)
+    if not cut:
+        return value
+    limits = [
+        chain.constant(label, np.asarray([number], np.int64))
+        for label, number in (("start", 0), ("end", shape[axis]), ("axis", axis))
+    ]
+    return chain.node("Slice", (value, *limits), "cut", shape, result=result)

@@ -1,0 +1,1 @@
+"""Export profiles and what each version of ONNX Runtime holds."""

@@ -1,0 +1,157 @@
+"""Export profiles: what each can hold and which passes lower to it, read from `profiles.json`.
+
+A profile is an entry in that file: its name, its lowering passes as a pipeline text, the operator set it needs, the
+element types that hold codes, and what it may emulate. What a runtime refuses stands there too, by its version, so
+that a new version is an entry and no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from qir.errors import ExportError
+
+Emulation = Literal["levels", "tables", "channel-widths", "mid-rise", "blocks"]
+"""What a profile may compute exactly by other means: weights whose levels are multiples of a step, tables that are
+looked up, widths per channel, odd codes of activations, blocks of scales along a weight."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Refusal(_Strict):
+    """Element types around an op that a runtime refuses to load or computes wrongly; an empty tuple stands for any.
+
+    Attributes:
+        ops: op types: layers, ops whose result is quantized, or ops that keep the grid of a quantized operand.
+        weights: element types of a layer's weight.
+        activations: element types of the codes of the operand or of the result.
+        lifted_by: session options with which the runtime takes it after all.
+    """
+
+    ops: tuple[str, ...]
+    weights: tuple[str, ...]
+    activations: tuple[str, ...]
+    lifted_by: dict[str, str] = Field(default_factory=dict)
+
+    def covers(self, op: str, weight: str, activation: str) -> bool:
+        """Whether a layer with these element types is refused."""
+        asked = ((self.ops, op), (self.weights, weight), (self.activations, activation))
+        return all(not names or name in names for names, name in asked)
+
+
+class Runtime(_Strict):
+    """What a runtime holds from a version on.
+
+    Attributes:
+        name: of the runtime.
+        since: first version that the entry describes, `major.minor`.
+        opset: newest version of ONNX's operator set that it loads.
+        source: where the entry comes from.
+        refused: what it does not load.
+    """
+
+    name: str
+    since: str
+    opset: int
+    source: str
+    refused: tuple[Refusal, ...] = ()
+
+    def refuses(self, op: str, weight: str, activation: str, session: Mapping[str, str]) -> bool:
+        """Whether it does not take a layer with these element types under these session options."""
+        refused = (refusal for refusal in self.refused if not (refusal.lifted_by.items() & session.items()))
+        return any(refusal.covers(op, weight, activation) for refusal in refused)
+
+
+class Profile(_Strict):
+    """One way for a network to leave.
+
+    Attributes:
+        name: of the profile.
+        description: what it is, for people.
+        passes: pipeline text of the lowering, run behind `legalize`.
+        opset: oldest version of ONNX's operator set that the file needs.
+        weights: element types that may hold a weight's codes, the preferred first; `float32` = computed in float.
+        activations: the same for activations.
+        accumulator_bits: width of the sums that the proven bounds of every layer must fit.
+        emulates: what is computed exactly by other means and marked, where the rest is refused.
+        zero_points: `native`, or `clipped` where an activation's grid with a zero point is cut out of a wider one
+            without (marked emulated).
+        simulated: nothing runs on integers; every layer is marked emulated.
+        runs_in: what runs the file for the comparison: ONNX Runtime, or qir's executor of QONNX.
+        codes: `compared` where the file holds every intermediate code as the integer reference reads it; otherwise
+            the outputs are compared.
+        session: session options without which ONNX Runtime does not load the file.
+    """
+
+    name: str
+    description: str
+    passes: str
+    opset: int
+    weights: tuple[str, ...]
+    activations: tuple[str, ...]
+    accumulator_bits: int = 32
+    emulates: tuple[Emulation, ...] = ()
+    zero_points: Literal["native", "clipped"] = "native"
+    simulated: bool = False
+    runs_in: Literal["onnxruntime", "qir"] = "onnxruntime"
+    codes: Literal["compared", "hidden"] = "hidden"
+    session: dict[str, str] = Field(default_factory=dict)
+
+
+class _Table(_Strict):
+    format: Literal["qir.profiles"]
+    version: Literal[1]
+    runtimes: tuple[Runtime, ...]
+    profiles: tuple[Profile, ...]
+
+
+@cache
+def _table() -> _Table:
+    text = (resources.files("qir.passes.lowering.profiles") / "profiles.json").read_text(encoding="utf-8")
+    return _Table.model_validate_json(text)
+
+
+def profile_names() -> tuple[str, ...]:
+    """Names of all profiles, the default first."""
+    return tuple(profile.name for profile in _table().profiles)
+
+
+def find_profile(name: str) -> Profile:
+    """The profile with this name.
+
+    Raises:
+        ExportError: there is none.
+    """
+    for profile in _table().profiles:
+        if profile.name == name:
+            return profile
+    raise ExportError(f"export profile {name!r} is unknown; expected one of {', '.join(profile_names())}")
+
+
+def profiles() -> tuple[Profile, ...]:
+    """All profiles."""
+    return _table().profiles
+
+
+def runtime_at(version: str, name: str = "onnxruntime") -> Runtime:
+    """What a runtime holds at a version, `major.minor` and whatever follows.
+
+    Raises:
+        ExportError: the version is older than every entry.
+    """
+    entries = [entry for entry in _table().runtimes if entry.name == name]
+    fitting = [entry for entry in entries if _number(entry.since) <= _number(version)]
+    if not fitting:
+        raise ExportError(f"{name} {version} is too old: exports are checked with {entries[0].since} or newer")
+    return max(fitting, key=lambda entry: _number(entry.since))
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])

@@ -1,0 +1,1 @@
+"""Lowering to QONNX, FINN and thresholds."""

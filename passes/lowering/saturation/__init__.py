@@ -1,0 +1,1 @@
+"""Weights that no kernel adds wrongly: which layers are exact on every CPU, and how weights are stored."""

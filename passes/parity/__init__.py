@@ -1,0 +1,1 @@
+"""Parity of an exported network: every code held against the integer reference."""

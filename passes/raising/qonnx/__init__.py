@@ -1,0 +1,1 @@
+"""Raising of QONNX and FINN-ONNX forms."""

@@ -1,0 +1,1 @@
+"""Rewrites that make a graph simpler and compute the same."""

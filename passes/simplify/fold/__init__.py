@@ -1,0 +1,1 @@
+"""Folding of constants, normalizations and reshapes."""

@@ -1,0 +1,1 @@
+"""Fusion of neighbours into one node."""

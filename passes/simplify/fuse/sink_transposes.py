@@ -1,0 +1,87 @@
+"""Transposes move from a layer's result past element-wise operators, as far as another one that cancels them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qir.graph import Node, Value
+from qir.ops import op_of
+from qir.passes.analysis.constants import array_of, frozen, is_standard
+from qir.passes.simplify.fuse.transposes import BINARY, UNARY, order_of
+from qir.passes.analysis.linear_layer import rank_of
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
+from qir.types import TensorType, Type
+
+_ELEMENTWISE = (*(name for name in UNARY if not name.endswith("QuantizeLinear")), *BINARY, "PRelu")
+
+
+def sink_transposes(match: Match) -> Reject | Plan:
+    """A layer, then Transpose, then an element-wise operator: the operator, with its constants turned, then Transpose.
+
+    TensorFlow's networks have their channels last, and ONNX's layers first: between a layer and its bias, or the two
+    sides of a residual, stand Transposes that cancel once nothing stands between them.
+    """
+    node = match.root
+    data = [value for value in node.operands if array_of(value) is None]
+    makers = [value.producer for value in data]
+    turns = [maker for maker in makers if maker is not None and is_standard(maker, "Transpose")]
+    orders = {order_of(turn) for turn in turns}
+    if not data or len(turns) != len(data) or len(orders) != 1:
+        return Reject("its operands are not all transposed in the same order")
+    (order,) = orders
+    if order is None or any(turn.graph is not node.graph for turn in turns):
+        return Reject("the order of dimensions is not known")
+    if not any(len(turn.result.uses) == 1 for turn in turns):
+        return Reject("what is transposed is read elsewhere too")
+    if not all(_follows_layer(turn.input(0)) for turn in turns):
+        return Reject("no layer stands before the Transpose")
+    constants = [value for value in node.operands if array_of(value) is not None]
+    if any((rank_of(value) or 0) > len(order) for value in constants):
+        return Reject("a constant has more dimensions than the data")
+
+    def change(rewriter: Rewriter) -> None:
+        operands = [None if value is None else _turned_back(node, value, order) for value in node.inputs]
+        made = Node(node.op, operands, name=node.name, attributes=dict(node.attributes))
+        made.result.type = _type_before(node.result.type, order)
+        name = f"{node.name}.transpose" if node.name else ""
+        rewriter.replace(node, [made, Node("Transpose", (made.result,), name=name, attributes={"perm": order})])
+
+    return change
+
+
+def _follows_layer(value: Value | None) -> bool:
+    """Whether a value is a layer's result, or made of such by element-wise operators."""
+    waiting, seen = [value], set[Node]()
+    while waiting:
+        found = waiting.pop()
+        node = None if found is None else found.producer
+        if node is None or node in seen:
+            continue
+        if op_of(node).quantizable(node) is not None:
+            return True
+        seen.add(node)
+        waiting += node.operands if is_standard(node, *_ELEMENTWISE) else ()
+    return False
+
+
+def _turned_back(node: Node, value: Value, order: tuple[int, ...]) -> Value:
+    """The operand as it is before the Transpose: what was transposed, or a constant in the other order."""
+    array = array_of(value)
+    if array is None:
+        source = value.producer.input(0) if value.producer is not None else None
+        assert source is not None  # noqa: S101 - a Transpose has data
+        return source
+    if array.size == 1 or node.graph is None:
+        return value
+    full = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
+    made = np.ascontiguousarray(full.transpose(np.argsort(order)))
+    return node.graph.add_constant(node.graph.clock.unique_name(f"{value.name}.transposed"), frozen(made))
+
+
+def _type_before(known: Type, order: tuple[int, ...]) -> Type:
+    if not isinstance(known, TensorType) or known.shape is None or len(known.shape) != len(order):
+        return known
+    return TensorType(known.element, tuple(known.shape[place] for place in np.argsort(order)))
+
+
+RULES = (Rule("sink-transposes", op(_ELEMENTWISE), plan=sink_transposes, since=7),)

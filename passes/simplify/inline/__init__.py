@@ -1,0 +1,1 @@
+"""Inlining of functions and of branches."""

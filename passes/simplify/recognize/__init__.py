@@ -1,0 +1,1 @@
+"""Recognition of operators that were exported in pieces."""

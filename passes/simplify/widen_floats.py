@@ -1,0 +1,119 @@
+"""Networks in half, bfloat or double precision as float32 inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qir.graph import Graph, Node, Value
+from qir.module import Module
+from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.tensor import Tensor
+from qir.types import DType, TensorType
+
+OTHER_FLOATS = frozenset({DType.FLOAT16, DType.BFLOAT16, DType.FLOAT64})
+"""Element types that quantizers do not take."""
+
+_CODES = {dtype.onnx_code for dtype in OTHER_FLOATS}
+_ELEMENT_ATTRIBUTES = ("to", "dtype", "output_dtype")
+
+
+@dataclass(frozen=True)
+class WidenFloats(Pass):
+    """Compute in float32 what a network computes in float16, bfloat16 or float64.
+
+    Quantizers simulate float32, and ONNX Runtime's integer kernels give float32. Inputs and outputs keep their types:
+    a Cast stands behind each input and in front of each output. Verified IR in, verified IR out; results differ by the
+    rounding that the narrower type did.
+    """
+
+    name: ClassVar[str] = "widen-floats"
+
+    def run(self, module: Module, context: PassContext) -> bool:
+        """Widen; True when anything was of another float type."""
+        del context
+        graph = module.graph
+        outputs = {
+            index: value.type for index, value in enumerate(graph.outputs) if value is not None and _is_other(value)
+        }
+        changed = False
+        for value in graph.inputs:
+            if _is_other(value):
+                changed = _cast_input(graph, value) or changed
+        for own in module.graphs:
+            changed = _widen(own, is_main=own is graph) or changed
+        for index, kind in outputs.items():
+            _cast_output(graph, index, kind)
+        return changed
+
+
+def _is_other(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.quant is None and value.type.dtype in OTHER_FLOATS
+
+
+def _cast_input(graph: Graph, value: Value) -> bool:
+    uses = [use for use in value.uses if not use.node.is_return]
+    if not uses:
+        return False
+    made = Node("Cast", (value,), name=f"{value.name}.widen", attributes={"to": DType.FLOAT32.onnx_code})
+    graph.insert(made, before=graph._first)
+    assert isinstance(value.type, TensorType)  # noqa: S101 - checked by the caller
+    made.result.type = value.type.with_element(DType.FLOAT32)
+    for use in uses:
+        use.node.set_input(use.index, made.result)
+    return True
+
+
+def _widen(graph: Graph, *, is_main: bool) -> bool:
+    """Constants, results and attributes of a graph and those inside it."""
+    changed = False
+    for value in graph.constants if is_main else (*graph.inputs, *graph.constants):
+        changed |= _widen_value(value)
+    for node in graph:
+        changed |= _widen_attributes(node)
+        for value in node.results:
+            changed |= _widen_value(value)
+        for inner in node.subgraphs():
+            changed |= _widen(inner, is_main=False)
+    return changed
+
+
+def _widen_value(value: Value) -> bool:
+    if not _is_other(value) and (value.constant is None or value.constant.dtype not in OTHER_FLOATS):
+        return False
+    if value.constant is not None:
+        value.constant = _widened(value.constant)
+    if isinstance(value.type, TensorType):
+        value.type = value.type.with_element(DType.FLOAT32)
+    return True
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return Tensor.of(tensor.numpy().astype(np.float32))
+
+
+def _widen_attributes(node: Node) -> bool:
+    changed = False
+    for name, attribute in list(node.attributes.items()):
+        if attribute.reference:
+            continue
+        value = node.attribute(name)
+        if isinstance(value, Tensor) and value.dtype in OTHER_FLOATS:
+            node.set_attribute(name, _widened(value))
+            changed = True
+        elif name in _ELEMENT_ATTRIBUTES and value in _CODES:
+            node.set_attribute(name, DType.FLOAT32.onnx_code)
+            changed = True
+    return changed
+
+
+def _cast_output(graph: Graph, index: int, kind: object) -> None:
+    value = graph.outputs[index]
+    if value is None or not isinstance(kind, TensorType) or _is_other(value):
+        return
+    made = Node("Cast", (value,), name=f"{value.name}.narrow", attributes={"to": kind.dtype.onnx_code})
+    graph.insert(made)
+    made.result.type = kind
+    graph.return_node.set_input(index, made.result)

@@ -1,0 +1,1 @@
+"""Single ONNX messages: tensors, attributes, types, metadata, and the wire format."""

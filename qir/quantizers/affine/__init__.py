@@ -1,0 +1,1 @@
+"""Schemes whose levels are evenly spaced."""

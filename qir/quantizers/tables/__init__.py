@@ -1,0 +1,1 @@
+"""Schemes with a table of levels."""

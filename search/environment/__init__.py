@@ -1,0 +1,1 @@
+"""The environment of reinforcement learning: observations, actions, rewards."""

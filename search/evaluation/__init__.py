@@ -1,0 +1,1 @@
+"""Evaluation of policies: accuracy, reuse of prefixes, the store, workers."""

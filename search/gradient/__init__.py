@@ -1,0 +1,1 @@
+"""Widths found by gradients."""

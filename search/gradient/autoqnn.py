@@ -1,0 +1,326 @@
+"""AutoQNN (Gong et al., 2024): schemes searched and bits learned by gradient (QSS and QPL, Algorithm 2).
+
+The network comes with fake-quant nodes already inserted (QAG is `insert-fake-quant{placement=qag}`) and calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from qir.backends.torch.module import TorchModule
+from qir.backends.torch.quantizers import get_torch_scheme
+from qir.errors import SearchError
+from qir.fake_quant import bits_of, quantizers, scheme_of, set_levels, set_ranges
+from qir.graph import Node
+from qir.module import Module
+from qir.policy import Policy
+from qir.quantizers import get_scheme
+from qir.search.gradient.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch, SchemeSearch
+from qir.search.gradient.differentiable_cost import ExpectedCost, average_bits, precision_loss
+from qir.search.gradient.learned_bits import FollowingBits, LearnedBits
+from qir.search.gradient.relaxed import Relaxation, RunningGrid, SoftChoice, temperature
+from qir.search.gradient.relaxed_training import Progress, RelaxedTraining
+from qir.search.gradient.rounding import round_within
+
+CANDIDATES = ("fixedq", "zoomq", "clipq", "potq", "resq")
+"""The paper's candidates that exist at 3 bits; binary, ternary and quaternary have one width each."""
+
+
+@dataclass
+class AutoQnn:
+    """One run of Algorithm 2 on a network.
+
+    Args:
+        module: network with fake-quant nodes; not changed before `finish`.
+        images: float32 [N, ...] of the retraining split.
+        labels: int64 [N].
+        protocol: how to train.
+        progress: told after every epoch.
+
+    Raises:
+        DataError: images and labels do not match.
+        SearchError: the network has no quantizer with more than one width.
+    """
+
+    module: Module
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    protocol: AutoQnnProtocol = field(default_factory=AutoQnnProtocol)
+    progress: Progress | None = None
+    network: TorchModule = field(init=False)
+    nodes: dict[str, Node] = field(init=False)
+    _training: RelaxedTraining = field(init=False)
+    _grids: dict[str, RunningGrid] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plan = self.protocol
+        self.network = TorchModule(self.module)
+        self._training = RelaxedTraining(
+            self.network,
+            self.images,
+            self.labels,
+            plan.batch,
+            plan.learning_rate,
+            plan.momentum,
+            plan.seed,
+            self.progress,
+        )
+        self.nodes = quantizers(self.module.graph)
+        if not self.decided:
+            raise SearchError(
+                "AutoQNN: no quantizer has more than one width; insert fake-quant nodes with candidate widths"
+            )
+
+    @cached_property
+    def elements(self) -> dict[str, int]:
+        """Values of each quantizer (activations: of one image), by which an average of bits counts it."""
+        relaxation = Relaxation({})
+        self._training.see(relaxation)
+        return relaxation.elements
+
+    @property
+    def decided(self) -> dict[str, Node]:
+        """Quantizers with more than one candidate width; the others keep their calibrated grid."""
+        return {name: node for name, node in self.nodes.items() if len(node.attribute("widths")) > 1}
+
+    def search_schemes(
+        self, candidates: Sequence[str] = CANDIDATES, bits: int = 3, granularity: str = "layer"
+    ) -> SchemeSearch:
+        """Search a scheme per quantizer, or one for all weights and one for all activations (QSS).
+
+        Args:
+            candidates: names of schemes; those that cannot do a tensor's sign or the width are left out for it.
+            bits: width of every candidate (paper: 3, where schemes differ most).
+            granularity: `layer`, or `model` for the coarse-grained search.
+
+        Raises:
+            SearchError: no candidate fits a quantizer, or the granularity is unknown.
+        """
+        if granularity not in {"layer", "model"}:
+            raise SearchError(f"AutoQNN: granularity {granularity!r} is unknown; expected 'layer' or 'model'")
+        generator = torch.Generator().manual_seed(self.protocol.seed)
+        logits: dict[str, nn.Parameter] = {}
+        choices: dict[str, SoftChoice] = {}
+        names: dict[str, tuple[str, ...]] = {}
+        for name, node in self.decided.items():
+            names[name] = tuple(
+                c for c in candidates if bits in get_scheme(c).widths and _signed(node) in get_scheme(c).signedness
+            )
+            if not names[name]:
+                raise SearchError(f"AutoQNN: none of {list(candidates)} has {bits} bits for quantizer {name!r}")
+            shared = name if granularity == "layer" else f"weight={_is_weight(node)} {names[name]}"
+            theta = logits.setdefault(shared, nn.Parameter(torch.zeros(len(names[name]))))
+            grids = [_grid(node, candidate) for candidate in names[name]]
+            choices[name] = SoftChoice(grids, [bits] * len(grids), theta, generator)
+        result = SchemeSearch({})
+
+        def before(epoch: int) -> None:
+            for choice in choices.values():
+                choice.train()
+                choice.temperature = temperature(
+                    epoch, self.protocol.scheme_epochs, self.protocol.start_temperature, self.protocol.exponent
+                )
+
+        def after(loss: float) -> None:
+            result.losses.append(loss)
+            result.probabilities.append(
+                {name: dict(zip(names[name], choice.probabilities, strict=True)) for name, choice in choices.items()}
+            )
+
+        optimizer = torch.optim.Adam(list(logits.values()), lr=self.protocol.scheme_rate)
+        self._training.run(
+            Relaxation(choices),
+            self.protocol.scheme_epochs,
+            optimizer=optimizer,
+            before=before,
+            after=after,
+        )
+        for name, choice in choices.items():
+            best = int(np.argmax(choice.probabilities))
+            result.schemes[name] = names[name][best]
+        return result
+
+    def learn_precision(
+        self,
+        schemes: Mapping[str, str],
+        target: float,
+        *,
+        cost: ExpectedCost | None = None,
+        start: float | None = None,
+        widths: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    ) -> PrecisionSearch:
+        """Learn bits at given schemes (QPL).
+
+        Args:
+            schemes: scheme of each quantizer; `search_schemes(...).schemes`. Missing ones keep their own.
+            target: average bits over all values of weights and activations (equation 6), or the cost.
+            cost: differentiable cost (cycles, energy) to meet in place of average bits.
+            start: first value of all bits; by default one more than the target, for a cost the largest width.
+            widths: allow only these, for all quantizers or by name; a single one trains at a fixed width.
+
+        Raises:
+            SearchError: even the smallest widths are over the target, or a scheme has no allowed width.
+        """
+        first = start if start is not None else (target + 1 if cost is None else 32.0)
+        learned: dict[str, LearnedBits] = {}
+        for name, node in self.decided.items():
+            scheme = schemes.get(name) or scheme_of(node, max(node.attribute("widths")))
+            given = widths.get(name) if isinstance(widths, Mapping) else widths
+            allowed = set(get_scheme(scheme).widths).intersection(node.attribute("widths"), given or range(1, 33))
+            if not allowed:
+                raise SearchError(f"quantizer {name!r}: scheme {scheme!r} has none of the widths that are allowed")
+            learned[name] = LearnedBits(self.grid(name, scheme), sorted(allowed), first)
+        fixed = {name: _width(node) for name, node in self.nodes.items() if name not in learned}
+
+        def value(chosen: Mapping[str, int]) -> float:
+            if cost is not None:
+                return cost.at({**fixed, **chosen})
+            counts = {name: self.elements[name] for name in chosen}
+            return sum(width * counts[name] for name, width in chosen.items()) / sum(counts.values())
+
+        def penalty(bits: Mapping[str, Tensor]) -> Tensor:
+            if cost is None:
+                return precision_loss(average_bits(bits, self.elements), target)
+            constant = {name: torch.tensor(float(width)) for name, width in fixed.items()}
+            return torch.relu(cost({**constant, **bits}) / target - 1) ** 2
+
+        def choose(found: Mapping[str, float]) -> Mapping[str, int]:
+            return round_within(found, {name: own.widths for name, own in learned.items()}, value, target)
+
+        result = self.train_bits(learned, penalty, choose, target)
+        result.average = value({name: result.policy[name] for name in learned})  # type: ignore[misc]
+        return result
+
+    def grid(self, name: str, scheme: str) -> RunningGrid:
+        """A new grid of a scheme for a quantizer; `finish` writes back what it has become."""
+        self._grids[name] = _grid(self.nodes[name], scheme)
+        return self._grids[name]
+
+    def train_bits(
+        self,
+        quantizers_of: Mapping[str, LearnedBits | FollowingBits],
+        penalty: Callable[[Mapping[str, Tensor]], Tensor],
+        choose: Callable[[Mapping[str, float]], Mapping[str, int]],
+        target: float,
+    ) -> PrecisionSearch:
+        """Train weights and bits together, choose legal widths, and train the weights at them (line 7 of Algorithm 2).
+
+        Args:
+            quantizers_of: a relaxed quantizer for every quantizer that is decided.
+            penalty: bits of each quantizer → the loss that is added (equation 6, or of a cost).
+            choose: real-valued bits of the learned ones → their legal widths.
+            target: what the penalty draws to, for the record.
+
+        Returns:
+            What was found; its average is not measured.
+        """
+        learned = {name: own for name, own in quantizers_of.items() if isinstance(own, LearnedBits)}
+        relaxation = Relaxation(quantizers_of)
+        result = PrecisionSearch(Policy({}), {}, float("nan"), target, relaxation.elements)
+
+        def clamp() -> None:
+            for quantizer in learned.values():
+                quantizer.clamp()
+
+        def extra() -> Tensor:
+            bits: dict[str, Tensor] = {name: quantizer.bits for name, quantizer in quantizers_of.items()}
+            return self.protocol.precision_weight * penalty(bits)
+
+        self._training.see(relaxation)
+        settling = round(self.protocol.precision_epochs * self.protocol.settling)
+        self._training.run(
+            relaxation,
+            self.protocol.precision_epochs - settling,
+            optimizer=torch.optim.Adam([own.bits for own in learned.values()], lr=self.protocol.bits_rate),
+            after=result.losses.append,
+            extra=extra,
+            clamp=clamp,
+        )
+        result.learned = {name: float(own.bits.detach()) for name, own in learned.items()}
+        for name, width in choose(result.learned).items():
+            learned[name].fix(width)
+        chosen = {name: own.width for name, own in quantizers_of.items()}
+        result.policy = Policy({name: chosen.get(name) or _width(node) for name, node in self.nodes.items()})
+        self._training.run(relaxation, settling, after=result.losses.append)
+        return result
+
+    def finish(self, schemes: Mapping[str, str], policy: Policy) -> Module:
+        """A copy of the network with the schemes, bits, trained weights and fitted ranges written in.
+
+        Args:
+            schemes: scheme of each decided quantizer.
+            policy: width of each quantizer.
+        """
+        made = self.module.clone()
+        self.network.write_back(made)
+        for name, node in quantizers(made.graph).items():
+            if name not in self._grids:
+                node.set_attribute("stale", None)  # the ranges that its weight was trained at
+                continue
+            grid = self._grids[name]
+            widths = tuple(width for width in node.attribute("widths") if width in get_scheme(schemes[name]).widths)
+            node.set_attribute("scheme", schemes[name])
+            node.set_attribute("signed", int(grid.signed))
+            node.set_attribute("widths", widths)
+            stored = [grid.stored(width) for width in widths]
+            set_ranges(node, np.stack([pair[:, [0, -1]] for pair in stored]))
+            if grid.scheme.scheme.stores_levels:
+                for width, levels in zip(widths, stored, strict=True):
+                    set_levels(node, width, levels)
+            node.set_attribute("bits", policy[name])
+        return made
+
+
+def autoqnn(
+    module: Module,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    target: float = 3.0,
+    cost: ExpectedCost | None = None,
+    candidates: Sequence[str] = CANDIDATES,
+    granularity: str = "layer",
+    protocol: AutoQnnProtocol | None = None,
+    progress: Progress | None = None,
+) -> tuple[Module, SchemeSearch, PrecisionSearch]:
+    """Run Algorithm 2: search schemes, learn bits, write both back; arguments as in `AutoQnn` and its stages.
+
+    Returns:
+        The quantized network, what the scheme search found, what precision learning found.
+
+    Raises:
+        DataError, SearchError: as `AutoQnn`.
+    """
+    run = AutoQnn(module, images, labels, protocol or AutoQnnProtocol(), progress)
+    found = run.search_schemes(candidates, granularity=granularity)
+    learned = run.learn_precision(found.schemes, target, cost=cost)
+    return run.finish(found.schemes, learned.policy), found, learned
+
+
+def _signed(node: Node) -> bool:
+    return bool(node.attribute("signed", 1))
+
+
+def _is_weight(node: Node) -> bool:
+    return node.operands[0].constant is not None
+
+
+def _width(node: Node) -> int:
+    bits = bits_of(node)
+    if not isinstance(bits, int):
+        raise SearchError(f"quantizer {node.name!r}: has a width per channel; expected one width")
+    return bits
+
+
+def _grid(node: Node, scheme: str) -> RunningGrid:
+    if node.attribute("block") is not None:
+        raise SearchError(f"quantizer {node.name!r}: has blocks of scales; AutoQNN takes a range per channel or tensor")
+    momentum = 0.0 if _is_weight(node) else 0.9
+    return RunningGrid(get_torch_scheme(scheme), _signed(node), node.attribute("axis"), momentum)

@@ -1,0 +1,1 @@
+"""Sensitivities from gradients and curvature."""

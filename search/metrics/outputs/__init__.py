@@ -1,0 +1,1 @@
+"""Sensitivities from what the network puts out."""

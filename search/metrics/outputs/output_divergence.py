@@ -1,0 +1,72 @@
+"""Divergence of the outputs (ZeroQ): how far the network's probabilities move when one layer is narrowed.
+
+Ω_i(k) = mean_j KL(M(x_j) ‖ M_i,k(x_j)) (Cai et al., 2020, equation 7), measured with every other layer at its
+widest and, if asked for, after the channel-wise affine correction. The proxy is additive over layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qir.backends.torch.module import TorchModule
+from qir.errors import DataError
+from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.search.problem.sensitivity import Sensitivity
+from qir.search.evaluation.reuse import Corrector, new_tag, reusing
+from qir.tensor import Array
+
+
+def output_divergence(
+    network: TorchModule,
+    constraints: BitConstraints,
+    images: Array,
+    *,
+    correct: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """KL divergence of every option of every decision.
+
+    A quantizer that follows from a decision moves with it, so its share is in the decision's value and its own is 0.
+
+    Args:
+        network: calibrated network with its float weights; left at the widest policy.
+        constraints: decisions and options; quantizers that follow from a decision move with it.
+        images: float32 [N, …] of the calibration split.
+        correct: fit the affine correction before measuring.
+        progress: told (done, all) after every option.
+
+    Returns:
+        Values in nats; `per_decision` gives [decisions][options].
+
+    Raises:
+        DataError: there are no images.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
+
+    if len(images) == 0:
+        raise DataError("output divergence needs images of the calibration split")
+    batch = torch.from_numpy(images)
+    corrector, tag = Corrector(network, batch) if correct else None, new_tag()
+    widest = {name: constraints.options[name][-1] for name in constraints.decisions}
+    passes, total = (2 if correct else 1), sum(len(constraints.options[name]) for name in constraints.decisions)
+    found: dict[tuple[str, int], float] = {}
+    with torch.no_grad():
+        with network.quantizers_off():
+            aim = F.log_softmax(network(batch)[0], dim=1)
+        for name in constraints.decisions:
+            for bits in constraints.options[name]:
+                network.set_policy(constraints.complete({**widest, name: bits}))
+                if corrector is not None:
+                    output = corrector.output(corrector.fit())
+                else:
+                    with reusing(network, tag):
+                        output = network(batch)[0]
+                logits = F.log_softmax(output, dim=1)
+                found[name, bits] = float(F.kl_div(logits, aim, log_target=True, reduction="batchmean"))
+                passes += 2 if correct else 1
+                if progress is not None:
+                    progress(len(found), total)
+        network.set_policy(constraints.complete(widest))
+    followers = {(name, bits): 0.0 for name in constraints.implied for bits in constraints.options[name]}
+    return Sensitivity("output-divergence", followers | found, passes)

@@ -1,0 +1,1 @@
+"""Search problems and results, whatever they are about."""

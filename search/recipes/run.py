@@ -1,0 +1,254 @@
+"""A published method as a composition of a metric, a solver and an objective, and how it is run on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qir.backends.costs.layers.open_sizes import remember_samples
+from qir.errors import DataError, SearchError
+from qir.fake_quant import quantizers
+from qir.module import Module
+from qir.passes.data.samples import batches
+from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.policy import Policy
+from qir.search.problem.channels import ChannelGroups
+from qir.search.evaluation.identity import data_digest, module_digest
+from qir.search.metrics.measuring import measure
+from qir.search.network.problem import network_problem, read_budgets
+from qir.search.problem.problem import Budget
+from qir.search.problem.result import Progress, Result
+from qir.tensor import Array
+
+if TYPE_CHECKING:
+    from qir.backends.costs.target import Target
+    from qir.search.evaluation.store import Store
+
+OBJECTIVES = {
+    "proxy": "none measured: the additive sensitivity is minimised",
+    "accuracy": "measured accuracy, corrected, no retraining",
+    "output-mse": "measured output error of the whole network (no labels)",
+    "learned": "the training loss, by gradient; accuracy is measured on the half that is not trained on",
+}
+"""What a recipe optimises."""
+
+MEASURED_EVALUATIONS = 50
+METRIC_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class RecipeTask:
+    """What a recipe is asked for: the arguments of `Recipe.run`, read.
+
+    Attributes:
+        network: a copy that is free to be changed.
+        images: float32 [N, …].
+        labels: int64 [N], or None.
+        target: the hardware.
+        budget: limits by name of a cost.
+        evaluations, seed, input_widths, metric_images, store, progress: as in `Recipe.run`.
+    """
+
+    network: Module
+    images: Array
+    labels: Array | None
+    target: Target
+    budget: Mapping[str, Budget]
+    evaluations: int | None
+    seed: int
+    input_widths: str
+    metric_images: int
+    store: Store | str | Path | None
+    progress: Callable[[Progress], None] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published method.
+
+    Attributes:
+        name: its name here.
+        source: the paper.
+        solver: a name in `qir.search.METHODS`.
+        metric: a name in `METRICS`, or None.
+        objective: a name in `OBJECTIVES`.
+        differs: what differs from the paper, and why.
+        metric_options: of the metric.
+        solver_options: of the solver.
+        channel_groups: most groups of output channels of a weight with widths of their own; 0 = one width a weight.
+        relative: the solver's reward is relative to an accuracy: that of the widest policy, which is measured first.
+        more_budgets: costs of its own that a budget can limit.
+    """
+
+    name: str
+    source: str
+    solver: str
+    metric: str | None
+    objective: str
+    differs: str
+    metric_options: Mapping[str, Any] = field(default_factory=dict)
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
+    channel_groups: int = 0
+    relative: bool = False
+    more_budgets: tuple[str, ...] = ()
+
+    def run(
+        self,
+        module: Module | str | Path,
+        *,
+        target: Target | str | Path,
+        data: Any,
+        labels: Array | None = None,
+        budget: Mapping[str, Budget | str],
+        evaluations: int | None = None,
+        seed: int = 0,
+        input_widths: str = "8",
+        metric_images: int = METRIC_IMAGES,
+        store: Store | str | Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """Choose bits for a network.
+
+        A recipe that measures accuracy fits the correction to the first half of the data and measures on the second.
+
+        Args:
+            module: float or calibrated network (not changed), or a path to a float ONNX file.
+            target: hardware: a `Target`, a shipped name, or a JSON file.
+            data: calibration data of any kind that `calibrate` takes, one input.
+            labels: int64 [N]; needed where accuracy is measured, used by metrics of the loss.
+            budget: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.6x".
+            evaluations: policies to measure, 50 unless given; epochs of `autoqnn`, 70 unless given; nothing to a recipe
+                that measures none.
+            seed: of every random choice.
+            input_widths: widths of the network's inputs, `all` makes them decisions.
+            metric_images: how many of the data the sensitivity metric sees; nothing to a recipe without one.
+            store: keeps sensitivities and measured values; later budgets and restarts measure nothing again. A recipe
+                that trains keeps none, and refuses a store.
+            progress: told after each episode (each evaluation where there are no episodes) of a recipe that measures
+                policies.
+
+        Returns:
+            The result; its policy names decisions.
+
+        Raises:
+            QirError: bad input of any kind, no policy meets the budget, or the cost of a node with decisions is
+                unknown, so that the budget would not bind.
+        """
+        from qir.backends.costs.target import load_target
+
+        network, images = read_data(module, data)
+        task = RecipeTask(
+            network=network,
+            images=images,
+            labels=labels,
+            target=load_target(target) if isinstance(target, str | Path) else target,
+            budget=read_budgets(budget, self.more_budgets),
+            evaluations=evaluations,
+            seed=seed,
+            input_widths=input_widths,
+            metric_images=metric_images,
+            store=store,
+            progress=progress,
+        )
+        return self._carry_out(task)
+
+    def _carry_out(self, task: RecipeTask) -> Result:
+        from qir.search.methods import solve
+
+        constraints = _calibrated(task)
+        self._check(constraints, task)
+        problem = network_problem(
+            task.network,
+            constraints,
+            task.target.cost_model().table(task.network, task.target),
+            budgets=task.budget,
+            objective=self._objective(constraints, task),
+            identity={
+                "model": module_digest(task.network),
+                "data": data_digest(task.images, task.labels),
+                "protocol": f"recipe {self.objective}",
+            },
+        )
+        if self.metric is not None:
+            problem = replace(problem, sensitivity=self._sensitivity(self.metric, constraints, task))
+        groups = ChannelGroups.of(task.network, constraints, self.channel_groups) if self.channel_groups else None
+        if groups is not None:
+            problem = groups.expanded(problem)
+        measures = None if self.objective == "proxy" else task.evaluations or MEASURED_EVALUATIONS
+        options = dict(self.solver_options)
+        if self.relative and problem.objective is not None:
+            widest = problem.policy(len(decision.options) - 1 for decision in problem.decisions)
+            options["reference"] = problem.objective(widest)
+        asked: dict[str, Any] = {"seed": task.seed, "store": task.store, "progress": task.progress}
+        result = solve(problem, self.solver, evaluations=measures, **asked, **options)
+        return result if groups is None else replace(result, policy=groups.policy(result.policy))
+
+    def _check(self, constraints: BitConstraints, task: RecipeTask) -> None:
+        images, labels = task.images, task.labels
+        if not constraints.decisions:
+            raise SearchError(f"recipe {self.name!r}: the target leaves no decision open; quantize without a search")
+        if self.objective == "accuracy" and labels is None:
+            raise DataError(f"recipe {self.name!r} measures accuracy: give labels, one for each image")
+        if labels is not None and len(labels) != len(images):
+            raise DataError(f"recipe {self.name!r}: {len(images)} images but {len(labels)} labels; expected as many")
+        if self.objective == "accuracy" and len(images) < 2:
+            raise DataError(f"recipe {self.name!r}: {len(images)} images; expected 2 or more, for two splits")
+
+    def _sensitivity(self, metric: str, constraints: BitConstraints, task: RecipeTask) -> list[list[float]]:
+        found = measure(
+            metric,
+            task.network,
+            constraints,
+            task.images[: task.metric_images],
+            labels=None if task.labels is None else task.labels[: task.metric_images],
+            seed=task.seed,
+            store=task.store,
+            **self.metric_options,
+        )
+        return found.per_decision(constraints)
+
+    def _objective(self, constraints: BitConstraints, task: RecipeTask) -> Callable[[Policy], float] | None:
+        module, images, labels = task.network, task.images, task.labels
+        if self.objective == "output-mse":
+            from qir.search.metrics.outputs.output_error import NetworkOutputError
+
+            return NetworkOutputError(module, constraints, images[:50])
+        if self.objective == "proxy" or labels is None:
+            return None
+        from qir.search.evaluation.accuracy import AccuracyObjective, ArraySamples
+
+        half = len(images) // 2
+        return AccuracyObjective(
+            module,
+            constraints,
+            calibration=ArraySamples(images[:half], labels[:half], "first half"),
+            validation=ArraySamples(images[half:], labels[half:], "second half"),
+        )
+
+
+def read_data(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
+    """A copy of a network, or the one of a file, and the images of its one input as one array.
+
+    Raises:
+        DataError: the network has more than one input, or the data do not fit.
+    """
+    from qir.search.network.preparation import load_network
+
+    network = module.clone() if isinstance(module, Module) else load_network(module)
+    feeds = list(batches(network, data))
+    if len(feeds[0]) != 1:
+        raise DataError(f"recipes take networks with one input; this one has {', '.join(feeds[0])}")
+    remember_samples(network, feeds[0])
+    return network, np.concatenate([next(iter(feed.values())) for feed in feeds])
+
+
+def _calibrated(task: RecipeTask) -> BitConstraints:
+    from qir.search.network.preparation import prepare
+
+    if quantizers(task.network.graph):
+        return bit_constraints(task.network, task.target.operand_rules())
+    return prepare(task.network, task.target, task.images, input_widths=task.input_widths, seed=task.seed)

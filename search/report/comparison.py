@@ -1,0 +1,132 @@
+"""The closing table: rows that share calibration, correction, final retraining, seeds and splits, tested once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qir.backends.training.loop import RetrainProtocol
+from qir.module import Module
+from qir.policy import Bits
+from qir.search.evaluation.accuracy import AccuracyObjective, Samples, accuracy_of, standard_error
+from qir.search.problem.problem import Problem
+from qir.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One network of the table.
+
+    Attributes:
+        label: what it is.
+        policy: bits per decision as text, empty for the float network.
+        accuracy: on the test split, 0 to 1.
+        error: standard error of the accuracy.
+        ratio: cost of the budget as a share of its reference; None for the float network.
+        within: whether the cost meets the budget.
+        weight_bytes: packed integer weights (float32 weights of the float network), without scales.
+    """
+
+    label: str
+    policy: str
+    accuracy: float
+    error: float
+    ratio: float | None
+    within: bool
+    weight_bytes: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text."""
+        ratio = "" if self.ratio is None else f"{self.ratio:.3f}" + ("" if self.within else " over budget")
+        return (
+            self.label,
+            self.policy,
+            f"{100 * self.accuracy:.2f} ± {100 * self.error:.2f}",
+            ratio,
+            f"{self.weight_bytes:,}",
+        )
+
+
+HEADINGS = ("network", "input bits per layer", "test accuracy %", "latency ratio", "weight bytes")
+
+
+class Comparison:
+    """Finalizes policies with one protocol and tests each network once.
+
+    Args:
+        module: calibrated network.
+        objective: brings the network to a policy.
+        problem: costs and the budget.
+        budget: name of the cost that the table shows.
+        test: samples of the test split.
+        final: protocol of the final retraining.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        objective: AccuracyObjective,
+        problem: Problem,
+        budget: str,
+        test: Samples,
+        final: RetrainProtocol,
+    ) -> None:
+        self.module, self.objective, self.problem = module, objective, problem
+        self.budget, self.test, self.final = budget, test, final
+        self.rows: list[ComparisonRow] = []
+        self._finished: dict[tuple[tuple[str, Bits], ...], tuple[Module, float]] = {}
+
+    def add_float(self) -> None:
+        """The float network before quantization."""
+        network = self.objective.network
+        self.objective.reset()
+        with network.quantizers_off():
+            accuracy = self.objective.accuracy(self.test)
+        size = 4 * sum(tensor.size for tensor in _weights(self.module).values())
+        self._append("fp32", "", accuracy, None, size)
+
+    def add_uniform(self, rows: Mapping[str, int]) -> None:
+        """The float network, then a row for every width: label → bits of every decision."""
+        self.add_float()
+        for label, bits in rows.items():
+            self.add(label, dict.fromkeys(self.objective.constraints.decisions, bits))
+
+    def add(self, label: str, decided: Mapping[str, Bits]) -> Module:
+        """A policy: retrained, folded, tested; equal policies are finished once. Returns the finished module."""
+        from qir.backends.torch.module import TorchModule
+
+        key = tuple(sorted(decided.items()))
+        if key not in self._finished:
+            made = self.objective.finalize(self.module, decided, self.final)
+            self._finished[key] = (made, accuracy_of(TorchModule(made), self.test))
+        made, accuracy = self._finished[key]
+        self._append(
+            label,
+            "/".join(str(decided[name]) for name in self.objective.constraints.decisions),
+            accuracy,
+            decided,
+            weight_bytes(made),
+        )
+        return made
+
+    def _append(self, label: str, policy: str, accuracy: float, decided: Mapping[str, Bits] | None, size: int) -> None:
+        ratio = None if decided is None else self.problem.ratio(self.budget, decided)
+        within = decided is None or not self.problem.violations(decided)
+        error = standard_error(accuracy, len(self.test.labels))
+        self.rows.append(ComparisonRow(label, policy, accuracy, error, ratio, within, size))
+
+
+def _weights(module: Module) -> dict[str, Tensor]:
+    sources = {node.name: node.operands[0] for node in module.graph.fake_quants()}
+    return {
+        name: source.constant for name, source in sources.items() if source.is_constant and source.constant is not None
+    }
+
+
+def weight_bytes(module: Module) -> int:
+    """Bytes of the packed integer weights at the module's bits, those of kernels that compute in float included."""
+    from qir.fake_quant import policy_of
+
+    policy = policy_of(module.graph)
+    found = ((tensor.size, policy[name]) for name, tensor in _weights(module).items())
+    return sum(-(-size * bits // 8) for size, bits in found if isinstance(bits, int))

@@ -1,0 +1,147 @@
+"""What a search prints: latency node by node, a progress bar, the closing table."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from qir.support.peak_memory import peak_memory
+from qir.search.report.comparison import HEADINGS, Comparison
+from qir.support.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qir.backends.costs.tables.table import CostTable
+    from qir.module import Module
+    from qir.passes.export.export import ExportReport
+    from qir.passes.constraints.propagate_constraints import BitConstraints
+    from qir.search.problem.result import Progress as Episode
+    from qir.search.problem.result import Result
+    from qir.tensor import Array
+
+CONSOLE = Terminal(width=None if sys.stdout.isatty() else 120)
+_START = time.perf_counter()
+
+
+def cost_lines(table: CostTable, constraints: BitConstraints, widths: Sequence[int]) -> None:
+    """Print latency node by node at uniform widths, and what bounds it."""
+    shown = Table(title=f"Latency node by node on {table.target}, cycles (what bounds it)")
+    shown.add_column("node")
+    shown.add_column("op")
+    columns = []
+    for width in widths:
+        costs = table.rows(constraints.uniform(width))
+        weights = sorted({cost.weight_bits for cost in costs if cost.weight_bits is not None})
+        shown.add_column(f"{width}/{weights[-1] if weights else width}", justify="right")
+        columns.append(costs)
+    for row in zip(*columns, strict=True):
+        shown.add_row(row[0].node, row[0].op, *(f"{cost.cycles:,.0f} ({cost.bound_by})" for cost in row))
+    shown.add_section()
+    shown.add_row("total", "", *(f"{sum(cost.cycles for cost in costs):,.0f}" for costs in columns))
+    CONSOLE.print(shown)
+
+
+@contextmanager
+def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
+    """A progress bar of a search: episode, best reward, latency ratio."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("episode {task.fields[episode]} best {task.fields[best]:.3f} ratio {task.fields[ratio]:.3f}"),
+    )
+    with Progress(*columns, console=CONSOLE) as bar:
+        task = bar.add_task(label, total=total, episode=0, best=float("nan"), ratio=float("nan"))
+
+        def update(episode: Episode) -> None:
+            bar.update(
+                task, completed=episode.evaluations, episode=episode.episode, best=episode.best, ratio=episode.ratio
+            )
+
+        yield update
+
+
+def print_result(result: Result, measured: str) -> None:
+    """Print bits, costs against their limits, value and certificate; `measured` says what the value is."""
+    plain = Terminal(soft_wrap=True)
+    for line in result.lines(measured):
+        plain.print(line)
+
+
+def closing_table(comparison: Comparison) -> None:
+    """Print the comparison; rows over the budget are marked, and it is said whether the search won."""
+    shown = Table(title=f"{comparison.test.split}: {len(comparison.test.labels):,} images, measured once")
+    for heading in HEADINGS:
+        shown.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+    for row in comparison.rows:
+        shown.add_row(*row.cells())
+    CONSOLE.print(shown)
+    quantized = [row for row in comparison.rows if row.ratio is not None and row.within]
+    if quantized:
+        best, found = max(quantized, key=lambda row: row.accuracy), quantized[-1]
+        if found.accuracy >= best.accuracy:
+            verdict = "nothing within the budget is more accurate"
+        else:
+            gap, error = best.accuracy - found.accuracy, math.hypot(best.error, found.error)
+            verdict = f"{best.label} is more accurate by {100 * gap:.2f} points ({gap / error:.1f} standard errors)"
+        CONSOLE.print(f"{found.label}: {verdict}")
+
+
+def resources(written: ExportReport, module: Module, images: Array, report: Path) -> int:
+    """Hold the written file against network and reference; print where everything is, time and peak memory.
+
+    Returns:
+        How many outputs of ONNX Runtime differ from the integer reference; the simulated network, which computes on
+        floats, may round ties otherwise.
+    """
+    import torch
+
+    from qir.backends.execution.session import OrtSession
+    from qir.backends.torch.module import TorchModule
+
+    session, network, flips, unequal, count, wrong = OrtSession(written.model), TorchModule(module), 0, 0, 0, 0
+    name = module.graph.inputs[0].name
+    for start in range(0, len(images), 500):
+        batch = images[start : start + 500]
+        output = session.run({name: batch})[session.output_names[0]]
+        with torch.no_grad():
+            simulated = network(torch.from_numpy(batch))[0].numpy()
+        flips += int((output.argmax(1) != simulated.argmax(1)).sum())
+        unequal += int((output != simulated).sum())
+        count += output.size
+        rows = (output != simulated).any(axis=1)
+        wrong += _off_reference(written.model, {name: batch[rows]}, output[rows]) if rows.any() else 0
+    CONSOLE.print(
+        f"ONNX Runtime: {wrong} of {count:,} outputs differ from the integer reference, {unequal} from the simulated "
+        f"network ({flips} decisions); integer kernels: {', '.join(written.integer_nodes)}"
+    )
+    for label, path in (
+        ("model", written.model),
+        ("guide", written.guide),
+        ("weights", written.weights),
+        ("report", report),
+    ):
+        CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")
+    peak = peak_memory()
+    memory = "" if peak is None else f", peak memory {peak / 2**20:,.0f} MiB"
+    CONSOLE.print(f"{time.perf_counter() - _START:.0f} s{memory}")
+    return wrong
+
+
+def _off_reference(model: Path, feed: dict[str, Array], found: Array) -> int:
+    """Outputs that differ from the integer reference of a file with one output."""
+    from qir.backends.integer.reference import IntegerReference
+    from qir.onnx_io import load
+
+    expected = next(iter(IntegerReference(load(model)).run(feed).outputs.values()))
+    return int((expected != found).sum())

@@ -1,0 +1,80 @@
+"""Offsets of activations: nothing that lives at the same time overlaps, and the peak is near its lower bound."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qir
+import qir.models
+from qir.backends import load_target
+from qir.backends.costs.tables.reports import peak_memory
+from qir.fake_quant import policy_of
+from qir.passes import PassManager, parse_pipeline
+from qir.passes.export.memory_plan import Buffer, activations, execution_order, plan_memory
+from qir.types import UnknownType
+
+lives = st.tuples(st.integers(1, 5000), st.integers(0, 30), st.integers(0, 12))
+
+
+def buffers_of(entries) -> list[Buffer]:
+    return [
+        Buffer(f"t{i}", "", 8, size, size, first, first + length) for i, (size, first, length) in enumerate(entries)
+    ]
+
+
+@given(st.lists(lives, max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_buffers_that_live_together_never_overlap(entries) -> None:
+    buffers = buffers_of(entries)
+    plan = plan_memory(buffers)
+    placed = list(zip(buffers, plan.offsets, strict=True))
+    for index, (one, start) in enumerate(placed):
+        assert 0 <= start <= plan.peak - one.bytes
+        for other, place in placed[:index]:
+            assert not one.meets(other) or start + one.bytes <= place or place + other.bytes <= start
+    alive = [sum(b.bytes for b in buffers if b.first <= step <= b.last) for step in range(50)]
+    assert plan.lower_bound == max(alive) <= plan.peak
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=20))
+def test_a_chain_stays_near_the_lower_bound(sizes) -> None:
+    buffers = buffers_of((size, step, 1) for step, size in enumerate(sizes))
+    plan = plan_memory(buffers)
+    assert plan.peak <= 1.5 * plan.lower_bound
+
+
+def network(name: str) -> qir.Module:
+    module = qir.load(qir.models.path(name))
+    PassManager(parse_pipeline("fold-constants,fold-batchnorm,insert-fake-quant")).run(module)
+    return module
+
+
+@pytest.mark.parametrize("name", qir.models.names())
+def test_networks_reach_the_lower_bound(name) -> None:
+    plan = plan_memory(activations(network(name).graph))
+    assert plan.peak == plan.lower_bound
+
+
+@pytest.mark.parametrize("name", ["lenet"])
+def test_the_lower_bound_is_the_peak_of_the_cost_table(name) -> None:
+    module, target = network(name), load_target("npu-148")
+    table = target.cost_model().table(module, target)
+    plan = plan_memory(activations(module.graph))
+    assert plan.lower_bound == pytest.approx(float(peak_memory(table, [policy_of(module.graph)])[0]), abs=8)
+
+
+def test_views_and_fused_activations_take_no_step_and_no_memory() -> None:
+    module = network("lenet")
+    assert {node.op for node in execution_order(module.graph)} == {"Conv", "MaxPool", "Gemm"}
+    found = activations(module.graph)
+    assert all(buffer.quantizer for buffer in found)
+    assert len({(buffer.name, buffer.quantizer) for buffer in found}) == len(found)
+
+
+def test_an_unknown_size_gives_no_plan() -> None:
+    module = network("lenet")
+    node = next(node for node in module.graph if node.op == "Conv")
+    node.result.type = UnknownType()
+    assert activations(module.graph) is None

@@ -1,0 +1,123 @@
+"""AutoQNN as a recipe: Algorithm 2 from a float network, under budgets of a target or of average bits."""
+
+import numpy as np
+import pytest
+import torch
+
+import qir.models
+from qir.backends.execution.session import OrtSession
+from qir.backends.torch.module import TorchModule
+from qir.errors import DataError, InfeasibleError, SearchError
+from qir.fake_quant import quantizers
+from qir.passes import export
+from qir.passes.constraints.propagate_constraints import bit_constraints
+from qir.search import recipe
+from qir.search.gradient.autoqnn import CANDIDATES
+from qir.search.recipes.autoqnn import run_autoqnn
+
+
+@pytest.fixture(scope="module")
+def samples():
+    found = qir.models.fashion_mnist("calibration")
+    return {"data": found.images[:128], "labels": found.labels[:128]}
+
+
+@pytest.fixture(scope="module")
+def result(samples):
+    return recipe("autoqnn").run(
+        qir.models.path("lenet"),
+        target="npu-148",
+        budget={"latency": "0.6x", "energy": "0.8x"},
+        evaluations=8,
+        **samples,
+    )
+
+
+def test_a_float_network_gets_schemes_bits_and_weights_within_every_budget(result):
+    from qir.backends import load_target
+    from qir.search.network.problem import METRICS
+
+    made = quantizers(result.module.graph)
+    assert {name: made[name].attribute("scheme") for name in result.schemes} == dict(result.schemes)
+    assert set(result.schemes.values()) <= set(CANDIDATES)
+    target = load_target("npu-148")
+    table = target.cost_model().table(result.module, target)
+    wide = dict.fromkeys(made, 8)
+    for name, share in (("latency", 0.6), ("energy", 0.8)):
+        column = METRICS[name]
+        bits = {name: node.attribute("bits") for name, node in made.items()}
+        cost, reference = (sum(getattr(row.cost, column) for row in table.rows(p)) for p in (bits, wide))
+        assert cost == pytest.approx(result.costs[name])
+        assert cost <= share * reference * (1 + 1e-9)
+
+
+def test_the_policy_is_legal_on_the_target(result):
+    from qir.backends import load_target
+
+    constraints = bit_constraints(result.module, load_target("npu-148").operand_rules())
+    bits = {name: node.attribute("bits") for name, node in quantizers(result.module.graph).items()}
+    for relation in constraints.relations:
+        assert (bits[relation.first], bits[relation.second]) in relation.allowed
+
+
+def test_probabilities_are_recorded_and_the_value_is_that_of_the_network(result, samples):
+    assert len(result.scheme_search.probabilities) == 1
+    assert len(result.precision.losses) == 7
+    with torch.no_grad():
+        (logits, *_) = TorchModule(result.module)(torch.from_numpy(samples["data"][64:]))
+    assert result.value == pytest.approx(float((logits.argmax(1).numpy() == samples["labels"][64:]).mean()))
+    assert result.to_json()["method"] == "autoqnn"
+
+
+def test_the_network_can_be_exported_and_computes_the_same(result, samples, tmp_path):
+    written = export(result.module, tmp_path / "lenet.onnx", data=samples["data"][:32])
+    (found,) = OrtSession(written.model).run({"input": samples["data"][64:]}).values()
+    with torch.no_grad():
+        (expected, *_) = TorchModule(result.module)(torch.from_numpy(samples["data"][64:]))
+    assert (found.argmax(1) == expected.numpy().argmax(1)).mean() > 0.98
+    np.testing.assert_allclose(found, expected.numpy(), atol=0.1 * np.abs(expected.numpy()).max())
+
+
+def test_average_bits_are_a_budget(samples):
+    found = recipe("autoqnn").run(
+        qir.models.path("lenet"), target="bitfusion-e", budget={"bits": "4"}, evaluations=4, **samples
+    )
+    kept = {name: n for name, n in found.precision.elements.items() if name in found.schemes}
+    bits = {name: quantizers(found.module.graph)[name].attribute("bits") for name in kept}
+    assert sum(bits[name] * count for name, count in kept.items()) / sum(kept.values()) <= 4 + 1e-9
+    assert found.costs["bits"] <= 4 + 1e-9
+
+
+def test_the_same_seed_gives_the_same_network(samples):
+    from qir.backends import load_target
+    from qir.search import load_network
+    from qir.search.problem.problem import Budget
+
+    def run():
+        return run_autoqnn(
+            load_network(qir.models.path("lenet")),
+            samples["data"][:32],
+            samples["labels"][:32],
+            target=load_target("npu-148"),
+            budget={"size": Budget(ratio=0.6)},
+            epochs=2,
+        )
+
+    one, two = run(), run()
+    assert one.policy == two.policy
+    assert one.scheme_search.probabilities == two.scheme_search.probabilities
+    for first, second in zip(one.module.graph.constants, two.module.graph.constants, strict=True):
+        assert np.array_equal(first.constant.numpy(), second.constant.numpy())
+
+
+def test_bad_input_is_named(samples):
+    given = {"target": "npu-148", "evaluations": 2}
+    path = qir.models.path("lenet")
+    with pytest.raises(DataError, match="labels"):
+        recipe("autoqnn").run(path, data=samples["data"], budget={"size": "0.6x"}, **given)
+    with pytest.raises(InfeasibleError, match="latency"):
+        recipe("autoqnn").run(path, budget={"latency": "0.001x"}, **given, **samples)
+    with pytest.raises(SearchError, match="leave the store out"):
+        recipe("autoqnn").run(path, budget={"size": "0.6x"}, store="s.db", **given, **samples)
+    with pytest.raises(SearchError, match="speed"):
+        recipe("autoqnn").run(path, budget={"speed": "0.6x"}, **given, **samples)
