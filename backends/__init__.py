@@ -13,18 +13,18 @@ if __name__ != "qir.backends":
     raise ImportError(f"import this package as qir.backends, not as {__name__}")
 
 if TYPE_CHECKING:
-    from qir.backends.costs.models.base import CostModel as CostModel
+    from qir.backends.costs.fitting import fit as fit
     from qir.backends.costs.layers.cost import Cost as Cost
     from qir.backends.costs.layers.shape import ConvShape as ConvShape
-    from qir.backends.costs.tables.table import CostTable as CostTable
+    from qir.backends.costs.models.base import CostModel as CostModel
     from qir.backends.costs.tables.delay_files import DelayTable as DelayTable
     from qir.backends.costs.tables.delay_files import read_delay_table as read_delay_table
-    from qir.backends.costs.fitting import fit as fit
-    from qir.backends.training.retrain import retrain as retrain
-    from qir.backends.training.loop import RetrainProtocol as RetrainProtocol
+    from qir.backends.costs.tables.table import CostTable as CostTable
     from qir.backends.costs.target import Target as Target
     from qir.backends.costs.target import load_target as load_target
     from qir.backends.costs.target import target_names as target_names
+    from qir.backends.training.loop import RetrainProtocol as RetrainProtocol
+    from qir.backends.training.retrain import retrain as retrain
 
 _HOME = {
     "ConvShape": "costs.layers.shape",

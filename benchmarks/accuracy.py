@@ -1,11 +1,11 @@
-"""Accuracy at 8/8 beside ONNX Runtime's `quantize_static`, on the whole test split and on labelled photos.
+"""Accuracy at 8/8 next to ONNX Runtime's `quantize_static`, on the whole test split and on labelled photos.
 
     python benchmarks/accuracy.py [--networks lenet resnet-20 efficientnet-lite0] [--folder out/networks]
 
 Both quantizers get the same canonicalized network and the same calibration data; weights are quantized per channel,
 activations per tensor, both at 8 bits; every file runs in ONNX Runtime. LeNet and ResNet-20 are the shipped ones:
 right answers on the 10,000 test images of Fashion-MNIST (standard error of the accuracy about 0.3 points: smaller
-differences are no evidence). EfficientNet-Lite0 has its ImageNet weights and foolbox's 20 labelled photos: calibrated
+differences are not evidence). EfficientNet-Lite0 has its ImageNet weights and foolbox's 20 labelled photos: calibrated
 on crops of one half of the photos and measured on the other half, then the other way round, so that no photo is
 measured that calibration saw. `as float` counts the answers that are those of the float network, for EfficientNet-Lite0
 on 200 crops of the photos too.

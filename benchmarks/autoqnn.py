@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 import qir
-from qir.backends.training.retrain import accuracy
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.retrain import accuracy
 from qir.errors import DataError
 from qir.models.data.fashion_mnist import fashion_mnist
 from qir.models.data.samples import Samples

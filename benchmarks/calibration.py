@@ -1,4 +1,4 @@
-"""Calibration for eight widths beside ONNX Runtime's for one: CPU seconds, memory.
+"""Calibration for eight widths next to ONNX Runtime's for one: CPU seconds, memory.
 
     python benchmarks/calibration.py [--networks lenet resnet-20 mobilenet-v2] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""The exported file beside the float one and ONNX Runtime's own quantizer: speed, size, share of integer work.
+"""The exported file next to the float one and ONNX Runtime's own quantizer: speed, size, share of integer work.
 
     python benchmarks/export.py [--networks resnet-50 mobilenet-v2 resnet-20 lenet] [--models other.onnx] [--repeats 15]
     python benchmarks/export.py --photos out/networks     # and EfficientNet-Lite0 on labelled photos
@@ -35,9 +35,9 @@ from qir.models.builders import export_onnx
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.simplify.canonicalize import SIMPLIFY
-from qir.passes.correction.correct import CorrectChannels
 from qir.passes.constraints.policies import apply_policy
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.policy import Policy
 from qir.tensor import Array
 from qir.types import TensorType

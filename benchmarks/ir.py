@@ -1,4 +1,4 @@
-"""Speed of the IR beside onnx_ir and onnx, in one run: chains, a file of ResNet-50's size, 2.4 GB of external data.
+"""Speed of the IR next to onnx_ir and onnx, in one run: chains, a file of ResNet-50's size, 2.4 GB of external data.
 
     python benchmarks/ir.py [--long] [--large] [--repeats 5]
 

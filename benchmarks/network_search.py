@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from search_setting import Remembered, Setting, setting, verdict, weights_only
 
-from qir.backends.training.affine_correction import fit_affine_correction, pre_activations
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.affine_correction import fit_affine_correction, pre_activations
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.policy import Policy
 from qir.search import solve

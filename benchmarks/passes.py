@@ -1,4 +1,4 @@
-"""Loading, canonicalizing and folding beside the peers: CPU seconds, memory, BatchNorm left, nodes left, outputs.
+"""Loading, canonicalizing and folding next to the peers: CPU seconds, memory, BatchNorm left, nodes left, outputs.
 
     python benchmarks/passes.py                                    # qir and a bare numpy fold
     python benchmarks/passes.py --peers /path/to/venv/bin/python   # and onnxsim, onnxslim, onnxoptimizer, ONNX Runtime
@@ -89,7 +89,7 @@ def qir_tool(pipeline: str | None) -> Tool:
 
 
 def fold_protobuf(model: Any) -> Any:
-    """BatchNorm behind convolutions only, in float64, on the protobuf."""
+    """BatchNorm after convolutions only, in float64, on the protobuf."""
     import numpy as np
     from onnx import numpy_helper
 

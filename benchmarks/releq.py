@@ -22,9 +22,9 @@ import torch
 
 import qir
 from qir.backends import retrain
-from qir.backends.training.retrain import accuracy
-from qir.backends.training.loop import protocol
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.loop import protocol
+from qir.backends.training.retrain import accuracy
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
 from qir.models.recipes import training_data

@@ -1,4 +1,4 @@
-"""Measured searches on residual networks: every method beside random, and ResNet-20's front and budgets.
+"""Measured searches on residual networks: every method next to random, and ResNet-20's front and budgets.
 
 python benchmarks/residual_search.py [--only spike,resnet] [--seeds 5] [--network checkpoint.onnx --cifar FOLDER_OR_TAR]
 

@@ -1,4 +1,4 @@
-"""Learned rounding (AdaRound) beside nearest rounding: accuracy after post-training quantization at few weight bits.
+"""Learned rounding (AdaRound) next to nearest rounding: accuracy after post-training quantization at few weight bits.
 
     python benchmarks/rounding.py [--networks lenet resnet-20] [--widths 2 3 4] [--iterations 1000]
 
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import qir
-from qir.backends.training.retrain import accuracy
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.retrain import accuracy
 from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
 from qir.module import Module

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from qir.passes.calibration.observers import Histogram
 from qir.passes.calibration.clipping import threshold
+from qir.passes.calibration.observers import Histogram
 from qir.quantizers import get_scheme, scheme_names
 
 PAPER = ("ternary", "quaternary", "fixedq", "zoomq", "clipq", "potq", "resq")
@@ -117,7 +117,7 @@ def print_signs(samples: int, seed: int) -> None:
 
 
 def print_constants() -> None:
-    """Print the printed steps of ClipQ and PotQ beside the steps of least error of their own grid."""
+    """Print the printed steps of ClipQ and PotQ next to the steps of least error of their own grid."""
     x = normal_quantiles(400_000)
     print("\nOffline steps on a standard normal: printed in the paper, shipped here, found by minimization now")
     for name in ("clipq", "potq"):

@@ -1,4 +1,4 @@
-"""Figures of the search on problems without a network: every method beside random, solver times, overheads.
+"""Figures of the search on problems without a network: every method next to random, solver times, overheads.
 
 python benchmarks/search.py [--problems 10] [--seeds 2] [--methods random,evolution,surrogate,rl] [--chains 50,200]
 """
@@ -87,7 +87,7 @@ def constant(policy: Policy) -> float:
 
 
 def overheads() -> None:
-    """Print what an evaluation and an environment step cost beside the objective."""
+    """Print what an evaluation and an environment step cost next to the objective."""
     problem = Problem(
         [Decision(f"layer{i}", (2, 4, 8)) for i in range(20)], objective=constant, identity={"model": "none"}
     )

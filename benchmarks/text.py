@@ -18,8 +18,8 @@ import torch
 
 import qir
 from qir.backends import RetrainProtocol, retrain
-from qir.backends.training.retrain import accuracy
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.retrain import accuracy
 from qir.fake_quant import quantizers
 from qir.models.recipes import training_data
 from qir.module import Module

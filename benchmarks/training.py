@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training.py [--batch 256] [--repeats 5]
 
-Brevitas' row needs an interpreter that has it beside qir: `python -m venv E; E/bin/pip install brevitas==0.13.4 -e .`.
+Brevitas' row needs an interpreter that has it next to qir: `python -m venv E; E/bin/pip install brevitas==0.13.4 -e .`.
 
 Both run the same network with BatchNorm folded, with fake quantizers on the same tensors (weights per channel, data per
 tensor, fixed ranges, which Brevitas computes of weights at every step; qir shares one where two layers read one value),

@@ -21,10 +21,10 @@ from qir.fake_quant import quantizers
 from qir.models import Samples
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.simplify.canonicalize import SIMPLIFY
-from qir.passes.correction.correct import CorrectChannels
-from qir.passes.constraints.policies import apply_policy
 from qir.passes.calibration.weight_ranges import WEIGHT_METHODS
+from qir.passes.constraints.policies import apply_policy
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.policy import Policy
 from qir.search import load_network
 

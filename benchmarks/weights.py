@@ -20,8 +20,8 @@ import onnxruntime
 import qir
 import qir.models
 from qir.backends.execution.cpu import instruction_set
-from qir.backends.execution.session import OrtSession
 from qir.backends.execution.saturation import WeightStorage
+from qir.backends.execution.session import OrtSession
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import Array

@@ -52,7 +52,7 @@ def random_feed(path: Path, options: argparse.Namespace) -> dict[str, Array]:
     """Normal noise for float inputs, ones for masks, numbers below 100 for other integers; unknown dimensions are 2.
 
     Raises:
-        DataError: an input is no tensor.
+        DataError: an input is not a tensor.
     """
     generator, feed = np.random.default_rng(0), {}
     for value in qir.load(path).graph.inputs:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
-    from qir.backends.costs.tables.table import CostTable
     from qir.backends.costs.fitting import FitResult
+    from qir.backends.costs.tables.table import CostTable
     from qir.backends.costs.target import Target
     from qir.backends.vela.referee import Compared
     from qir.policy import Bits
@@ -114,14 +114,14 @@ def explanations(table: CostTable, node: str) -> list[str]:
 
 
 def print_referee(console: Terminal, target: Target, rows: list[Compared]) -> None:
-    """The compiler's cycles beside the cost model's."""
+    """The compiler's cycles next to the cost model's."""
     from rich.table import Table
 
     from qir.backends.vela.referee import rank_correlation
 
     spec = target.referee
     title = "" if spec is None else f"{spec.compiler}, {spec.accelerator}, {spec.system_config}, {spec.memory_mode}"
-    shown = Table(title=f"{target.name} beside {title}: cycles")
+    shown = Table(title=f"{target.name} next to {title}: cycles")
     shown.add_column("node")
     shown.add_column("op")
     for name in ("ours", "referee", "ours / referee"):

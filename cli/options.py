@@ -26,7 +26,7 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; guide and weights lie beside it.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; guide and weights lie next to it.")]
 Budgets = Annotated[
     list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")
 ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from qir.passes.parity.agreement import Agreement
     from qir.passes.export.export import ExportReport
+    from qir.passes.parity.agreement import Agreement
 
 ProfileName = Annotated[
     str | None,

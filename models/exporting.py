@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qir.support.atomic_write import atomic_write
 from qir.errors import ModelFileError
+from qir.support.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import Any
 
 from qir.errors import DataError
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "trained"
 _FILES = {
     "lenet": "lenet_fashion_mnist",
     "residual": "residual_fashion_mnist",

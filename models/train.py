@@ -12,11 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qir.support.atomic_write import atomic_write, make_folder
 from qir.errors import QirError
 from qir.models.data.fashion_mnist import TRAIN_RANGES
 from qir.models.recipes import RECIPES, Recipe, TrainingData, training_data
 from qir.models.shipped import file_stem, names
+from qir.support.atomic_write import atomic_write, make_folder
 
 if TYPE_CHECKING:
     from qir.models.data.samples import Samples
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = replace(recipe, epochs=options.epochs or recipe.epochs)
     recipe = recipe if options.seed is None else replace(recipe, seed=options.seed)
     try:
-        make(options.name, recipe, options.out or Path(__file__).parent, options.data)
+        make(options.name, recipe, options.out or Path(__file__).parent / "trained", options.data)
     except QirError as error:
         print(error, file=sys.stderr)
         return 2

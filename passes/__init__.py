@@ -1,7 +1,7 @@
 """Graph to graph rewrites, the pass manager and its instruments, export.
 
-Names are handed out on first use. A pass registers itself by a line in `qir.passes.infrastructure.registry` (or, in another
-package, by an entry point of the group `qir.passes`).
+Names are handed out on first use. A pass registers itself by a line in `qir.passes.infrastructure.registry` (or, in
+another package, by an entry point of the group `qir.passes`).
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ if __name__ != "qir.passes":
     raise ImportError(f"import this package as qir.passes, not as {__name__}")
 
 if TYPE_CHECKING:
+    from qir.passes.constraints.policies import apply_policy as apply_policy
+    from qir.passes.constraints.propagate_constraints import bit_constraints as bit_constraints
     from qir.passes.export.export import export as export
+    from qir.passes.infrastructure.contract import Analysis as Analysis
+    from qir.passes.infrastructure.contract import Pass as Pass
+    from qir.passes.infrastructure.contract import PassContext as PassContext
+    from qir.passes.infrastructure.contract import Repeat as Repeat
     from qir.passes.infrastructure.instruments import ChangeCounts as ChangeCounts
     from qir.passes.infrastructure.instruments import DumpIR as DumpIR
     from qir.passes.infrastructure.instruments import Instrument as Instrument
     from qir.passes.infrastructure.instruments import PrintAfter as PrintAfter
     from qir.passes.infrastructure.instruments import Timing as Timing
     from qir.passes.infrastructure.instruments import VerifyEach as VerifyEach
-    from qir.passes.infrastructure.manager import Analysis as Analysis
-    from qir.passes.infrastructure.manager import Pass as Pass
-    from qir.passes.infrastructure.manager import PassContext as PassContext
     from qir.passes.infrastructure.manager import PassManager as PassManager
-    from qir.passes.infrastructure.manager import Repeat as Repeat
     from qir.passes.infrastructure.pipeline import parse_pipeline as parse_pipeline
     from qir.passes.infrastructure.pipeline import pipeline_text as pipeline_text
-    from qir.passes.constraints.policies import apply_policy as apply_policy
-    from qir.passes.constraints.propagate_constraints import bit_constraints as bit_constraints
-    from qir.passes.raising import raise_quantized as raise_quantized
     from qir.passes.infrastructure.registry import available_passes as available_passes
     from qir.passes.infrastructure.registry import find_pass as find_pass
-    from qir.passes.infrastructure.reproducer import replay as replay
+    from qir.passes.infrastructure.replay import replay as replay
     from qir.passes.infrastructure.testing import check_pass as check_pass
+    from qir.passes.raising import raise_quantized as raise_quantized
 
 _HOME = {
-    "Analysis": "infrastructure.manager",
+    "Analysis": "infrastructure.contract",
     "ChangeCounts": "infrastructure.instruments",
     "DumpIR": "infrastructure.instruments",
     "Instrument": "infrastructure.instruments",
-    "Pass": "infrastructure.manager",
-    "PassContext": "infrastructure.manager",
+    "Pass": "infrastructure.contract",
+    "PassContext": "infrastructure.contract",
     "PassManager": "infrastructure.manager",
     "PrintAfter": "infrastructure.instruments",
-    "Repeat": "infrastructure.manager",
+    "Repeat": "infrastructure.contract",
     "Timing": "infrastructure.instruments",
     "VerifyEach": "infrastructure.instruments",
     "available_passes": "infrastructure.registry",
@@ -57,7 +57,7 @@ _HOME = {
     "parse_pipeline": "infrastructure.pipeline",
     "pipeline_text": "infrastructure.pipeline",
     "raise_quantized": "raising",
-    "replay": "infrastructure.reproducer",
+    "replay": "infrastructure.replay",
 }
 
 __all__ = sorted(_HOME)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qir.onnx_io import save as save
     from qir.policy import Policy as Policy
     from qir.tensor import Tensor as Tensor
-    from qir.text.printer import parse as parse
+    from qir.text.parser import parse as parse
     from qir.text.printer import print_module as print_module
     from qir.types import DType as DType
     from qir.types import QuantType as QuantType
@@ -46,7 +46,7 @@ _HOME = {
     "Value": "graph",
     "VerifyError": "errors",
     "load": "onnx_io",
-    "parse": "text.printer",
+    "parse": "text.parser",
     "print_module": "text.printer",
     "save": "onnx_io",
     "verify": "verifier",

@@ -1,14 +1,11 @@
-"""Deep copies of graphs and modules; constants are shared because they are never written into."""
+"""Deep copies of graphs; constants are shared because they are never written into."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 from qir.attributes import Attribute, AttributeKind
-from qir.support.collection import no_collection
 from qir.graph import Graph, Node, Value
-from qir.module import Function, Module
 
 ValueMap = dict[Value, Value]
 
@@ -71,29 +68,4 @@ def clone_graph(graph: Graph, mapped: ValueMap | None = None) -> Graph:
         made.insert(clone_node(node, mapped))
     made.set_outputs((v if v is None else mapped.get(v, v) for v in graph.outputs), graph.output_names)
     made.return_node._meta = None if graph.return_node._meta is None else dict(graph.return_node._meta)
-    return made
-
-
-@no_collection()
-def clone_module(module: Module) -> Module:
-    """A copy of a module with a clock of its own."""
-    made = copy.copy(module)
-    made.graph = clone_graph(module.graph)
-    made.opsets = dict(module.opsets)
-    made.metadata = dict(module.metadata)
-    made.meta = dict(module.meta)
-    made.functions = {}
-    for function in module.functions.values():
-        made.add_function(_clone_function(function))
-    return made
-
-
-def _clone_function(function: Function) -> Function:
-    made = Function(function.domain, function.name, clone_graph(function.graph), overload=function.overload)
-    made.attribute_names = function.attribute_names
-    made.attributes = dict(function.attributes)
-    made.opsets = dict(function.opsets)
-    made.doc_string = function.doc_string
-    made.metadata = dict(function.metadata)
-    made.opaque = function.opaque
     return made

@@ -14,7 +14,7 @@ def is_standard(node: Node, *ops: str) -> bool:
 def constant_of(value: Value | None) -> Tensor | None:
     """The constant that a value is, seen through `Identity` and `Constant` nodes; None when it is none.
 
-    An input with a default value is no constant: the caller may replace it.
+    An input with a default value is not a constant: the caller may replace it.
     """
     while value is not None:
         if value.is_constant:

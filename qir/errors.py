@@ -14,7 +14,7 @@ class TypeVerifyError(QirError):
 
 
 class ParseError(QirError):
-    """Text is no qir text: the message holds line, column and what was expected."""
+    """Text is not qir text: the message holds line, column and what was expected."""
 
 
 class VerifyError(QirError):

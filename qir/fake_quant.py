@@ -24,8 +24,8 @@ import numpy as np
 from qir.errors import QirError
 from qir.graph import FAKE_QUANT, QIR_DOMAIN, Graph, Node, Value
 from qir.policy import Bits, Policy
+from qir.quantized_type import scheme_at
 from qir.tensor import Array, Tensor
-from qir.types import QuantType, TensorType, Type, UnknownType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,11 +68,7 @@ def bits_of(node: Node) -> Bits:
 
 def scheme_of(node: Node, bits: int) -> str:
     """Name of the quantizing scheme at a width."""
-    scheme = node.attribute("scheme", "uniform")
-    if isinstance(scheme, str):
-        return scheme
-    by_width: dict[str, str] = dict(entry.split("=", 1) for entry in scheme)
-    return by_width.get(str(bits)) or by_width.get("default", "uniform")
+    return scheme_at(node.attribute("scheme", "uniform"), bits)
 
 
 def ranges_at(node: Node, bits: int) -> Array | None:
@@ -132,31 +128,6 @@ def set_levels(node: Node, bits: int, levels: Array) -> None:
     if array.ndim != 2 or not 1 <= array.shape[1] <= 1 << bits or not np.isfinite(array).all():
         raise QirError(f"quantizer {node.name!r}: levels {array.shape} are not finite [channels, 1 to {1 << bits}]")
     node.set_attribute(f"levels_{bits}", Tensor.of(array))
-
-
-def result_type(node: Node) -> Type:
-    """The type of a fake-quant node's result: its operand's shape on the grid that the attributes name."""
-    value = node.input(0)
-    source = UnknownType() if value is None else value.type
-    shape = source.shape if isinstance(source, TensorType) else None
-    bits = bits_of(node)
-    low = high = None
-    if isinstance(bits, int):
-        ranges = ranges_at(node, bits) if bits in node.attribute("widths", ()) else None
-        if ranges is not None:
-            low, high = tuple(ranges[:, 0].tolist()), tuple(ranges[:, 1].tolist())
-    scheme = scheme_of(node, bits) if isinstance(bits, int) else scheme_of(node, max(bits))
-    element = QuantType(
-        bits=bits,
-        signed=bool(node.attribute("signed", 1)),
-        narrow=bool(node.attribute("narrow", 0)),
-        scheme=scheme,
-        axis=node.attribute("axis"),
-        block=node.attribute("block"),
-        low=low,
-        high=high,
-    )
-    return TensorType(element, shape)
 
 
 def quantizers(graph: Graph) -> dict[str, Node]:

@@ -25,9 +25,9 @@ class Graph:
     """Nodes in topological order, inputs, constants, and a `return` node whose operands are the outputs.
 
     Iteration visits the nodes in order (the `return` node is not among them) and may insert and erase meanwhile: a
-    node inserted behind the current one is visited, one inserted before it is not; erasing the current node goes on
+    node inserted after the current one is visited, one inserted before it is not; erasing the current node goes on
     with the node that followed it, and an erased node that was not yet visited is not visited. After moving the
-    current node, iteration goes on behind its new place.
+    current node, iteration goes on after its new place.
 
     Attributes:
         parent: the node that holds this graph as an attribute, or None.
@@ -64,7 +64,7 @@ class Graph:
 
     @property
     def constants(self) -> tuple[Value, ...]:
-        """Constants that are no inputs, in the order in which they were added."""
+        """Constants that are not inputs, in the order in which they were added."""
         return tuple(self._constants)
 
     @property
@@ -195,7 +195,7 @@ class Graph:
     append = insert
 
     def _anchor(self, before: Node | None, after: Node | None) -> Node | None:
-        """The node behind which a node is put, None = at the start; before the `return` node means at the end."""
+        """The node after which a node is put, None = at the start; before the `return` node means at the end."""
         for neighbour in (before, after):
             if neighbour is not None and neighbour.graph is not self:
                 raise QirError(f"node {neighbour} does not stand in graph {self.name!r}")
@@ -299,8 +299,3 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self._inputs)} inputs, {self._length} nodes, {len(self.outputs)} outputs)"
-
-    def _repr_html_(self) -> str:
-        from qir.views.drawing import to_html
-
-        return to_html(self)

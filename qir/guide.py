@@ -1,7 +1,7 @@
 """The guide: what an accelerator's tools need to know about a quantized network, as one JSON file.
 
 Readable with nothing but a JSON parser; `guide_schema()` is the JSON Schema. Integer weights lie packed in a binary
-file beside it, whose entries name offset, length, bits and CRC-32.
+file next to it, whose entries name offset, length, bits and CRC-32.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from qir.attributes import Attribute
 from qir.clock import Clock
+from qir.cloning import clone_graph
 from qir.graph import Graph
+from qir.support.collection import no_collection
 
 FunctionKey = tuple[str, str, str]
 """Domain, name and overload of a model-local function."""
@@ -44,6 +47,17 @@ class Function:
     def key(self) -> FunctionKey:
         """Domain, name and overload."""
         return self.domain, self.name, self.overload
+
+    def clone(self) -> Function:
+        """Copy the function; constants are shared."""
+        made = Function(self.domain, self.name, clone_graph(self.graph), overload=self.overload)
+        made.attribute_names = self.attribute_names
+        made.attributes = dict(self.attributes)
+        made.opsets = dict(self.opsets)
+        made.doc_string = self.doc_string
+        made.metadata = dict(self.metadata)
+        made.opaque = self.opaque
+        return made
 
     def __repr__(self) -> str:
         return f"Function({self.domain}.{self.name}, {self.graph})"
@@ -136,14 +150,23 @@ class Module:
         keys = ((node.domain, node.op, node.overload) for node in graph.walk())
         return [key for key in keys if key in self.functions]
 
+    @no_collection()
     def clone(self) -> Module:
-        """A deep copy; constants are shared, they are never written into."""
-        from qir.cloning import clone_module
-
-        return clone_module(self)
+        """Copy the module, with a clock of its own; constants are shared, they are never written into."""
+        made = copy.copy(self)
+        made.graph = clone_graph(self.graph)
+        made.opsets = dict(self.opsets)
+        made.metadata = dict(self.metadata)
+        made.meta = dict(self.meta)
+        made.functions = {}
+        for function in self.functions.values():
+            made.add_function(function.clone())
+        return made
 
     def __repr__(self) -> str:
         return f"Module({self.graph}, opsets={self.opsets}, ir_version={self.ir_version})"
 
     def _repr_html_(self) -> str:
-        return self.graph._repr_html_()
+        from qir.views.drawing import to_html
+
+        return to_html(self.graph)

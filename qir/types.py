@@ -1,7 +1,7 @@
 """Types of values: tensors of plain or quantized elements, and ONNX's sequence and optional types passed through.
 
 Types are immutable, validate themselves on construction (numbered constraints, `TypeVerifyError`), print with
-`str()` and read back with `parse_type()`. The constraints on quantized types follow StableHLO's quantized types;
+`str()` and read back with `qir.text.types.parse_type`. The constraints on quantized types follow StableHLO's quantized types;
 the life cycle planned → calibrated → uniform or table follows MLIR's quant dialect.
 """
 
@@ -325,14 +325,3 @@ Type = TensorType | UnknownType | SequenceType | OptionalType | OpaqueType
 def tensor_type(element: DType | QuantType, shape: tuple[Dim, ...] | None) -> TensorType:
     """A shared `TensorType`: equal types are one object, which keeps large graphs small."""
     return TensorType(element, shape)
-
-
-def parse_type(text: str) -> Type:
-    """The type that `str()` of a type wrote.
-
-    Raises:
-        ParseError: the text is no type, or a type that breaks one of its constraints.
-    """
-    from qir.text.types import type_of_text
-
-    return type_of_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from qir.errors import QirError
+from qir.quantized_type import quantized_type
 from qir.tensor import Tensor
 from qir.types import Type, UnknownType
 
@@ -89,16 +90,20 @@ class Value:
     def type(self) -> Type:
         """The value's type; `UnknownType` when nothing is known. A fake-quant node's result derives its own."""
         if self._type is None:
-            from qir.fake_quant import result_type
-
-            self._type = result_type(cast("Node", self.owner))
+            node = cast("Node", self.owner)
+            source = node.input(0)
+            self._type = quantized_type(UNKNOWN if source is None else source.type, node.attribute)
         return self._type
 
     @type.setter  # noqa: A003
     def type(self, type: Type) -> None:  # noqa: A002
         if (producer := self.producer) is not None and producer.is_fake_quant:
-            self._type = None
-            return
+            if type == self.type:
+                return
+            raise QirError(
+                f"value {self.name!r}: its type follows from the attributes of its quantizer and is {self.type}, not "
+                f"{type}: write bits, widths or ranges of node {producer.name!r} instead"
+            )
         if type != self._type:
             self._type = type
             self.declared = None

@@ -8,30 +8,30 @@ if __name__ != "qir.search":
     raise ImportError(f"import this package as qir.search, not as {__name__}")
 
 if TYPE_CHECKING:
-    from qir.search.report.comparison import Comparison as Comparison
     from qir.search.environment.gym import QuantizationEnv as QuantizationEnv
+    from qir.search.environment.rewards import reward as reward
     from qir.search.evaluation.accuracy import AccuracyObjective as AccuracyObjective
     from qir.search.evaluation.accuracy import EvaluationProtocol as EvaluationProtocol
+    from qir.search.evaluation.parallel import DaskCluster as DaskCluster
+    from qir.search.evaluation.parallel import LocalProcesses as LocalProcesses
+    from qir.search.evaluation.store import Store as Store
     from qir.search.methods import METHODS as METHODS
     from qir.search.methods import leaderboard as leaderboard
     from qir.search.methods import solve as solve
     from qir.search.metrics.outputs.output_divergence import output_divergence as output_divergence
-    from qir.search.network.problem import network_problem as network_problem
-    from qir.search.evaluation.parallel import DaskCluster as DaskCluster
-    from qir.search.evaluation.parallel import LocalProcesses as LocalProcesses
     from qir.search.network.preparation import load_network as load_network
     from qir.search.network.preparation import prepare as prepare
+    from qir.search.network.problem import network_problem as network_problem
     from qir.search.problem.problem import Budget as Budget
     from qir.search.problem.problem import Decision as Decision
     from qir.search.problem.problem import PairCost as PairCost
     from qir.search.problem.problem import Problem as Problem
     from qir.search.problem.problem import Relation as Relation
-    from qir.search.recipes.table import recipe as recipe
     from qir.search.problem.result import Evaluation as Evaluation
     from qir.search.problem.result import Progress as Progress
     from qir.search.problem.result import Result as Result
-    from qir.search.environment.rewards import reward as reward
-    from qir.search.evaluation.store import Store as Store
+    from qir.search.recipes.table import recipe as recipe
+    from qir.search.report.comparison import Comparison as Comparison
 
 _HOME = {
     "prepare": "network.preparation",

@@ -13,8 +13,8 @@ import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
 from qir.search.evaluation.ledger import Ledger
-from qir.search.problem.moves import projected
 from qir.search.evaluation.parallel import Executor
+from qir.search.problem.moves import projected
 from qir.search.problem.problem import Problem
 from qir.search.problem.result import VALUE, Evaluation, Progress, Result, pareto_front
 from qir.search.solvers.run import Outcome, Run, Solver

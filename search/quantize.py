@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.support.atomic_write import make_folder
 from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
 from qir.module import Module
-from qir.passes.correction.adaround import AdaRound
-from qir.passes.parity.agreement import Agreement, agreement_of_file, labels_in
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch, readable_again
-from qir.passes.correction.correct import CorrectChannels
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.calibration.distill_data import given_or_distilled
+from qir.passes.constraints.policies import apply_policy
+from qir.passes.correction.adaround import AdaRound
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch, readable_again
 from qir.passes.export.export import ExportReport, export
-from qir.passes.simplify.infer_types import InferTypes
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.infrastructure.manager import PassManager
+from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.insertion.insert_fake_quant import InsertFakeQuant
 from qir.passes.lowering.profiles.profiles import find_profile
-from qir.passes.infrastructure.manager import Pass, PassContext, PassManager
-from qir.passes.infrastructure.pipeline import parse_pipeline
-from qir.passes.constraints.policies import apply_policy
-from qir.passes.analysis.quantized_layers import quantized_layers
-from qir.search.network.problem import network_problem, read_budgets
+from qir.passes.parity.agreement import Agreement, agreement_of_file, labels_in
+from qir.passes.simplify.infer_types import InferTypes
 from qir.search.network.preparation import SCALES, load_network, prepare
+from qir.search.network.problem import network_problem, read_budgets
 from qir.search.problem.problem import Budget
 from qir.search.problem.result import Result
+from qir.support.atomic_write import make_folder
 from qir.types import TensorType
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def quantize(
     """Quantize a network: fold, insert, calibrate, choose bits, correct, export and check.
 
     Bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision and width.
-    Where these are no scores of classes, [N, classes], or the network has several inputs or takes one sample at a time
+    Where these are not scores of classes, [N, classes], or the network has several inputs or takes one sample at a time
     (a correction that is fitted to one sample leaves no divergence), they are chosen from the distance of all outputs.
     Without budgets every quantizer gets its widest legal width.
 
@@ -93,7 +94,7 @@ def quantize(
             statistics of the network's BatchNormalizations.
         budgets: name of a cost (`latency`, `energy`, `bops`, `size`, `average-bits`) → `Budget` or text such as
             "0.5x". Sizes that the network leaves open are those of the first samples.
-        output: path of the quantized model; guide and weights lie beside it.
+        output: path of the quantized model; guide and weights lie next to it.
         input_widths: widths of the network's inputs, `all` makes them decisions.
         method: calibration method of activations.
         profile: export profile, by default the target's.
@@ -184,7 +185,7 @@ def _scores_classes(module: Module) -> bool:
 
 
 def _by_distance(module: Any, constraints: Any, data: Any, batch: int) -> Sensitivity:
-    """Sensitivities of a network with several inputs, or outputs that are no classes."""
+    """Sensitivities of a network with several inputs, or outputs that are not classes."""
     import torch
 
     from qir.backends.torch.module import TorchModule

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
-from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.constraints.propagate_constraints import FIXED
+from qir.passes.lowering.lower_qcdq import LowerQcdq
 
 CALIBRATED: dict[tuple, qir.Module] = {}
 """Random networks that were calibrated already, by what they were made from."""

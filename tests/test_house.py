@@ -2,11 +2,13 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,10 +50,27 @@ OP_COMPARISONS = {
     "backends/costs/measured.py": "what ONNX Runtime fuses",
     "backends/costs/building.py": "what a target fuses",
     "backends/torch/graph.py": "control flow",
-    "backends/vela/lowering.py": "one function writes each op",
+    "backends/vela/network.py": "one function writes each op",
     "backends/torch/ops/indexing.py": "one function lowers two ops",
 }
 """Files outside qir/ops that compare the name of an op, with why no question to the registry would do."""
+
+
+MOST_ENTRIES = 12
+"""What a folder shows at most; the nouns of `qir/` are excepted."""
+
+ACQUAINTED = {"graph", "node", "value", "attributes"}
+"""The only files that know each other."""
+
+CIRCLES_LEFT = {"backends/costs", "qir/onnx_io", "search", "search/problem"}
+"""Folders whose entries still import each other in a circle."""
+
+NOT_PLAIN = {
+    r"\bbehind\b": "after",
+    r"\bbeside\b": "next to, with",
+    r"(?<!there )(?<!There )\b(is|are) no (?!longer|such|more|less|need)": "is not a",
+}
+"""Words that newcomers stumble over, and what to write."""
 
 
 def imports(path):
@@ -80,6 +99,79 @@ def test_imports_point_down():
                 (floor == "models" and folder != "cli") or FLOORS.get(floor, 0) > FLOORS[folder]
             ):
                 wrong.append(f"{path}:{line}: {folder} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return parts if parts[0] == "qir" else ("qir", *parts)
+
+
+def shown(folder):
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name not in {"__init__.py", "__pycache__", "py.typed"} and not entry.name.startswith(".")
+    )
+
+
+def rooms(*tops):
+    return [
+        path
+        for top in tops
+        for path in sorted((ROOT / top).rglob("*"), key=str)
+        if path.is_dir() and path.name != "__pycache__"
+    ]
+
+
+def test_a_folder_shows_at_most_twelve_entries():
+    tops = (*FOLDERS[1:], "tests", "cli")
+    crowded = {
+        folder.relative_to(ROOT).as_posix(): len(shown(folder))
+        for folder in (*(ROOT / top for top in tops), *rooms(*FOLDERS, "tests"))
+        if len(shown(folder)) > MOST_ENTRIES
+    }
+    assert not crowded, f"folders that want rooms: {crowded}"
+
+
+def arrows(folder, names):
+    """Which entries of a folder import which others."""
+    base = module_of(folder / "__init__.py")
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        own = module_of(path)
+        if path.name == "__init__.py" or (folder == ROOT / "qir" and len(own) > 1 and own[1] in FOLDERS[1:]):
+            continue
+        for name, _ in imports(path):
+            parts = tuple(name.split("."))
+            if parts[: len(base)] != base or len(parts) == len(base) or parts not in names:
+                continue
+            entry, other = own[len(base)], parts[len(base)]
+            if entry != other and not (folder == ROOT / "qir" and other in FOLDERS[1:]):
+                found.setdefault(entry, set()).add(other)
+    return found
+
+
+def test_a_room_imports_only_rooms_below_it():
+    names = {module_of(path) for path in SOURCES}
+    circles = {}
+    for folder in (*(ROOT / top for top in FOLDERS), *rooms(*FOLDERS)):
+        graph = nx.DiGraph([(a, b) for a, others in arrows(folder, names).items() for b in others])
+        for component in nx.strongly_connected_components(graph):
+            if len(component) > 1 and not component <= ACQUAINTED:
+                circles[folder.relative_to(ROOT).as_posix()] = sorted(component)
+    assert circles.keys() == CIRCLES_LEFT, circles
+
+
+def test_english_is_plain():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {pattern}: write {better}"
+        for path in (*SOURCES, *sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for pattern, better in NOT_PLAIN.items()
+        if re.search(pattern, line)
+    ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -8,9 +8,7 @@ from math import prod
 from typing import Any
 
 from qir.backends.costs.layers.constant_values import is_held
-from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.backends.costs.layers.layer_shapes import (
     WEIGHT_SUFFIX,
     LayerProduct,
@@ -19,6 +17,8 @@ from qir.backends.costs.layers.layer_shapes import (
     layer_products,
 )
 from qir.backends.costs.layers.open_sizes import shape_text, taken_sizes, with_known_sizes
+from qir.backends.costs.models.base import CostModel
+from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.errors import TargetError
 from qir.fake_quant import quantizers
 from qir.graph import Node, Value
@@ -116,7 +116,7 @@ class _Quantizers:
         return self.stand_ins.get(origin)
 
     def of_result(self, value: Value) -> str | None:
-        """The quantizer on whose grid a result lies, or that puts it there behind ops that run for free."""
+        """The quantizer on whose grid a result lies, or that puts it there after ops that run for free."""
         found = self.of(value)
         if found is not None:
             return found

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from qir.backends.costs.layers.layer_shapes import LayerProduct, products_of
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.delay_files import SHAPE_COLUMNS, DelayTable, read_delay_table
-from qir.backends.costs.layers.layer_shapes import LayerProduct, products_of
 from qir.backends.costs.target import Target
 from qir.errors import TargetError
 from qir.module import Module

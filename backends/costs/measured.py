@@ -14,10 +14,10 @@ from functools import cache
 
 import numpy as np
 
-from qir.backends.costs.tables.delay_files import DelayTable
 from qir.backends.costs.layers.layer_shapes import layer_names, products_of
-from qir.backends.execution.session import OrtSession
+from qir.backends.costs.tables.delay_files import DelayTable
 from qir.backends.costs.target import load_target
+from qir.backends.execution.session import OrtSession
 from qir.constants import array_of
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
@@ -126,7 +126,7 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
 
 
 def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:
-    """The whole float network timed, beside the sum of its single layers, in microseconds.
+    """The whole float network timed, next to the sum of its single layers, in microseconds.
 
     A session's own overhead (that of an Identity) is taken off every layer and added once; changes of layout are taken
     off. Network and layers are compared in each round, and the median of their ratios counts: a slow moment of the
@@ -201,7 +201,7 @@ def _apart(module: Module) -> list[Node]:
 
 
 def _followers(node: Node) -> list[Node]:
-    """Ops behind a convolution that ONNX Runtime folds into it, each the only user of the one before.
+    """Ops after a convolution that ONNX Runtime folds into it, each the only user of the one before.
 
     Those are the target's fused ops, and the addition of another branch, which starts the sums.
     """

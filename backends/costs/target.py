@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from importlib import resources
 from importlib.metadata import entry_points
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from qir.support.atomic_write import atomic_write
-from qir.backends.costs.models import cost_model_type
 from qir.backends.costs.layers.validation import Strict, nearest, validated
-from qir.backends.integer.requantization import Requantization
+from qir.backends.costs.models import cost_model_type
 from qir.backends.execution.saturation import WeightStorage
+from qir.backends.integer.requantization import Requantization
 from qir.constraints import OperandRules
 from qir.errors import QirError, TargetError
+from qir.support.atomic_write import atomic_write
 from qir.support.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class QuantizeSpec(Strict):
 
 
 class RefereeSpec(Strict):
-    """A compiler whose cycles are shown beside the cost model's, and what it compiles for.
+    """A compiler whose cycles are shown next to the cost model's, and what it compiles for.
 
     Attributes:
         compiler: name of the referee.
@@ -143,7 +144,7 @@ class Target(Strict):
         accumulator_bits: width of the sums.
         padding: how operands are padded in memory.
         ops: per op type, what differs from the rest of the target.
-        fused_ops: ops that run for free behind the node that feeds them.
+        fused_ops: ops that run for free after the node that feeds them.
         add_requires_equal: both operands of Add have equal widths.
         quantize: which tensors are quantized, and which keep a width.
         reduce_range: weights next to unsigned 8-bit activations have 7 bits: ONNX Runtime's kernels for x86 CPUs
@@ -242,8 +243,15 @@ class Target(Strict):
 
 def shipped_targets() -> list[str]:
     """Names of the targets that come with qir."""
-    files = (file.name for file in resources.files("qir.backends.targets").iterdir())
-    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+    return sorted(_shipped())
+
+
+def _shipped() -> dict[str, Traversable]:
+    """Find the files of the shipped targets by name, in the folder and in those inside it."""
+    top = resources.files("qir.backends.targets")
+    folders = [top, *(entry for entry in top.iterdir() if entry.is_dir())]
+    files = (file for folder in folders for file in folder.iterdir())
+    return {file.name.removesuffix(".json"): file for file in files if file.name.endswith(".json")}
 
 
 def target_names() -> list[str]:
@@ -269,8 +277,8 @@ def load_target(name_or_path: str | Path) -> Target:
     text = str(name_or_path)
     if text.endswith(".json") or os.sep in text:
         return _parse(_read(Path(name_or_path)), text, Path(name_or_path).parent)
-    shipped = resources.files("qir.backends.targets") / f"{text}.json"
-    if shipped.is_file():
+    shipped = _shipped().get(text)
+    if shipped is not None:
         return _parse(shipped.read_text(encoding="utf-8"), text)
     for point in entry_points(group=ENTRY_POINT_GROUP, name=text):
         target: Target = point.load()()
@@ -286,7 +294,7 @@ def _read(path: Path) -> str:
 
 
 def _parse(text: str, where: str, folder: Path | None = None) -> Target:
-    """Read a target; a file that its cost model names lies beside it."""
+    """Read a target; a file that its cost model names lies next to it."""
     try:
         data = parse_json(text)
     except ValueError as error:

@@ -39,7 +39,7 @@ what the target's parameters `others` and `missing` say. HAWQ-V3's published lat
 
 A target with the key `referee` names what Arm's compiler Vela compiles for (extra `vela`):
 `qir cost model.onnx --target ethos-u55-128-like --referee vela` writes the network's int8 form as TensorFlow Lite,
-compiles it and prints Vela's cycles beside ours. `benchmarks/golden.py` holds the two against each other. Feature maps
+compiles it and prints Vela's cycles next to ours. `benchmarks/golden.py` holds the two against each other. Feature maps
 lie in SRAM (`Shared_Sram`); what the compiler adds when they spill to DRAM (short bursts, weights fetched again for
 every block) is not modelled.
 """

@@ -57,7 +57,7 @@ OPERATORS = {
 
 
 def operator_of(node: Node) -> Operator | None:
-    """How a node reads its operands, None when it is no operator on codes."""
+    """How a node reads its operands, None when it is not an operator on codes."""
     if node.op == "QLinearConcat":
         triples = tuple((index, index + 1, index + 2) for index in range(2, len(node.inputs), 3))
         return Operator("Concat", triples, (0, 1))

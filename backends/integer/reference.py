@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from qir.backends.execution.evaluate import evaluate_constant, evaluate_control_flow, read_inside
+from qir.backends.execution.node_sessions import NodeSessions
 from qir.backends.integer.kernels import MOVES, Operand, kernel_of
 from qir.backends.integer.operators import run_operator
 from qir.backends.integer.requantization import REQUANTIZATIONS, Requantization
 from qir.backends.integer.saturation import is_fused, turns_unsigned
 from qir.backends.integer.values import Grid, Pending, integer_limits, on_grid, quantized
-from qir.backends.execution.node_sessions import NodeSessions
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.labels import label_of
@@ -75,7 +75,9 @@ class IntegerReference:
                 "the network still has fake-quant nodes: export it first, the integer reference runs the file"
             )
         if not any(node.op == QUANTIZE for node in graph):
-            raise QirError("the network has no QuantizeLinear node: it is no QCDQ export; quantize and export it first")
+            raise QirError(
+                "the network has no QuantizeLinear node: it is not a QCDQ export; quantize and export it first"
+            )
         self._module = module
         self._requantization: Requantization = requantization
         self._saturating = saturating

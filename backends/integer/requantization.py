@@ -126,7 +126,7 @@ def shifts(*ratios: Array, where: str) -> tuple[tuple[Array, ...], Array]:
     """Like `dyadic` for exact powers of two: mantissas are powers of two, the smallest 1 where the shift is positive.
 
     Raises:
-        QirError: a ratio is no power of two; names the node `where`.
+        QirError: a ratio is not a power of two; names the node `where`.
     """
     exponents = [_exponents(ratio, where) for ratio in ratios]
     shift = max(0, -min(int(exponent.min()) for exponent in exponents))
@@ -149,7 +149,7 @@ def _exponents(ratios: Array, where: str) -> Array:
     for ratio, exponent in zip(ratios.reshape(-1), found, strict=True):
         if exponent is None:
             raise QirError(
-                f"node {where!r}: its ratio of scales {float(ratio):g} is no power of two: run the pass "
+                f"node {where!r}: its ratio of scales {float(ratio):g} is not a power of two: run the pass "
                 "power-of-two-scales before export, or choose dyadic requantization"
             )
     return np.asarray(found, np.int64).reshape(ratios.shape)

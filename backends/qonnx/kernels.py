@@ -38,7 +38,7 @@ def quant(
         rounding: rounding mode, any case.
 
     Raises:
-        QirError: the rounding mode is unknown, or the width is no single number.
+        QirError: the rounding mode is unknown, or the width is not a single number.
     """
     if rounding.upper() not in _ROUNDING:
         raise QirError(f"Quant: rounding mode {rounding!r} is unknown; expected one of {', '.join(_ROUNDING)}")

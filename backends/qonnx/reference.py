@@ -94,7 +94,7 @@ class QonnxReference:
         return list(found.values())
 
     def _session(self, node: Node, feeds: Mapping[Value, Array]) -> OrtSession:
-        """A network of one node whose inputs are the operands that are no constants; made once for each shape."""
+        """A network of one node whose inputs are the operands that are not constants; made once for each shape."""
         key = (node, tuple((str(array.dtype), array.shape) for array in feeds.values()))
         if key not in self._sessions:
             graph = Graph("node")

@@ -17,7 +17,7 @@ Kernel = Callable[[Node, Lowering | None, Operands], torch.Tensor | tuple[torch.
 
 
 class GraphPlan:
-    """The nodes of a graph with their lowerings, and the values that are free behind each.
+    """The nodes of a graph with their lowerings, and the values that are free after each.
 
     Values of subgraphs live in the same table as those of the graph around them: a `Value` is one object.
 
@@ -45,7 +45,7 @@ class GraphPlan:
         self.freed = self._freed()
 
     def _freed(self) -> dict[Node, tuple[Value, ...]]:
-        """Results that no node behind this one reads."""
+        """Results that no node after this one reads."""
         last: dict[Value, Node] = {}
         for node, _ in self.steps:
             for value in (*node.operands, *(v for graph in node.subgraphs() for v in read_inside(graph))):
@@ -62,7 +62,7 @@ class GraphPlan:
         """The graph's outputs.
 
         Args:
-            values: inputs and constants; results are added, and removed again behind their last use.
+            values: inputs and constants; results are added, and removed again after their last use.
             kernel: computes a node.
             keep: values that are not removed.
         """

@@ -1,7 +1,7 @@
 """Learned rounding of weights: AdaRound (Nagel et al., "Up or Down?", ICML 2020).
 
 Each weight goes to one of the two levels around it. Which one is learned per layer, without labels, so that the layer's
-output behind its activation comes near the float network's. This module learns it for one layer, given as a matrix.
+output after its activation comes near the float network's. This module learns it for one layer, given as a matrix.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RoundingProtocol:
             raise QirError(f"{self}: expected 0 <= warm_up < 1 and positive betas")
 
     def beta(self, step: int) -> float:
-        """The regularizer's exponent at a step behind the warm-up."""
+        """The regularizer's exponent at a step after the warm-up."""
         start = self.warm_up * self.iterations
         share = (step - start) / max(self.iterations - start, 1)
         return self.last_beta + 0.5 * (self.first_beta - self.last_beta) * (1 + math.cos(math.pi * share))
@@ -73,7 +73,7 @@ class RoundingProblem:
         inputs: float32 [groups, inputs, rows], what the quantized network feeds the layer.
         wanted: float32 [groups, outputs, rows], what the float network's layer gives for the same samples.
         shift: float32 [groups, outputs, 1], the bias.
-        activation: what follows the layer; the error is measured behind it.
+        activation: what follows the layer; the error is measured after it.
     """
 
     weight: torch.Tensor
@@ -92,7 +92,7 @@ class RoundingProblem:
         return torch.where(gap > 0, share.clamp(0, 1), 0)
 
     def error(self, weight: torch.Tensor, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """Squared error of some rows' outputs behind the activation: summed over outputs, mean over rows."""
+        """Squared error of some rows' outputs after the activation: summed over outputs, mean over rows."""
         made = self.activation(weight @ self.inputs[..., rows] + self.shift)
         return (made - self.activation(self.wanted[..., rows])).square().sum((0, 1)).mean()
 

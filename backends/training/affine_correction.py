@@ -35,7 +35,7 @@ class Correctable:
     Attributes:
         axis: axis of the result that is the output channel: 1 of a convolution, the last of a matrix product.
         gain: the weight has a range per output channel, which takes the gain, and no other layer reads it.
-        offset: the layer has a bias operand, or an Add of a constant behind it, which takes the offset.
+        offset: the layer has a bias operand, or an Add of a constant after it, which takes the offset.
     """
 
     axis: int

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from qir.support.atomic_write import atomic_write
 from qir.errors import DataError
+from qir.support.atomic_write import atomic_write
 
 
 def _digest(identity: str) -> str:
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
     """The state of a run, None when there is no file (then the folder for it is made).
 
     Raises:
-        DataError: the file is no checkpoint, or belongs to another run.
+        DataError: the file is not a checkpoint, or belongs to another run.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, weights_only=True)
         known = state.pop("identity")
     except Exception as error:
-        raise DataError(f"checkpoint {path}: is no checkpoint of a retraining ({error}); delete it") from error
+        raise DataError(f"checkpoint {path}: is not a checkpoint of a retraining ({error}); delete it") from error
     if known != _digest(identity):
         raise DataError(
             f"checkpoint {path}: belongs to another network, policy, protocol or data; delete it or name another file"

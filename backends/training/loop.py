@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
+from qir.backends.torch.module import TorchModule
 from qir.backends.training.affine_correction import AffineCorrection
 from qir.backends.training.checkpoint import load_checkpoint, save_checkpoint
-from qir.backends.training.protocol import PRESETS, RetrainProtocol, protocol
-from qir.backends.torch.module import TorchModule
 from qir.backends.training.data import cross_entropy, training_arrays
+from qir.backends.training.protocol import PRESETS, RetrainProtocol, protocol
 from qir.errors import DataError, QirError
 from qir.tensor import Array
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qir.backends.training.loop import Progress, RetrainProtocol, Samples, protocol
-from qir.backends.training.loop import retrain as retrain_network
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.weights import Recalibrate, fitted_ranges
+from qir.backends.training.loop import Progress, RetrainProtocol, Samples, protocol
+from qir.backends.training.loop import retrain as retrain_network
 from qir.errors import DataError
 from qir.fake_quant import bits_of, ranges_at
 from qir.graph import Node

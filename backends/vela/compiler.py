@@ -42,14 +42,14 @@ class VelaLayer:
 
 
 def vela_command() -> Path:
-    """The command `vela`: the environment's `QIR_VELA`, else beside this interpreter, else on the path.
+    """The command `vela`: the environment's `QIR_VELA`, else next to this interpreter, else on the path.
 
     Raises:
         MissingExtraError: there is none.
     """
     given = os.environ.get(ENVIRONMENT)
-    beside = shutil.which("vela", path=str(Path(sys.executable).parent))
-    found = shutil.which(given) if given else beside or shutil.which("vela")
+    neighbour = shutil.which("vela", path=str(Path(sys.executable).parent))
+    found = shutil.which(given) if given else neighbour or shutil.which("vela")
     if found is None:
         raise MissingExtraError("ethos-u-vela", "vela")
     return Path(found)

@@ -8,14 +8,12 @@ import numpy as np
 
 from qir.backends.integer.windows import Window
 from qir.backends.vela.grids import constant_of, weight_codes
-from qir.backends.vela.lowering import CHANNELS_FIRST, CHANNELS_LAST, LOWERINGS, Network, activation_of, lowers
+from qir.backends.vela.network import CHANNELS_FIRST, CHANNELS_LAST, Network, activation_of, lowers
 from qir.backends.vela.tflite import ACTIVATIONS, SAME, VALID, Grid
 from qir.errors import TargetError
 from qir.graph import Node
 from qir.labels import label_of
 from qir.ops import op_of
-
-__all__ = ["LOWERINGS"]
 
 SIGMOID_GRID, TANH_GRID = Grid((1 / 256,), -128), Grid((1 / 128,), 0)
 """Grids that TensorFlow Lite fixes for LOGISTIC and SOFTMAX, and for TANH."""

@@ -1,4 +1,4 @@
-"""Vela's cycles beside a cost model's, layer by layer, and how far apart they are after a fit by op."""
+"""Vela's cycles next to a cost model's, layer by layer, and how far apart they are after a fit by op."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class OpFit:
 
 
 def referee(module: Module, target: Target, table: CostTable, policy: Mapping[str, Bits]) -> list[Compared]:
-    """Compile a network's int8 form for a target's referee and set its cycles beside the table's.
+    """Compile a network's int8 form for a target's referee and set its cycles next to the table's.
 
     Args:
         module: the network of the table; constants and BatchNormalization folded, weights at the policy's widths.

@@ -120,9 +120,9 @@ def _simplify(module: Module) -> None:
 
 def _import(module: Module | None, source: Path, without: list[str], export: Path | None) -> None:
     """Read a delay table, give its layers the network's names where they have none, write it."""
+    from qir.backends.costs.layers.layer_shapes import products_of
     from qir.backends.costs.layers.validation import nearest
     from qir.backends.costs.tables.delay_files import import_delays
-    from qir.backends.costs.layers.layer_shapes import products_of
 
     if export is None:
         raise QirError("qir cost --import: nowhere to write: give --export table.csv (or .json, .npy)")
@@ -148,8 +148,8 @@ def _fit(console: Terminal, module: Module | None, name: str, file: Path, save: 
 
 
 def _measure(console: Terminal, module: Module, batch: int, file: Path) -> None:
-    from qir.backends.costs.tables.delay_files import check_layout
     from qir.backends.costs.measured import measure_layers
+    from qir.backends.costs.tables.delay_files import check_layout
     from qir.cli.cost_report import print_lines
 
     check_layout(file)
@@ -168,7 +168,7 @@ class _Costing:
     batch: int
 
     def show(self, console: Terminal, explained: str | None, referee: str | None, export: Path | None) -> None:
-        """Print the table, and what was asked for beside it."""
+        """Print the table, and what was asked for next to it."""
         from qir.backends.costs.tables.delay_files import delays_of
         from qir.backends.costs.target import load_target
         from qir.cli.cost_report import explanations, print_lines, print_table
@@ -243,8 +243,8 @@ def _set_shapes(module: Module, shapes: list[str], batch: int) -> None:
     Raises:
         QirError: another form, or no such input; names the nearest.
     """
-    from qir.backends.costs.layers.validation import nearest
     from qir.backends.costs.layers.open_sizes import fix_sizes, taken_sizes
+    from qir.backends.costs.layers.validation import nearest
     from qir.types import TensorType
 
     inputs = {value.name: value for value in module.graph.inputs}
@@ -263,7 +263,7 @@ def _sizes(text: str, sizes: str, declared: Sequence[object] | None) -> tuple[in
     """The sizes of `1,3,224,224`; as many as the input has dimensions.
 
     Raises:
-        QirError: they are no positive numbers, or another number of them.
+        QirError: they are not positive numbers, or another number of them.
     """
     try:
         dims = tuple(int(size) for size in sizes.split(","))

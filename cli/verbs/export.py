@@ -13,8 +13,8 @@ from qir.errors import ExportError
 
 if TYPE_CHECKING:
     from qir.module import Module
-    from qir.passes.parity.agreement import Agreement
     from qir.passes.export.export import ExportReport
+    from qir.passes.parity.agreement import Agreement
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def export(
     profile: ProfileName = None,
     target: OptionalTarget = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare: .npy or .npz.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie beside it.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie next to it.")] = Path(
         "model.quant.onnx"
     ),
     reduce_range: ReduceRange = False,
@@ -78,12 +78,12 @@ def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
     from qir.cli.verbs.opt import read
     from qir.passes import PassContext
     from qir.passes.raising import RaiseQuantized
-    from qir.passes.raising.encodings import apply_encodings_beside
+    from qir.passes.raising.encodings import apply_encodings_next_to
 
     module = read(source)
     if module.graph.fake_quants():
         return module, False
-    if not apply_encodings_beside(module, source):
+    if not apply_encodings_next_to(module, source):
         RaiseQuantized(widths).run(module, PassContext())
     return module, True
 

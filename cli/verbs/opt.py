@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qir.support.atomic_write import atomic_write
 from qir.cli.options import OptionalTarget, Seed
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ModelFileError, QirError
+from qir.support.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from qir.module import Module

@@ -55,8 +55,8 @@ def quantize(
 
     qir quantize model.onnx --data calibration.npy --target npu-148 --budget latency=0.5x -o out/model.quant.onnx
     """
-    from qir.search.report.console import CONSOLE, print_result
     from qir.search.quantize import quantize as run
+    from qir.search.report.console import CONSOLE, print_result
 
     done = run(
         model,

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from qir.support.atomic_write import make_folder
 from qir.cli.options import (
     AllowMismatches,
     Budgets,
@@ -22,6 +21,7 @@ from qir.cli.options import (
     parse_budgets,
 )
 from qir.cli.written import ProfileName, print_agreement, print_report
+from qir.support.atomic_write import make_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -70,16 +70,16 @@ def search(
 
     qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
     """
-    from qir.backends.training.loop import protocol
     from qir.backends.costs.target import load_target
+    from qir.backends.training.loop import protocol
     from qir.passes import export
     from qir.passes.parity.agreement import Labels, agreement_of_file
     from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
-    from qir.search.report.console import print_result, progress_bar
     from qir.search.evaluation.accuracy import read_samples, refuse_shared_images, search_identity
-    from qir.search.methods import ADDITIVE, GUIDED
     from qir.search.evaluation.parallel import executor_of
+    from qir.search.methods import ADDITIVE, GUIDED
     from qir.search.quantize import SENSITIVITY_IMAGES
+    from qir.search.report.console import print_result, progress_bar
 
     for written in (output, result):
         if written is not None:

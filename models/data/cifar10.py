@@ -86,7 +86,7 @@ def _read_batches(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[
             pixels.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
             labels.append(np.asarray(batch[b"labels"], np.int64))
         except (OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise DataError(f"{file}: is no batch of CIFAR-10 ({error}): fetch it again") from error
+            raise DataError(f"{file}: is not a batch of CIFAR-10 ({error}): fetch it again") from error
     return np.concatenate(pixels), np.concatenate(labels)
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from qir.support.atomic_write import atomic_write
 from qir.errors import DataError
 from qir.models.data.samples import Samples
+from qir.support.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -42,7 +42,7 @@ def sum_bounds(layer: QuantizedLayer, centred: Array, bias: Array | None) -> Acc
         bias: integer codes of the bias, [channels] or broadcastable to [rows, channels], or None.
 
     Returns:
-        None when the values of the input are no integers times a step.
+        None when the values of the input are not integers times a step.
     """
     data = parameters_of(layer.data)
     if data.levels is not None:
@@ -66,7 +66,7 @@ def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
     """The proven bounds of a product of two activations: as many products of their extreme codes as a sum has.
 
     Returns:
-        None when codes are no integers on a uniform grid, or the length of a sum is unknown.
+        None when codes are not integers on a uniform grid, or the length of a sum is unknown.
     """
     grids = [parameters_of(quantizer) for quantizer in (layer.data, layer.weight)]
     length = _length(layer)

@@ -103,7 +103,7 @@ def elementwise_affine(node: Node, data: Value, axis: int, channels: int, rank: 
         rank: rank of `data`; a constant of higher rank would add dimensions. None when unknown.
     """
     if not is_standard(node, "Add", "Sub", "Mul", "Div"):
-        return Reject(f"{node.op} is no affine map")
+        return Reject(f"{node.op} is not an affine map")
     left = node.input(0) is data
     constant = array_of(node.input(1 if left else 0))
     if constant is None:

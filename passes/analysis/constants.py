@@ -1,4 +1,4 @@
-"""Constants as passes replace them, beside how they are read."""
+"""Constants as passes replace them, next to how they are read."""
 
 from __future__ import annotations
 

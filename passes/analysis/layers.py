@@ -250,7 +250,7 @@ class MatMulLayer(LinearLayer):
 def layer_at(node: Node) -> LinearLayer | Reject:
     """The linear layer that a node is: Conv, ConvTranspose, Gemm or MatMul with constant weight and bias."""
     if not is_standard(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return Reject(f"{node.op} is no linear layer")
+        return Reject(f"{node.op} is not a linear layer")
     name = node.name or node.result.name
     if any(attribute.reference for attribute in node.attributes.values()):
         return Reject(f"attributes of {name!r} are the function's parameters")
@@ -260,7 +260,7 @@ def layer_at(node: Node) -> LinearLayer | Reject:
     if weight.dtype.name not in {"float16", "float32", "float64", "bfloat16"}:
         return Reject(f"the weight of {name!r} is {weight.dtype}")
     if is_standard(node, "MatMul"):
-        return _matmul(node, weight) if weight.ndim == 2 else Reject(f"the weight of {name!r} is no matrix")
+        return _matmul(node, weight) if weight.ndim == 2 else Reject(f"the weight of {name!r} is not a matrix")
     bias = array_of(node.input(2))
     if bias is None and node.input(2) is not None:
         return Reject(f"the bias of {name!r} is not constant")
@@ -296,7 +296,7 @@ def layer_producing(value: Value) -> LinearLayer | Reject:
     """The layer whose result (bias included) a value is."""
     node = value.producer
     if node is None:
-        return Reject(f"{value.name!r} is no result of a layer")
+        return Reject(f"{value.name!r} is not a result of a layer")
     if is_standard(node, "Add"):
         for operand in node.operands:
             if operand.producer is not None and is_standard(operand.producer, "MatMul"):

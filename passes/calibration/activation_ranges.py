@@ -6,8 +6,8 @@ import numpy as np
 
 from qir.fake_quant import scheme_of
 from qir.graph import Node
-from qir.passes.calibration.observers import Histogram
 from qir.passes.calibration.clipping import threshold
+from qir.passes.calibration.observers import Histogram
 from qir.quantizers import QuantParameters, Scheme, get_scheme
 from qir.tensor import Array
 

@@ -21,12 +21,12 @@ from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops.definition import sizes_of
 from qir.passes.calibration.activation_ranges import activation_ranges
-from qir.passes.data.samples import Feed, batches, fitting_batch
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.calibration.clipping import METHODS
 from qir.passes.calibration.observers import Histogram
 from qir.passes.calibration.output_error import RowSketch, has_rows, operand_axis
-from qir.passes.calibration.clipping import METHODS
 from qir.passes.calibration.weight_ranges import store_levels, weight_ranges
+from qir.passes.data.samples import Feed, batches, fitting_batch
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array
 
 if TYPE_CHECKING:

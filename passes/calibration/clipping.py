@@ -82,7 +82,7 @@ def entropy(histogram: Histogram, bits: int, signed: bool) -> Range:
     Migacz, 8-bit inference with TensorRT, 2017: values outside the range count into the last bins of the reference,
     and not at all into the quantized distribution, which spreads the mass of a code evenly over its filled bins.
     Ranges start at 128 of 2048 bins there, at 1/16 of the whole here. Zeros (ReLU's) are exact on every grid: their bin
-    counts as the fuller one beside it. ONNX Runtime's entropy calibration has, at its defaults, as many bins as codes
+    counts as the fuller one next to it. ONNX Runtime's entropy calibration has, at its defaults, as many bins as codes
     and so one range to choose from, the whole one: its thresholds are those of `minmax` here.
     """
     counts = _without_spike(histogram)
@@ -189,8 +189,8 @@ def _without_spike(histogram: Histogram) -> Array:
     """Counts of the bins, the one that holds zero no fuller than its neighbours."""
     counts, place = histogram.counts.copy(), int(-histogram.start // histogram.width)
     if 0 <= place < BINS:
-        beside = max(counts[max(place - 1, 0)] * (place > 0), counts[min(place + 1, BINS - 1)] * (place < BINS - 1))
-        counts[place] = min(counts[place], max(beside, 1.0))
+        neighbour = max(counts[max(place - 1, 0)] * (place > 0), counts[min(place + 1, BINS - 1)] * (place < BINS - 1))
+        counts[place] = min(counts[place], max(neighbour, 1.0))
     return counts
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qir.module import Module
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.simplify.eliminate.identities import EliminateIdentities
 from qir.passes.simplify.freeze_inputs import FreezeInputs
-from qir.passes.infrastructure.manager import Pass, PassContext
 
 DISTILLED = "distilled"
 """What stands for distilled data where data are named."""
@@ -19,7 +19,7 @@ DISTILLED = "distilled"
 class DistillData(Pass):
     """Make calibration data from the statistics that BatchNormalizations store (ZeroQ; Cai et al., 2020, section 3.1).
 
-    The module stays as it is; the passes behind find the data as `calibration_data`. Run it before folding, which
+    The module stays as it is; the passes after find the data as `calibration_data`. Run it before folding, which
     takes the statistics away (`qir.backends.training.distillation`).
 
     Options:

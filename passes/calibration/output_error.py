@@ -147,7 +147,7 @@ def has_rows(node: Node, weight: Array) -> bool:
 
 
 def operand_axis(node: Node) -> int | None:
-    """The axis of output channels of a layer's weight; None when the node is no layer."""
+    """The axis of output channels of a layer's weight; None when the node is not a layer."""
     operands = op_of(node).quantizable(node)
     return None if operands is None or operands.weight != 1 else operands.weight_axis
 

@@ -113,8 +113,11 @@ class _Candidates:
         errors = self._errors(fractions)
         if stride > 1:
             centre = np.take_along_axis(fractions, errors.argmin(axis=0)[None], 0)
-            beside = np.minimum(centre + np.array([[-_STEP], [_STEP]]), 1.0)
-            fractions, errors = np.concatenate([fractions, beside]), np.concatenate([errors, self._errors(beside)])
+            neighbour = np.minimum(centre + np.array([[-_STEP], [_STEP]]), 1.0)
+            fractions, errors = (
+                np.concatenate([fractions, neighbour]),
+                np.concatenate([errors, self._errors(neighbour)]),
+            )
         chosen = np.take_along_axis(fractions, errors.argmin(axis=0)[None], 0)[0]
         return np.asarray(self.full * chosen[:, None], np.float32)
 

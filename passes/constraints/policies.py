@@ -9,7 +9,7 @@ from typing import ClassVar
 from qir.errors import QirError
 from qir.fake_quant import bits_of, quantizers
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.policy import Bits
 
 
@@ -57,11 +57,11 @@ class ApplyPolicy(Pass):
     bits: tuple[str, ...] = ()
 
     def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
-        """Write the bits; raises `QirError` for text that is no `name:bits`, unknown quantizers and widths."""
+        """Write the bits; raises `QirError` for text that is not a `name:bits`, unknown quantizers and widths."""
         policy: dict[str, Bits] = {}
         for entry in self.bits:
             name, _, bits = entry.rpartition(":")
             if not name or not bits.isdigit():
-                raise QirError(f"apply-policy: {entry!r} is no `quantizer:bits`, for example conv1.input:4")
+                raise QirError(f"apply-policy: {entry!r} is not a `quantizer:bits`, for example conv1.input:4")
             policy[name] = int(bits)
         return apply_policy(module, policy)

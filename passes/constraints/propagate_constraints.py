@@ -20,14 +20,14 @@ from qir.fake_quant import bits_of, quantizers
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.constraints.arc_consistency import PairRelation, implied_by, prune
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.analysis.quantized_layers import output_quantizer
+from qir.passes.constraints.arc_consistency import PairRelation, implied_by, prune
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.policy import Policy
 from qir.tracing import quantizer_of
 
 FIXED = "qir.fixed"
-"""Metadata key of a quantizer that is no decision; its value is the reason."""
+"""Metadata key of a quantizer that is not a decision; its value is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class BitConstraints:
         """The whole policy that follows from the decisions.
 
         Raises:
-            QirError: a decision is missing, unknown, or chooses a width that is no option.
+            QirError: a decision is missing, unknown, or chooses a width that is not an option.
         """
         bits: dict[str, int] = {}
         for name, options in self.options.items():
             if name in decided and decided[name] not in options:
                 raise QirError(
-                    f"quantizer {name!r}: {decided[name]} bits are no option; options are {list(options)}: "
+                    f"quantizer {name!r}: {decided[name]} bits are not an option; options are {list(options)}: "
                     f"{self.explain(name)}"
                 )
             if name in self.implied:
@@ -87,7 +87,7 @@ class BitConstraints:
     def uniform(self, bits: int) -> Policy:
         """The policy nearest to one width: each decision takes its widest option of at most `bits` that is legal.
 
-        Where a relation forbids that beside earlier decisions, the next narrower one, then the next wider one.
+        Where a relation forbids that next to earlier decisions, the next narrower one, then the next wider one.
         """
         known = {name: options[0] for name, options in self.options.items() if len(options) == 1}
         decided: dict[str, int] = {}

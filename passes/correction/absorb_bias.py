@@ -11,15 +11,15 @@ from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.analysis.affine import Affine, Reject, Vector
 from qir.passes.analysis.constants import is_standard
-from qir.passes.correction.equalize_weights import layer_of
 from qir.passes.analysis.layers import layer_at
 from qir.passes.analysis.linear_layer import PREACTIVATION, LinearLayer
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.correction.equalize_weights import layer_of
+from qir.passes.infrastructure.contract import Pass, PassContext
 
 
 @dataclass(frozen=True)
 class AbsorbBias(Pass):
-    """Move the part of a bias that ReLU lets through unchanged into the layer behind the ReLU.
+    """Move the part of a bias that ReLU lets through unchanged into the layer after the ReLU.
 
     With c = max(0, mean - deviations * standard deviation) of a channel before ReLU, the first layer's bias is
     lowered by c and the second one's raised by W2 c: activations get a smaller range (Nagel et al., 2019, "Data-Free
@@ -76,7 +76,7 @@ def _move(first: LinearLayer, second: LinearLayer, excess: Vector) -> str:
 
 
 def _pair(node: Node) -> tuple[LinearLayer, LinearLayer] | None:
-    """A layer, and the only layer behind the ReLU on its output."""
+    """A layer, and the only layer after the ReLU on its output."""
     first = layer_at(node)
     if isinstance(first, Reject):
         return None

@@ -13,10 +13,10 @@ from qir.fake_quant import bits_of, parameters_of, restored, rows_of, scheme_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.data.samples import batches
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.calibration.output_error import has_rows, operand_axis
 from qir.passes.analysis.quantized_layers import stored_weights
+from qir.passes.calibration.output_error import has_rows, operand_axis
+from qir.passes.data.samples import batches
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.quantizers import get_scheme
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
@@ -24,18 +24,18 @@ from qir.tracing import quantizer_of
 if TYPE_CHECKING:
     import torch
 
-    from qir.backends.training.adaptive_rounding import RoundingProtocol
     from qir.backends.torch.module import TorchModule
+    from qir.backends.training.adaptive_rounding import RoundingProtocol
 
 
 @dataclass(frozen=True)
 class AdaRound(Pass):
     """Learn for each weight whether it is rounded up or down (AdaRound, Nagel et al., 2020), at the module's bits.
 
-    Layer after layer, a layer's rounding is learned so that its output, behind the activation that follows it, comes
+    Layer after layer, a layer's rounding is learned so that its output, after the activation that follows it, comes
     near the float network's; its inputs are those of the quantized network whose earlier layers are rounded already.
     The weight constants are replaced by the levels chosen, so every later quantization gives the learned codes; ranges
-    stay. Verified IR in, verified IR out; needs `calibration_data`, no labels. Run it behind calibrate and behind the
+    stay. Verified IR in, verified IR out; needs `calibration_data`, no labels. Run it after calibrate and after the
     choice of bits; correct-bias and correct-channels may follow. Layers that are left as they are (recurrent ones, no
     rows are known of their kind, a weight that two layers share, a width per channel, a scheme whose levels do not map
     to themselves) are in `module.meta["adaround"]` with the reason.
@@ -57,8 +57,8 @@ class AdaRound(Pass):
         """Learn and write; raises `PassError` when the network has no quantized layers or more than one input."""
         import torch
 
-        from qir.backends.training.adaptive_rounding import RoundingProtocol
         from qir.backends.torch.module import TorchModule
+        from qir.backends.training.adaptive_rounding import RoundingProtocol
 
         layers = _layers(module.graph)
         left = {stored.quantizer.name: stored.reason for stored in stored_weights(module.graph)}
@@ -140,7 +140,7 @@ def _obstacle(layer: _Layer) -> str | None:
     """Why a layer cannot be rounded, or None."""
     bits, weight = bits_of(layer.weight), layer.weight_tensor
     if weight is None:
-        return "its second operand is no constant"
+        return "its second operand is not a constant"
     if not isinstance(bits, int):
         return "it has a width per channel"
     if len(layer.weight.result.users) != 1 or layer.node.input(1) is not layer.weight.result:
@@ -212,8 +212,8 @@ class _Learner:
     def _round(self, layer: _Layer, data: torch.Tensor, nearest: torch.Tensor, result: torch.Tensor) -> Any:
         import torch
 
-        from qir.backends.training.adaptive_rounding import RoundingProblem, drawn_inputs, learn_rounding, output_rows
         from qir.backends.torch.ops import lowering_of
+        from qir.backends.training.adaptive_rounding import RoundingProblem, drawn_inputs, learn_rounding, output_rows
 
         axis = operand_axis(layer.node)
         assert axis is not None  # noqa: S101 - what is left out is left out before
@@ -255,7 +255,7 @@ class _Learner:
         return linear(torch.from_numpy(made)) + shift
 
     def _activation(self, layer: _Layer) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What runs for free behind the layer, the identity where it is something else."""
+        """What runs for free after the layer, the identity where it is something else."""
         from qir.backends.torch.ops import lowering_of
         from qir.backends.torch.weights import tensor_of
 

@@ -12,10 +12,10 @@ from qir.errors import PassError
 from qir.fake_quant import set_ranges
 from qir.graph import Node
 from qir.module import Module
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.analysis.constants import set_constant
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, Tensor
 
 
@@ -64,8 +64,8 @@ class CorrectBias(Pass):
 def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[Node, tuple[Array, Array]]:
     import torch
 
-    from qir.backends.training.affine_correction import correctable, fit_affine_correction, pre_activations
     from qir.backends.torch.module import TorchModule
+    from qir.backends.training.affine_correction import correctable, fit_affine_correction, pre_activations
 
     layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
     if not layers and module.graph.fake_quants():

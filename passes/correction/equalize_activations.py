@@ -12,10 +12,10 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.analysis.affine import Affine, Reject, Vector, channel_vector
 from qir.passes.analysis.constants import array_of, frozen, is_standard, set_constant
-from qir.passes.correction.equalize_weights import is_homogeneous, layer_of
 from qir.passes.analysis.layers import layer_at, layer_producing
 from qir.passes.analysis.linear_layer import PREACTIVATION, LinearLayer
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.correction.equalize_weights import is_homogeneous, layer_of
+from qir.passes.infrastructure.contract import Pass, PassContext
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def divide(value: Value, scale: Vector, axis: int) -> str:
 
 
 def _divide_parameters(node: Node, factor: Vector, axis: int) -> str:
-    """LayerNormalization over the channels, or Mul by one constant a channel with an optional Add behind it."""
+    """LayerNormalization over the channels, or Mul by one constant a channel with an optional Add after it."""
     if is_standard(node, "LayerNormalization") and axis == -1 and node.attribute("axis", -1) == -1:
         return _scale_operands(node, (1, 2), factor, axis)
     if is_standard(node, "Add"):

@@ -14,7 +14,7 @@ from qir.passes.analysis.affine import Affine, Reject, Vector
 from qir.passes.analysis.constants import array_of, erase, is_standard, uniform_value
 from qir.passes.analysis.layers import layer_at
 from qir.passes.analysis.linear_layer import PREACTIVATION, LinearLayer
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Ranges of activations widened until every zero point is even, so that ties round alike in all executors.
 
 QuantizeLinear and integer multipliers round before the zero point is added, fused kernels of averages, sums, products
-behind it: half to even gives the same code of a tie where the zero point is even, the neighbouring one where it is odd.
+after it: half to even gives the same code of a tie where the zero point is even, the neighbouring one where it is odd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qir.errors import PassError
 from qir.fake_quant import ranges_at, scheme_of, set_ranges
 from qir.graph import Node
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.quantizers import get_scheme
 from qir.tensor import Array
 
@@ -24,7 +24,7 @@ from qir.tensor import Array
 class EvenZeroPoints(Pass):
     """Widen calibrated ranges of activations on uniform grids, by less than two steps, to the nearest even zero point.
 
-    Verified IR in, verified IR out; run it behind `calibrate`. Every candidate width is moved, so bits stay free.
+    Verified IR in, verified IR out; run it after `calibrate`. Every candidate width is moved, so bits stay free.
     """
 
     name: ClassVar[str] = "even-zero-points"

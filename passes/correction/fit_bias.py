@@ -10,8 +10,8 @@ import numpy as np
 from qir.fake_quant import parameters_of, ranges_at, scheme_of, set_ranges
 from qir.graph import Node
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.quantizers import get_scheme
 from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array

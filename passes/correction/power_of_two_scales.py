@@ -15,7 +15,7 @@ from qir.errors import PassError, QirError
 from qir.fake_quant import ranges_at, scheme_of, set_ranges
 from qir.graph import Node
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.quantizers import QuantParameters, get_scheme
 from qir.tensor import Array
 
@@ -24,7 +24,7 @@ from qir.tensor import Array
 class PowerOfTwoScales(Pass):
     """Move the calibrated ranges of every fake-quant node to the nearest power-of-two scale and even zero point.
 
-    Verified IR in, verified IR out; run it behind `calibrate`. Every candidate width is moved, so bits stay free.
+    Verified IR in, verified IR out; run it after `calibrate`. Every candidate width is moved, so bits stay free.
     """
 
     name: ClassVar[str] = "power-of-two-scales"

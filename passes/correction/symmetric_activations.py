@@ -10,18 +10,18 @@ from qir.fake_quant import ranges_at
 from qir.graph import Node
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 
 
 @dataclass(frozen=True)
 class SymmetricActivations(Pass):
-    """Give activations that can be negative signed codes with zero point 0; run it behind `calibrate`.
+    """Give activations that can be negative signed codes with zero point 0; run it after `calibrate`.
 
     Verified IR in, verified IR out. The calibrated range stays: the grid covers the larger of its ends on both sides,
     so that every width loses up to one bit against codes with a zero point. At 1 bit the codes become -1 and +1.
 
     Attributes:
-        everywhere: also where values are never negative but no Relu says so (FINN takes unsigned codes behind Relu
+        everywhere: also where values are never negative but no Relu says so (FINN takes unsigned codes after Relu
             only).
     """
 

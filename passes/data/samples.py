@@ -29,7 +29,7 @@ MEMORY = 256 << 20
 """Bytes that the activations of one forward pass may take while they are gathered."""
 
 KEPT_MEMORY = 1 << 30
-"""Bytes that the results of all layers may take where they are kept beside each other."""
+"""Bytes that the results of all layers may take where they are kept next to each other."""
 
 
 def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
@@ -122,7 +122,7 @@ def read_arrays(path: str | Path) -> Array | Feed:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise what they like for damaged files
         raise DataError(
-            f"{path}: is no .npy or .npz file of numbers, is damaged or encrypted ({type(error).__name__}): write it "
+            f"{path}: is not a .npy or .npz file of numbers, is damaged or encrypted ({type(error).__name__}): write it "
             "with numpy.save or numpy.savez"
         ) from error
     for name, array in found.items() if isinstance(found, dict) else [("", found)]:
@@ -139,7 +139,7 @@ def _refuse_pipe(path: Path) -> None:
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path}: is no regular file; expected a .npy or .npz file")
+        raise DataError(f"{path}: is not a regular file; expected a .npy or .npz file")
 
 
 def _is_plain(array: Array) -> bool:
@@ -170,7 +170,7 @@ def _array(value: Any) -> Array:
     try:
         return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, MemoryError) as error:
-        raise DataError(f"calibration data of type {type(value).__name__} are no array of numbers: {error}") from error
+        raise DataError(f"calibration data of type {type(value).__name__} are not array of numbers: {error}") from error
 
 
 def _split(feed: Feed, batch: int) -> Iterator[Feed]:

@@ -12,8 +12,8 @@ from typing import Any
 import qir
 from qir.attributes import Attribute
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.integer.requantization import Requantization
 from qir.backends.costs.layers.layer_shapes import layer_names
+from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
 from qir.graph import Graph, Node
@@ -37,10 +37,8 @@ from qir.guide import (
 from qir.labels import label_of
 from qir.module import Module
 from qir.packing import pack
-from qir.passes.lowering.parts.codes import integer_codes, integer_levels, proven_bounds, weight_codes
-from qir.passes.lowering.qonnx.thresholds import Arithmetic, layer_thresholds
-from qir.passes.export.memory_plan import activations, execution_order, plan_memory, unknown_sizes
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp, quantized_layers, stored_weights
+from qir.passes.export.memory_plan import activations, execution_order, plan_memory, unknown_sizes
 from qir.passes.export.requantization import (
     ROUNDING,
     Multipliers,
@@ -51,6 +49,8 @@ from qir.passes.export.requantization import (
     rescaling_multipliers,
     rescalings,
 )
+from qir.passes.lowering.parts.codes import integer_codes, integer_levels, proven_bounds, weight_codes
+from qir.passes.lowering.qonnx.thresholds import Arithmetic, layer_thresholds
 from qir.policy import Policy
 from qir.tensor import Tensor
 from qir.types import Dim
@@ -73,7 +73,7 @@ def build_guide(
 
     Args:
         module: network with calibrated fake-quant nodes, before lowering.
-        weights_file: name of the weights file beside the guide.
+        weights_file: name of the weights file next to the guide.
         target: target whose cost model gives cycles; None leaves them out.
         data: what each data split was used for.
         emulated: why the profile emulates something, by name of the node or quantizer that it emulates; a layer is
@@ -173,7 +173,7 @@ class _Costs:
 
 @dataclass
 class _Layers:
-    """Entries of layers, and their packed weights one behind the other."""
+    """Entries of layers, and their packed weights one after the other."""
 
     weights_file: str
     costs: _Costs

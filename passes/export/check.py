@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.integer.reference import QUANTIZE
 from qir.backends.integer.operators import operator_of
+from qir.backends.integer.reference import QUANTIZE
 from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.data.samples import Feed, batches, fitting_batch, samples_of
@@ -27,7 +27,7 @@ SAMPLES, WORK = 16, 256 << 20
 """Samples that are compared: at most so many, and fewer where their float32 values would take more bytes."""
 
 FAR, MOST = 0.05, 0.5
-"""Where nothing runs on integers, more than `MOST` of the outputs off by this part of the largest one are no ties."""
+"""Where nothing runs on integers, more than `MOST` of the outputs off by this part of the largest one are not ties."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Comparison:
         samples: number of samples run.
         largest_difference: largest absolute difference of any output element between ONNX Runtime at its default
             optimization and with optimizations off.
-        argmax_flips: samples whose largest output differs between the two, None for outputs that are no [N, classes].
+        argmax_flips: samples whose largest output differs between the two, None for outputs that are not [N, classes].
         integer_nodes: operators of the optimized graph that run on integers.
         reference: what the samples were held against: `integer reference`, or `simulation` where that does not run the
             network.

@@ -1,7 +1,7 @@
 """Export: nothing is handed over that was not written, loaded, run and compared.
 
 The module is lowered on a copy, written under a temporary name, checked by ONNX's full checker, loaded and run by ONNX
-Runtime at its default optimization and with none, compared, and only then renamed; guide and weights lie beside it.
+Runtime at its default optimization and with none, compared, and only then renamed; guide and weights lie next to it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from typing import Any
 
 import numpy as np
 
-from qir.support.atomic_write import make_folder, rename_all, temporary_folder
-from qir.backends.integer.requantization import Requantization
 from qir.backends.execution.saturation import WeightStorage
+from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers, ranges_at
 from qir.guide import CpuGuide, Guide
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.export.build_guide import build_guide
 from qir.passes.data.samples import readable_again
+from qir.passes.export.build_guide import build_guide
 from qir.passes.export.check import Comparison, compare, observe_ranks
 from qir.passes.export.proof import proof_of
-from qir.passes.simplify.infer_types import InferTypes
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.infrastructure.manager import PassManager
+from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.lowering.legalize import Legalize, legalization
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
-from qir.passes.lowering.profiles.profiles import Profile, find_profile, profile_names
 from qir.passes.lowering.parts.source_paths import forget_source_paths
-from qir.passes.infrastructure.manager import Pass, PassContext, PassManager
-from qir.passes.simplify.name_nodes import NameNodes, with_names
-from qir.passes.infrastructure.pipeline import parse_pipeline
-from qir.passes.lowering.saturation.reduce_range import ReduceRange
+from qir.passes.lowering.profiles.profiles import Profile, find_profile, profile_names
 from qir.passes.lowering.saturation.layers import EXACT_OPTION, exactness
+from qir.passes.lowering.saturation.reduce_range import ReduceRange
+from qir.passes.simplify.infer_types import InferTypes
+from qir.passes.simplify.name_nodes import NameNodes, with_names
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
+from qir.support.atomic_write import make_folder, rename_all, temporary_folder
 from qir.types import UnknownType
 
 PROFILES = profile_names()
@@ -53,7 +54,7 @@ class ExportReport:
         samples: number of samples compared.
         largest_difference: largest absolute difference of any output element between ONNX Runtime at its default
             optimization (integer kernels) and with optimizations off (float operators).
-        argmax_flips: samples whose largest output differs between the two, None for outputs that are no [N, classes].
+        argmax_flips: samples whose largest output differs between the two, None for outputs that are not [N, classes].
         integer_nodes: operators of the optimized graph that run on integers.
         codes: codes of up to 16 samples that were held against the reference: every intermediate one where the file
             holds them, else those of the outputs.
@@ -109,7 +110,7 @@ def export(
 
     Args:
         module: network with calibrated fake-quant nodes.
-        path: path of the model file; guide and weights lie beside it.
+        path: path of the model file; guide and weights lie next to it.
         profile: name of an export profile; by default the target's, without one `qcdq`.
         target: target whose cost model gives the cycles in the guide.
         data: samples to run, as for calibration; without them random inputs in the calibrated range are used.
@@ -264,9 +265,9 @@ def _write(
             save(lowered, written)
             for final, content in made.items():
                 (folder / final.name).write_bytes(content)
-            older, beside = older_data_files(path), data_files(written)
-            rename_all(folder, [*map(path.with_name, sorted(beside)), *made, path])
-            remove_data_files(path, older - beside)
+            older, neighbour = older_data_files(path), data_files(written)
+            rename_all(folder, [*map(path.with_name, sorted(neighbour)), *made, path])
+            remove_data_files(path, older - neighbour)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}; older files stay") from error
     except ModelFileError as error:

@@ -188,7 +188,7 @@ def _breadth(buffers: Sequence[Buffer]) -> list[int]:
 
 
 def _place(buffers: Sequence[Buffer], order: Sequence[int]) -> list[int]:
-    """Each buffer in turn into the smallest gap that holds it, between those that live with it, else behind them."""
+    """Each buffer in turn into the smallest gap that holds it, between those that live with it, else after them."""
     offsets = [0] * len(buffers)
     placed: list[int] = []
     for index in order:

@@ -24,8 +24,8 @@ from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node
 from qir.ops import op_of
-from qir.passes.lowering.parts.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_quantizer, quantized_layers, sums_products
+from qir.passes.lowering.parts.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
 from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array
 from qir.tracing import quantizer_of
@@ -79,7 +79,7 @@ class Rescaling:
 def layer_multipliers(layer: QuantizedLayer) -> Multipliers | None:
     """The multipliers of a layer [channels or 1].
 
-    None without an output grid, where values are no integers, or where a Gemm scales its sums.
+    None without an output grid, where values are not integers, or where a Gemm scales its sums.
     """
     if layer.output is None or not sums_products(layer.node):
         return None
@@ -152,7 +152,7 @@ def grid_scale(quantizer: Node) -> Array | None:
 def integer_grid(quantizer: Node) -> Codes | None:
     """The codes of a weight, or the code range of an activation (`values` empty), as integers times a scale.
 
-    None where levels are no multiples of a step.
+    None where levels are not multiples of a step.
     """
     if quantizer.operands[0].is_constant:
         return integer_codes(quantizer)
@@ -185,7 +185,7 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
 
     Raises:
         ExportError: a scale underflowed so that a tensor vanished, a multiplier is not finite or 2^31 or more, a sum
-            can leave the accumulator, or a ratio of scales is no power of two where the target asks for it. The
+            can leave the accumulator, or a ratio of scales is not a power of two where the target asks for it. The
             message names the layer or quantizer and what to do.
     """
     for node in graph.fake_quants():
@@ -205,7 +205,7 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
 def _check_underflow(node: Node) -> None:
     """A scale raised to the smallest one that float32 products allow leaves no codes but zero.
 
-    Channels that carry nothing beside the others of their weight may: BatchNorm with a vanishing gain leaves such.
+    Channels that carry nothing next to the others of their weight may: BatchNorm with a vanishing gain leaves such.
     """
     if not isinstance(bits_of(node), int):
         return
@@ -236,6 +236,6 @@ def _check_multipliers(name: str, found: Multipliers | None, kind: Requantizatio
             )
     if kind == "power-of-two" and found.exponent is None:
         raise ExportError(
-            f"layer {name!r}: its ratio of scales {float(found.float32[0].reshape(-1)[0]):g} is no power of two: run "
-            "power-of-two-scales behind calibrate, or let the target requantize with dyadic multipliers"
+            f"layer {name!r}: its ratio of scales {float(found.float32[0].reshape(-1)[0]):g} is not a power of two: run "
+            "power-of-two-scales after calibrate, or let the target requantize with dyadic multipliers"
         )

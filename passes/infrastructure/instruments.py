@@ -8,12 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from qir.support.atomic_write import make_folder
 from qir.errors import ModelFileError
+from qir.support.atomic_write import make_folder
 
 if TYPE_CHECKING:
     from qir.module import Module
-    from qir.passes.infrastructure.manager import Pass
+    from qir.passes.infrastructure.contract import Pass
 
 
 class Instrument:

@@ -1,173 +1,23 @@
-"""Passes and the manager that runs them.
-
-A pass rewrites a module in place. Subclass `Pass` as a frozen dataclass whose fields are the options:
-
-    @dataclass(frozen=True)
-    class CountNodes(Pass):
-        name: ClassVar[str] = "count-nodes"
-
-        def run(self, module: Module, context: PassContext) -> bool:
-            module.meta["nodes"] = len(module.graph)
-            return False
-"""
+"""The pass manager: runs passes one after another under the eyes of instruments."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, TypeVar
 
 from qir.errors import DataError, ExportError, MissingExtraError, PassError, QirError
-from qir.passes.data.samples import readable_again
+from qir.passes.infrastructure.contract import MissingContextError, Pass, PassContext, Repeat
+from qir.passes.infrastructure.instruments import Instrument, VerifyEach
+from qir.passes.infrastructure.reproducer import write_reproducer
 
 if TYPE_CHECKING:
     from qir.module import Module
-    from qir.passes.infrastructure.instruments import Instrument
 
 T = TypeVar("T")
 
-_FLAGS = {"target": "--target", "calibration_data": "--data"}
-
-
-class Analysis(ABC, Generic[T]):
-    """A fact about a module, computed when it is asked for and kept until the module changes.
-
-    Subclass as a frozen dataclass; the fields are the question's parameters.
-
-    Attributes:
-        reads_policy: whether the result depends on the chosen bits; if not, writes of `bits` leave it valid.
-    """
-
-    reads_policy: ClassVar[bool] = True
-
-    @abstractmethod
-    def compute(self, module: Module) -> T:
-        """The fact for the module as it is now."""
-
-
-class AnalysisCache:
-    """Results of analyses, per module, valid as long as the versions they depend on have not moved."""
-
-    def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Module, dict[Analysis[Any], tuple[tuple[int, int], Any]]] = WeakKeyDictionary()
-
-    def get(self, analysis: Analysis[T], module: Module) -> T:
-        """The analysis' result for the module, from the cache when it is still valid."""
-        kept = self._kept.setdefault(module, {})
-        stamp = (module.version, module.policy_version if analysis.reads_policy else -1)
-        found = kept.get(analysis)
-        if found is None or found[0] != stamp:
-            found = kept[analysis] = (stamp, analysis.compute(module))
-        result: T = found[1]
-        return result
-
-
-class MissingContextError(PassError):
-    """A pass needs an object that the context does not hold."""
-
-
-@dataclass
-class PassContext:
-    """The objects that passes work with; options that are text belong to the pass itself.
-
-    Attributes:
-        target: the hardware (`qir.backends.Target`), or None.
-        calibration_data: samples in any form that calibration takes, or None.
-        seed: seed of every random choice.
-        progress: called with a text when a long step advances, or None.
-        analyses: results of analyses.
-    """
-
-    target: Any = None
-    calibration_data: Any = None
-    seed: int = 0
-    progress: Callable[[str], None] | None = None
-    analyses: AnalysisCache = field(default_factory=AnalysisCache)
-
-    def __post_init__(self) -> None:
-        self.calibration_data = readable_again(self.calibration_data)
-
-    def require(self, name: str) -> Any:
-        """The field `name`.
-
-        Raises:
-            MissingContextError: it is None; the message names the field and the shell's flag.
-        """
-        found = getattr(self, name)
-        if found is None:
-            flag = _FLAGS.get(name)
-            in_shell = f", or {flag} in the shell" if flag else ""
-            raise MissingContextError(f"this pass needs {name}: give PassContext({name}=...){in_shell}")
-        return found
-
-    def report(self, text: str) -> None:
-        """Tell the progress of a long step."""
-        if self.progress is not None:
-            self.progress(text)
-
-
-@dataclass(frozen=True)
-class Pass(ABC):
-    """One rewrite of a module: verified IR in, verified IR out.
-
-    Contract: `run` changes the module in place and returns whether it changed anything; the network computes the same
-    unless the docstring says otherwise; order and names come out the same on every run; what was left undone is told
-    in `module.meta[name]`; a failure raises a `QirError` and may leave the module half changed. Fields are options:
-    text, numbers, booleans, tuples of them, or None.
-
-    Attributes:
-        name: the name in a pipeline text, in kebab-case.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def run(self, module: Module, context: PassContext) -> bool:
-        """Rewrite the module in place; True when something changed."""
-
-    def __str__(self) -> str:
-        from qir.passes.infrastructure.pipeline import pass_text
-
-        return pass_text(self)
-
-
-@dataclass(frozen=True)
-class Repeat(Pass):
-    """Run passes over and over until none of them changes the module.
-
-    Attributes:
-        passes: the passes of one round.
-        limit: number of rounds after which it is an error that something still changes.
-    """
-
-    name: ClassVar[str] = "repeat"
-
-    passes: tuple[Pass, ...]
-    limit: int = 10
-
-    def run(self, module: Module, context: PassContext) -> bool:
-        """Run rounds until one changes nothing; `PassError` when the last allowed round still does."""
-        return self.rounds(lambda step: step.run(module, context))
-
-    def rounds(self, execute: Callable[[Pass], bool]) -> bool:
-        """Run rounds with `execute` in place of `Pass.run`."""
-        for number in range(self.limit):
-            changes = [execute(step) for step in self.passes]
-            if not any(changes):
-                return number > 0
-        restless = [step.name for step, changed in zip(self.passes, changes, strict=True) if changed]
-        raise PassError(
-            f"repeat: after {self.limit} rounds {', '.join(restless)} still change the module: "
-            "two rewrites undo each other, or raise the limit"
-        )
-
 
 def _default_instruments() -> tuple[Instrument, ...]:
-    from qir.passes.infrastructure.instruments import VerifyEach
-
     return (VerifyEach(),)
 
 
@@ -261,13 +111,11 @@ class _Run:
         for cause, reported in _FINDINGS.items():
             if isinstance(error, cause):
                 return reported(message)
-        history = f" (behind {', '.join(self.history)})" if self.history else ""
+        history = f" (after {', '.join(self.history)})" if self.history else ""
         reproducer = self.reproducer(step, message) if internal and self.original is not None else ""
         return _ReportedError(message + history + reproducer)
 
     def reproducer(self, step: Pass, message: str) -> str:
-        from qir.passes.infrastructure.reproducer import write_reproducer
-
         assert self.original is not None  # noqa: S101 - asked by the caller
         parent = None if isinstance(self.manager.reproducers, bool) else self.manager.reproducers
         pipeline = ",".join([*self.history, str(step)])

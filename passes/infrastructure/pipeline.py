@@ -13,16 +13,15 @@ A value is read as the option's declared type: text, int, float, bool (`true`, `
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from qir.errors import PassError
-from qir.passes.infrastructure.manager import Pass, Repeat
+from qir.passes.infrastructure.contract import Pass, Repeat, default_of
 from qir.passes.infrastructure.registry import find_pass
 
 _TOKEN = re.compile(r'\s*(?:([,{}\[\]()=])|"((?:[^"\\]|\\.)*)"|([^,{}\[\]()="\s]+))')
-_PLAIN = re.compile(r'[^,{}\[\]()="\s]+')
 
 Raw = str | list[Any]
 
@@ -44,18 +43,7 @@ def parse_pipeline(text: str) -> list[Pass]:
 
 def pipeline_text(passes: list[Pass] | tuple[Pass, ...]) -> str:
     """The text that `parse_pipeline` reads back to equal passes."""
-    return ",".join(pass_text(step) for step in passes)
-
-
-def pass_text(step: Pass) -> str:
-    """One pass as text: its name and the options that differ from their defaults."""
-    options = []
-    inner = f"({pipeline_text(step.passes)})" if isinstance(step, Repeat) else ""
-    for option in fields(step):
-        value = getattr(step, option.name)
-        if not (isinstance(step, Repeat) and option.name == "passes") and value != _default(option):
-            options.append(f"{option.name.replace('_', '-')}={_value_text(value)}")
-    return step.name + (f"{{{','.join(options)}}}" if options else "") + inner
+    return ",".join(map(str, passes))
 
 
 class _Reader:
@@ -123,7 +111,7 @@ def _read_pass(reader: _Reader) -> Pass:
         reader.expect("(")
         options["passes"] = tuple(_read_pipeline(reader))
         reader.expect(")")
-    required = [f.name for f in fields(cls) if _default(f) is MISSING and f.name not in options]
+    required = [f.name for f in fields(cls) if default_of(f) is MISSING and f.name not in options]
     if required:
         raise PassError(
             f"pass {cls.name!r}: option {required[0]!r} has no default: write {cls.name}{{{required[0]}=...}}"
@@ -208,19 +196,3 @@ def _convert_scalar(raw: str, declared: Any) -> Any:
     if declared is str or (isinstance(declared, type) and issubclass(declared, str)):
         return declared(raw)
     raise ValueError(f"options of type {declared} cannot be written as text")
-
-
-def _default(option: Field[Any]) -> Any:
-    return option.default_factory() if option.default_factory is not MISSING else option.default
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return "[" + ",".join(_value_text(item) for item in value) + "]"
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    text = str(value)
-    if _PLAIN.fullmatch(text) and text != "none":
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from qir.errors import PassError
-from qir.passes.infrastructure.manager import Pass
+from qir.passes.infrastructure.contract import Pass
 
 _PASSES = {
     "absorb-bias": "correction.absorb_bias:AbsorbBias",
@@ -54,7 +54,7 @@ _PASSES = {
     "propagate-constraints": "constraints.propagate_constraints:PropagateConstraints",
     "raise-quantized": "raising:RaiseQuantized",
     "reduce-range": "lowering.saturation.reduce_range:ReduceRange",
-    "repeat": "infrastructure.manager:Repeat",
+    "repeat": "infrastructure.contract:Repeat",
     "symmetric-activations": "correction.symmetric_activations:SymmetricActivations",
     "upgrade-opset": "simplify.upgrade_opset:UpgradeOpset",
     "widen-floats": "simplify.widen_floats:WidenFloats",
@@ -87,5 +87,5 @@ def find_pass(name: str) -> type[Pass]:
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(available_passes())}"
         raise PassError(f"no pass is called {name!r}: {hint}")
     if not (isinstance(found, type) and issubclass(found, Pass)):
-        raise PassError(f"pass {name!r}: {found!r} is no subclass of qir.passes.Pass")
+        raise PassError(f"pass {name!r}: {found!r} is not a subclass of qir.passes.Pass")
     return found

@@ -12,10 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qir.errors import PassError
-from qir.support.json_text import parse_json
-from qir.passes.infrastructure.manager import PassContext, PassManager
-from qir.passes.infrastructure.pipeline import parse_pipeline
+from qir.passes.infrastructure.contract import PassContext
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -23,8 +20,8 @@ if TYPE_CHECKING:
 KEPT = 10
 """Reproducers that are kept in a folder, the newest."""
 
-_MODULE = "module.onnx"
-_RUN = "run.json"
+MODULE_FILE = "module.onnx"
+RUN_FILE = "run.json"
 _PREFIX = "qir-reproducer-"
 
 
@@ -56,7 +53,7 @@ def write_reproducer(
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     _forget(parent)
-    save(module, folder / _MODULE)
+    save(module, folder / MODULE_FILE)
     run = {
         "pipeline": pipeline,
         "error": message,
@@ -64,33 +61,5 @@ def write_reproducer(
         "target": getattr(context.target, "name", None),
         "calibration_data": context.calibration_data is not None,
     }
-    (folder / _RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     return folder
-
-
-def replay(folder: str | Path, context: PassContext | None = None) -> Module:
-    """Run a reproducer's pipeline on its module again.
-
-    Args:
-        folder: what `PassError` named.
-        context: target and calibration data, when the failed run had them; its seed is replaced by the recorded one.
-
-    Returns:
-        The module after the pipeline, if it does not fail any more.
-
-    Raises:
-        PassError: the failure, again; or the folder holds no reproducer.
-    """
-    from qir.onnx_io import load
-
-    folder = Path(folder)
-    try:
-        run = parse_json((folder / _RUN).read_text(encoding="utf-8"))
-        pipeline, seed = str(run["pipeline"]), int(run["seed"])
-    except (OSError, ValueError, KeyError) as error:
-        raise PassError(f"{folder}: no reproducer is here ({error}); expected {_MODULE} and {_RUN}") from error
-    context = context or PassContext()
-    context.seed = seed
-    module = load(folder / _MODULE)
-    PassManager(parse_pipeline(pipeline), reproducers=False).run(module, context)
-    return module

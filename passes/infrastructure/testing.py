@@ -16,7 +16,7 @@ import numpy as np
 
 from qir.errors import PassError
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 

@@ -24,14 +24,21 @@ from qir.fake_quant import make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.analysis.constants import is_standard
-from qir.passes.insertion.left_float import left_float
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.simplify.name_nodes import name_nodes
+from qir.passes.analysis.quantized_operands import (
+    is_float,
+    is_layer,
+    is_weight,
+    label,
+    operand_quantizers,
+    weight_operands,
+)
 from qir.passes.constraints.propagate_constraints import FIXED
-from qir.passes.analysis.quantized_operands import is_float, is_layer, is_weight, label, operand_quantizers, weight_operands
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.insertion.already_quantized import refuse_quantized
+from qir.passes.insertion.left_float import left_float
 from qir.passes.insertion.quantizer_rules import QuantizerRules, pin, widths_of
+from qir.passes.simplify.name_nodes import name_nodes
 from qir.passes.simplify.widen_floats import OTHER_FLOATS
 from qir.tracing import grid_origin
 from qir.types import TensorType
@@ -39,7 +46,7 @@ from qir.types import TensorType
 PLACEMENTS = ("deployable", "qag", "outputs")
 
 _PARTS = ("quantize", "clip", "dequantize")
-"""What an exported file calls the nodes of a quantizer, behind its name."""
+"""What an exported file calls the nodes of a quantizer, after its name."""
 
 
 @dataclass(frozen=True)

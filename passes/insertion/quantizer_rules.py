@@ -26,7 +26,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class QuantizerRules:
-    """What is quantized beside the layers, and what keeps a width.
+    """What is quantized next to the layers, and what keeps a width.
 
     Attributes:
         first_last: width of the first and last layer's operands; 0 = they are decisions.
@@ -63,7 +63,7 @@ class QuantizerRules:
         return any(p.fullmatch(node.op) or p.search(node.name) for p in self.exclude)
 
     def quantizes(self, node: Node) -> bool:
-        """Whether operands and result of a node that is no layer are quantized."""
+        """Whether operands and result of a node that is not a layer are quantized."""
         facts = op_of(node)
         if self.ops is not None:
             return node.op in self.ops
@@ -74,7 +74,7 @@ def widths_of(text: str, default: Iterable[int]) -> tuple[int, ...]:
     """Ascending widths of `2|4|8`; the default's for an empty text.
 
     Raises:
-        QirError: the text is no list of widths.
+        QirError: the text is not a list of widths.
     """
     if not text:
         return tuple(sorted(default))
@@ -90,7 +90,7 @@ def widths_of(text: str, default: Iterable[int]) -> tuple[int, ...]:
 
 
 def pin(quantizer: Node, width: int, reason: str) -> None:
-    """Leave a quantizer one width, so that it is no decision; the reason is what `explain` says."""
+    """Leave a quantizer one width, so that it is not a decision; the reason is what `explain` says."""
     quantizer.set_attribute("widths", (width,))
     quantizer.set_attribute("bits", width)
     quantizer.metadata[FIXED] = reason
@@ -112,4 +112,4 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise QirError(f"insert-fake-quant: exclude {text!r} is no regular expression: {error}") from None
+        raise QirError(f"insert-fake-quant: exclude {text!r} is not a regular expression: {error}") from None

@@ -29,7 +29,7 @@ class Holding:
     Attributes:
         container: element type of its codes; float32 = arithmetic on floats.
         form: how a value becomes a code.
-        grid: scale, zero point and codes as the file has them; None for tables that are no multiples of a step and for
+        grid: scale, zero point and codes as the file has them; None for tables that are not multiples of a step and for
             widths per channel.
         codes: a weight's integer codes; None for activations and tables.
         emulation: what the profile could not express, empty when it is native.

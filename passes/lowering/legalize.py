@@ -11,13 +11,13 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Node
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.lowering.parts.codes import integer_bias, integer_codes, integer_levels, proven_bounds
-from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
-from qir.passes.lowering.profiles.profiles import Profile, find_profile, profiles, runtime_at
-from qir.passes.lowering.parts.qonnx_forms import activation_form
-from qir.passes.lowering.saturation.store_weights import store_weights
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
+from qir.passes.lowering.parts.codes import integer_bias, integer_codes, integer_levels, proven_bounds
+from qir.passes.lowering.parts.qonnx_forms import activation_form
+from qir.passes.lowering.profiles.profiles import Profile, find_profile, profiles, runtime_at
+from qir.passes.lowering.saturation.store_weights import store_weights
 from qir.types import DType, code_range
 
 
@@ -191,7 +191,7 @@ def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
     if bias is not None and exceeds and profile.accumulator_bits <= 32:
         raise ExportError(
             f"layer {layer.name!r}: its bias exceeds int32 at scale s_x*s_w = {bias[1].min():g}: run "
-            "fit-bias behind calibrate, calibrate its input with a wider range, or equalize the weights"
+            "fit-bias after calibrate, calibrate its input with a wider range, or equalize the weights"
         )
     if bounds.bits > profile.accumulator_bits:
         raise ExportError(
@@ -229,7 +229,7 @@ def _widen_refused(found: Legalization, quantizer: Node, op: str, weight: str) -
 
 
 def _neighbours(node: Node) -> list[str]:
-    """Op types in front of an activation's quantizer, and of the grid-keeping ops behind it."""
+    """Op types in front of an activation's quantizer, and of the grid-keeping ops after it."""
     maker, found = node.operands[0].producer, list[str]()
     if maker is not None:
         found.append(maker.op)

@@ -17,11 +17,11 @@ from qir.errors import ExportError
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.holdings import Holding
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_float import round_bias
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.quantizers import kernels
 from qir.tensor import Array, Tensor
 from qir.types import code_range
@@ -106,7 +106,7 @@ def _weight(graph: Graph, node: Node, holding: Holding) -> Value:
     source, codes = node.operands[0], holding.codes
     if codes is None:
         raise ExportError(
-            f"quantizer {node.name!r}: its levels are no multiples of a step, and encodings hold scale and offset: "
+            f"quantizer {node.name!r}: its levels are not multiples of a step, and encodings hold scale and offset: "
             "profile 'qcdq' looks them up"
         )
     shape = kernels.channel_shape(codes.values.shape, codes.scale.size, node.attribute("axis"))

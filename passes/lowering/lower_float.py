@@ -14,15 +14,15 @@ import numpy as np
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.passes.lowering.parts import emulate
-from qir.passes.lowering.parts.chain import Chain
-from qir.passes.lowering.parts.codes import bias_codes
+from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.holdings import Holding
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_qcdq import product_scale
+from qir.passes.lowering.parts import emulate
+from qir.passes.lowering.parts.chain import Chain
+from qir.passes.lowering.parts.codes import bias_codes
 from qir.passes.lowering.parts.marks import MARKED_IR, mark
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
 from qir.quantizers import kernels
 from qir.quantizers.blocks import blocks_shape
 from qir.tensor import Array, Tensor

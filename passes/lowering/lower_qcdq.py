@@ -19,17 +19,6 @@ from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.lowering.parts import emulate
-from qir.passes.lowering.parts.blocks import NATIVE_OPSET, dequantize_blocks
-from qir.passes.lowering.parts.chain import Chain, of_element
-from qir.passes.lowering.parts.codes import bias_codes as bias_codes
-from qir.passes.lowering.parts.codes import proven_bounds as proven_bounds
-from qir.passes.lowering.parts.codes import weight_codes as weight_codes
-from qir.passes.lowering.profiles.fused_kernels import avoid_deviations
-from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
-from qir.passes.lowering.legalize import legalization
-from qir.passes.lowering.parts.marks import KEY, MARKED_IR, mark
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.analysis.quantized_layers import (
     QuantizedLayer,
     StoredWeight,
@@ -37,6 +26,17 @@ from qir.passes.analysis.quantized_layers import (
     quantized_layers,
     stored_weights,
 )
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
+from qir.passes.lowering.legalize import legalization
+from qir.passes.lowering.parts import emulate
+from qir.passes.lowering.parts.blocks import NATIVE_OPSET, dequantize_blocks
+from qir.passes.lowering.parts.chain import Chain, of_element
+from qir.passes.lowering.parts.codes import bias_codes as bias_codes
+from qir.passes.lowering.parts.codes import proven_bounds as proven_bounds
+from qir.passes.lowering.parts.codes import weight_codes as weight_codes
+from qir.passes.lowering.parts.marks import KEY, MARKED_IR, mark
+from qir.passes.lowering.profiles.fused_kernels import avoid_deviations
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
@@ -102,7 +102,7 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> Non
 
 
 def product_scale(data: Holding, weight: Holding) -> Array | None:
-    """s_x·s_w of a layer, float32 [channels or 1]; None where an operand is no integer times a scale."""
+    """s_x·s_w of a layer, float32 [channels or 1]; None where an operand is not an integer times a scale."""
     scales = [
         None if holding.grid is None and holding.codes is None else (holding.grid or holding.codes)
         for holding in (data, weight)
@@ -268,11 +268,11 @@ def _parameters(graph: Graph, name: str, scale: Array, zero_point: Array, dtype:
 
 
 def _repeat_on_grid(graph: Graph, node: Node, holding: Holding) -> None:
-    """Quantize and dequantize again behind ops that keep the grid, so that they run on codes."""
+    """Quantize and dequantize again after ops that keep the grid, so that they run on codes."""
     for use in node.result.uses:
         user = use.node
         if _keeps_grid(graph, use):
-            _repeat_behind(graph, user, holding, f"{user.name or user.result.name}.requantized")
+            _repeat_after(graph, user, holding, f"{user.name or user.result.name}.requantized")
 
 
 def _keeps_grid(graph: Graph, use: Use) -> bool:
@@ -281,7 +281,7 @@ def _keeps_grid(graph: Graph, use: Use) -> bool:
     return not node.is_return and node.graph is graph and op_of(node).grid_operand(node) == use.index
 
 
-def _repeat_behind(graph: Graph, user: Node, holding: Holding, name: str) -> None:
+def _repeat_after(graph: Graph, user: Node, holding: Holding, name: str) -> None:
     uses = user.result.uses
     lowered = _quantize(graph, name, user.result, holding, after=user, clip=False)
     for use in uses:
@@ -289,4 +289,4 @@ def _repeat_behind(graph: Graph, user: Node, holding: Holding, name: str) -> Non
     for use in uses:
         follower = use.node
         if _keeps_grid(graph, use):
-            _repeat_behind(graph, follower, holding, f"{follower.name or follower.result.name}.requantized")
+            _repeat_after(graph, follower, holding, f"{follower.name or follower.result.name}.requantized")

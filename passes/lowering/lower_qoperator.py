@@ -1,8 +1,8 @@
 """Lowering of a QDQ network to operators on codes: QLinearConv and its kin, as ONNX Runtime runs them.
 
-Runs behind `lower-qcdq`. A layer between DequantizeLinear and QuantizeLinear becomes one operator on codes; Relu and
+Runs after `lower-qcdq`. A layer between DequantizeLinear and QuantizeLinear becomes one operator on codes; Relu and
 Clip between layer and quantizer become a Clip on codes, which is exact because rounding keeps order. A layer without a
-quantizer behind it becomes ConvInteger or MatMulInteger with its int32 bias and one multiplication. Operators that keep
+quantizer after it becomes ConvInteger or MatMulInteger with its int32 bias and one multiplication. Operators that keep
 a grid (max pooling, reshapes) run on codes. What has no form on codes stays between DequantizeLinear and
 QuantizeLinear.
 """
@@ -18,13 +18,13 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of, is_standard
-from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
-from qir.passes.lowering.parts.chain import Chain
-from qir.passes.lowering.parts.code_bounds import bounded_codes
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import legalization
+from qir.passes.lowering.parts.chain import Chain
+from qir.passes.lowering.parts.code_bounds import bounded_codes
 from qir.passes.lowering.parts.marks import KEY, marked_codes
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -86,7 +86,7 @@ def _lower(graph: Graph, node: Node, found: Legalization) -> None:
     if node.op in _MOVED and _move(graph, node):
         return
     operands = [dequantized(value) for value in node.inputs]
-    quantize, activations = quantizer_behind(node)
+    quantize, activations = quantizer_after(node)
     if quantize is None:
         if node.op in _LAYERS:
             _integer_layer(graph, node, operands, found)
@@ -105,7 +105,7 @@ def dequantized(value: Value | None) -> Dequantized | None:
     return None if codes is None or scale is None or zero is None else Dequantized(codes, scale, zero)
 
 
-def quantizer_behind(node: Node) -> tuple[Node | None, tuple[Node, ...]]:
+def quantizer_after(node: Node) -> tuple[Node | None, tuple[Node, ...]]:
     """The QuantizeLinear that alone reads a node's result, and the activations in between."""
     value, between = node.result, list[Node]()
     while len(value.uses) == 1:
@@ -203,7 +203,7 @@ def _move(graph: Graph, node: Node) -> bool:
     """Run an operator that keeps the grid on codes; False where its result has another grid or is not quantized."""
     index = op_of(node).grid_operand(node)
     source = None if index is None else dequantized(node.input(index))
-    quantize, activations = quantizer_behind(node)
+    quantize, activations = quantizer_after(node)
     if index is None or source is None or quantize is None or activations or len(node.results) > 1:
         return False
     pairs = ((source.scale, quantize.input(1)), (source.zero_point, quantize.input(2)))

@@ -15,8 +15,8 @@ import numpy as np
 from qir.backends.integer.reference import DEQUANTIZE
 from qir.graph import Value
 from qir.module import Module
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.parts.chain import Chain
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.tensor import Array, Tensor
 from qir.types import DType
 
@@ -26,7 +26,7 @@ OVERHEAD_BYTES = 1500
 
 @dataclass(frozen=True)
 class PackWeights(Pass):
-    """Replace weight codes below 8 bits by bit planes and the nodes that unpack them; run it behind `lower-qcdq`.
+    """Replace weight codes below 8 bits by bit planes and the nodes that unpack them; run it after `lower-qcdq`.
 
     Verified IR in, verified IR out; the network computes the same.
     """

@@ -19,8 +19,8 @@ from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.samples import batches, fitting_batch, read_arrays
 from qir.passes.parity.class_scores import class_axis
-from qir.passes.parity.layer_losses import LayerLoss, layer_losses
 from qir.passes.parity.compare import default_engine, random_feed
+from qir.passes.parity.layer_losses import LayerLoss, layer_losses
 from qir.passes.parity.noise import Noise
 from qir.passes.parity.simulation import holds_qonnx
 from qir.tensor import Array, numpy_dtype
@@ -235,12 +235,12 @@ def written_network(path: str | Path) -> Module:
         QirError: the file, or the encodings next to it, cannot be read.
     """
     from qir.onnx_io import load
-    from qir.passes.raising.encodings import apply_encodings_beside
     from qir.passes.parity.reference_outputs import code_forms
+    from qir.passes.raising.encodings import apply_encodings_next_to
 
     path = Path(path)
     module = load(path)
-    return next(code_forms(module), module) if apply_encodings_beside(module, path) else module
+    return next(code_forms(module), module) if apply_encodings_next_to(module, path) else module
 
 
 class _Executor(Protocol):

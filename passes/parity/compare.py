@@ -10,7 +10,7 @@ other difference is a fault, and so is any at all where float32 holds every sum 
 Two more columns are the integer reference itself in another arithmetic, from the network's inputs: `no-vnni`, which
 adds products in pairs that clip to int16 as ONNX Runtime does on x86 CPUs without VNNI, and `dyadic`, the multipliers
 of hardware without floats. A file with differences in `no-vnni` is exact only with VNNI (or ARM), whatever this CPU is:
-codes of a setting that equal the clipped sums are counted there and are no faults of their own.
+codes of a setting that equal the clipped sums are counted there and are not faults of their own.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 
 import numpy as np
 
+from qir.backends.execution.session import OrtSession
 from qir.backends.integer.reference import IntegerReference
 from qir.backends.integer.requantization import REQUANTIZATIONS
-from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import DataError, QirError
-from qir.support.json_text import parse_json
 from qir.module import Module
 from qir.passes.data.samples import batches, fitting_batch
-from qir.passes.simplify.name_nodes import with_names
+from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.parity.comparison import Comparison, Divergence
 from qir.passes.parity.layers import LayerParity, expose_codes, grids_of, layers_of
 from qir.passes.parity.noise import FloatNetwork, Noise
 from qir.passes.parity.simulation import Simulation, holds_qonnx, is_simulation
-from qir.passes.lowering.saturation.layers import saturating_layers
+from qir.passes.simplify.name_nodes import with_names
+from qir.support.json_text import parse_json
 from qir.tensor import Array
 from qir.types import TensorType
 
@@ -69,7 +69,7 @@ class ParityReport:
         first: the first fault of each engine, the first difference of each variant of the reference, None where there
             is none.
         argmax_flips: samples whose largest output differs from the integer reference, by engine; empty for outputs
-            that are no [N, classes].
+            that are not [N, classes].
         float_nodes: nodes that the integer reference computes on floats (no codes on their operands).
         refused: reason of each engine that does not load the file.
         exact: whether equal codes are promised of every engine: all scales are powers of two, zero points even, and

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
 from qir.backends.integer.operators import operator_of
+from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -27,7 +27,7 @@ TRANSPARENT = frozenset({QUANTIZE, DEQUANTIZE})
 def correspondence(module: Module, original: Module) -> dict[Value, Value]:
     """The value of the float network that each value of an exported network stands for, where there is one.
 
-    Activations that a grid expresses (a Relu or Clip folded into the limits of the codes) are no nodes of the exported
+    Activations that a grid expresses (a Relu or Clip folded into the limits of the codes) are not nodes of the exported
     network: its codes stand for what comes after them.
 
     Args:
@@ -92,7 +92,7 @@ class _Walk:
         return max(alike, key=lambda user: _likeness(node, user)) if len(alike) > 1 else next(iter(alike), None)
 
     def _after_activations(self, codes: Value) -> Value:
-        """What codes stand for after the activations that are no nodes of the exported network."""
+        """What codes stand for after the activations that are not nodes of the exported network."""
         value, readers = self.found[codes], {reader.op for reader in _readers(codes)}
         while len(value.users) == 1 and not (user := value.users[0]).is_return:
             if user.op in readers or not op_of(user).fuses_into_producer(user):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.backends.integer.reference import QUANTIZE, IntegerRun
 from qir.backends.execution.session import OrtSession
+from qir.backends.integer.reference import QUANTIZE, IntegerRun
 from qir.graph import Node, Value
 from qir.labels import label_of
 from qir.module import Module

@@ -6,9 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
-from qir.backends.integer.operators import operator_of
 from qir.backends.execution.session import INTEGER_OPS, OrtSession
+from qir.backends.integer.operators import operator_of
+from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
 from qir.graph import Node, Value
 from qir.labels import label_of
 from qir.module import Module
@@ -90,7 +90,7 @@ def grids_of(node: Node) -> list[tuple[Value, Value | None]]:
 
 
 def _limiter(value: Value) -> Node | None:
-    """The Clip behind a value of codes, or a Cast between integers around a Clip."""
+    """The Clip after a value of codes, or a Cast between integers around a Clip."""
     users = value.users
     if len(users) != 1:
         return None

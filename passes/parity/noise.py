@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qir.backends.integer.reference import IntegerRun
-from qir.backends.integer.operators import operator_of
 from qir.backends.execution.session import OrtSession
+from qir.backends.integer.operators import operator_of
+from qir.backends.integer.reference import IntegerRun
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.module import Module
@@ -38,7 +38,7 @@ class Noise:
 
 
 class FloatNetwork:
-    """The float network's values beside the dequantized codes: sums of squares of signal and noise.
+    """The float network's values next to the dequantized codes: sums of squares of signal and noise.
 
     Args:
         against: the float network.
@@ -50,9 +50,9 @@ class FloatNetwork:
     """
 
     def __init__(self, against: Module, module: Module, layers: Iterable[LayerParity]) -> None:
-        from qir.passes.simplify.canonicalize import SIMPLIFY
         from qir.passes.infrastructure.manager import PassManager
         from qir.passes.infrastructure.pipeline import parse_pipeline
+        from qir.passes.simplify.canonicalize import SIMPLIFY
 
         folded = against.clone()
         PassManager(parse_pipeline(SIMPLIFY)).run(folded)

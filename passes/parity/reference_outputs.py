@@ -9,10 +9,10 @@ import numpy as np
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import QirError
 from qir.module import Module
+from qir.passes.infrastructure.contract import PassContext
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.profiles.profiles import find_profile
-from qir.passes.infrastructure.manager import PassContext
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
 from qir.tensor import Array
 

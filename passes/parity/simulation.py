@@ -22,7 +22,7 @@ _STEPS = 2**16
 
 
 FAR, MOST = 0.05, 0.5
-"""More than `MOST` of the outputs off by this part of the largest one are no ties: the file is another network."""
+"""More than `MOST` of the outputs off by this part of the largest one are not ties: the file is another network."""
 
 
 class Simulation:
@@ -46,7 +46,7 @@ class Simulation:
         if not self.raised.graph.fake_quants():
             why = self.raised.meta["raise-quantized"].reasons
             raise QirError(
-                f"the network has no quantizers{f' with fixed grids ({why})' if why else ''}: it is no export; "
+                f"the network has no quantizers{f' with fixed grids ({why})' if why else ''}: it is not an export; "
                 "quantize and export it first"
             )
         self.reference = ReferenceNetwork(self.raised)

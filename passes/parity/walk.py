@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qir.backends.execution.evaluate import read_inside
-from qir.backends.integer.reference import QUANTIZE, IntegerReference, IntegerRun, State
 from qir.backends.integer.operators import operator_of
+from qir.backends.integer.reference import QUANTIZE, IntegerReference, IntegerRun, State
 from qir.backends.integer.values import Grid, Pending
 from qir.graph import Node, Value
 from qir.module import Module

@@ -51,7 +51,7 @@ def raise_matmul_nbits(node: Node, state: RaiseState) -> None:
     elif zero.dtype == np.uint8:
         zeros = _unpacked(zero.reshape(columns, -1), bits)[:, :blocks]
     else:
-        state.leave(node, "its zero points are no integers")
+        state.leave(node, "its zero points are not integers")
         return
     codes = _unpacked(packed.reshape(columns, -1), bits)[:, :rows]
     shift = 1 << (bits - 1) if (zeros == 1 << (bits - 1)).all() else 0

@@ -11,22 +11,22 @@ from qir.module import Module
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annotations
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.analysis.constants import is_standard
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
+from qir.passes.raising.integers import OPS as INTEGER_LAYERS
+from qir.passes.raising.integers import raise_integer_layer
+from qir.passes.raising.marked import drop_guards, raise_marked
+from qir.passes.raising.operators import raise_operator
+from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
+from qir.passes.raising.qonnx.channels_last import put_channels_first
+from qir.passes.raising.qonnx.multi_threshold import raise_annotated_weights
+from qir.passes.raising.qonnx.qonnx import raise_qonnx
+from qir.passes.raising.qonnx.thresholds import raise_thresholds
+from qir.passes.raising.state import RaiseState, written_policy
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.fold.constants import FoldConstants
 from qir.passes.simplify.freeze_inputs import FreezeInputs
 from qir.passes.simplify.infer_types import InferTypes
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
-from qir.passes.raising.qonnx.channels_last import put_channels_first
-from qir.passes.raising.integers import OPS as INTEGER_LAYERS
-from qir.passes.raising.integers import raise_integer_layer
-from qir.passes.raising.marked import drop_guards, raise_marked
-from qir.passes.raising.qonnx.multi_threshold import raise_annotated_weights
-from qir.passes.raising.operators import raise_operator
-from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
-from qir.passes.raising.qonnx.qonnx import raise_qonnx
-from qir.passes.raising.state import RaiseState, written_policy
-from qir.passes.raising.qonnx.thresholds import raise_thresholds
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
 _BLOCKED = {"MatMulNBits": raise_matmul_nbits, "GatherBlockQuantized": raise_gather_blocks}
@@ -58,7 +58,7 @@ class RaiseQuantized(Pass):
       constants (weights become float constants under a fake-quant node, int32 biases float constants), also in blocks
     - QLinearConv, QLinearMatMul and com.microsoft's QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearWhere,
       QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax, MatMulNBits,
-      GatherBlockQuantized, also with channels last; ConvInteger and MatMulInteger with their scaling behind
+      GatherBlockQuantized, also with channels last; ConvInteger and MatMulInteger with their scaling after
     - Quant, IntQuant and BipolarQuant; MultiThreshold in equal steps on real values, and weights annotated as integers
 
     Scales and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.

@@ -1,4 +1,4 @@
-"""AIMET encodings beside a float network, put back as fake-quant nodes."""
+"""AIMET encodings next to a float network, put back as fake-quant nodes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from qir.errors import ModelFileError, QirError
 from qir.graph import Value
-from qir.support.json_text import parse_json
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
 from qir.passes.raising.state import RaiseState, weight_spec, written_policy
 from qir.quantizers import kernels
+from qir.support.json_text import parse_json
 from qir.tensor import Array
 
 VERSION = "1.0.0"
@@ -58,8 +58,8 @@ def read_encodings(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def apply_encodings_beside(module: Module, path: Path) -> bool:
-    """Put the quantizers of `<name>.encodings` on a float network without quantizers, where that lies beside it.
+def apply_encodings_next_to(module: Module, path: Path) -> bool:
+    """Put the quantizers of `<name>.encodings` on a float network without quantizers, where that lies next to it.
 
     Args:
         module: the network, changed in place.
@@ -71,10 +71,10 @@ def apply_encodings_beside(module: Module, path: Path) -> bool:
     Raises:
         QirError: as `read_encodings` and `apply_encodings`.
     """
-    beside = path.with_name(path.name.removesuffix(".onnx").removesuffix(".quant") + ".encodings")
-    if module.graph.fake_quants() or module.metadata.get("qir.profile") != "encodings" or not beside.is_file():
+    neighbour = path.with_name(path.name.removesuffix(".onnx").removesuffix(".quant") + ".encodings")
+    if module.graph.fake_quants() or module.metadata.get("qir.profile") != "encodings" or not neighbour.is_file():
         return False
-    apply_encodings(module, read_encodings(beside))
+    apply_encodings(module, read_encodings(neighbour))
     return True
 
 
@@ -89,7 +89,7 @@ def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
         Names of the quantizers made.
 
     Raises:
-        QirError: a value does not exist, or an entry is no grid of whole bits.
+        QirError: a value does not exist, or an entry is not a grid of whole bits.
     """
     graph = module.graph
     values = {value.name: value for value in graph.values()}

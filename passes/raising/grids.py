@@ -71,7 +71,7 @@ class Grid:
         top = (1 << (bits - (low < 0))) - 1
         if high == top and bits >= 1 and low in {0, -top, -top - 1}:
             return bits, low < 0, low == -top and low < 0
-        return Reject(f"codes {low} to {high} are no grid of a whole number of bits")
+        return Reject(f"codes {low} to {high} are not a grid of a whole number of bits")
 
 
 @dataclass(frozen=True, eq=False)

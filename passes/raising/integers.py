@@ -1,4 +1,4 @@
-"""ConvInteger and MatMulInteger with the multiplication behind them, raised into float layers.
+"""ConvInteger and MatMulInteger with the multiplication after them, raised into float layers.
 
 The form: integer sums → Add of an int32 constant (the bias) → Cast to float → Mul by s_x·s_w.
 """

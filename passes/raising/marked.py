@@ -14,12 +14,12 @@ from qir.backends.execution.evaluate import evaluate_apart
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant, set_levels, set_ranges
 from qir.graph import Graph, Node, Value
-from qir.support.json_text import parse_json
 from qir.module import Module
 from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.lowering.parts.emulate import LOWEST
 from qir.passes.lowering.parts.marks import KEY
 from qir.passes.raising.state import RaiseState
+from qir.support.json_text import parse_json
 from qir.tensor import Array, Tensor
 from qir.types import DType, TensorType
 

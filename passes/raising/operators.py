@@ -1,4 +1,4 @@
-"""Operators on codes (QLinearConv and its kin) raised into float operators behind a fake-quant node."""
+"""Operators on codes (QLinearConv and its kin) raised into float operators after a fake-quant node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Operator:
         bias: index of the int32 bias, whose scale is the product of the operands' scales.
         dropped: attributes that the float operator does not have.
         domain: domain of the operator on codes.
-        plain: indices of operands in front of the others that are no codes.
+        plain: indices of operands in front of the others that are not codes.
     """
 
     op: str

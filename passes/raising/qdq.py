@@ -42,7 +42,7 @@ def raise_quantize(node: Node, state: RaiseState) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Clipped:
-    """What the Clips on codes behind a node say.
+    """What the Clips on codes after a node say.
 
     Attributes:
         grid: a grid of a whole number of bits that holds the codes.
@@ -63,7 +63,7 @@ def clipped(node: Node, grid: Grid, state: RaiseState) -> Clipped | None:
     """
     results, low, high = [node.result], grid.low_code, grid.high_code
     candidates = [grid]
-    while (clip := _clip_behind(results[-1])) is not None:
+    while (clip := _clip_after(results[-1])) is not None:
         bounds = [array_of(clip.input(index)) for index in (1, 2)]
         if any(b is None and v is not None for b, v in zip(bounds, (clip.input(1), clip.input(2)), strict=True)):
             state.leave(clip, "its bounds are not constant")
@@ -81,7 +81,7 @@ def clipped(node: Node, grid: Grid, state: RaiseState) -> Clipped | None:
 
 
 def limited(data: Value, found: Clipped, state: RaiseState, after: Node) -> Value:
-    """The value whose codes stay inside the bounds: itself, or behind a Relu or Clip on floats."""
+    """The value whose codes stay inside the bounds: itself, or after a Relu or Clip on floats."""
     grid = found.grid
     if (found.low, found.high) == (grid.low_code, grid.high_code):
         return data
@@ -96,7 +96,7 @@ def limited(data: Value, found: Clipped, state: RaiseState, after: Node) -> Valu
 
 
 def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) -> Value | Reject:
-    """`data` on a grid: behind a new fake-quant node, or itself when it lies on the grid, or a part of it, already."""
+    """`data` on a grid: after a new fake-quant node, or itself when it lies on the grid, or a part of it, already."""
     spec = spec_of(grid)
     if isinstance(spec, Reject):
         return spec
@@ -183,7 +183,7 @@ def _axis(node: Node, value: Value | None) -> int | None:
     return axis + rank if axis < 0 and rank is not None else axis
 
 
-def _clip_behind(value: Value) -> Node | None:
+def _clip_after(value: Value) -> Node | None:
     uses = value.uses
     if len(uses) == 1 and is_standard(uses[0].node, "Clip") and uses[0].index == 0:
         return uses[0].node

@@ -8,12 +8,12 @@ import numpy as np
 
 from qir.fake_quant import make_fake_quant, set_ranges
 from qir.graph import Graph, Node, Value
-from qir.support.json_text import parse_json
 from qir.labels import label_of, unique_labels
 from qir.module import Module
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.grids import MIDDLE, Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.support.json_text import parse_json
 from qir.tensor import Array
 from qir.types import DType, TensorType
 

@@ -8,16 +8,15 @@ from typing import ClassVar
 from qir.errors import PassError
 from qir.graph import Graph
 from qir.module import Module
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.simplify.eliminate.identities import EliminateIdentities
 from qir.passes.simplify.fold import reshape as fold_reshape
 from qir.passes.simplify.fuse import affine as fuse_affine
+from qir.passes.simplify.fuse import merge_affine, sink_transposes
 from qir.passes.simplify.fuse import pad as fuse_pad
 from qir.passes.simplify.fuse import transposes as fuse_transposes
-from qir.passes.simplify.fuse import merge_affine
 from qir.passes.simplify.recognize import activations as recognize_activations
 from qir.passes.simplify.recognize import layer_norm as recognize_layer_norm
-from qir.passes.simplify.fuse import sink_transposes
-from qir.passes.simplify.eliminate.identities import EliminateIdentities
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.rewriting.engine import Rule, rewrite
 
 RULES: tuple[Rule, ...] = (
@@ -43,7 +42,7 @@ class Canonicalize(Pass):
     """Apply local rewrites until none applies: the network computes the same with fewer and clearer nodes.
 
     Constants added to or multiplied with a layer's result go into the layer; MatMul and Add become Gemm; Pad goes into
-    the convolution or pooling behind it; transposes move past element-wise operators and cancel; clips merge (Clip(0,
+    the convolution or pooling after it; transposes move past element-wise operators and cancel; clips merge (Clip(0,
     6) is ReLU6); hard-sigmoid, hard-swish and layer normalization are recognized. Before and after, nodes that change
     nothing are removed. New nodes carry the name of the rule that made them (`qir.rewriting.engine.explain(rule, node)` says
     why one does not apply).

@@ -11,7 +11,7 @@ from qir.errors import PassError
 from qir.graph import Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Tensor, numpy_dtype
 from qir.types import TensorType
 
@@ -31,7 +31,7 @@ class FreezeInputs(Pass):
         parameters: freeze, whatever the IR version is, what operators take as weights, biases or the like, and
             everything in a file whose constants are all listed.
         values: `input:number`, for example `sr:16000`: the input becomes that number at every place.
-        shapes: `input:1x3x224x224`: the input has this shape from now on; run `infer-types` behind it.
+        shapes: `input:1x3x224x224`: the input has this shape from now on; run `infer-types` after it.
     """
 
     name: ClassVar[str] = "freeze-inputs"
@@ -92,7 +92,7 @@ def _filled(value: Value, number: str) -> Tensor:
     try:
         return Tensor.of(np.full(shape, float(number)).astype(numpy_dtype(known.dtype)), dtype=known.dtype)
     except ValueError:
-        raise PassError(f"freeze-inputs: {number!r} for input {value.name!r} is no number") from None
+        raise PassError(f"freeze-inputs: {number!r} for input {value.name!r} is not a number") from None
 
 
 def _fix_shape(module: Module, text: str) -> bool:
@@ -101,7 +101,7 @@ def _fix_shape(module: Module, text: str) -> bool:
     try:
         shape = tuple(int(size) for size in sizes.split("x") if size)
     except ValueError:
-        raise PassError(f"freeze-inputs: {sizes!r} is no shape; expected for example 1x3x224x224") from None
+        raise PassError(f"freeze-inputs: {sizes!r} is not a shape; expected for example 1x3x224x224") from None
     if not isinstance(known, TensorType):
         raise PassError(f"freeze-inputs: input {value.name!r} is {known}, no tensor")
     before = known.shape

@@ -9,7 +9,7 @@ from qir.errors import VerifyError
 from qir.graph import Value
 from qir.module import Module
 from qir.ops import infer_graph
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.types import TensorType, Type
 from qir.verifier import verify
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from qir.labels import unique_labels
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 
 
 @dataclass(frozen=True)

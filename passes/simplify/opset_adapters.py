@@ -169,7 +169,7 @@ def _upsample(site: Site) -> None:
 
 
 def _resize(site: Site) -> None:
-    """Up to 10 coordinates were asymmetric, and the nearest pixel the one before (behind, where the image shrinks)."""
+    """Up to 10 coordinates were asymmetric, and the nearest pixel the one before (after, where the image shrinks)."""
     node = site.node
     data, scales = node.inputs[:2]
     array = array_of(scales)

@@ -11,7 +11,7 @@ from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import infer
 from qir.ops.schemas import least_ir_version, newest_version, schema_at
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.simplify.opset_adapters import ADAPTERS, Site
 from qir.types import Type, UnknownType
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -25,7 +25,7 @@ class WidenFloats(Pass):
     """Compute in float32 what a network computes in float16, bfloat16 or float64.
 
     Quantizers simulate float32, and ONNX Runtime's integer kernels give float32. Inputs and outputs keep their types:
-    a Cast stands behind each input and in front of each output. Verified IR in, verified IR out; results differ by the
+    a Cast stands after each input and in front of each output. Verified IR in, verified IR out; results differ by the
     rounding that the narrower type did.
     """
 

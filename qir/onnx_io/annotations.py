@@ -1,4 +1,4 @@
-"""Quantization annotations: what a file says about the quantization of a tensor beside its type.
+"""Quantization annotations: what a file says about the quantization of a tensor next to its type.
 
 ONNX keeps them by tensor name in `GraphProto.quantization_annotation`. The names of quantization parameters are open:
 FINN and QONNX write the element type under `finn_datatype` (`INT4`, `BIPOLAR`, …) and the layout under `tensor_layout`.

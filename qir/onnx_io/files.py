@@ -1,4 +1,4 @@
-"""Models to and from files: lazily read, atomically written, external data beside them."""
+"""Models to and from files: lazily read, atomically written, external data next to them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from qir.support.atomic_write import atomic_write, is_old, make_folder, rename_all, temporary_folder
-from qir.support.collection import no_collection
 from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN
 from qir.module import Module
-from qir.onnx_io.protos.external import DataFolder, DataWriter, is_data_name, write_piece
 from qir.onnx_io.foreign import foreign_file
 from qir.onnx_io.graph_reader import GraphReader, read_opsets
 from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
+from qir.onnx_io.protos.external import DataFolder, DataWriter, is_data_name, write_piece
 from qir.onnx_io.protos.metadata import read_metadata, text, write_metadata
 from qir.onnx_io.protos.opaque import has_unknown_fields, unmodelled
 from qir.onnx_io.protos.tensors import StoredTensor, byte_size, read_initializer, write_tensor
 from qir.onnx_io.protos.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model, split_tensor
+from qir.support.atomic_write import atomic_write, is_old, make_folder, rename_all, temporary_folder
+from qir.support.collection import no_collection
 from qir.tensor import Tensor
 
 LARGEST_MESSAGE = 2**31 - 1
@@ -67,7 +67,7 @@ def from_proto(proto: onnx.ModelProto) -> Module:
 def _read(path: Path) -> bytes | mmap.mmap:
     try:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise ModelFileError(f"{path}: is no file: the path of an ONNX model is expected")
+            raise ModelFileError(f"{path}: is not a file: the path of an ONNX model is expected")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < MAPPED_FROM:
                 return file.read()
@@ -102,7 +102,7 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
     proto = onnx.ModelProto.FromString(skeleton)
     graph = proto.graph
     if not proto.HasField("graph") or not (graph.node or graph.output or graph.input or messages):
-        raise ModelFileError("it holds no graph: this is no ONNX model, or an empty one; export it again")
+        raise ModelFileError("it holds no graph: this is not an ONNX model, or an empty one; export it again")
     places = DataFolder(folder)
     reader = GraphReader(places, unknown=has_unknown_fields(onnx.ModelProto, skeleton))
     tensors = [read_initializer(message, places) for message in messages]
@@ -184,7 +184,7 @@ def to_bytes(module: Module) -> bytes:
     """
     pieces = _pieces(module, None)
     if sum(map(len, pieces)) > LARGEST_MESSAGE:
-        raise ModelFileError("the model has 2 GiB or more: use `save`, which puts constants beside it")
+        raise ModelFileError("the model has 2 GiB or more: use `save`, which puts constants next to it")
     return b"".join(pieces)
 
 
@@ -261,7 +261,7 @@ def remove_data_files(path: Path, names: Iterable[str]) -> None:
 
 
 def data_files(path: Path) -> set[str]:
-    """Names of the data files that a model names and that were written for its path; none for what is no model."""
+    """Names of the data files that a model names and that were written for its path; none for what is not a model."""
     if not path.is_file():
         return set()
     try:

@@ -31,7 +31,7 @@ _STARTS: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def foreign_file(data: bytes | mmap.mmap) -> str | None:
-    """What bytes that are no ONNX model are, with the line that exports them; None where they are not recognized."""
+    """What bytes that are not ONNX model are, with the line that exports them; None where they are not recognized."""
     head = bytes(data[:_HEAD])
     for offset, mark, what, how in _STARTS:
         if head[offset : offset + len(mark)] == mark:

@@ -17,9 +17,9 @@ from qir.onnx_io.protos.attributes import AttributeReader
 from qir.onnx_io.protos.external import DataFolder
 from qir.onnx_io.protos.metadata import read_metadata, text
 from qir.onnx_io.protos.opaque import has_unmodelled_fields, unmodelled
-from qir.onnx_io.sorting import sorted_nodes
 from qir.onnx_io.protos.tensors import read_sparse, read_tensor
 from qir.onnx_io.protos.types import TypeReader
+from qir.onnx_io.sorting import sorted_nodes
 from qir.tensor import Tensor
 from qir.value import Value
 

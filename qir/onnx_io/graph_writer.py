@@ -11,8 +11,8 @@ from qir.errors import ModelFileError
 from qir.graph import Graph
 from qir.module import Function
 from qir.node import Node
-from qir.onnx_io.protos.attributes import write_attribute
 from qir.onnx_io.graph_reader import DECLARED, INITIALIZERS, UNTYPED
+from qir.onnx_io.protos.attributes import write_attribute
 from qir.onnx_io.protos.metadata import write_metadata
 from qir.onnx_io.protos.tensors import StoredTensor, write_tensor
 from qir.onnx_io.protos.types import read_type, write_type

@@ -13,10 +13,10 @@ from qir.errors import ModelFileError, QirError
 from qir.graph import QIR_DOMAIN, Graph
 from qir.module import Module
 from qir.node import FAKE_QUANT
-from qir.onnx_io.sandbox import INFER, INFER_WITH_DATA, LateError, LimitError, RefusedError, run_apart
 from qir.onnx_io.protos.tensors import write_tensor
 from qir.onnx_io.protos.types import TypeReader, write_type
 from qir.onnx_io.protos.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
+from qir.onnx_io.sandbox import INFER, INFER_WITH_DATA, LateError, LimitError, RefusedError, run_apart
 from qir.tensor import Tensor
 from qir.types import DType, TensorType, Type, UnknownType
 from qir.value import Value

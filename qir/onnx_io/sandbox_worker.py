@@ -24,7 +24,7 @@ def main() -> None:
     """Answer jobs until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what kernels print is no answer
+    os.dup2(2, 1)  # what kernels print is not an answer
     send(sink, b"+")
     while (job := receive(source)) is not None:
         limit_memory(int.from_bytes(job[1:9], "little"))

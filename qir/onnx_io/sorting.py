@@ -33,7 +33,7 @@ def _names_read(node: onnx.NodeProto) -> set[str]:
 
 
 def sorted_nodes(nodes: Sequence[onnx.NodeProto], where: str) -> list[onnx.NodeProto]:
-    """The nodes, each behind those whose results it reads; the file's order is kept as far as that allows.
+    """The nodes, each after those whose results it reads; the file's order is kept as far as that allows.
 
     Raises:
         ModelFileError: nodes read each other's results in a circle.

@@ -6,7 +6,7 @@
 - `OpDef.float_kernel(node)` → `FloatKernel` or None: what is put on grids around a node that computes in float
 - `OpDef.grid_operand(node)` → index or None: operand whose grid the result always keeps
 - `OpDef.macs(node, batch=None)`, `OpDef.layer_shape(node, batch=None)`: multiply-accumulates, None = unknown
-- `OpDef.fuses_into_producer(node)`: runs for free behind its producer
+- `OpDef.fuses_into_producer(node)`: runs for free after its producer
 - kinds: `is_known`, `is_expensive`, `is_elementwise`, `is_join`, `is_average`, `is_activation`, `is_movement`,
   `is_random`, `is_quantize`, `is_dequantize`, `has_subgraphs`
 - `infer(node, module)` → types of the results; `infer_graph(module, changed_only=False)`

@@ -25,7 +25,7 @@ class Operands:
         data: index of the data operand.
         weight: index of the weight operand (for a product of two activations: the second one).
         bias: index of the bias operand, None when the op has none.
-        weight_axis: axis of the weight that is the output channel, None when a channel is no single index.
+        weight_axis: axis of the weight that is the output channel, None when a channel is not a single index.
     """
 
     data: int
@@ -76,7 +76,7 @@ class OpDef:
         is_elementwise: every element of the result depends on the elements at the same place only.
         is_join: needs its operands on comparable grids (Add, Concat).
         is_average: averages its operand, so that its result leaves the grid (AveragePool, ReduceMean).
-        is_activation: runs for free behind the layer that feeds it (Relu, Clip).
+        is_activation: runs for free after the layer that feeds it (Relu, Clip).
         is_movement: copies elements, computes nothing (Reshape, Slice, …).
         is_view: moves no data: only the shape changes (Reshape, Flatten, …).
         is_random: two runs differ.
@@ -127,7 +127,7 @@ class OpDef:
         return self.keeps(node)
 
     def fuses_into_producer(self, node: Node) -> bool:
-        """Whether the op runs for free behind the node that feeds it (Relu, Clip)."""
+        """Whether the op runs for free after the node that feeds it (Relu, Clip)."""
         return self.is_activation and node.input(0) is not None
 
     def layer_shape(self, node: Node, *, batch: int | None = None) -> LayerShape | None:

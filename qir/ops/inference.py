@@ -11,7 +11,6 @@ from typing import Any
 
 from qir.attributes import AttributeKind
 from qir.errors import QirError
-from qir.fake_quant import result_type
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 from qir.ops.definition import OpDef, sizes_of
@@ -56,7 +55,7 @@ def infer(node: Node, module: Module | Mapping[str, int], budget: _Budget | None
         QirError: ONNX's inference refuses the node; the message holds its reason.
     """
     if node.is_fake_quant:
-        return (result_type(node),)
+        return (node.result.type,)
     if node.is_return:
         return ()
     if isinstance(module, Module) and (node.domain, node.op, node.overload) in module.functions:

@@ -21,7 +21,7 @@ _SAME_RANK = {"ConvTranspose": 1, "MaxUnpool": 1}
 """Ops whose operand of this index has as many dimensions as the first one."""
 _DIVISIONS = {"Div", "Mod"}
 _LONGEST_SHAPE = 2**12
-"""Vectors with more elements are no shapes: inference would make so many dimensions."""
+"""Vectors with more elements are not shapes: inference would make so many dimensions."""
 _SHAPES = {
     **dict.fromkeys(("ConstantOfShape",), (0,)),
     **dict.fromkeys(("Reshape", "Expand", "Tile", "Pad", "Upsample", "CenterCropPad", "AffineGrid"), (1,)),

@@ -9,19 +9,21 @@ from functools import cache
 from qir.errors import QirError
 from qir.graph import Node
 from qir.module import Module
-from qir.ops.families import activations
-from qir.ops.families import control
-from qir.ops.families import elementwise
-from qir.ops.families import indexing
-from qir.ops.families import matrix
-from qir.ops.families import movement
-from qir.ops.families import normalization
-from qir.ops.families import pooling
-from qir.ops.families import qonnx
-from qir.ops.families import quantization
-from qir.ops.families import recurrent
-from qir.ops.families import reductions
 from qir.ops.definition import OpDef
+from qir.ops.families import (
+    activations,
+    control,
+    elementwise,
+    indexing,
+    matrix,
+    movement,
+    normalization,
+    pooling,
+    qonnx,
+    quantization,
+    recurrent,
+    reductions,
+)
 from qir.ops.schemas import newest_version, since_version
 
 Key = tuple[str, str, int]

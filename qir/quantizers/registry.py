@@ -20,12 +20,12 @@ def register(scheme: Scheme) -> Scheme:
         The same scheme.
 
     Raises:
-        QirError: this is no scheme, or another one has the name.
+        QirError: this is not a scheme, or another one has the name.
     """
     missing = [name for name in ("name", "widths", "storage") if not hasattr(scheme, name)]
     if missing or not isinstance(scheme, Scheme):
         raise QirError(
-            f"register: {scheme!r} is no scheme: expected an instance of a class that derives from "
+            f"register: {scheme!r} is not a scheme: expected an instance of a class that derives from "
             f"qir.quantizers.Scheme and says {', '.join(missing) or 'name, widths and storage'}"
         )
     known = _SCHEMES.get(scheme.name)

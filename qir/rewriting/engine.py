@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from qir.support.collection import no_collection
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 from qir.rewriting.patterns import Explanation, Match, Matcher, Pattern, any_value, constant, op
+from qir.support.collection import no_collection
 
 __all__ = [
     "RULE_KEY",

@@ -166,7 +166,7 @@ def _refusal(pattern: Pattern, value: Value | None, bound: dict[str, Value]) -> 
     if bound.get(pattern.name, value) is not value:
         return f"found %{value.name}; expected %{bound[pattern.name].name} again, as {pattern.name!r}"
     if pattern.constant and not value.is_constant:
-        return f"%{value.name} is no constant"
+        return f"%{value.name} is not a constant"
     if pattern.only_use and len(value.uses) != 1:
         return f"%{value.name} has {len(value.uses)} uses; expected one"
     if pattern.ops and (value.producer is None or value.index != 0):

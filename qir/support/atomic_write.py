@@ -43,14 +43,14 @@ def make_folder(path: str | os.PathLike[str], error: type[QirError] = QirError) 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as found:
-        raise error(f"{path}: cannot be written: {path.parent} is no folder, and cannot be made one") from found
+        raise error(f"{path}: cannot be written: {path.parent} is not a folder, and cannot be made one") from found
     if not os.access(path.parent, os.W_OK):
         raise error(f"{path}: cannot be written: no permission to write into {path.parent}")
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], error: type[QirError] = QirError) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; the file gets its own name when the block ends well.
+    """Give a temporary name next to `path` to write to; the file gets its own name when the block ends well.
 
     When it does not, an older file stays, and nothing else is left.
 
@@ -76,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str], error: type[QirError] = QirError)
 
 @contextlib.contextmanager
 def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder beside `path` for files that `rename_all` moves; it is removed when the block ends.
+    """Give a folder next to `path` for files that `rename_all` moves; it is removed when the block ends.
 
     Raises:
         OSError: the folder cannot be made.

@@ -16,7 +16,7 @@ def parse_json(text: str) -> Any:
     """What a JSON text holds.
 
     Raises:
-        ValueError: the text is no JSON, nests deeper than `DEEPEST`, or holds an integer of more than
+        ValueError: the text is not JSON, nests deeper than `DEEPEST`, or holds an integer of more than
             `LONGEST_INTEGER` digits.
     """
     try:

@@ -10,11 +10,12 @@ from qir.attributes import Attribute, AttributeKind
 from qir.errors import ParseError, QirError
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
+from qir.support.collection import no_collection
 from qir.tensor import Tensor
-from qir.text.printer import PLURAL
 from qir.text.cursor import Cursor
-from qir.text.values import NUMBER, number_of, read_annotations, read_bytes, read_name, read_tensor
+from qir.text.printer import PLURAL
 from qir.text.types import read_type
+from qir.text.values import NUMBER, number_of, read_annotations, read_bytes, read_name, read_tensor
 from qir.types import UnknownType
 
 _OP = re.compile(r"(?:[A-Za-z_][\w\-]*\.)*[A-Za-z_]\w*", re.ASCII)
@@ -25,11 +26,20 @@ _MANY = {one: many for many, one in PLURAL.items()}
 _DEEPEST = 64
 
 
-def parse_module(text: str, constants: Mapping[str, Tensor]) -> Module:
-    """The module that a text writes; see `qir.text.printer.parse`."""
+@no_collection()
+def parse(text: str, constants: Mapping[str, Tensor] | None = None) -> Module:
+    """Read the module that a text writes.
+
+    Args:
+        text: what `print_module` wrote.
+        constants: tensors by SHA-256, for text with hashes; see `qir.text.printer.constants_of`.
+
+    Raises:
+        ParseError: the text is wrong (the message holds line and column), or a hash is not in `constants`.
+    """
     cursor = Cursor(text)
     try:
-        return _Parser(cursor, constants).module()
+        return _Parser(cursor, {} if constants is None else constants).module()
     except ParseError:
         raise
     except (QirError, ValueError, OverflowError) as error:
@@ -277,7 +287,9 @@ class _Parser:
     def kind(self) -> AttributeKind:
         name = self.cursor.need(_KIND, "a kind of attribute")
         if name not in AttributeKind.__members__:
-            raise ParseError(f"{name} is no kind of attribute; expected one of {', '.join(AttributeKind.__members__)}")
+            raise ParseError(
+                f"{name} is not a kind of attribute; expected one of {', '.join(AttributeKind.__members__)}"
+            )
         return AttributeKind[name]
 
     def list(self, scope: _Scope) -> tuple[AttributeKind, tuple[Any, ...]]:

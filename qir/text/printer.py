@@ -11,7 +11,7 @@
 
 `none` is an operand that is left out; a type that is missing is unknown; the type of a fake-quant node's result
 follows from its attributes and is not written. `%y: declared ~ type` is a type that inference found where the file
-declares less (nothing before `~`: no type at all). Strings are JSON; bytes that are no UTF-8 are `x"hexadecimal"`.
+declares less (nothing before `~`: no type at all). Strings are JSON; bytes that are not UTF-8 are `x"hexadecimal"`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from qir.attributes import Attribute, AttributeKind
-from qir.support.collection import no_collection
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
@@ -48,22 +47,6 @@ def print_module(module: Module, constants: Literal["inline", "hash"] = "inline"
     if constants not in {"inline", "hash"}:
         raise QirError(f"constants={constants!r}: expected 'inline' or 'hash'")
     return _Printer(inline=constants == "inline").module(module)
-
-
-@no_collection()
-def parse(text: str, constants: Mapping[str, Tensor] | None = None) -> Module:
-    """The module that a text writes.
-
-    Args:
-        text: what `print_module` wrote.
-        constants: tensors by SHA-256, for text with hashes; see `constants_of`.
-
-    Raises:
-        ParseError: the text is wrong (the message holds line and column), or a hash is not in `constants`.
-    """
-    from qir.text.parser import parse_module
-
-    return parse_module(text, {} if constants is None else constants)
 
 
 def constants_of(module: Module) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ _simple_types: dict[str, Type] = {}
 
 
 def read_type(cursor: Cursor) -> Type:
-    """Read a type at the cursor; `ParseError` where the text is no type, `TypeVerifyError` where it is no valid one."""
+    """Read a type at the cursor; `ParseError` where the text is not a type, `TypeVerifyError` where it is not a valid one."""
     simple = _SIMPLE.match(cursor.text, cursor.at)
     if simple is not None and not simple.group().endswith("quant>"):
         text = simple.group()
@@ -135,11 +135,15 @@ def _number(cursor: Cursor, convert: type[int | float]) -> int | float:
     try:
         return convert(text)
     except ValueError:
-        raise ParseError(f"{text!r} is no {convert.__name__}") from None
+        raise ParseError(f"{text!r} is not a {convert.__name__}") from None
 
 
-def type_of_text(text: str) -> Type:
-    """The type that a whole text writes; `ParseError` when it is none."""
+def parse_type(text: str) -> Type:
+    """Read the type that `str()` of a type wrote.
+
+    Raises:
+        ParseError: the text is not a type, or a type that breaks one of its constraints.
+    """
     cursor = Cursor(text)
     try:
         found = read_type(cursor)

@@ -95,7 +95,7 @@ def number_of(text: str) -> int | float:
     try:
         return _to_single(float(text))
     except OverflowError:
-        raise ParseError(f"{text} is no float32; a double ends in d") from None
+        raise ParseError(f"{text} is not a float32; a double ends in d") from None
 
 
 def bytes_text(data: bytes) -> str:
@@ -215,7 +215,9 @@ def _from_store(cursor: Cursor, declared: TensorType, constants: Mapping[str, Te
     digest = cursor.need(_DIGEST, "the digest of a constant")
     found = constants.get(digest)
     if found is None:
-        raise ParseError(f"constant sha256:{digest} is not in the store: pass constants=qir.text.printer.constants_of(module)")
+        raise ParseError(
+            f"constant sha256:{digest} is not in the store: pass constants=qir.text.printer.constants_of(module)"
+        )
     if found.type != declared:
         cursor.fail(f"the type of the stored constant, {found.type}")
     return Tensor(found.dtype, found.shape, found.numpy, source=None if found.sparse is None else found.source)

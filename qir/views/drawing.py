@@ -33,7 +33,7 @@ def _shape(value: Value) -> str:
 
 
 def colour_of(node: Node) -> str:
-    """Fill colour: warmer for fewer bits, white for nodes that are no quantizers."""
+    """Fill colour: warmer for fewer bits, white for nodes that are not quantizers."""
     if not node.is_fake_quant:
         return _COLOURS[0][1]
     bits = bits_of(node)

@@ -85,7 +85,7 @@ def adrl(
         SearchError: the problem has no sensitivity to profile with.
     """
     if run.problem.tables.sensitivity is None:
-        raise SearchError("adrl: needs a profile; give Problem(sensitivity=...) beside the objective")
+        raise SearchError("adrl: needs a profile; give Problem(sensitivity=...) next to the objective")
     env = _environment(run, reward, reward_parameters, "least-loss", reference, accuracy_scale, indexed=True)
     agent = _agent(env, run, warm_up, Refinement.of(env, candidates))
     return Outcome(counts=run_episodes(env, agent))

@@ -107,7 +107,7 @@ def maskable_ppo(
             draws = Sampler(run.problem, run.completion, run.generator).draw()
             teach(model, env, list(islice(draws, max(1, _EXAMPLES // decisions))), _LESSONS)
         callback = episode_callback(run, env, record=record)
-        model.set_logger(Logger(None, []))  # its own would leave an empty folder behind
+        model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
     return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))
 

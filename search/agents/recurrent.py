@@ -78,6 +78,6 @@ def releq(
             device="cpu",
         )
         callback = episode_callback(run, env, record=record)
-        model.set_logger(Logger(None, []))  # its own would leave an empty folder behind
+        model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
     return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))

@@ -46,7 +46,7 @@ class Refinement:
         return int(np.lexsort((places, self.loss[decision, places]))[0])
 
     def install(self, policy: Any, width: int, hidden: int) -> None:
-        """Give the actors of a DDPG policy as many outputs as there are proposals, and this choice behind them."""
+        """Give the actors of a DDPG policy as many outputs as there are proposals, and this choice after them."""
         from torch.optim import Adam
 
         for actor in (policy.actor, policy.actor_target):

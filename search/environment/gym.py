@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
-from qir.search.problem.completion import Completion
-from qir.search.problem.enforcement import ENFORCEMENTS, bits_of
-from qir.search.evaluation.ledger import Ledger
 from qir.search.environment.observation import RankedRewards, StepRewards, static_features
 from qir.search.environment.partial import Partial
-from qir.search.problem.problem import Floats, Problem
 from qir.search.environment.rewards import Reward, RewardInputs, reward
-from qir.search.problem.tables import Bools
 from qir.search.environment.trie import Trie
+from qir.search.evaluation.ledger import Ledger
+from qir.search.problem.completion import Completion
+from qir.search.problem.enforcement import ENFORCEMENTS, bits_of
+from qir.search.problem.problem import Floats, Problem
+from qir.search.problem.tables import Bools
 
 try:
     import gymnasium

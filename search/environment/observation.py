@@ -56,7 +56,7 @@ class StepRewards:
         return self.outlook(prefix[:-1])[prefix[-1]]
 
     def outlook(self, prefix: Sequence[int]) -> list[float]:
-        """What each option of the next decision would be rewarded with [most options]; zeros behind the last one."""
+        """What each option of the next decision would be rewarded with [most options]; zeros after the last one."""
         key = tuple(prefix)
         if key != self._seen[0]:
             self._seen = (key, self._rewards(key))
@@ -79,7 +79,7 @@ def static_features(
 ) -> Floats:
     """Features per decision, each column scaled to 0 to 1 over the decisions: [decisions, features].
 
-    Without given features, or beside them with `derived`: position, number of options, per option the ranks of its
+    Without given features, or next to them with `derived`: position, number of options, per option the ranks of its
     costs and sensitivity and the logarithms of its sensitivity and budgeted costs; and the means of the latter over the
     decisions that a relation or a pair cost joins, earlier and later ones apart.
 
@@ -117,7 +117,7 @@ def _derived(problem: Problem) -> Floats:
 
 
 def _of_neighbours(table: Floats, edges: set[Edge]) -> list[Floats]:
-    """Means of rows over the joined decisions before and behind each decision; zeros where there are none."""
+    """Means of rows over the joined decisions before and after each decision; zeros where there are none."""
     if not edges:
         return []
     found = []

@@ -19,19 +19,19 @@ import numpy as np
 from qir.errors import DataError
 from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.data.samples import read_arrays
-from qir.passes.correction.correct import fold_affine
 from qir.passes.constraints.policies import apply_policy
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.passes.correction.correct import fold_affine
+from qir.passes.data.samples import read_arrays
 from qir.policy import Bits
-from qir.search.problem.channels import completed
 from qir.search.evaluation.identity import data_digest, module_digest
+from qir.search.problem.channels import completed
 from qir.tensor import Array
 
 if TYPE_CHECKING:
+    from qir.backends.torch.module import TorchModule
     from qir.backends.training.affine_correction import AffineCorrection
     from qir.backends.training.loop import RetrainProtocol
-    from qir.backends.torch.module import TorchModule
 
 
 class Samples(Protocol):
@@ -64,7 +64,7 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
 
     Raises:
         DataError: the file cannot be read, lacks an array, holds another number of labels than of images, or labels
-            that are no integers.
+            that are not integers.
     """
     loaded = read_arrays(path)
     arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else loaded
@@ -81,7 +81,7 @@ def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> Arra
             f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one an image"
         )
     if not np.array_equal(labels, labels.astype(np.int64)):
-        raise DataError(f"{path}: labels of type {labels.dtype} are no class numbers; expected integers")
+        raise DataError(f"{path}: labels of type {labels.dtype} are not class numbers; expected integers")
     return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
 
 
@@ -103,7 +103,7 @@ def refuse_shared_images(one: Samples, other: Samples) -> None:
 def search_identity(
     module: Module, validation: Samples, protocol: EvaluationProtocol, *others: Samples
 ) -> dict[str, str]:
-    """What a measured value depends on beside the policy: hashes of the calibrated network, data and protocol.
+    """What a measured value depends on next to the policy: hashes of the calibrated network, data and protocol.
 
     Args:
         module: calibrated network.

@@ -1,4 +1,4 @@
-"""A database behind an SQLAlchemy URL: opened with care, written in transactions, its password never told."""
+"""A database after an SQLAlchemy URL: opened with care, written in transactions, its password never told."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Database:
                     kept = "what was stored before stays: start again, the run resumes"
                     raise self._error(error, kept if self._is_open else "then start again") from error
                 time.sleep(0.5)
-            except (self._sql.exc.SQLAlchemyError, ValueError, TypeError) as error:  # damaged text is no UTF-8
+            except (self._sql.exc.SQLAlchemyError, ValueError, TypeError) as error:  # damaged text is not UTF-8
                 raise self._error(error, "the database is damaged or of another program: use another one") from error
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ def _parsed(sql: Any, text: str) -> Any:
         return url
     scheme = text.partition("://")[0]
     raise SearchError(
-        f"store {f'{scheme}://…'!r}: is no URL that SQLAlchemy reads; expected "
+        f"store {f'{scheme}://…'!r}: is not a URL that SQLAlchemy reads; expected "
         "dialect://user:password@host:port/name, special characters in the password as %XX"
     )
 

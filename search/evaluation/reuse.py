@@ -16,9 +16,14 @@ from typing import Any
 
 import torch
 
-from qir.backends.training.affine_correction import AffineCorrection, correctable, fit_affine_correction, pre_activations
 from qir.backends.torch.graph import GraphPlan, Kernel, Values
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.affine_correction import (
+    AffineCorrection,
+    correctable,
+    fit_affine_correction,
+    pre_activations,
+)
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
@@ -136,7 +141,7 @@ class ReusingNetwork(TorchModule):
 
 
 class _ReusingPlan(GraphPlan):
-    """Runs the nodes that lie behind a border whose result is not known."""
+    """Runs the nodes that lie after a border whose result is not known."""
 
     def __init__(self, module: Module, network: ReusingNetwork) -> None:
         super().__init__(module.graph, module.opsets)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from qir.errors import MissingExtraError, QirError, SearchError
-from qir.support.json_text import parse_json
 from qir.policy import Bits, Policy
 from qir.search.evaluation.database import Database
-from qir.search.problem.sensitivity import Sensitivity
 from qir.search.evaluation.parallel import Measured
+from qir.search.problem.sensitivity import Sensitivity
+from qir.support.json_text import parse_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -32,7 +32,7 @@ _PACKAGES = ("qir", "numpy", "torch", "onnxruntime")
 class Store:
     """Measured values by (identity, policy).
 
-    The identity is what the value depends on beside the policy, such as hashes of model, data and protocol: when one of
+    The identity is what the value depends on next to the policy, such as hashes of model, data and protocol: when one of
     them changes, older rows no longer match. Each value is committed before the next one is measured. Failed
     measurements are kept for the record and measured again when asked for.
 
@@ -40,7 +40,7 @@ class Store:
         where: path of an SQLite file (made if absent), or any SQLAlchemy URL ("postgresql+psycopg://...").
 
     Raises:
-        SearchError: no database can be opened there, it is no store or another program's, or a newer qir wrote it.
+        SearchError: no database can be opened there, it is not a store or another program's, or a newer qir wrote it.
     """
 
     def __init__(self, where: str | Path) -> None:

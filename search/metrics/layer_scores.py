@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.metrics.operands import float_operands, measured_quantizers, noise_to_signal_of
 from qir.search.problem.sensitivity import Sensitivity
 

@@ -8,12 +8,12 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from qir.backends.costs.tables.table import CostTable, NodeCost
 from qir.backends.costs.layers.layer_shapes import layer_names, layer_shape
+from qir.backends.costs.tables.table import CostTable, NodeCost
 from qir.graph import Node
 from qir.module import Module
-from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.constraints.propagate_constraints import BitConstraints
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
 from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.simplify.canonicalize import SIMPLIFY
-from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
 
 if TYPE_CHECKING:
     from qir.backends.costs.target import Target
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 QUANTIZE = (
     "insert-fake-quant{{input_widths={inputs}{insert}}},propagate-constraints,calibrate{{method={method}}},fit-bias"
 )
-"""Behind `SIMPLIFY`, the pipeline of float networks."""
+"""After `SIMPLIFY`, the pipeline of float networks."""
 
 SCALES = {"float32": "", "dyadic": "", "power-of-two": ",power-of-two-scales"}
-"""What a target's requantization asks of the ranges, behind calibration."""
+"""What a target's requantization asks of the ranges, after calibration."""
 
 
 def load_network(path: str | Path) -> Module:

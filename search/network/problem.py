@@ -9,19 +9,19 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from qir.backends.costs.layers.validation import nearest
-from qir.backends.costs.tables.table import CostRow, CostTable
 from qir.backends.costs.layers.open_sizes import with_known_sizes
+from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.reports import FLOAT_BITS, peak_memory, ratios
+from qir.backends.costs.tables.table import CostRow, CostTable
 from qir.errors import SearchError
 from qir.graph import Value
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits, Policy
-from qir.search.problem.channels import completed
 from qir.search.network.layer_features import layer_features
-from qir.search.problem.problem import Budget, Decision, PairCost, Problem, Relation
 from qir.search.network.unknown_costs import METRICS, PEAK_MEMORY, sizes_taken, unknown_costs
+from qir.search.problem.channels import completed
+from qir.search.problem.problem import Budget, Decision, PairCost, Problem, Relation
 
 Floats = npt.NDArray[np.float64]
 
@@ -129,7 +129,7 @@ class _Builder:
         self.decisions = constraints.decisions
 
     def widths_of(self, quantizer: str) -> tuple[str | None, dict[int, int]]:
-        """The decision behind a quantizer, and its option → the quantizer's width; None for a fixed quantizer."""
+        """The decision that sets a quantizer, and its option → the quantizer's width; None for a fixed quantizer."""
         if quantizer in self.constraints.implied:
             source, mapping = self.constraints.implied[quantizer]
             decision, outer = self.widths_of(source)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.backends.costs.tables.table import CostRow, CostTable, reasons_text
 from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.costs.layers.open_sizes import open_inputs, shape_text
+from qir.backends.costs.tables.table import CostRow, CostTable, reasons_text
 from qir.module import Module
 from qir.ops import op_of
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.module import Module
-from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits, Policy
 from qir.search.problem.problem import Decision, Metric, PairCost, Problem, Relation
 
@@ -21,7 +21,7 @@ def completed(constraints: BitConstraints, decided: Mapping[str, Bits]) -> Polic
     """The whole policy that follows from decisions, some of which may have one width for each channel.
 
     Raises:
-        QirError: a decision is missing, unknown, or chooses a width that is no option.
+        QirError: a decision is missing, unknown, or chooses a width that is not an option.
     """
     along = {name: bits for name, bits in decided.items() if isinstance(bits, tuple)}
     plain = {name: bits if isinstance(bits, int) else constraints.options[name][0] for name, bits in decided.items()}

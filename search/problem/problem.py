@@ -35,7 +35,7 @@ def numbers(what: str, given: Any) -> Floats:
     """What a user gave as an array.
 
     Raises:
-        SearchError: these are no numbers, or rows of different lengths.
+        SearchError: these are not numbers, or rows of different lengths.
     """
     try:
         return np.asarray(given, dtype=np.float64)
@@ -53,7 +53,7 @@ class Decision:
             for example (activation bits, weight bits).
 
     Raises:
-        SearchError: no options, an option twice, or one that is no width.
+        SearchError: no options, an option twice, or one that is not a width.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Budget:
             raise SearchError("budget: give either maximum (in the cost's unit) or ratio (of a reference)")
         limit = self.maximum if self.maximum is not None else self.ratio
         if isinstance(limit, str) or limit is None or not np.isfinite(limit):
-            raise SearchError(f"budget: {limit!r} is no finite number; Budget.parse reads text such as '0.6x'")
+            raise SearchError(f"budget: {limit!r} is not a finite number; Budget.parse reads text such as '0.6x'")
         if self.ratio is not None and self.ratio <= 0:
             raise SearchError(f"budget: a share of {self.ratio:g} of a reference; expected more than 0, such as 0.6")
 
@@ -177,7 +177,7 @@ class Problem:
             and may take the sensitivity as a guide.
         fixed_costs: name of a cost -> what no decision changes.
         references: name of a reference -> cost by name, for relative budgets ("0.1x fp32").
-        identity: what a measured value depends on beside the policy, such as hashes of model, data and protocol;
+        identity: what a measured value depends on next to the policy, such as hashes of model, data and protocol;
             a store needs it.
         features: [decisions, features], what a learning searcher sees of each decision.
         refused: name of a cost or metric -> why no budget can be set on it.

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from qir.support.atomic_write import atomic_write
 from qir.errors import SearchError
-from qir.support.json_text import parse_json
 from qir.policy import Bits, Policy
+from qir.support.atomic_write import atomic_write
+from qir.support.json_text import parse_json
 
 VALUE = "value"
 """What policies are selected by where nothing else is said."""

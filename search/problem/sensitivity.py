@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qir.errors import SearchError
-from qir.support.json_text import parse_json
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.support.json_text import parse_json
 
 
 @dataclass(frozen=True)

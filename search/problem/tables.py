@@ -161,7 +161,7 @@ class Tables:
         """What one policy breaks, in words."""
         names, options = self._problem.names, [d.options for d in self._problem.decisions]
         words = [
-            f"relation {names[a]!r} - {names[b]!r}: ({options[a][row[a]]}, {options[b][row[b]]}) is no legal pair"
+            f"relation {names[a]!r} - {names[b]!r}: ({options[a][row[a]]}, {options[b][row[b]]}) is not a legal pair"
             for (a, b), allowed in self.relations.items()
             if not allowed[row[a], row[b]]
         ]
@@ -214,7 +214,7 @@ class Tables:
         row = np.array(self._problem.indices(reference)) if reference is not None else self._all_eight()
         if row is None:
             raise SearchError(
-                f"budget {name!r}: 8 bits everywhere is no legal policy here; name the reference: "
+                f"budget {name!r}: 8 bits everywhere is not a legal policy here; name the reference: "
                 "Budget(ratio=..., reference=<a cost, a policy or a named reference>)"
             )
         if name in self._problem.metrics:
@@ -268,7 +268,7 @@ class Tables:
             pairs.setdefault(edge, []).append(np.where(np.isfinite(padded), padded, 0.0))
         fixed = float(self._problem.fixed_costs.get(name, 0.0))
         if not np.isfinite(fixed):
-            raise SearchError(f"fixed cost {name!r}: {fixed} is no finite number")
+            raise SearchError(f"fixed cost {name!r}: {fixed} is not a finite number")
         return AdditiveCost(unary, pairs, fixed)
 
     def _restrict_infinite(self, edge: Edge, padded: Floats) -> None:

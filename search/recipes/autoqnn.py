@@ -12,15 +12,15 @@ import numpy as np
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.policy import Policy
 from qir.quantizers import get_scheme
 from qir.search.evaluation.accuracy import ArraySamples
 from qir.search.network.problem import network_problem
 from qir.search.problem.problem import Budget, Problem
-from qir.search.recipes.run import Recipe, RecipeTask
 from qir.search.problem.result import Evaluation, Result
+from qir.search.recipes.run import Recipe, RecipeTask
 from qir.tensor import Array
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ EPOCHS = 70
 
 @dataclass(frozen=True)
 class AutoQnnResult(Result):
-    """A `Result` with what AutoQNN learned beside the bits.
+    """A `Result` with what AutoQNN learned next to the bits.
 
     Attributes:
         module: the network with schemes, bits, trained weights and fitted ranges.
@@ -109,8 +109,8 @@ def run_autoqnn(
         SearchError: no decision is left open, or no width has a scheme.
         InfeasibleError: no policy meets a budget.
     """
-    from qir.backends.training.retrain import accuracy
     from qir.backends.torch.module import TorchModule
+    from qir.backends.training.retrain import accuracy
     from qir.search.gradient.autoqnn import CANDIDATES, AutoQnn
     from qir.search.gradient.autoqnn_protocol import AutoQnnProtocol
 

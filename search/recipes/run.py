@@ -13,13 +13,13 @@ from qir.backends.costs.layers.open_sizes import remember_samples
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.data.samples import batches
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.data.samples import batches
 from qir.policy import Policy
-from qir.search.problem.channels import ChannelGroups
 from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.metrics.measuring import measure
 from qir.search.network.problem import network_problem, read_budgets
+from qir.search.problem.channels import ChannelGroups
 from qir.search.problem.problem import Budget
 from qir.search.problem.result import Progress, Result
 from qir.tensor import Array

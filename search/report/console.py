@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from qir.support.peak_memory import peak_memory
 from qir.search.report.comparison import HEADINGS, Comparison
+from qir.support.peak_memory import peak_memory
 from qir.support.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from qir.backends.costs.tables.table import CostTable
     from qir.module import Module
-    from qir.passes.export.export import ExportReport
     from qir.passes.constraints.propagate_constraints import BitConstraints
+    from qir.passes.export.export import ExportReport
     from qir.search.problem.result import Progress as Episode
     from qir.search.problem.result import Result
     from qir.tensor import Array

@@ -8,11 +8,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qir.support.atomic_write import atomic_write
 from qir.errors import MissingExtraError, SearchError
-from qir.support.printable import html_text
-from qir.search.report.comparison import HEADINGS
 from qir.search.problem.result import Evaluation, Result
+from qir.search.report.comparison import HEADINGS
+from qir.support.atomic_write import atomic_write
+from qir.support.printable import html_text
 
 if TYPE_CHECKING:
     from qir.backends.costs.tables.table import CostTable

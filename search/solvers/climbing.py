@@ -10,8 +10,8 @@ import numpy as np
 
 from qir.search.problem.moves import Widths, followed
 from qir.search.problem.problem import Floats, Indices, Problem
-from qir.search.solvers.run import Row
 from qir.search.problem.tables import AdditiveCost
+from qir.search.solvers.run import Row
 
 _LEAST = 1e-12
 """Share of a total that counts as a change of it."""

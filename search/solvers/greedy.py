@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qir.errors import SearchError
+from qir.search.problem.tables import AdditiveCost
 from qir.search.solvers.climbing import Climb
 from qir.search.solvers.run import Outcome, Row, Run
-from qir.search.problem.tables import AdditiveCost
 
 
 def greedy(run: Run) -> Outcome:

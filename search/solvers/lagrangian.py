@@ -11,9 +11,9 @@ from qir.errors import SearchError
 from qir.search.problem.completion import frontiers
 from qir.search.problem.problem import Floats
 from qir.search.problem.result import Evaluation
+from qir.search.problem.tables import AdditiveCost, Edge, Tables
 from qir.search.solvers.climbing import Climb
 from qir.search.solvers.run import Outcome, Row, Run
-from qir.search.problem.tables import AdditiveCost, Edge, Tables
 
 _LARGEST_TABLE = 4096
 _LARGEST_PRICE = 1e3

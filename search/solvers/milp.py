@@ -15,9 +15,9 @@ import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
 from qir.search.problem.problem import Floats, Problem
+from qir.search.problem.tables import AdditiveCost, Edge, Tables
 from qir.search.solvers.lagrangian import Relaxed, weighted
 from qir.search.solvers.run import Outcome, Row, Run
-from qir.search.problem.tables import AdditiveCost, Edge, Tables
 
 _SCALED_OBJECTIVE = 1e4
 _MOST_CUTS = 64

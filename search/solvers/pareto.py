@@ -10,8 +10,8 @@ from qir.errors import SearchError
 from qir.search.problem.completion import frontiers
 from qir.search.problem.problem import Floats, Indices
 from qir.search.problem.result import Evaluation
-from qir.search.solvers.run import Outcome, Run
 from qir.search.problem.tables import AdditiveCost, Tables
+from qir.search.solvers.run import Outcome, Run
 
 Key = tuple[int, ...]
 

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.problem.completion import Completion
 from qir.search.evaluation.ledger import Ledger
+from qir.search.problem.completion import Completion
 from qir.search.problem.moves import Widths, projected
 from qir.search.problem.problem import Indices, Problem
 from qir.search.problem.result import Evaluation

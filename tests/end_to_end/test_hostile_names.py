@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import qir
 from qir.cli.main import VERBS, make_app
-from qir.views.drawing import to_dot, to_html, to_svg
 from qir.support.printable import html_text, printable
+from qir.views.drawing import to_dot, to_html, to_svg
 
 ROOT = Path(qir.__file__).resolve().parents[1]
 FORGED = "bit-exact: 9 of 9 codes covered"

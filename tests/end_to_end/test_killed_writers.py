@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import qir
-from qir.support import atomic_write
 from qir.errors import ExportError, ModelFileError
 from qir.graph import Graph, Node
 from qir.guide import read_guide
 from qir.module import Module
 from qir.passes import export
+from qir.support import atomic_write
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 

@@ -56,7 +56,7 @@ def test_quantize_writes_a_model_within_the_budget(calibration: Path, tmp_path: 
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: tuple[str, ...], said: str, calibration: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.onnx").write_text("this is no model")
+    (tmp_path / "text.onnx").write_text("this is not a model")
     (tmp_path / "truncated.onnx").write_bytes(Path(LENET).read_bytes()[:1000])
     files = {"text": tmp_path / "text.onnx", "truncated": tmp_path / "truncated.onnx"}
     filled = [argument.format(**files) for argument in arguments]

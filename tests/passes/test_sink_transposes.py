@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.onnx_io import to_bytes
 from qir.passes import PassManager, parse_pipeline
-from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.passes.infrastructure.instruments import VerifyEach
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search.quantize import quantize
 
 FIRST, LAST = [0, 3, 1, 2], [0, 2, 3, 1]
@@ -36,7 +36,7 @@ class Network:
         return name
 
     def conv(self, value, into, out):
-        """Transpose, Conv, Transpose: the bias stands behind, channels last."""
+        """Transpose, Conv, Transpose: the bias stands after, channels last."""
         first = self.op("Transpose", value, perm=FIRST)
         made = self.op("Conv", first, self.constant(out, into, 3, 3), pads=[1, 1, 1, 1])
         return self.op("Transpose", made, perm=LAST)

@@ -28,7 +28,7 @@ def stored(path, statement, *values):
 
 
 @pytest.mark.parametrize("version", ["one", "", "-1", "9" * 5000, "²"])
-def test_a_version_that_is_no_number_is_named(tmp_path, version):
+def test_a_version_that_is_not_number_is_named(tmp_path, version):
     path = stored(tmp_path / "s.db", "UPDATE qir_store SET value = ?", version)
     with pytest.raises(SearchError, match=r"s\.db.*version is"):
         Store(path)
@@ -51,7 +51,7 @@ def test_a_row_without_a_number_is_named(tmp_path):
         store.evaluations()
 
 
-def test_sensitivities_that_are_no_json_are_named(tmp_path):
+def test_sensitivities_that_are_not_json_are_named(tmp_path):
     row = "INSERT INTO qir_sensitivities VALUES (?, '{}', ?, '{}', 'now')"
     from qir.search.evaluation.store import key
 

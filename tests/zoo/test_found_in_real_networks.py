@@ -32,7 +32,7 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (4, 6), (4, 1), ()])
-def test_a_gemm_whose_bias_is_no_vector_is_quantized_exactly(tmp_path, shape):
+def test_a_gemm_whose_bias_is_not_vector_is_quantized_exactly(tmp_path, shape):
     file = write(
         tmp_path / "gemm.onnx",
         [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="fc")],
@@ -87,7 +87,7 @@ def test_encodings_of_a_recurrent_layer_come_back(tmp_path):
     assert done.written.mismatches == 0
 
 
-def test_a_channel_that_vanishes_beside_the_others_of_its_weight_is_exported(tmp_path):
+def test_a_channel_that_vanishes_next_to_the_others_of_its_weight_is_exported(tmp_path):
     weight, bias = normal(4, 3, 3, 3), normal(4)
     weight[1] *= np.float32(1e-34)
     bias[1] = -5e-28

@@ -16,8 +16,8 @@ from qir.backends import load_target
 from qir.models.builders import NETWORKS, export_onnx
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.correction.correct import CorrectChannels
-from qir.passes.simplify.name_nodes import with_names
 from qir.passes.parity.compare import parity
+from qir.passes.simplify.name_nodes import with_names
 from qir.search.quantize import quantize
 
 NAMES = {"without names": "", "with one name for all": "node"}

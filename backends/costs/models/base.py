@@ -12,8 +12,8 @@ from qir.backends.costs.layers.validation import Strict, validated
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
-    from qir.backends.costs.tables.table import CostTable
     from qir.backends.costs.layers.layer_shapes import LayerProduct
+    from qir.backends.costs.tables.table import CostTable
     from qir.backends.costs.target import Target
     from qir.module import Module
 
@@ -49,7 +49,7 @@ class CostModel(ABC, Generic[P]):
         """The cost of a convolution or fully connected layer.
 
         Raises:
-            TargetError: the target has no such widths, or they are no legal pair, or `shape` is no `ConvShape`.
+            TargetError: the target has no such widths, or they are not a legal pair, or `shape` is not a `ConvShape`.
         """
         if not isinstance(shape, ConvShape):
             raise TargetError(f"layer cost: found {type(shape).__name__}; expected a ConvShape")

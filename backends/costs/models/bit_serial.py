@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.layers.cost import Cost, slowest
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict
+from qir.backends.costs.models.base import CostModel
 
 
 class BitSerialParameters(Strict):

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.layers.cost import Cost, slowest
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict
+from qir.backends.costs.models.base import CostModel
 from qir.errors import TargetError
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict, nearest
+from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.tables.delay_files import DelayTable, read_delay_table
 from qir.errors import TargetError
 

@@ -1,13 +1,13 @@
-"""What the simpler models share: each operand crosses the outermost memory once, beside the arithmetic."""
+"""What the simpler models share: each operand crosses the outermost memory once, next to the arithmetic."""
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.layers.cost import Cost, slowest
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict
+from qir.backends.costs.models.base import CostModel
 
 P = TypeVar("P", bound=Strict)
 

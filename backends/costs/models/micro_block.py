@@ -9,7 +9,7 @@ With n micro-blocks over the image and z over the channels, a layer takes the fa
 - depthwise: ceil(taps / 4) · max(decode, 4n) · z
 
 Vela chooses between the first two by a rule of its own; the minimum was kept after it came closer to the cycles that
-Vela prints for ResNet-20, so an agreement with Vela on that network is no independent check.
+Vela prints for ResNet-20, so an agreement with Vela on that network is not an independent check.
 
 Here decode, the cycles that decompress a step's weights, is 4 a channel of the micro-block. Results leave at a rate of
 their own, which bounds layers with few products.
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.layers.cost import Cost, slowest
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict
+from qir.backends.costs.models.base import CostModel
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class MicroBlockParameters(Strict):
         stream_cycles: cycles of one element that an element-wise, pooling or copying operation reads or writes.
         weights_memory: name of the memory that holds the weights.
         activations_memory: name of the memory that holds the activations.
-        channel_bytes: bytes of scale and bias that each output channel fetches beside its weights.
+        channel_bytes: bytes of scale and bias that each output channel fetches next to its weights.
         efficiency: share of the modelled rate that is reached.
         launch_cycles: cycles before a layer starts.
         mac_pj: energy of one multiply-accumulate, in picojoules.

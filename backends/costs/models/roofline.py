@@ -12,9 +12,9 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.models.matrix_engine import MatrixEngine
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict
+from qir.backends.costs.models.matrix_engine import MatrixEngine
 
 
 class RooflineParameters(Strict):

@@ -12,9 +12,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.models.matrix_engine import MatrixEngine
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import Strict
+from qir.backends.costs.models.matrix_engine import MatrixEngine
 
 
 class SerialParameters(Strict):

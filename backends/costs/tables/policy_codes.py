@@ -25,7 +25,7 @@ def read_codes(policies: Iterable[Mapping[str, Bits]], widths: Widths) -> Codes 
     Policies whose maps have the same order of names are read together.
 
     Raises:
-        TargetError: a quantizer is missing or unknown, or its bits are no candidate.
+        TargetError: a quantizer is missing or unknown, or its bits are not a candidate.
     """
     orders: dict[tuple[str, ...], tuple[list[int], list[bytes]]] = {}
     count = 0

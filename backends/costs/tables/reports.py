@@ -1,4 +1,4 @@
-"""What a cost table tells beside totals: critical path, memory, sizes, ratios, explanations, transfer of policies."""
+"""What a cost table tells next to totals: critical path, memory, sizes, ratios, explanations, transfer of policies."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class StoredWeight:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What reports need beside costs.
+    """What reports need next to costs.
 
     Attributes:
         predecessors: step → steps whose results it reads.
@@ -210,7 +210,7 @@ class CostTable:
             unknown: `raise`, or `ignore` to leave out nodes of unknown cost.
 
         Raises:
-            TargetError: a node's cost is unknown, a quantizer is missing, or a width is no candidate.
+            TargetError: a node's cost is unknown, a quantizer is missing, or a width is not a candidate.
         """
         if isinstance(policies, np.ndarray):
             return self.cost_codes(policies, metric, unknown=unknown)
@@ -227,7 +227,7 @@ class CostTable:
         """Indices into the quantizers' widths: int8 [policies, quantizers].
 
         Raises:
-            TargetError: a quantizer is missing or unknown, a width is no candidate, or bits differ along channels.
+            TargetError: a quantizer is missing or unknown, a width is not a candidate, or bits differ along channels.
         """
         codes = read_codes(policies, self.widths)
         if codes is None:

@@ -11,7 +11,7 @@ from qir.passes.analysis.quantized_layers import activation_bounds
 
 
 def bounded_codes(activations: Iterable[Node], scale: float, zero_point: int, low: int, high: int) -> tuple[int, int]:
-    """The smallest and largest code behind Relu and Clip nodes: rounding keeps order, so bounds pass through it.
+    """The smallest and largest code after Relu and Clip nodes: rounding keeps order, so bounds pass through it.
 
     Args:
         activations: Relu and Clip nodes in front of the quantizer.

@@ -62,7 +62,7 @@ def weight_codes(node: Node) -> Array:
 
 
 def integer_codes(node: Node) -> Codes | None:
-    """A weight as integers times a scale per channel; None where its levels are no multiples of a step.
+    """A weight as integers times a scale per channel; None where its levels are not multiples of a step.
 
     Widths per channel become one tensor of codes, pruned channels zeros.
     """
@@ -110,7 +110,7 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
     if not largest < 2**62:
         raise ExportError(
             f"layer {layer.name!r}: its bias (largest {np.abs(values).max():g}) exceeds int64 at scale s_x*s_w = "
-            f"{scale.min():g}: run fit-bias behind calibrate, or equalize the weights"
+            f"{scale.min():g}: run fit-bias after calibrate, or equalize the weights"
         )
     return codes.astype(np.int32 if largest < 2**31 else np.int64), scale
 
@@ -118,7 +118,7 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
 def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
     """The bounds that no accumulator of a layer can leave.
 
-    None where an operand has a table of levels that are no multiples of a step, or a sum of unknown length.
+    None where an operand has a table of levels that are not multiples of a step, or a sum of unknown length.
     """
     if layer.weight_tensor is None:
         return product_bounds(layer)

@@ -75,7 +75,7 @@ def weight_levels(chain: Chain, node: Node) -> Value:
 
 
 def guarded(chain: Chain, data: Value) -> Value:
-    """The same values behind a node that keeps ONNX Runtime from quantizing a layer's float weight by itself."""
+    """The same values after a node that keeps ONNX Runtime from quantizing a layer's float weight by itself."""
     lowest = chain.shared("guard.lowest", np.asarray(LOWEST))
     return chain.node("Max", (data, lowest), "guard", data.type)
 

@@ -1,4 +1,4 @@
-"""Marks: the quantizer behind a chain of standard operators, written on the chain's last node.
+"""Marks: the quantizer after a chain of standard operators, written on the chain's last node.
 
 A chain that no structure tells apart from ordinary arithmetic (tables of levels, odd codes, quantizers in float) keeps
 the attributes of its fake-quant node as JSON in the node's metadata, so that a reader finds the quantizer again.

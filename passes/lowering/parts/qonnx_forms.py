@@ -92,7 +92,7 @@ def activation_form(node: Node) -> QonnxForm:
         return QonnxForm("BipolarQuant", grid.scale)
     if not grid.is_affine:
         raise ExportError(
-            f"quantizer {node.name!r}: its levels are no multiples of a scale, and QONNX has no other: "
+            f"quantizer {node.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
             "use a uniform scheme"
         )
     zero = int(grid.zero_point[0])

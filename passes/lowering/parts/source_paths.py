@@ -1,6 +1,6 @@
 """Absolute paths of source files, which exporters leave in metadata and doc strings, are kept out of what is written.
 
-`torch.onnx.export` writes a stack trace beside every node (`pkg.torch.onnx.stack_trace`): whoever reads the file would
+`torch.onnx.export` writes a stack trace next to every node (`pkg.torch.onnx.stack_trace`): whoever reads the file would
 learn the folders of the machine that made it, and two machines would write different files.
 """
 

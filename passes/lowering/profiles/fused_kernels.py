@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node
+from qir.passes.analysis.quantized_layers import output_quantizer
 from qir.passes.lowering.parts import emulate
 from qir.passes.lowering.parts.chain import Chain
-from qir.passes.analysis.quantized_layers import output_quantizer
 from qir.tracing import quantizer_of
 
 STANDARD = ("", "ai.onnx")

@@ -75,7 +75,7 @@ class Profile(_Strict):
     Attributes:
         name: of the profile.
         description: what it is, for people.
-        passes: pipeline text of the lowering, run behind `legalize`.
+        passes: pipeline text of the lowering, run after `legalize`.
         opset: oldest version of ONNX's operator set that the file needs.
         weights: element types that may hold a weight's codes, the preferred first; `float32` = computed in float.
         activations: the same for activations.

@@ -2,7 +2,7 @@
 
 The rules are those of its transformations ConvertQONNXtoFINN, FoldQuantWeights and ConvertQuantActToMultiThreshold, as
 AMD's sources have them (read, not run). The fork FINN+ 1.6.1, which was run, converts every file that passes; it also
-takes unsigned codes and quantizers behind any operator.
+takes unsigned codes and quantizers after any operator.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import ClassVar
 from qir.errors import ExportError
 from qir.graph import Graph, Node
 from qir.module import Module
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.parts.qonnx_forms import activation_form
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.types import TensorType
 
 MOST_BITS = 8
 """Widest activation that becomes thresholds."""
 
 _PREDECESSORS = {"Relu", "Add", "Sub", "Mul", "Div", "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"}
-"""What may stand in front of a quantizer of activations; a layer's weight scale becomes a Mul behind it."""
+"""What may stand in front of a quantizer of activations; a layer's weight scale becomes a Mul after it."""
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -73,12 +73,12 @@ def _activation(node: Node) -> Iterator[str]:
             "use the profile finn-thresholds"
         )
     elif form.bounds is not None:
-        yield f"quantizer {node.name!r} has a zero point: run symmetric-activations behind calibrate"
+        yield f"quantizer {node.name!r} has a zero point: run symmetric-activations after calibrate"
     elif form.quantizer == "BipolarQuant":
         if before != "Relu" and not (form.scale == 1).all():
             yield f"quantizer {node.name!r} is bipolar with a scale other than 1: use 2 bits or finn-thresholds"
     elif form.bits > MOST_BITS:
         yield f"quantizer {node.name!r} has {form.bits} bits, FINN turns up to {MOST_BITS} into thresholds"
     elif form.signed == (before == "Relu"):
-        wanted = "unsigned codes behind Relu" if form.signed else "signed codes where no Relu stands before"
+        wanted = "unsigned codes after Relu" if form.signed else "signed codes where no Relu stands before"
         yield f"quantizer {node.name!r}: FINN takes {wanted}: run symmetric-activations{{everywhere=true}}"

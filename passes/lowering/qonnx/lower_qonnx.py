@@ -18,12 +18,12 @@ from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
 from qir.ops.families.qonnx import QONNX_DOMAIN
 from qir.passes.analysis.constants import remove_unused
-from qir.passes.lowering.parts.codes import integer_codes
+from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_float import round_bias
+from qir.passes.lowering.parts.codes import integer_codes
 from qir.passes.lowering.parts.qonnx_forms import QonnxForm, activation_form, weight_form
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.quantizers.kernels import channel_shape
 from qir.tensor import Tensor
 from qir.types import DType, TensorType, Type
@@ -53,7 +53,7 @@ class LowerQonnx(Pass):
 
 
 def write_known_types(graph: Graph) -> None:
-    """Have the file name the type of every value: no reader infers types behind operators that ONNX does not know."""
+    """Have the file name the type of every value: no reader infers types after operators that ONNX does not know."""
     for node in graph:
         for value in node.results:
             value.declared = None
@@ -73,7 +73,7 @@ def lower_quantizer(graph: Graph, node: Node) -> tuple[Value, QonnxForm]:
         codes = integer_codes(node)
         if codes is None:
             raise ExportError(
-                f"quantizer {node.name!r}: its levels are no multiples of a scale, and QONNX has no other: "
+                f"quantizer {node.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
                 "use a uniform scheme"
             )
         form, shape = weight_form(node, codes), scale_shape(node, source, codes.scale.size)

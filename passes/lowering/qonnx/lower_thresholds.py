@@ -2,7 +2,7 @@
 
 Every activation quantizer becomes a MultiThreshold whose result is its codes less their zero point. A layer whose
 operands are quantized computes on codes, exactly, in float32 containers; its requantization, bias and activation are
-the thresholds of its output quantizer. Where a value is needed as a real number, behind joins and at the outputs, its
+the thresholds of its output quantizer. Where a value is needed as a real number, after joins and at the outputs, its
 codes are multiplied by their scale.
 """
 
@@ -21,15 +21,21 @@ from qir.onnx_io.annotations import annotate_data_types
 from qir.ops import op_of
 from qir.ops.families.qonnx import QONNX_DOMAIN
 from qir.passes.analysis.accumulator_bounds import AccumulatorBounds, sum_bounds
-from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
+from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, sums_products
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.parts.codes import Codes, bias_codes, integer_codes
-from qir.passes.lowering.qonnx.lower_qonnx import float_type, lower_quantizer, round_biases, scale_shape, write_known_types
 from qir.passes.lowering.parts.marks import MARKED_IR
 from qir.passes.lowering.parts.qonnx_forms import smallest_type
+from qir.passes.lowering.qonnx.lower_qonnx import (
+    float_type,
+    lower_quantizer,
+    round_biases,
+    scale_shape,
+    write_known_types,
+)
 from qir.passes.lowering.qonnx.threshold_marks import mark_activation, mark_layer
 from qir.passes.lowering.qonnx.thresholds import layer_thresholds, value_thresholds
-from qir.passes.infrastructure.manager import Pass, PassContext
-from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, sums_products
+from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
 from qir.types import TensorType, UnknownType
@@ -161,7 +167,7 @@ class _Lowering:
         layer.node.result.replace_all_uses_with(real)
 
     def _codes_of(self, value: Value | None) -> Value | None:
-        """The codes behind a real value, moved through operators that keep its grid."""
+        """The codes after a real value, moved through operators that keep its grid."""
         if value is None or value in self.codes:
             return None if value is None else self.codes[value]
         node = value.producer

@@ -19,8 +19,8 @@ from qir.backends.integer.requantization import dyadic, exact_product, rounded_q
 from qir.errors import ExportError
 from qir.fake_quant import parameters_of
 from qir.passes.analysis.accumulator_bounds import sum_bounds
-from qir.passes.lowering.parts.codes import bias_codes, integer_codes
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp
+from qir.passes.lowering.parts.codes import bias_codes, integer_codes
 from qir.quantizers import QuantParameters
 from qir.quantizers.kernels import quantize
 from qir.tensor import Array
@@ -69,7 +69,7 @@ def layer_thresholds(layer: QuantizedLayer, arithmetic: Arithmetic = "float32") 
         arithmetic: how the runtime requantizes.
 
     Raises:
-        ExportError: the layer has no output quantizer, or a grid is no uniform one.
+        ExportError: the layer has no output quantizer, or a grid is not a uniform one.
     """
     weight = None if layer.weight_tensor is None else integer_codes(layer.weight)
     if layer.output is None or weight is None:

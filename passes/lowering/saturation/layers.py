@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qir.backends.execution.saturation import CodeRange, can_saturate
 from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
 from qir.backends.integer.saturation import turns_unsigned
-from qir.backends.execution.saturation import CodeRange, can_saturate
 from qir.graph import Node, Value
-from qir.support.json_text import parse_json
 from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of
-from qir.passes.simplify.fold.constants import FoldConstants
-from qir.passes.infrastructure.manager import PassContext
 from qir.passes.analysis.quantized_layers import QuantizedLayer
+from qir.passes.infrastructure.contract import PassContext
+from qir.passes.simplify.fold.constants import FoldConstants
+from qir.support.json_text import parse_json
 from qir.tensor import Array
 from qir.types import DType, TensorType, code_range
 

@@ -17,9 +17,9 @@ from qir.fake_quant import bits_of, parameters_of, scheme_of, set_ranges
 from qir.graph import Node
 from qir.module import Module
 from qir.passes.analysis.constants import set_constant
-from qir.passes.lowering.parts.codes import float_weight, integer_codes
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.lowering.parts.codes import float_weight, integer_codes
 from qir.passes.lowering.saturation.layers import planned
 from qir.quantizers.kernels import channel_shape
 from qir.types import DType
@@ -36,7 +36,7 @@ class ReduceRange(Pass):
     values are clipped to the range that they had, so that 8 bits hold the codes -64 to 64. Weights without a uniform
     grid around zero stay; export stores them as uint8.
 
-    Verified IR in, verified IR out; run it behind `calibrate`, or give `export` its option `reduce_range`.
+    Verified IR in, verified IR out; run it after `calibrate`, or give `export` its option `reduce_range`.
     """
 
     name: ClassVar[str] = "reduce-range"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from qir.backends.execution.saturation import WeightStorage
 from qir.graph import Graph
-from qir.passes.lowering.holdings import Holding, Legalization
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.lowering.holdings import Holding, Legalization
 from qir.passes.lowering.saturation.layers import planned
 from qir.types import DType
 
@@ -18,7 +18,7 @@ def store_weights(graph: Graph, found: Legalization, weights: WeightStorage) -> 
     """Choose the element types in `found.holdings`; every quantizer has one, whatever layers read it.
 
     Signed activations are read as unsigned by ONNX Runtime's default session on x86, and kernels for signed activations
-    take signed weights only: where a weight behind one has to be uint8, or one is the second operand of a product that
+    take signed weights only: where a weight after one has to be uint8, or one is the second operand of a product that
     could saturate, all signed activations are uint8 too.
 
     Args:

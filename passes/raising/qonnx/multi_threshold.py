@@ -24,7 +24,7 @@ CLOSE = 2.0**-16
 
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """What MultiThreshold and the Add and Mul behind it give: (count · step + bias) · scale, and the last of them."""
+    """What MultiThreshold and the Add and Mul after it give: (count · step + bias) · scale, and the last of them."""
 
     step: float
     bias: float
@@ -38,7 +38,7 @@ def raise_multi_threshold(node: Node, state: RaiseState) -> None:
     if data is None or table is None or table.ndim != 2:
         state.leave(node, "its thresholds are not constant")
         return
-    steps = _behind(node)
+    steps = _after(node)
     spec = _spec(table.astype(np.float32), steps)
     if isinstance(spec, Reject):
         state.leave(node, spec.reason)
@@ -88,7 +88,7 @@ def _integers(label: str) -> QuantizerSpec | None:
     return None if isinstance(found, Reject) else found
 
 
-def _behind(node: Node) -> _Steps:
+def _after(node: Node) -> _Steps:
     step, bias = node.attribute("out_scale", 1.0), node.attribute("out_bias", 0.0)
     scale, last = np.ones(1, np.float32), node
     found = _constant_user(last.result, "Add")

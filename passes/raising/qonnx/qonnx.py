@@ -21,7 +21,7 @@ def raise_qonnx(node: Node, state: RaiseState) -> None:
     data, last = node.input(0), node
     grid = _grid(node)
     if isinstance(grid, Grid):
-        clip = _clip_behind(node)
+        clip = _clip_after(node)
         part = None if clip is None else _part(grid, clip)
         spec = spec_of(grid if part is None else part)
         last = node if part is None or clip is None else clip
@@ -49,7 +49,7 @@ def _name(node: Node, data: Value) -> str:
     return base_name(node.name) or f"{data.name}.quantizer"
 
 
-def _clip_behind(node: Node) -> Node | None:
+def _clip_after(node: Node) -> Node | None:
     uses = node.result.uses
     return uses[0].node if len(uses) == 1 and uses[0].index == 0 and is_standard(uses[0].node, "Clip") else None
 

@@ -1,6 +1,6 @@
 """FINN-ONNX files of the profile `finn-thresholds`, raised into fake-quant form.
 
-Thresholds tell codes from sums, but not the scales behind them: the file's own marks do
+Thresholds tell codes from sums, but not the scales they come from: the file's own marks do
 (`qir.passes.lowering.qonnx.threshold_marks`). Files of other tools are read where a MultiThreshold quantizes real values in
 equal steps (`qir.passes.raising.qonnx.qonnx`).
 """
@@ -15,7 +15,6 @@ import numpy as np
 from qir.errors import QirError
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node, Value
-from qir.support.json_text import parse_json
 from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen, is_standard
@@ -24,6 +23,7 @@ from qir.passes.raising.grids import Grid
 from qir.passes.raising.marked import make_quantizer
 from qir.passes.raising.qdq import float_type
 from qir.passes.raising.state import RaiseState, weight_spec
+from qir.support.json_text import parse_json
 from qir.tensor import Array
 
 
@@ -79,7 +79,7 @@ class _Raising:
                     use.node.set_input(use.index, made.result)
 
     def _activated(self, value: Value, activations: list[list[Any]], place: Node) -> Value:
-        """Behind the activations that the thresholds include: [op, low, high] each, bounds None where there is none."""
+        """After the activations that the thresholds include: [op, low, high] each, bounds None where there is none."""
         for op, *bounds in activations:
             constants = [
                 None if b is None else self.graph.add_constant(f"{place.name}.bound", frozen(np.asarray(b, np.float32)))
@@ -95,7 +95,7 @@ class _Raising:
         codes = array_of(node.input(index))
         data = node.input(1 - index)
         if codes is None or data is None or data not in self.twins:
-            raise QirError("its operands are no codes")
+            raise QirError("its operands are not codes")
         scale = np.asarray(entry["scale"], np.float32)
         weight = self._weight(codes.T if entry["turned"] else codes, scale, entry["weight"], node)
         twin, step = self.twins[data]

@@ -11,7 +11,7 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import erase, is_standard
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Tensor
 
 _SMALL = 64

@@ -8,7 +8,7 @@ from typing import ClassVar
 from qir.graph import Graph
 from qir.module import Module
 from qir.passes.analysis.constants import erase
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 
 
 @dataclass(frozen=True)

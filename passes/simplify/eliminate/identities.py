@@ -11,7 +11,7 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.analysis.constants import array_of, constant_of, is_standard, replace, uniform_value
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, Tensor
 from qir.types import TensorType
 
@@ -22,7 +22,7 @@ class EliminateIdentities(Pass):
 
     Identity; Dropout outside training; Cast to the same type; Reshape and Expand to the same shape; Transpose in the
     same order; Add of 0, Mul by 1 and their inverses; Pad of nothing; Concat of one; pooling over one element. A node
-    whose result a graph returns stays when its operand is no result of that graph: the file would need it again.
+    whose result a graph returns stays when its operand is not a result of that graph: the file would need it again.
     """
 
     name: ClassVar[str] = "eliminate-identities"

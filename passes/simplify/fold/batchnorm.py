@@ -13,7 +13,7 @@ from qir.passes.analysis.affine import Affine, Reject, batchnorm_affine
 from qir.passes.analysis.constants import array_of, erase, frozen, is_standard, replace
 from qir.passes.analysis.layers import layer_at, layer_producing
 from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, LinearLayer, rank_of
-from qir.passes.infrastructure.manager import Pass, PassContext
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
@@ -83,13 +83,13 @@ class FoldBatchNorm(Pass):
         if isinstance(edits, list) and len(edits) == 1:
             _remember(edits[0].layer.node, node)
         if isinstance(edits, Reject):
-            behind = edits_after(node.result, affine, rank_of(data), node)
-            if isinstance(behind, Reject):
-                self._leave(node, affine, f"{edits.reason}; {behind.reason}", report)
+            after = edits_after(node.result, affine, rank_of(data), node)
+            if isinstance(after, Reject):
+                self._leave(node, affine, f"{edits.reason}; {after.reason}", report)
                 if warning and name in report.rewritten:
                     report.warnings[name] = warning
                 return
-            edits = behind
+            edits = after
         for edit in edits:
             edit.apply()
         data = node.input(0)
@@ -131,7 +131,7 @@ def edits_before(value: Value, affine: Affine, consumer: Node) -> list[Edit] | R
         return Reject(f"its operand {value.name!r} is {where}")
     node = value.producer
     if node is None:
-        return Reject(f"its operand {value.name!r} is no result of a layer")
+        return Reject(f"its operand {value.name!r} is not a result of a layer")
     if node.graph is not consumer.graph:
         return Reject(f"its operand {value.name!r} comes from another graph")
     if is_standard(node, "Concat"):
@@ -201,7 +201,7 @@ def _edits_of_user(node: Node, index: int, affine: Affine, rank: int | None) -> 
         return repeated if isinstance(repeated, Reject) else edits_after(node.result, repeated, 2, node)
     layer = layer_at(node)
     if isinstance(layer, Reject):
-        return Reject(f"its result goes to {node.op}" if "is no linear layer" in layer.reason else layer.reason)
+        return Reject(f"its result goes to {node.op}" if "is not a linear layer" in layer.reason else layer.reason)
     if index != 0:
         return Reject(f"its result is a weight or bias of {layer.name!r}")
     known = layer.rank if rank is None else rank

@@ -16,8 +16,8 @@ from qir.ops.inference import is_conditional
 from qir.ops.inference_guards import undefined_division
 from qir.ops.known_integers import known_integers
 from qir.passes.analysis.constants import array_of, constant_of, erase, frozen, is_standard
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.simplify.fold.reshape import computed_dims
-from qir.passes.infrastructure.manager import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 from qir.types import DType, TensorType
 
@@ -87,7 +87,7 @@ class FoldConstants(Pass):
                 raise
             return str(error)
         if not all(isinstance(value, np.ndarray) for value in values):
-            return "its result is no tensor"
+            return "its result is not a tensor"
         if self._is_larger(sum(value.nbytes for value in values), node):
             return f"its result is larger than {self.largest} bytes"
         return values

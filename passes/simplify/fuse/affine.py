@@ -53,12 +53,12 @@ def matmul_to_gemm(match: Match) -> Reject | Plan:
     node = match.root
     layer = layer_at(node)
     if not isinstance(layer, MatMulLayer) or layer.add is None or rank_of(node.input(0)) != 2:
-        return Reject("it is no product of a matrix and a constant matrix with a constant added")
+        return Reject("it is not a product of a matrix and a constant matrix with a constant added")
     add = layer.add
     bias = add.input(0) if array_of(add.input(0)) is not None else add.input(1)
     values = array_of(bias)
     if values is None or values.size != layer.out_channels:
-        return Reject("what is added is no vector over the columns")
+        return Reject("what is added is not a vector over the columns")
 
     def change(rewriter: Rewriter) -> None:
         gemm = Node("Gemm", (node.input(0), node.input(1), bias), name=node.name)
@@ -80,7 +80,7 @@ def gemm_factors(match: Match) -> Reject | Plan:
     if not scaled:
         return Reject("its factors are 1")
     if any(array is None or array.dtype.kind in "iu" for array in arrays.values()):
-        return Reject("what a factor scales is no constant of real numbers")
+        return Reject("what a factor scales is not a constant of real numbers")
 
     def change(_: Rewriter) -> None:
         for index, array in arrays.items():

@@ -30,11 +30,11 @@ def merge_affine(match: Match) -> Reject | Plan:
     inner_node = None if outer is None else sole_producer(outer.data, "Add", "Mul")
     inner = None if inner_node is None else _step(inner_node)
     if outer is None or inner is None or inner.node.graph is not node.graph:
-        return Reject("it is no second step by a constant behind a first that only it uses")
+        return Reject("it is not a second step by a constant after a first that only it uses")
     if is_standard(inner.node, node.op):
         return _write([(inner, _combined(node.op, inner, outer))], outer)
     if is_standard(node, "Add"):
-        return Reject("an Add behind a Mul stays")
+        return Reject("an Add after a Mul stays")
     first_node = sole_producer(inner.data, "Mul")
     first = None if first_node is None else _step(first_node)
     if first is None or first.node.graph is not node.graph:

@@ -1,4 +1,4 @@
-"""Pad goes into the convolution or pooling behind it."""
+"""Pad goes into the convolution or pooling after it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fuse_pad(match: Match) -> Reject | Plan:
 
 
 def _spatial_pads(pad: Node) -> tuple[int, ...] | None:
-    """Begin and end pads of the dimensions behind the second, None when others are padded or one is cropped."""
+    """Begin and end pads of the dimensions after the second, None when others are padded or one is cropped."""
     rank = rank_of(pad.input(0)) or rank_of(pad.result)
     if pad.attribute("mode", "constant") != "constant" or rank is None or pad.input(3) is not None:
         return None

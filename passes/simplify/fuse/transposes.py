@@ -6,9 +6,9 @@ from functools import partial
 
 from qir.graph import Node
 from qir.passes.analysis.constants import is_standard, replace
-from qir.passes.simplify.eliminate.identities import may_return
 from qir.passes.analysis.linear_layer import rank_of
 from qir.passes.analysis.rules import scalar, sole_producer
+from qir.passes.simplify.eliminate.identities import may_return
 from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
 from qir.types import TensorType
 

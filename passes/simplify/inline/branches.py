@@ -10,11 +10,11 @@ from typing import ClassVar
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.analysis.constants import array_of, is_standard
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.simplify.eliminate.identities import EliminateIdentities
 from qir.passes.simplify.fold.constants import FoldConstants
 from qir.passes.simplify.infer_types import InferTypes
 from qir.passes.simplify.inline.inlining import inline
-from qir.passes.infrastructure.manager import Pass, PassContext
 
 
 @dataclass(frozen=True)

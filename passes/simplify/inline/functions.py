@@ -11,9 +11,9 @@ from qir.attributes import Attribute
 from qir.errors import PassError
 from qir.graph import Graph, Node
 from qir.module import Function, FunctionKey, Module
+from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.simplify.infer_types import InferTypes
 from qir.passes.simplify.inline.inlining import inline
-from qir.passes.infrastructure.manager import Pass, PassContext
 
 
 @dataclass(frozen=True)

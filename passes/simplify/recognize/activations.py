@@ -53,7 +53,7 @@ def merge_clips(match: Match) -> Reject | Plan:
     """Two clips in a row, one of them Max, Min or Relu: one Clip (Clip(0, 6) is ReLU6), or one Relu."""
     node = match.root
     if not _is_float(node.result):
-        return Reject("its values are no floating-point numbers")
+        return Reject("its values are not floating-point numbers")
     outer = bounds_of(node)
     inner_node = None if outer is None else sole_producer(outer[0], "Relu", "Clip", "Max", "Min")
     inner = None if inner_node is None else bounds_of(inner_node)

@@ -24,14 +24,14 @@ def layer_normalization(match: Match) -> Reject | Plan:
     centered = node.input(0)
     subtract = None if centered is None else centered.producer
     if root is None or centered is None or subtract is None or not is_standard(subtract, "Sub"):
-        return Reject("it is no difference by a square root")
+        return Reject("it is not a difference by a square root")
     x, mean = subtract.input(0), _mean_operand(sole_producer(subtract.input(1), "ReduceMean"))
     epsilon, square = _variance(root)
     if x is None or mean is not x or square is None or not _squares(square, centered):
         return Reject("it is not x less its mean over the last dimension, by the root of their mean square")
     if {use.node for use in centered.uses} != {node, square}:
         return Reject(f"{centered.name!r} is used elsewhere too")
-    if _vector_behind(node, "Mul", x)[0] is None and _length(x) is None:
+    if _vector_after(node, "Mul", x)[0] is None and _length(x) is None:
         return Reject("it has no gamma, and the length of the last dimension is unknown")
     return partial(_replace, node, x, epsilon)
 
@@ -66,7 +66,7 @@ def _squares(node: Node, value: Value) -> bool:
 
 
 def _replace(node: Node, x: Value, epsilon: float, rewriter: Rewriter) -> None:
-    scale, last = _vector_behind(node, "Mul", x)
+    scale, last = _vector_after(node, "Mul", x)
     graph = node.graph
     assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
     shift: Value | None = None
@@ -76,7 +76,7 @@ def _replace(node: Node, x: Value, epsilon: float, rewriter: Rewriter) -> None:
         dtype = x.type.dtype if isinstance(x.type, TensorType) else None
         element = np.float32 if dtype is None else numpy_dtype(dtype)
         scale = graph.add_constant(f"{node.result.name}.scale", frozen(np.ones(length, element)))
-    shift, last = _vector_behind(last, "Add", x)
+    shift, last = _vector_after(last, "Add", x)
     operands = (x, scale) if shift is None else (x, scale, shift)
     made = Node("LayerNormalization", operands, name=last.name, attributes={"axis": -1, "epsilon": epsilon})
     made.result.type = last.result.type
@@ -104,8 +104,8 @@ def _erase_backwards(nodes: list[Node]) -> None:
 _PARTS = ("Mul", "Div", "Sqrt", "Add", "ReduceMean", "Pow", "Sub")
 
 
-def _vector_behind(node: Node, op: str, x: Value) -> tuple[Value | None, Node]:
-    """The constant vector that `op` behind a node applies, and that node; (None, node) when there is none."""
+def _vector_after(node: Node, op: str, x: Value) -> tuple[Value | None, Node]:
+    """The constant vector that `op` after a node applies, and that node; (None, node) when there is none."""
     user = only_user(node.result)
     if user is None or not is_standard(user, op):
         return None, node

@@ -1,4 +1,4 @@
-"""Tensors in files beside the model: mapped when they are read, appended one by one when they are written."""
+"""Tensors in files next to the model: mapped when they are read, appended one by one when they are written."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ class DataFolder:
                 f"{where}: external data at {location!r} leads to {path}, outside the model's folder: copy it there"
             )
         if not stat.S_ISREG(mode):
-            raise ModelFileError(f"{where}: external data at {location!r} is no regular file")
+            raise ModelFileError(f"{where}: external data at {location!r} is not a regular file")
         return path
 
 
 def _number(count: str, where: str) -> int:
     if not count.isascii() or not count.isdigit() or len(count) > 18:
-        raise ModelFileError(f"{where}: external data entry {count!r} is no byte count")
+        raise ModelFileError(f"{where}: external data entry {count!r} is not a byte count")
     return int(count)
 
 
@@ -161,7 +161,7 @@ def is_data_name(name: str, model: str) -> bool:
 
 
 def write_piece(write: Callable[[memoryview], object], data: Piece) -> None:
-    """Write a piece in chunks; pages of a mapped file are given back behind each."""
+    """Write a piece in chunks; pages of a mapped file are given back after each."""
     view = memoryview(data)
     for start in range(0, len(view), CHUNK):
         write(view[start : start + CHUNK])

@@ -14,11 +14,11 @@ def text(value: str) -> str:
     """A text field of a message.
 
     Raises:
-        ModelFileError: it is no UTF-8 (protobuf then hands out bytes).
+        ModelFileError: it is not UTF-8 (protobuf then hands out bytes).
     """
     if isinstance(value, str):
         return value
-    raise ModelFileError(f"the name or text {value!r} in it is no UTF-8: the file is damaged")
+    raise ModelFileError(f"the name or text {value!r} in it is not UTF-8: the file is damaged")
 
 
 def read_metadata(

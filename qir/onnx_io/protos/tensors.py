@@ -18,7 +18,7 @@ from qir.tensor import Array, Tensor, numpy_dtype
 from qir.types import DType
 
 EXTERNAL_FROM = 1024
-"""Tensors of fewer bytes stay in the model file when the others go beside it."""
+"""Tensors of fewer bytes stay in the model file when the others go next to it."""
 
 _TYPED_FIELD = {
     DType.FLOAT32: "float_data",
@@ -46,7 +46,7 @@ class StoredTensor:
         header: its message, without `raw` when that is set.
         raw: little-endian bytes of the elements, a view of the file; None when the header holds the elements.
         message: the whole message as it stands in the file, or None when only `header` holds it.
-        is_external: whether `raw` lies in a data file beside the model.
+        is_external: whether `raw` lies in a data file next to the model.
         sparse: the sparse tensor that the tensor stands for, or None.
     """
 
@@ -85,7 +85,7 @@ def read_initializer(message: memoryview, folder: DataFolder) -> Tensor:
     try:
         header = onnx.TensorProto.FromString(rest)
     except DecodeError:
-        raise ModelFileError("an initializer is damaged: its bytes are no TensorProto") from None
+        raise ModelFileError("an initializer is damaged: its bytes are not TensorProto") from None
     return _make(StoredTensor(header, raw, message), folder)
 
 
@@ -167,12 +167,12 @@ def sparse_of(data: bytes) -> Tensor:
     """A constant tensor that stands for a serialized `SparseTensorProto` without external data.
 
     Raises:
-        ModelFileError: the bytes are no sparse tensor, or element type or shape are invalid.
+        ModelFileError: the bytes are not sparse tensor, or element type or shape are invalid.
     """
     try:
         proto = onnx.SparseTensorProto.FromString(data)
     except DecodeError:
-        raise ModelFileError("the bytes of a sparse tensor are no SparseTensorProto") from None
+        raise ModelFileError("the bytes of a sparse tensor are not SparseTensorProto") from None
     return read_sparse(proto, DataFolder(None))
 
 
@@ -248,7 +248,7 @@ def write_tensor(tensor: Tensor, name: str, data: DataWriter | None = None) -> l
     Args:
         tensor: what to write.
         name: its name in the file.
-        data: file beside the model for large tensors, or None.
+        data: file next to the model for large tensors, or None.
 
     Raises:
         ModelFileError: the elements cannot be read.

@@ -47,7 +47,7 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise ModelFileError("the file is no ONNX model or is damaged: a number in it has more than 64 bits")
+            raise ModelFileError("the file is not an ONNX model or is damaged: a number in it has more than 64 bits")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
@@ -72,9 +72,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
         elif wire in (_FIXED64, _FIXED32):
             at += 8 if wire == _FIXED64 else 4
         else:
-            raise ModelFileError(f"the file is no ONNX model or is damaged: wire type {wire} at byte {start}")
+            raise ModelFileError(f"the file is not an ONNX model or is damaged: wire type {wire} at byte {start}")
         if at > end:
-            raise ModelFileError(f"the file is truncated: a field ends {at - end} bytes behind its end")
+            raise ModelFileError(f"the file is truncated: a field ends {at - end} bytes after its end")
         yield tag >> 3, wire, start, body, at
 
 
@@ -100,7 +100,7 @@ def split_model(data: memoryview) -> tuple[bytes, list[memoryview]]:
     """A serialized `ModelProto` without the main graph's initializers, and these.
 
     Raises:
-        ModelFileError: the bytes are no protobuf message, or are truncated.
+        ModelFileError: the bytes are not protobuf message, or are truncated.
     """
     rest, graphs = _cut(data, MODEL_GRAPH)
     initializers: list[memoryview] = []
@@ -115,7 +115,7 @@ def split_tensor(data: memoryview) -> tuple[bytes, memoryview | None]:
     """A serialized `TensorProto` without its raw data, and the raw data or None.
 
     Raises:
-        ModelFileError: the bytes are no protobuf message.
+        ModelFileError: the bytes are not protobuf message.
     """
     rest, raw = _cut(data, TENSOR_RAW_DATA)
     return b"".join(rest), raw[-1] if raw else None

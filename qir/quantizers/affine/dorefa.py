@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from qir.quantizers.affine.binary import bipolar_fit, bipolar_parameters
+from qir.quantizers.affine.uniform import affine_parameters
 from qir.quantizers.parameters import SMALLEST_SCALE, Float, QuantParameters, Storage
 from qir.quantizers.scales import largest_magnitude, zeros
 from qir.quantizers.scheme import Scheme
-from qir.quantizers.affine.uniform import affine_parameters
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from qir.quantizers.affine.uniform import signed_codes
 from qir.quantizers.parameters import Float, QuantParameters, Storage
 from qir.quantizers.scales import floor_log2, largest_magnitude, power_of_two, zeros
 from qir.quantizers.scheme import Scheme
-from qir.quantizers.affine.uniform import signed_codes
 
 
 @dataclass(frozen=True)

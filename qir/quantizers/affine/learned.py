@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from qir.quantizers.affine.binary import bipolar_fit
-from qir.quantizers.parameters import Float, QuantParameters
 from qir.quantizers.affine.uniform import Uniform
+from qir.quantizers.parameters import Float, QuantParameters
 
 
 def mirrored(ranges: Float, signed: bool) -> Float:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from qir.quantizers.affine.uniform import Uniform, signed_codes
 from qir.quantizers.parameters import SMALLEST_SCALE, Float, QuantParameters, Storage
 from qir.quantizers.scheme import Scheme
-from qir.quantizers.affine.uniform import Uniform, signed_codes
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from qir.quantizers.affine.uniform import affine_parameters, symmetric_parameters
 from qir.quantizers.parameters import Float, QuantParameters, Storage
 from qir.quantizers.scales import largest_magnitude
 from qir.quantizers.scheme import Scheme
-from qir.quantizers.affine.uniform import affine_parameters, symmetric_parameters
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.quantizers.tables.codebook import codebook
 from qir.quantizers.fitting import least_squares_ranges
 from qir.quantizers.parameters import SMALLEST_SCALE, Float, QuantParameters, Storage
 from qir.quantizers.scheme import Scheme
+from qir.quantizers.tables.codebook import codebook
 
 
 @cache

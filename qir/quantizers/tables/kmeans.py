@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qir.errors import MissingExtraError
-from qir.quantizers.tables.codebook import StoredLevels, span_levels
 from qir.quantizers.parameters import Float
+from qir.quantizers.tables.codebook import StoredLevels, span_levels
 
 
 @dataclass(frozen=True)

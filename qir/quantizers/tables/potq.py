@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.quantizers.tables.codebook import codebook, nearest_two_sided
 from qir.quantizers.affine.mid_rise import deviation
 from qir.quantizers.parameters import SMALLEST_SCALE, Float, QuantParameters, Storage
 from qir.quantizers.scheme import Scheme
+from qir.quantizers.tables.codebook import codebook, nearest_two_sided
 
 NORMAL_STEP: Mapping[int, float] = MappingProxyType({1: 1.5957691, 2: 0.7378994, 3: 0.2695421, 4: 0.0328034})
 """Unit of least squared error on a standard normal, per width (found by minimization; tested)."""

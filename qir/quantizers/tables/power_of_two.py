@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from qir.quantizers.affine.uniform import signed_codes
 from qir.quantizers.fitting import least_squares_ranges
 from qir.quantizers.parameters import Float, QuantParameters, Storage
 from qir.quantizers.scales import ceil_log2, largest_magnitude, power_of_two, zeros
 from qir.quantizers.scheme import Scheme
-from qir.quantizers.affine.uniform import signed_codes
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qir.errors import QirError
-from qir.quantizers.tables.codebook import StoredLevels, codebook
 from qir.quantizers.parameters import Float, QuantParameters, Storage
+from qir.quantizers.tables.codebook import StoredLevels, codebook
 
 Double = NDArray[np.float64]
 

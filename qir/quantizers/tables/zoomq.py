@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.quantizers.tables.codebook import codebook
 from qir.quantizers.parameters import Float, QuantParameters, Storage
 from qir.quantizers.scheme import Scheme
+from qir.quantizers.tables.codebook import codebook
 
 
 @dataclass(frozen=True)

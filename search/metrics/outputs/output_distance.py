@@ -1,4 +1,4 @@
-"""Distance of all outputs: for networks with several inputs, or outputs that are no classes.
+"""Distance of all outputs: for networks with several inputs, or outputs that are not classes.
 
 The mean over the outputs of |y_q - y|² / |y|² when one decision is narrowed, every other one at its widest: the
 noise-to-signal ratio at the outputs, additive over decisions to first order.

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from qir.backends.torch.module import TorchModule
 from qir.errors import DataError
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.search.problem.sensitivity import Sensitivity
 from qir.search.evaluation.reuse import Corrector, new_tag, reusing
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 

@@ -10,11 +10,11 @@ import torch
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits
-from qir.search.problem.channels import completed
-from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
-from qir.search.problem.sensitivity import Sensitivity
 from qir.search.evaluation.parallel import sent
 from qir.search.evaluation.reuse import ReusingNetwork, new_tag, reusing
+from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
+from qir.search.problem.channels import completed
+from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:

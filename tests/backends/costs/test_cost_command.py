@@ -17,7 +17,7 @@ from qir.ops import infer_graph
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
-LENET = str(Path(__file__).resolve().parents[3] / "models" / "lenet_fashion_mnist.onnx")
+LENET = str(Path(__file__).resolve().parents[3] / "models" / "trained" / "lenet_fashion_mnist.onnx")
 
 
 def _run(*arguments: str) -> str:

@@ -8,12 +8,12 @@ import pytest
 import qir
 from qir.backends import load_target
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
+from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.errors import TargetError
 from qir.policy import Policy
 
-MODELS = Path(__file__).resolve().parents[3] / "models"
+MODELS = Path(__file__).resolve().parents[3] / "models" / "trained"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_policies_of_every_form_cost_the_same(lenet: CostTable) -> None:
         Policy(wide)["inputs"]
 
 
-def test_what_is_no_list_of_policies_is_refused(lenet: CostTable) -> None:
+def test_what_is_not_list_of_policies_is_refused(lenet: CostTable) -> None:
     wide = lenet.uniform(8, 8)
     for policies, message in (
         (wide, "found one policy"),

@@ -7,6 +7,7 @@ import pytest
 
 import qir
 from qir.backends import ConvShape, load_target
+from qir.backends.costs.fitting import fit
 from qir.backends.costs.tables.delay_files import (
     COLUMNS,
     SHAPE_COLUMNS,
@@ -15,10 +16,9 @@ from qir.backends.costs.tables.delay_files import (
     read_delay_table,
     read_hawq_latencies,
 )
-from qir.backends.costs.fitting import fit
 from qir.errors import TargetError
 
-LENET = Path(__file__).resolve().parents[3] / "models" / "lenet_fashion_mnist.onnx"
+LENET = Path(__file__).resolve().parents[3] / "models" / "trained" / "lenet_fashion_mnist.onnx"
 
 HEAD = ",".join((*COLUMNS, *SHAPE_COLUMNS)) + "\n"
 
@@ -170,7 +170,7 @@ JSON_HEAD = '"format": "qir.delay-table", "version": 1'
         ("a.json", f'{{{JSON_HEAD}, "layers": [{{"layer": "a", "delays": []}}, {{"layer": "a"}}]}}', "there twice"),
     ],
 )
-def test_files_that_are_no_table_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_files_that_are_not_table_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(TargetError, match=message):
         read_delay_table(tmp_path / name)

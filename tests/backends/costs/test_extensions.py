@@ -18,7 +18,7 @@ from qir.cli.verbs.cost import register
 from qir.errors import TargetError
 
 ROOT = Path(__file__).resolve().parents[3]
-LENET = ROOT / "models" / "lenet_fashion_mnist.onnx"
+LENET = ROOT / "models" / "trained" / "lenet_fashion_mnist.onnx"
 
 
 def _block(language: str) -> str:
@@ -31,7 +31,7 @@ def _block(language: str) -> str:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package as `pip install` leaves it: the module, and the entry points beside it."""
+    """A package as `pip install` leaves it: the module, and the entry points next to it."""
     (tmp_path / "toy_npu.py").write_text(_block("python"), encoding="utf-8")
     groups = tomllib.loads(_block("toml"))["project"]["entry-points"]
     lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups.items()]

@@ -18,7 +18,7 @@ from qir.ops import infer_graph
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
-LENET = Path(__file__).resolve().parents[3] / "models" / "lenet_fashion_mnist.onnx"
+LENET = Path(__file__).resolve().parents[3] / "models" / "trained" / "lenet_fashion_mnist.onnx"
 
 
 def test_times_of_layers_cost_the_network_and_fit_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_bitfusion_computes_odd_widths_at_the_next_brick() -> None:
         ConvShape(3, 64, 112, 112, (7, 7), (2, 2), (3, 3)),
     ],
 )
-def test_bitfusion_is_no_slower_with_fewer_bits(shape: ConvShape) -> None:
+def test_bitfusion_is_not_slower_with_fewer_bits(shape: ConvShape) -> None:
     model = load_target("bitfusion-e").cost_model()
     cycles = [[model.layer_cost(shape, w, a).cycles for a in range(2, 9)] for w in range(2, 9)]
     assert all(low <= high for line in cycles for low, high in pairwise(line))

@@ -5,8 +5,8 @@ import pytest
 
 from qir.backends import load_target
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredWeight
 from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
+from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredWeight
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module

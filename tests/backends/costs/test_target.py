@@ -149,7 +149,7 @@ def test_reduce_range_leaves_out_the_pairs_whose_products_leave_int16(tmp_path: 
     assert len(rules.legal_pairs()) == 8
 
 
-def test_reduce_range_keeps_8_by_8_bits_where_7_are_no_choice() -> None:
+def test_reduce_range_keeps_8_by_8_bits_where_7_are_not_choice() -> None:
     """Export narrows these weights."""
     target = load_target("npu-148")
     assert target.model_copy(update={"reduce_range": True}).operand_rules() == target.operand_rules()

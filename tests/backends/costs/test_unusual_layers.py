@@ -5,8 +5,8 @@ import pytest
 
 from qir.backends import load_target
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.delay_files import DelayTable, delays_of
 from qir.backends.costs.layers.layer_shapes import layer_products, layer_shape
+from qir.backends.costs.tables.delay_files import DelayTable, delays_of
 from qir.backends.costs.tables.reports import explain, model_bytes
 from qir.backends.costs.target import OpSupport
 from qir.errors import TargetError

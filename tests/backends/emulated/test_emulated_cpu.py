@@ -25,7 +25,7 @@ from qir.passes.parity.layers import expose_codes
 
 QEMU = shutil.which("qemu-x86_64") if platform.machine() == "x86_64" else None
 SESSION = Path(__file__).with_name("emulated_session.py")
-LENET = Path(__file__).resolve().parents[3] / "models" / "lenet_fashion_mnist.onnx"
+LENET = Path(__file__).resolve().parents[3] / "models" / "trained" / "lenet_fashion_mnist.onnx"
 
 pytestmark = [
     pytest.mark.slow,

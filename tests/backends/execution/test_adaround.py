@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import qir
+from qir.backends.torch.module import TorchModule
+from qir.backends.torch.ops import lowering_of
 from qir.backends.training.adaptive_rounding import (
     RoundingProblem,
     RoundingProtocol,
@@ -19,8 +21,6 @@ from qir.backends.training.adaptive_rounding import (
     output_rows,
     rectified_sigmoid,
 )
-from qir.backends.torch.module import TorchModule
-from qir.backends.torch.ops import lowering_of
 from qir.cli.main import make_app
 from qir.errors import PassError, QirError
 from qir.fake_quant import parameters_of, quantizers, restored, rows_of, scheme_of, set_levels, set_ranges
@@ -63,7 +63,7 @@ def run(module, images, step=FAST, seed=0):
     ("scheme", "bits"),
     [("uniform", 2), ("uniform", 4), ("clipq", 3), ("potq", 3), ("additive-power-of-two", 3), ("kmeans", 2)],
 )
-def test_every_weight_goes_to_a_level_beside_it(samples, make_network, scheme, bits):
+def test_every_weight_goes_to_a_level_next_to_it(samples, make_network, scheme, bits):
     module = at(make_network(), bits, scheme)
     before = weights_of(module)
     around = {name: neighbours(quantizers(module.graph)[name], before[name]) for name in WEIGHTS}

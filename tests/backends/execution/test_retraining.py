@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from qir.backends import retrain as retrain_module
-from qir.backends.training.loop import PRESETS, RetrainProtocol, protocol, retrain
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.loop import PRESETS, RetrainProtocol, protocol, retrain
 from qir.errors import DataError, QirError
 from qir.fake_quant import quantizers, ranges_at
 from qir.policy import Policy

@@ -19,7 +19,7 @@ RANKS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Quantized:
-    """An operand behind a DequantizeLinear.
+    """An operand after a DequantizeLinear.
 
     Attributes:
         shape: of its codes.
@@ -43,7 +43,7 @@ class Case:
         op: operator.
         attributes: of the node.
         operands: quantized ones, constants as they stand, or None for an operand that is left out.
-        bias: kind of the bias behind the operands.
+        bias: kind of the bias after the operands.
         opset: version of ONNX's operator set.
         oracle: what says what is right: ONNX's reference evaluator, or ONNX Runtime without optimizations where that
             evaluator is wrong or raises: auto_pad of Conv, groups, output_padding and output_shape of ConvTranspose,

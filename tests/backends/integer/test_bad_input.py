@@ -87,7 +87,7 @@ def test_a_scale_that_underflows_is_named_and_fit_bias_helps(random_network, tmp
     factor[1 if channels == "one" else len(weight) :] = 1
     text = "insert-fake-quant,calibrate{method=minmax}"
     module = calibrated(scaled(network.module(), "c2", factor), network, text)
-    with pytest.raises(QirError, match=r"layer 'n3_conv': its bias .* at scale .*: run fit-bias behind"):
+    with pytest.raises(QirError, match=r"layer 'n3_conv': its bias .* at scale .*: run fit-bias after"):
         export(module, tmp_path / "m.quant.onnx")
     PassManager(parse_pipeline("fit-bias")).run(module, PassContext())
     written = export(module, tmp_path / "m.quant.onnx", data=network.images(4))

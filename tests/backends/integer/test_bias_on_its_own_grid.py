@@ -69,7 +69,7 @@ def test_the_bias_is_added_at_its_scale(scale, dtype) -> None:
     np.testing.assert_allclose(output[:, :, 0, 0], np.clip(by_hand, 0, 0.05 * 255), atol=0.026)
 
 
-def test_the_verdict_on_such_a_file_is_no_fault() -> None:
+def test_the_verdict_on_such_a_file_is_not_fault() -> None:
     module, _ = convolution(np.full(6, 0.001), "int32")
     report = parity(module, engines=["fused", "plain"])
     assert report.faults("fused") == report.faults("plain") == 0

@@ -13,7 +13,7 @@ from qir.passes.parity.layers import expose_codes
 
 
 def mismatches(network, module, report, count: int) -> tuple[int, int]:
-    """(codes that differ, codes compared) at ONNX Runtime's default optimization, behind integer kernels."""
+    """(codes that differ, codes compared) at ONNX Runtime's default optimization, after integer kernels."""
     session = OrtSession(expose_codes(module))
     assert sorted(session.integer_nodes()) == sorted(report.integer_nodes)
     found = parity(module, network.images(count), engines=["fused"])

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 import qir.models
-from qir.backends.integer.reference import IntegerReference
 from qir.backends.execution.session import OrtSession
+from qir.backends.integer.reference import IntegerReference
 from qir.errors import DataError, QirError
 
 

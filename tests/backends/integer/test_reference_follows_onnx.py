@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import qir
-from qir.backends.integer.reference import IntegerReference
-from qir.backends.integer.kernels import KERNELS, MOVES
 from qir.backends.execution.session import OrtSession
+from qir.backends.integer.kernels import KERNELS, MOVES
+from qir.backends.integer.reference import IntegerReference
 
 sys.path.insert(0, str(Path(__file__).parent))
 from operator_grids import Case, Quantized, cases

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import qir
+from qir.backends.execution.session import OrtSession
 from qir.backends.integer.reference import IntegerReference
 from qir.backends.integer.requantization import binary_exponent, dyadic, requantized, rounded_quotient, term
-from qir.backends.execution.session import OrtSession
 from qir.errors import QirError
 
 scales = st.floats(2.0**-20, 4.0, width=32)
@@ -58,7 +58,9 @@ def test_a_multiplier_below_every_sum_gives_zero_and_other_ratios_are_refused_by
     tiny = term(np.asarray([2**31 - 1, -(2**31)]), np.float32(2.0**-60), np.float32(1.0))
     assert requantized([tiny], np.float32(1.0), "dyadic", "").tolist() == [0, 0]
     assert requantized([tiny], np.float32(1.0), "power-of-two", "").tolist() == [0, 0]
-    with pytest.raises(QirError, match=r"'conv': its ratio of scales 0\.3.* is no power of two: run the pass power-of"):
+    with pytest.raises(
+        QirError, match=r"'conv': its ratio of scales 0\.3.* is not a power of two: run the pass power-of"
+    ):
         requantized([term(np.asarray(1), np.float32(0.3))], np.float32(1.0), "power-of-two", "conv")
     assert [binary_exponent(Fraction(*pair)) for pair in ((8, 1), (1, 4), (1, 1), (3, 1), (0, 1))] == [
         3,

@@ -10,11 +10,11 @@ import onnx.parser
 import pytest
 
 import qir
+from qir.backends.execution.session import OrtSession
 from qir.backends.integer.reference import IntegerReference
 from qir.backends.integer.requantization import REQUANTIZATIONS
 from qir.backends.integer.saturation import lost_in_product
 from qir.backends.integer.values import Grid
-from qir.backends.execution.session import OrtSession
 from qir.passes import PassContext, export
 from qir.passes.correction.symmetric_activations import SymmetricActivations
 

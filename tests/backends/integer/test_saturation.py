@@ -10,15 +10,15 @@ import pytest
 from onnx import helper, numpy_helper
 
 import qir
-from qir.backends.integer.reference import IntegerReference
-from qir.backends.execution.session import OrtSession
 from qir.backends.execution.saturation import CodeRange, can_saturate
+from qir.backends.execution.session import OrtSession
+from qir.backends.integer.reference import IntegerReference
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
-from qir.passes.lowering.parts.codes import weight_codes
-from qir.passes.lowering.legalize import Legalize
-from qir.passes.lowering.profiles.profiles import find_profile
 from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.lowering.legalize import Legalize
+from qir.passes.lowering.parts.codes import weight_codes
+from qir.passes.lowering.profiles.profiles import find_profile
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
 from qir.types import DType
@@ -202,7 +202,7 @@ def test_exported_files_are_the_same_where_products_are_added_in_pairs(random_ne
 
 
 def test_every_layer_that_loses_something_is_named(random_network) -> None:
-    """What the saturating reference computes otherwise, on weights as int8, lies behind a layer that is not proven."""
+    """What the saturating reference computes otherwise, on weights as int8, lies after a layer that is not proven."""
     network, module = random_network(5, 8, 8)
     file, named = lowered(module, "qcdq", "int8")
     runs = [IntegerReference(file, saturating=mode).run({"input": 9 * network.images(8)}) for mode in (False, True)]

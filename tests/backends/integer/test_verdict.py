@@ -169,7 +169,7 @@ def test_a_difference_in_a_layer_on_integers_is_a_fault_whatever_stands_upstream
     assert report.ties("fused") == 0
 
 
-def test_what_differs_upstream_is_no_difference_of_the_layers_that_follow(exported, computed_by) -> None:
+def test_what_differs_upstream_is_not_difference_of_the_layers_that_follow(exported, computed_by) -> None:
     """An engine that computes exactly from codes that differ upstream: only the layer that made them is counted."""
     module, feed, _ = exported()
     name = layer_of(parity(module, feed, engines=["fused"]), "add").value

@@ -17,7 +17,7 @@ def _golden():
     return module
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the published tables are not beside the repository")
+@pytest.mark.skipif(not GOLDEN.exists(), reason="the published tables are not next to the repository")
 @pytest.mark.parametrize("check", ["haq_bit_serial", "apq_bitfusion"])
 def test_published_tables_are_reproduced(check: str) -> None:
     for holds, line in getattr(_golden(), check)():

@@ -22,7 +22,7 @@ from qir.backends.vela.referee import OTHER, Compared, OpFit, compare, fit_ops, 
 from qir.errors import MissingExtraError, TargetError
 from qir.passes import PassContext, PassManager, parse_pipeline
 
-MODELS = Path(__file__).resolve().parents[3] / "models"
+MODELS = Path(__file__).resolve().parents[3] / "models" / "trained"
 LITERT = os.environ.get("QIR_LITERT_PYTHON")
 REPORT = """Original Operator,NNG Operator,Target,Staging Usage,Op Cycles,NPU,SRAM AC,DRAM AC,MAC Count,Name
 Conv2D,Conv2D,NPU,1,120,100,20,120,640,conv

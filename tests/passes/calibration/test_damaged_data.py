@@ -131,7 +131,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("data", WRONG.values(), ids=WRONG.keys())
-def test_data_that_are_no_numbers_are_refused(data):
+def test_data_that_are_not_numbers_are_refused(data):
     with pytest.raises(DataError):
         list(batches(network(), data))
 
@@ -158,7 +158,7 @@ def test_strings_are_taken_where_the_network_takes_strings():
 @pytest.mark.parametrize("arrays", [{"images": np.full((4, 2), "a"), "labels": np.arange(4)},
                                     {"images": np.zeros((4, 2)), "labels": np.full(4, "a")},
                                     {"images": np.float32(0), "labels": np.arange(4)}])  # fmt: skip
-def test_samples_that_are_no_numbers_are_refused(tmp_path, arrays):
+def test_samples_that_are_not_numbers_are_refused(tmp_path, arrays):
     np.savez(tmp_path / "s.npz", **arrays)
     with pytest.raises(DataError, match=r"s\.npz"):
         read_samples(tmp_path / "s.npz", "validation")

@@ -1,4 +1,4 @@
-"""Thresholds beside those of ONNX Runtime's calibrators, and memory over a stream."""
+"""Thresholds next to those of ONNX Runtime's calibrators, and memory over a stream."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import qir
 import qir.models
 from qir.passes.calibration.calibrate import float_network, observe
-from qir.passes.data.samples import batches
-from qir.passes.calibration.observers import BINS, Histogram
 from qir.passes.calibration.clipping import percentile, threshold
+from qir.passes.calibration.observers import BINS, Histogram
+from qir.passes.data.samples import batches
 
 
 class Reader:

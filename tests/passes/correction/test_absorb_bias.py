@@ -2,8 +2,8 @@ import numpy as np
 
 from qir.passes import PassContext
 from qir.passes.correction.absorb_bias import AbsorbBias
-from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 
 
 def network(builder, pads=(0, 0, 0, 0)):
@@ -22,7 +22,7 @@ def biases(module):
     return [node.input(2).constant.numpy() for node in module.graph if node.op == "Conv" and node.input(2)]
 
 
-def test_high_biases_move_behind_the_relu(builder):
+def test_high_biases_move_after_the_relu(builder):
     module = network(builder)
     FoldBatchNorm().run(module, PassContext())
     inputs = {k: np.clip(v, -2.9, 2.9) for k, v in random_inputs(module).items()}

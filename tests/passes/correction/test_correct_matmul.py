@@ -1,4 +1,4 @@
-"""Correction of matrix products over sequences: a gain per column, an offset in the Add behind, or none."""
+"""Correction of matrix products over sequences: a gain per column, an offset in the Add after, or none."""
 
 import numpy as np
 import pytest

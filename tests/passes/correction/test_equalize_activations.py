@@ -42,7 +42,7 @@ def test_alpha_one_makes_activations_equally_wide(builder):
     np.testing.assert_allclose(channel_magnitudes(module, [(value, -1)], DATA)[value], 1.0, rtol=1e-4)
 
 
-def test_a_layer_behind_relu_takes_the_division(builder):
+def test_a_layer_after_relu_takes_the_division(builder):
     b = builder()
     y = b.node(
         "MatMul",

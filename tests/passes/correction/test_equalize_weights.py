@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from qir.passes import PassContext
-from qir.passes.correction.equalize_weights import EqualizeWeights
-from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 from qir.passes.analysis.layers import layer_at
+from qir.passes.correction.equalize_weights import EqualizeWeights
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 
 
 def spread(b, name, *shape, axis=0):

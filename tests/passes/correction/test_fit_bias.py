@@ -3,10 +3,10 @@ import pytest
 
 import qir
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.correction.fit_bias import FitBias
-from qir.passes.lowering.lower_qcdq import bias_codes
 from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.correction.fit_bias import FitBias
 from qir.passes.infrastructure.testing import random_inputs
+from qir.passes.lowering.lower_qcdq import bias_codes
 
 
 def network(builder, tiny):

@@ -15,8 +15,8 @@ from qir.errors import QirError
 from qir.fake_quant import parameters_of, quantizers
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.parity.compare import parity
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
+from qir.passes.parity.compare import parity
 from qir.search.quantize import quantize
 
 

@@ -12,11 +12,11 @@ from qir.backends.costs.target import load_target
 from qir.cli.main import make_app
 from qir.fake_quant import bits_of, parameters_of, policy_of
 from qir.passes import PassContext, export
-from qir.passes.lowering.parts.codes import weight_codes
-from qir.passes.parity.compare import parity
 from qir.passes.analysis.quantized_layers import quantized_layers
-from qir.passes.lowering.saturation.reduce_range import ReduceRange
+from qir.passes.lowering.parts.codes import weight_codes
 from qir.passes.lowering.saturation.layers import saturating_layers
+from qir.passes.lowering.saturation.reduce_range import ReduceRange
+from qir.passes.parity.compare import parity
 
 
 def weight_types(path):

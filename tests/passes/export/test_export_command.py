@@ -47,7 +47,7 @@ def test_one_profile_becomes_another(calibrated, samples, tmp_path):
     assert "QLinearConv" in {node.op for node in qir.load(tmp_path / "b.quant.onnx").graph}
 
 
-def test_a_float_network_with_encodings_beside_it_becomes_another_profile(calibrated, samples, tmp_path):
+def test_a_float_network_with_encodings_next_to_it_becomes_another_profile(calibrated, samples, tmp_path):
     report = export(calibrated(4, 8), tmp_path / "a.quant.onnx", profile="encodings", data=samples)
     done = shell("export", report.model, "--profile", "qdq-int4", "-o", tmp_path / "b.quant.onnx")
     assert done.exit_code == 0, done.output

@@ -121,7 +121,7 @@ def test_a_folder_in_the_way_is_named(calibrated, samples, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(calibrated, tmp_path, bad):
+def test_weights_that_are_not_numbers_are_refused(calibrated, tmp_path, bad):
     module = calibrated(8, 8)
     weight = quantizers(module.graph)["stem.weight"].operands[0]
     values = weight.constant.numpy().copy()

@@ -31,7 +31,7 @@ NODES = {
 
 
 def network(op: str, attributes: dict, opset: int) -> qir.Module:
-    """Conv, the node, Conv, and a Conv beside the node, so that its operand has a quantizer.
+    """Conv, the node, Conv, and a Conv next to the node, so that its operand has a quantizer.
 
     All weights are ones on the diagonal: the node's values are what counts.
     """

@@ -121,7 +121,7 @@ def test_sixteen_bits(calibrated, simulation, samples, tmp_path, weight, activat
         found = run(report, samples)["last"]
         step = quantizers(module.graph)["last.output"]
         one_code = float(np.ptp(step.attribute("ranges").numpy()[-1])) / (2**activation - 1)
-        assert np.abs(found - expected).max() < 1.01 * one_code, "float32 sums round: a code beside it at most"
+        assert np.abs(found - expected).max() < 1.01 * one_code, "float32 sums round: a code next to it at most"
         assert (np.abs(found - expected) > one_code / 2).sum() <= 4
 
 
@@ -222,7 +222,7 @@ def test_operators_on_codes_leave_no_float_layer(calibrated, samples, tmp_path):
     assert report.largest_difference == 0
 
 
-def test_layers_without_a_quantizer_behind_become_integer_sums(samples, tmp_path, simulation, calibrated):
+def test_layers_without_a_quantizer_after_become_integer_sums(samples, tmp_path, simulation, calibrated):
     module = calibrated(8, 8, placement="qag")
     report = export(module, tmp_path / "model.quant.onnx", profile="qoperator", data=samples)
     ops = {node.op for node in qir.load(report.model).graph}

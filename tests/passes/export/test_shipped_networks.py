@@ -74,7 +74,7 @@ def test_resnet_20(prepared, images, tmp_path, profile, bits):
     module, constraints = prepared("resnet-20")
     set_bits(module, constraints, bits)
     report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=images[:64])
-    ties = 0.05 if bits == 8 else 0.0  # sums in float32 round beside integer kernels at 8 x 8 bits only
+    ties = 0.05 if bits == 8 else 0.0  # sums in float32 round next to integer kernels at 8 x 8 bits only
     integer = profile in ("qcdq", "qcdq-packed", "qdq-int4", "qdq-16", "qoperator")
     assert report.mismatches <= (0.0 if integer else ties) * report.codes
     if profile != "encodings":

@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def residual(pool: bool = False) -> qir.Module:
-    """Two convolutions with a residual connection and a Gemm, behind global pooling where asked."""
+    """Two convolutions with a residual connection and a Gemm, after global pooling where asked."""
     random, constants = np.random.default_rng(0), []
 
     def given(name, *shape):
@@ -136,7 +136,7 @@ def test_a_zero_point_is_not_converted(tmp_path):
 
 
 def test_stricter_rules_of_finn_itself_are_kept_that_this_fork_does_not_need(tmp_path):
-    """Behind global pooling FINN 0.10 converts no quantizer; the fork does, and computes the same."""
+    """After global pooling FINN 0.10 converts no quantizer; the fork does, and computes the same."""
     images = np.random.default_rng(1).normal(size=(16, 3, 8, 8)).astype(np.float32)
     module = prepared(residual(pool=True), images, 4, SYMMETRIC)
     with pytest.raises(QirError, match="follows GlobalAveragePool"):

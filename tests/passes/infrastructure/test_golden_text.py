@@ -1,7 +1,7 @@
 """Golden text of passes: what a pass leaves of a small network, line by line.
 
-`QIR_UPDATE_GOLDEN=1 pytest tests/passes/infrastructure/test_golden_text.py` writes the files anew; read the difference before you
-commit it.
+`QIR_UPDATE_GOLDEN=1 pytest tests/passes/infrastructure/test_golden_text.py` writes the files anew; read
+the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def small_network() -> Module:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_the_text_behind_a_pass_is_the_golden_one(name: str) -> None:
+def test_the_text_after_a_pass_is_the_golden_one(name: str) -> None:
     module = small_network()
     context = PassContext(target=load_target("npu-148"))
     PassManager(parse_pipeline(PIPELINES[name])).run(module, context)

@@ -9,8 +9,8 @@ from qir.errors import MissingExtraError, ModelFileError, PassError
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager, Repeat, available_passes, find_pass
+from qir.passes.infrastructure.contract import Analysis
 from qir.passes.infrastructure.instruments import ChangeCounts, DumpIR, Instrument, PrintAfter, Timing
-from qir.passes.infrastructure.manager import Analysis
 from qir.passes.infrastructure.reproducer import KEPT
 from qir.types import DType, tensor_type
 
@@ -80,7 +80,7 @@ def test_repeat_raises_at_its_bound(module):
 
 
 def test_failure_names_pass_history_and_reproducer(module, tmp_path):
-    with pytest.raises(PassError, match=r"pass fail: ValueError: boom \(behind append-relu\).*--replay") as caught:
+    with pytest.raises(PassError, match=r"pass fail: ValueError: boom \(after append-relu\).*--replay") as caught:
         PassManager([AppendRelu(), Fail()], reproducers=tmp_path).run(module)
     assert isinstance(caught.value.__cause__, ValueError)
     (folder,) = tmp_path.iterdir()
@@ -110,7 +110,7 @@ def test_a_missing_object_is_named_with_its_flag(module, tmp_path):
         PassContext().require("calibration_data")
 
 
-def test_a_missing_package_is_no_failure_of_the_pass(module, tmp_path):
+def test_a_missing_package_is_not_failure_of_the_pass(module, tmp_path):
     with pytest.raises(MissingExtraError, match=r"^this needs the package 'plotly'.*'qir\[report\]'`$"):
         PassManager([Fail(mode="package")], reproducers=tmp_path).run(module)
     assert not list(tmp_path.iterdir())
@@ -118,7 +118,7 @@ def test_a_missing_package_is_no_failure_of_the_pass(module, tmp_path):
 
 def test_a_folder_that_cannot_be_dumped_to_is_refused_before_a_pass_runs(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ModelFileError, match="is no folder"):
+    with pytest.raises(ModelFileError, match="is not a folder"):
         DumpIR(tmp_path / "file")
 
 

@@ -14,8 +14,8 @@ from qir.backends import load_target
 from qir.cli.main import make_app
 from qir.errors import QirError
 from qir.passes import PassContext, PassManager, apply_policy, bit_constraints, export, parse_pipeline
-from qir.passes.parity.compare import parity
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
+from qir.passes.parity.compare import parity
 from qir.tensor import Tensor
 
 parity_module = importlib.import_module("qir.passes.parity.compare")
@@ -202,5 +202,5 @@ def test_dyadic_multipliers_change_few_codes(exported) -> None:
 
 
 def test_a_float_network_is_bad_input() -> None:
-    with pytest.raises(QirError, match="no quantizers: it is no export"):
+    with pytest.raises(QirError, match="no quantizers: it is not an export"):
         parity(qir.load(qir.models.path("lenet")))

@@ -12,9 +12,9 @@ from qir.fake_quant import quantizers, ranges_at
 from qir.graph import Graph
 from qir.passes import PassContext, PassManager
 from qir.passes.calibration.calibrate import Calibrate
-from qir.passes.data.samples import batches, fitting_batch
-from qir.passes.calibration.observers import Histogram
 from qir.passes.calibration.clipping import METHODS, lp, threshold
+from qir.passes.calibration.observers import Histogram
+from qir.passes.data.samples import batches, fitting_batch
 from qir.types import DType, TensorType, UnknownType
 
 

@@ -69,7 +69,7 @@ def test_a_weight_that_two_layers_share_ties_their_inputs() -> None:
         assert (inputs.pop(), policy["a.weight"]) in PAIRS
 
 
-def test_a_tensor_behind_max_pooling_and_reshape_is_still_the_same() -> None:
+def test_a_tensor_after_max_pooling_and_reshape_is_still_the_same() -> None:
     module = network(
         [
             conv("a", "x", "p"),
@@ -113,7 +113,7 @@ def test_grouped_convolutions_obey_the_pairs_of_their_operator() -> None:
     assert "2 bits: node 'a' has no legal pair" in constraints.explain("a.input")
 
 
-def test_pairs_that_are_no_function_stay_a_relation() -> None:
+def test_pairs_that_are_not_function_stay_a_relation() -> None:
     rules = OperandRules((2, 4, 8), (1, 4, 8), frozenset({(2, 1), (4, 1), (4, 4), (8, 4), (8, 8)}))
     constraints = bit_constraints(network([conv("a", "x", "y")], {"a": (4, 4, 1, 1)}), rules)
     assert constraints.decisions == ("a.input", "a.weight")

@@ -33,7 +33,7 @@ def test_there_are_81_policies_and_every_one_obeys_the_pairs(lenet, target) -> N
 
 def test_a_policy_that_names_no_option_is_refused(lenet) -> None:
     _, constraints = lenet
-    with pytest.raises(QirError, match=r"conv1.input.*3 bits are no option"):
+    with pytest.raises(QirError, match=r"conv1.input.*3 bits are not an option"):
         constraints.complete({"conv1.input": 3, "conv2.input": 4, "fc1.input": 4, "fc2.input": 4})
 
 

@@ -49,7 +49,7 @@ def calibrated(module, data, options: str = "weight_widths=4|8,activation_widths
 
 
 def convolution(opset: int):
-    """3x3 convolution of 10 channels, the last block of 4 short; Gemm behind it."""
+    """3x3 convolution of 10 channels, the last block of 4 short; Gemm after it."""
     nodes = [
         helper.make_node("Conv", ["x", "conv.weight", "conv.bias"], ["c"], name="conv", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c"], ["r"], name="relu"),
@@ -84,7 +84,7 @@ def recurrent(op: str, gates: int):
 
 
 def tokens(samples: int = 16) -> dict[str, np.ndarray]:
-    """One batch: the state's first axis is no batch."""
+    """One batch: the state's first axis is not a batch."""
     return {"tokens": GENERATOR.integers(0, 30, (samples, 5)), "state": normal(1, samples, 8)}
 
 
@@ -209,7 +209,7 @@ def test_an_initial_state_of_zeros_has_no_quantizer() -> None:
     assert ("table.weight", "cell.recurrence") in {(r.first, r.second) for r in relations}
 
 
-def test_rows_of_an_embedding_with_blocks_get_a_quantizer_behind_them() -> None:
+def test_rows_of_an_embedding_with_blocks_get_a_quantizer_after_them() -> None:
     module = calibrated(recurrent("GRU", 3), [tokens()], "weight_widths=4,activation_widths=8,block=4")
     found = quantizers(module.graph)
     assert found["table.weight"].attribute("block") == 4

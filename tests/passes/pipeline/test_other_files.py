@@ -1,4 +1,4 @@
-"""Networks as other exporters write them: weights in a file beside the model, one bias that two layers read."""
+"""Networks as other exporters write them: weights in a file next to the model, one bias that two layers read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def module_of(nodes, width: int, **constants: np.ndarray):
     return from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
 
 
-def test_what_lies_beside_the_model_stays_beside_it(tmp_path) -> None:
+def test_what_lies_next_to_the_model_stays_next_to_it(tmp_path) -> None:
     generator = np.random.default_rng(0)
     nodes = [
         helper.make_node("Gemm", ["x", "w"], ["p"], name="layer"),

@@ -51,11 +51,11 @@ def test_a_target_excludes_operators_and_names(wish) -> None:
 
 
 def test_an_excluded_pattern_that_is_none_is_named() -> None:
-    with pytest.raises(QirError, match=r"exclude '\*' is no regular expression"):
+    with pytest.raises(QirError, match=r"exclude '\*' is not a regular expression"):
         inserted("lenet", "exclude=*")
 
 
-def test_a_target_says_which_operators_are_quantized_besides_the_layers() -> None:
+def test_a_target_says_which_operators_are_quantized_next_tos_the_layers() -> None:
     plain, _ = inserted("residual")
     none, _ = inserted("residual", ops=())
     relu, _ = inserted("residual", ops=("Relu", "Add"))
@@ -81,7 +81,7 @@ def test_operands_of_additions_tie_where_the_target_asks() -> None:
     assert "allows" in tied.explain(other)
 
 
-def test_the_output_is_no_decision_unless_it_is_asked_for() -> None:
+def test_the_output_is_not_decision_unless_it_is_asked_for() -> None:
     fixed, target = inserted("lenet", "placement=outputs")
     open_, _ = inserted("lenet", "placement=outputs,output_widths=all")
     rules = target.operand_rules()
@@ -98,7 +98,7 @@ def test_weights_and_activations_have_the_scheme_that_is_asked_for() -> None:
         inserted("lenet", "weight_scheme=unifrom")
 
 
-def test_widths_that_are_floats_on_the_target_are_no_candidates() -> None:
+def test_widths_that_are_floats_on_the_target_are_not_candidates() -> None:
     module = load_network(qir.models.path("lenet"))
     context = PassContext(target=load_target("cpu-onnxruntime"))
     PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, context)

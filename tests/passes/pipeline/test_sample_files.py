@@ -16,7 +16,7 @@ IMAGES = np.zeros((4, 1, 2, 2), np.float32)
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 truncated", b"\x93NUMPY"])
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_what_is_no_file_of_arrays_is_refused(tmp_path, name: str, content: bytes) -> None:
+def test_what_is_not_file_of_arrays_is_refused(tmp_path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=r"no .npy or .npz file of numbers.*numpy.save"):
         read_arrays(tmp_path / name)
@@ -39,7 +39,7 @@ def test_a_missing_file_is_named(tmp_path) -> None:
         ({"images": IMAGES}, "lacks the array 'labels'; it holds images"),
         ({"images": IMAGES, "labels": np.zeros(3, np.int64)}, r"4 images but labels of shape \(3,\)"),
         ({"images": IMAGES, "labels": np.eye(4)}, r"labels of shape \(4, 4\)"),
-        ({"images": IMAGES, "labels": np.array([0, 1, 2, 0.5])}, "float64 are no class numbers"),
+        ({"images": IMAGES, "labels": np.array([0, 1, 2, 0.5])}, "float64 are not class numbers"),
     ],
 )
 def test_samples_without_their_labels_are_refused(tmp_path, arrays, message: str) -> None:

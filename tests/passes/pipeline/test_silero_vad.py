@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def signal(windows: int) -> np.ndarray:
-    """A hum of harmonics that comes and goes, with noise: float32 [windows, 576], each 512 samples behind the last."""
+    """A hum of harmonics that comes and goes, with noise: float32 [windows, 576], each 512 samples after the last."""
     time = np.arange(windows * 512 + 64) / 16000
     tones = (140, 280, 420, 700, 1200, 2500)
     hum = sum(np.sin(2 * np.pi * tone * time * (1 + 0.02 * np.sin(5 * time))) / k for k, tone in enumerate(tones, 1))

@@ -11,7 +11,9 @@ def test_the_table_of_profiles_is_the_one_of_the_data():
 
 
 def test_the_table_of_fused_kernels_is_the_one_of_the_data():
-    assert kernel_table() in DOCUMENT.read_text(encoding="utf-8"), "run: python -m qir.passes.lowering.profiles.documentation"
+    assert kernel_table() in DOCUMENT.read_text(encoding="utf-8"), (
+        "run: python -m qir.passes.lowering.profiles.documentation"
+    )
 
 
 def test_the_python_of_the_document_runs(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError
 from qir.fake_quant import parameters_of
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.lowering.qonnx.thresholds import (
     Thresholds,
     dyadic_requantize,
@@ -24,7 +25,6 @@ from qir.passes.lowering.qonnx.thresholds import (
     plain_requantize,
     value_thresholds,
 )
-from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.quantizers import get_scheme
 from qir.tensor import Tensor
 

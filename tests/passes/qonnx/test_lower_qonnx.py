@@ -14,8 +14,8 @@ from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.ops.families.qonnx import QONNX_DOMAIN
 from qir.passes import PassContext, PassManager
 from qir.passes.lowering.lower_qcdq import LowerQcdq
-from qir.passes.lowering.qonnx.lower_qonnx import LowerQonnx
 from qir.passes.lowering.parts.qonnx_forms import activation_form
+from qir.passes.lowering.qonnx.lower_qonnx import LowerQonnx
 from qir.quantizers import get_scheme
 
 

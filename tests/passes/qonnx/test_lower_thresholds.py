@@ -8,8 +8,8 @@ from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import PassError
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.passes import PassContext, PassManager
-from qir.passes.lowering.qonnx import lower_thresholds
 from qir.passes.lowering.lower_qcdq import LowerQcdq
+from qir.passes.lowering.qonnx import lower_thresholds
 from qir.passes.lowering.qonnx.lower_thresholds import LowerThresholds
 
 

@@ -9,9 +9,9 @@ import qir
 from qir.fake_quant import parameters_of, quantizers
 from qir.graph import Node
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.passes.raising import RaiseQuantized
 from qir.passes.raising.grids import Grid, spec_of
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.quantizers import get_scheme
 from qir.tensor import Tensor
 

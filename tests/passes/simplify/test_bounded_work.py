@@ -11,11 +11,11 @@ import qir
 from qir.backends.costs.target import load_target
 from qir.errors import ModelFileError, ParseError, PassError, SearchError, TargetError
 from qir.guide import read_guide
-from qir.support.json_text import parse_json
 from qir.onnx_io import to_bytes
 from qir.ops import inference
 from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.search.problem.result import read_result
+from qir.support.json_text import parse_json
 
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("l", 1)]
 

@@ -5,9 +5,9 @@ import pytest
 
 from qir.errors import PassError
 from qir.passes import PassContext
+from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.passes.simplify.canonicalize import RULES, Canonicalize
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.rewriting.engine import RULE_KEY, explain
 
 

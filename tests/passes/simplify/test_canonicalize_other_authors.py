@@ -8,8 +8,8 @@ import pytest
 import qir
 from qir.errors import PassError
 from qir.passes import PassManager, parse_pipeline
-from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.simplify.canonicalize import SIMPLIFY
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 MODELS = sorted([*(DATA / "light").glob("*.onnx"), *DATA.glob("[ps]*/*/model.onnx")])

@@ -4,12 +4,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from qir.passes import PassContext
+from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.passes.simplify.eliminate.common_subexpressions import EliminateCommonSubexpressions
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.eliminate.identities import EliminateIdentities
 from qir.passes.simplify.fold.constants import FoldConstants
 from qir.passes.simplify.freeze_inputs import FreezeInputs
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.types import DType, TensorType
 
 

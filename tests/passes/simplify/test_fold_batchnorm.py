@@ -5,8 +5,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qir.passes import PassContext
-from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 
 
 def ops(module):
@@ -82,7 +82,7 @@ def test_matmul_whose_channels_are_not_on_axis_1_is_left(builder):
     assert "not on axis 1" in next(iter(report.rewritten.values()))
 
 
-def test_parameters_behind_identity_nodes_are_seen(builder):
+def test_parameters_after_identity_nodes_are_seen(builder):
     b = builder()
     y = b.node("Conv", [b.input("x", [1, 2, 4, 4]), b.node("Identity", [b.normal("w", 3, 2, 1, 1)])])
     y = b.bn(y, 3)

@@ -6,9 +6,9 @@ from onnx import helper, numpy_helper
 
 import qir
 from qir.errors import PassError
+from qir.passes.infrastructure.contract import PassContext
 from qir.passes.simplify.fold import constants as fold_constants
 from qir.passes.simplify.fold.constants import FoldConstants
-from qir.passes.infrastructure.manager import PassContext
 
 
 def module_of(nodes, constants, inputs=()):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qir.passes import check_pass, parse_pipeline
-from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.passes.infrastructure.testing import random_inputs, run_onnxruntime
+from qir.passes.simplify.canonicalize import SIMPLIFY
 
 STEPS = (*SIMPLIFY.split(","), "equalize-weights")
 

@@ -28,7 +28,7 @@ LEFT_OUT = (
     "sequence",
     "scan_sum",
 )
-"""Tests that ONNX Runtime does not run in their own version either, whose values are no tensors, or of Scan-8."""
+"""Tests that ONNX Runtime does not run in their own version either, whose values are not tensors, or of Scan-8."""
 
 
 def arrays(folder: Path, kind: str) -> list[np.ndarray]:

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from qir.support.atomic_write import atomic_write
 from qir.errors import ModelFileError, QirError
+from qir.support.atomic_write import atomic_write
 
 
 def test_a_file_appears_with_its_folder(tmp_path):
@@ -34,5 +34,5 @@ def test_a_folder_or_a_file_in_the_way_is_named(tmp_path):
     with pytest.raises(QirError, match="is a folder"), atomic_write(tmp_path):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(QirError, match="is no folder"), atomic_write(tmp_path / "file" / "deep" / "x.txt"):
+    with pytest.raises(QirError, match="is not a folder"), atomic_write(tmp_path / "file" / "deep" / "x.txt"):
         pass

@@ -2,13 +2,13 @@ import networkx as nx
 import pytest
 
 import qir
-from qir.views.drawing import to_dot, to_svg
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
-from qir.views.networkx import to_networkx
 from qir.types import DType, TensorType
+from qir.views.drawing import to_dot, to_svg
+from qir.views.networkx import to_networkx
 
 
 def chain(length=4):
@@ -35,7 +35,7 @@ def test_erasing_the_current_node_goes_on_with_the_next():
     assert graph.outputs == graph.inputs
 
 
-def test_a_node_erased_ahead_is_not_visited_and_one_inserted_behind_is():
+def test_a_node_erased_ahead_is_not_visited_and_one_inserted_after_is():
     graph, seen = chain(), []
     for node in graph:
         seen.append(node.name)
@@ -43,10 +43,10 @@ def test_a_node_erased_ahead_is_not_visited_and_one_inserted_behind_is():
             gone = node.next
             gone.result.replace_all_uses_with(node.result)
             graph.erase(gone)
-            graph.insert(Node("Neg", [node.result], name="behind"), after=node)
+            graph.insert(Node("Neg", [node.result], name="after"), after=node)
             graph.insert(Node("Neg", node.inputs, name="before"), before=node)
-    assert seen == ["n0", "behind", "n2", "n3"]
-    assert names(graph) == ["before", "n0", "behind", "n2", "n3"]
+    assert seen == ["n0", "after", "n2", "n3"]
+    assert names(graph) == ["before", "n0", "after", "n2", "n3"]
 
 
 def test_a_used_node_and_the_return_node_are_not_erased():

@@ -15,8 +15,9 @@ from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 from qir.tensor import Tensor
 from qir.text.printer import constants_of
+from qir.text.types import parse_type
 from qir.text.values import float_text, number_of
-from qir.types import DType, OpaqueType, OptionalType, QuantType, SequenceType, TensorType, UnknownType, parse_type
+from qir.types import DType, OpaqueType, OptionalType, QuantType, SequenceType, TensorType, UnknownType
 
 TEXT = st.text(max_size=8)
 BYTES = st.binary(max_size=8)

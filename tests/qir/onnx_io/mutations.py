@@ -134,7 +134,7 @@ def _watch(check: Callable[[bytes], str], jobs: list[bytes], pipe: object) -> No
         faulthandler.dump_traceback_later(MUTATION_SECONDS, exit=True)
         try:
             outcome = check(job)
-        except BaseException:  # noqa: BLE001 - any exception that is no QirError is the finding
+        except BaseException:  # noqa: BLE001 - any exception that is not a QirError is the finding
             outcome = "ESCAPED " + traceback.format_exc()[-1500:]
         faulthandler.cancel_dump_traceback_later()
         pipe.send(outcome)  # type: ignore[attr-defined]

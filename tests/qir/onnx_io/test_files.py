@@ -38,12 +38,12 @@ def _load(proto):
     ("data", "words"),
     [
         (b"", "graph"),
-        (b"this is no model at all", r"damaged|truncated|no ONNX"),
+        (b"this is not a model at all", r"damaged|truncated|no ONNX"),
         (_chain().SerializeToString()[:-7], "truncated"),
         (onnx.ModelProto(ir_version=10).SerializeToString(), "empty"),
     ],
 )
-def test_bytes_that_are_no_model_are_refused(data, words):
+def test_bytes_that_are_not_model_are_refused(data, words):
     with pytest.raises(ModelFileError, match=words):
         load(data)
 
@@ -51,11 +51,11 @@ def test_bytes_that_are_no_model_are_refused(data, words):
 def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(ModelFileError, match=r"missing\.onnx"):
         load(tmp_path / "missing.onnx")
-    with pytest.raises(ModelFileError, match="is no file"):
+    with pytest.raises(ModelFileError, match="is not a file"):
         load(tmp_path)
     module = _load(_chain())
     (tmp_path / "file").touch()
-    with pytest.raises(ModelFileError, match="is no folder"):
+    with pytest.raises(ModelFileError, match="is not a folder"):
         save(module, tmp_path / "file" / "m.onnx")
     with pytest.raises(ModelFileError, match="folder"):
         save(module, tmp_path)
@@ -94,7 +94,7 @@ def test_nodes_in_a_wrong_order_are_sorted():
     assert [node.op for node in _load(proto).graph] == ["Add", "Relu"]
 
 
-def test_names_that_are_no_utf8_are_refused():
+def test_names_that_are_not_utf8_are_refused():
     data = _chain().SerializeToString().replace(b"Relu", b"\xff\xfe\xfd\xfc")
     with pytest.raises(ModelFileError, match="UTF-8"):
         load(data)

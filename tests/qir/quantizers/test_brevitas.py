@@ -71,8 +71,8 @@ def test_ternary(given, theirs):
     x = x.clone().requires_grad_()
     result = get_torch_scheme("ternary").fake_quantize(x, parameters)
     (result * upstream).sum().backward()
-    beside = np.abs(given[0]) != 0.5  # at the threshold itself Brevitas gives 0, TWN (closed below) the scale
-    np.testing.assert_array_equal(result.detach().numpy()[beside], theirs["ternary value"][beside])
+    neighbour = np.abs(given[0]) != 0.5  # at the threshold itself Brevitas gives 0, TWN (closed below) the scale
+    np.testing.assert_array_equal(result.detach().numpy()[neighbour], theirs["ternary value"][neighbour])
     scale_of_codes = (theirs["ternary value"] != 0).astype(np.float32)  # times the scale, 1
     np.testing.assert_allclose(scale_of_codes * x.grad.numpy(), theirs["ternary of_x"], rtol=1e-6)
 

@@ -185,7 +185,7 @@ def test_scales_are_powers_of_two(name):
         assert (np.frexp(scale)[0] == 0.5).all()
 
 
-def test_kmeans_is_no_worse_than_any_other_scheme_of_its_width():
+def test_kmeans_is_not_worse_than_any_other_scheme_of_its_width():
     x = data(True)
 
     def loss(name):
@@ -271,7 +271,7 @@ def test_a_scheme_of_ones_own_is_registered_in_a_few_lines():
     )
     assert get_scheme(scheme.name) is again
     for nothing in ("halves", Halves, type("Nameless", (Halves.__base__,), {"_parameters": None})()):
-        with pytest.raises(QirError, match="is no scheme"):
+        with pytest.raises(QirError, match="is not a scheme"):
             register(nothing)
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from qir.errors import SearchError
 from qir.search import Budget, Decision, PairCost, Problem, QuantizationEnv, Relation, solve
+from qir.search.environment.rewards import REWARDS, RewardInputs, reward
 from qir.search.problem.completion import Completion
 from qir.search.problem.enforcement import haq_sweep, reverse_order
-from qir.search.environment.rewards import REWARDS, RewardInputs, reward
 
 PAIRS = {(2, 1), (4, 4), (8, 8)}
 

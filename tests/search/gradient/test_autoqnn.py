@@ -13,9 +13,9 @@ from qir.search.gradient.autoqnn import AutoQnn
 from qir.search.gradient.autoqnn_protocol import AutoQnnProtocol
 from qir.search.gradient.differentiable_cost import CostTerm, ExpectedCost, average_bits, precision_loss
 from qir.search.gradient.learned_bits import FollowingBits, LearnedBits
-from qir.search.problem.problem import Decision, PairCost, Problem
 from qir.search.gradient.relaxed import RunningGrid, SoftChoice, soft_weights, temperature
 from qir.search.gradient.rounding import round_within
+from qir.search.problem.problem import Decision, PairCost, Problem
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 

@@ -9,16 +9,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qir.backends import load_target
-from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.layers.open_sizes import SAMPLE_SHAPES
+from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import OpSupport
 from qir.cli.options import parse_budgets
 from qir.errors import InfeasibleError, QirError, SearchError
 from qir.guide import read_guide
 from qir.search import Budget, Decision, Problem, load_network, network_problem, prepare, recipe, solve
 from qir.search.network.problem import read_budgets
-from qir.search.quantize import quantize
 from qir.search.problem.result import read_result
+from qir.search.quantize import quantize
 
 TARGET = load_target("npu-148")
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import torch
 
 import qir.models
 from qir.backends import load_target
-from qir.backends.training.affine_correction import fit_affine_correction, pre_activations
 from qir.backends.torch.module import TorchModule
+from qir.backends.training.affine_correction import fit_affine_correction, pre_activations
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.search import AccuracyObjective, EvaluationProtocol, load_network, output_divergence, prepare
 from qir.search.evaluation.accuracy import accuracy_of

@@ -18,8 +18,8 @@ from qir.search import (
     solve,
 )
 from qir.search.evaluation.accuracy import EvaluationProtocol, search_identity
-from qir.search.metrics.outputs.output_error import NetworkOutputError
 from qir.search.evaluation.parallel import sent
+from qir.search.metrics.outputs.output_error import NetworkOutputError
 
 
 @pytest.fixture(scope="module")

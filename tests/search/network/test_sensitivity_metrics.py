@@ -12,16 +12,16 @@ from qir.backends.torch.module import TorchModule
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.search import output_divergence, prepare
-from qir.search.metrics.outputs.adversarial_noise import adversarial_noise
-from qir.search.metrics.gradients.empirical_fisher import empirical_fisher
 from qir.search.metrics.feature_separability import feature_separability, separability
+from qir.search.metrics.gradients.empirical_fisher import empirical_fisher
 from qir.search.metrics.gradients.hessian_trace import hessian_trace
+from qir.search.metrics.gradients.second_order import second_order
 from qir.search.metrics.operands import on_grid
+from qir.search.metrics.outputs.adversarial_noise import adversarial_noise
 from qir.search.metrics.outputs.output_error import output_error
 from qir.search.metrics.pca_significance import pca_significance, significant_dimensions
 from qir.search.metrics.quantization_error import noise_to_signal, quantization_error
 from qir.search.metrics.rate_distortion import envelope, rate_distortion_slope
-from qir.search.metrics.gradients.second_order import second_order
 
 RNG = np.random.default_rng(3)
 WEIGHT = RNG.standard_normal((3, 4)).astype(np.float32)

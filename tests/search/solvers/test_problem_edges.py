@@ -90,7 +90,7 @@ NOT_TWICE_2 = Relation("a", "b", {(2, 4), (4, 2), (4, 4)})
         (lambda: solve(problem(), "random", time_limit=-1), "more than 0"),
     ],
 )
-def test_what_is_no_problem_is_refused_by_name(make, words):
+def test_what_is_not_problem_is_refused_by_name(make, words):
     with pytest.raises(SearchError, match=words):
         make()
 

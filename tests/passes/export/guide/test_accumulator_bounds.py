@@ -14,8 +14,8 @@ from qir.fake_quant import parameters_of
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
 from qir.passes.analysis.accumulator_bounds import AccumulatorBounds, product_bounds, sum_bounds
-from qir.passes.lowering.parts.codes import integer_codes, proven_bounds
 from qir.passes.analysis.quantized_layers import quantized_layers
+from qir.passes.lowering.parts.codes import integer_codes, proven_bounds
 
 
 def long_product(length: int) -> qir.Module:

@@ -12,14 +12,14 @@ import pytest
 
 import qir
 from qir.backends import load_target
-from qir.backends.integer.reference import IntegerReference
 from qir.backends.costs.target import ExportSpec
+from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError
 from qir.fake_quant import quantizers
 from qir.guide import guide_schema
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.export.build_guide import build_guide
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
+from qir.passes.export.build_guide import build_guide
 
 ROOT = Path(__file__).parents[4]
 READER = ROOT / "examples" / "read_guide.py"
@@ -119,7 +119,9 @@ def test_the_targets_arithmetic_stands_in_the_guide(random_network) -> None:
     guide, _ = build_guide(module, weights_file="w.bin", target=target)
     assert guide.requantization.kind == "dyadic"
     assert all(2**30 <= m < 2**31 for layer in guide.layers if layer.multiplier for m in layer.multiplier.mantissa[0])
-    with pytest.raises(ExportError, match=r"layer 'n0_conv': its ratio of scales .* is no power of two: run power-of-"):
+    with pytest.raises(
+        ExportError, match=r"layer 'n0_conv': its ratio of scales .* is not a power of two: run power-of-"
+    ):
         build_guide(module, weights_file="w.bin", requantization="power-of-two")
     PassManager([PowerOfTwoScales()]).run(module, PassContext())
     guide, _ = build_guide(module, weights_file="w.bin", requantization="power-of-two")
