@@ -3,7 +3,7 @@
     python benchmarks/profile_sizes.py
 
 The shipped networks, calibrated for the target `npu-148`; every decision at 8, 4 and 2 bits (2-bit activations go with
-1-bit weights there). Each file is checked and compared as `export` does; codes off the reference are printed at the end.
+1-bit weights there). Each file is checked and compared as `export` does; codes off the reference are printed last.
 """
 
 from __future__ import annotations

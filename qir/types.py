@@ -1,8 +1,8 @@
 """Types of values: tensors of plain or quantized elements, and ONNX's sequence and optional types passed through.
 
 Types are immutable, validate themselves on construction (numbered constraints, `TypeVerifyError`), print with
-`str()` and read back with `qir.text.types.parse_type`. The constraints on quantized types follow StableHLO's quantized types;
-the life cycle planned → calibrated → uniform or table follows MLIR's quant dialect.
+`str()` and read back with `qir.text.types.parse_type`. The constraints on quantized types follow StableHLO's quantized
+types; the life cycle planned → calibrated → uniform or table follows MLIR's quant dialect.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class CorrectChannels(Pass):
     """Channel-wise affine correction at the module's bits, folded into weights, ranges and biases.
 
     Gain and offset per output channel are fitted to the float pre-activations, layer after layer
-    (`qir.backends.training.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last, after
-    the bits are chosen.
+    (`qir.backends.training.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last,
+    after the bits are chosen.
 
     Options:
         images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.

@@ -122,8 +122,8 @@ def read_arrays(path: str | Path) -> Array | Feed:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise what they like for damaged files
         raise DataError(
-            f"{path}: is not a .npy or .npz file of numbers, is damaged or encrypted ({type(error).__name__}): write it "
-            "with numpy.save or numpy.savez"
+            f"{path}: is not a .npy or .npz file of numbers, is damaged or encrypted ({type(error).__name__}): write "
+            "it with numpy.save or numpy.savez"
         ) from error
     for name, array in found.items() if isinstance(found, dict) else [("", found)]:
         if not _is_plain(array):

@@ -236,6 +236,6 @@ def _check_multipliers(name: str, found: Multipliers | None, kind: Requantizatio
             )
     if kind == "power-of-two" and found.exponent is None:
         raise ExportError(
-            f"layer {name!r}: its ratio of scales {float(found.float32[0].reshape(-1)[0]):g} is not a power of two: run "
-            "power-of-two-scales after calibrate, or let the target requantize with dyadic multipliers"
+            f"layer {name!r}: its ratio of scales {float(found.float32[0].reshape(-1)[0]):g} is not a power of two: "
+            "run power-of-two-scales after calibrate, or let the target requantize with dyadic multipliers"
         )

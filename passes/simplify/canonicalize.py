@@ -44,8 +44,8 @@ class Canonicalize(Pass):
     Constants added to or multiplied with a layer's result go into the layer; MatMul and Add become Gemm; Pad goes into
     the convolution or pooling after it; transposes move past element-wise operators and cancel; clips merge (Clip(0,
     6) is ReLU6); hard-sigmoid, hard-swish and layer normalization are recognized. Before and after, nodes that change
-    nothing are removed. New nodes carry the name of the rule that made them (`qir.rewriting.engine.explain(rule, node)` says
-    why one does not apply).
+    nothing are removed. New nodes carry the name of the rule that made them (`qir.rewriting.engine.explain(rule, node)`
+    says why one does not apply).
 
     `module.meta["canonicalize"]` counts how often each rule was applied.
 

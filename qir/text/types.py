@@ -28,7 +28,7 @@ _simple_types: dict[str, Type] = {}
 
 
 def read_type(cursor: Cursor) -> Type:
-    """Read a type at the cursor; `ParseError` where the text is not a type, `TypeVerifyError` where it is not a valid one."""
+    """Read a type at the cursor; `ParseError` where the text is not a type, `TypeVerifyError` where it is not valid."""
     simple = _SIMPLE.match(cursor.text, cursor.at)
     if simple is not None and not simple.group().endswith("quant>"):
         text = simple.group()

@@ -32,8 +32,8 @@ _PACKAGES = ("qir", "numpy", "torch", "onnxruntime")
 class Store:
     """Measured values by (identity, policy).
 
-    The identity is what the value depends on next to the policy, such as hashes of model, data and protocol: when one of
-    them changes, older rows no longer match. Each value is committed before the next one is measured. Failed
+    The identity is what the value depends on next to the policy, such as hashes of model, data and protocol: when one
+    of them changes, older rows no longer match. Each value is committed before the next one is measured. Failed
     measurements are kept for the record and measured again when asked for.
 
     Args:

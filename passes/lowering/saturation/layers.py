@@ -1,7 +1,7 @@
 """Which layers x86 CPUs without VNNI compute exactly in ONNX Runtime, and why: of a network to be exported, or a file.
 
-Two products of 8-bit codes can leave the int16 in which such CPUs add them (`qir.backends.execution.saturation`). A layer is
-proven exact where no pair of codes can; files of other tools are judged by the same rule.
+Two products of 8-bit codes can leave the int16 in which such CPUs add them (`qir.backends.execution.saturation`). A
+layer is proven exact where no pair of codes can; files of other tools are judged by the same rule.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """FINN-ONNX files of the profile `finn-thresholds`, raised into fake-quant form.
 
 Thresholds tell codes from sums, but not the scales they come from: the file's own marks do
-(`qir.passes.lowering.qonnx.threshold_marks`). Files of other tools are read where a MultiThreshold quantizes real values in
-equal steps (`qir.passes.raising.qonnx.qonnx`).
+(`qir.passes.lowering.qonnx.threshold_marks`). Files of other tools are read where a MultiThreshold quantizes real
+values in equal steps (`qir.passes.raising.qonnx.qonnx`).
 """
 
 from __future__ import annotations
