@@ -192,7 +192,7 @@ RECIPES = {
 """Recipes by name."""
 
 
-MEASURED = Path(__file__).resolve().parents[1] / "docs" / "recipes_measured.json"
+MEASURED = Path(__file__).resolve().parents[2] / "docs" / "recipes_measured.json"
 """What `benchmarks/recipes.py` measured; part of the source tree, not of an installed package."""
 
 

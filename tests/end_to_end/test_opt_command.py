@@ -194,7 +194,7 @@ def test_a_pass_of_an_installed_package_is_found_checked_and_run(tmp_path: Path)
     assert "cannot be used: pass 'no-pass'" in listed
     wrong = python("-c", main, "opt", LENET, "-p", "no-pass")
     assert wrong.returncode == 2
-    assert "no subclass of qir.passes.Pass" in wrong.stderr
+    assert "not a subclass of qir.passes.Pass" in wrong.stderr
 
 
 def test_quantize_passes_options_on_to_the_passes(tmp_path: Path) -> None:

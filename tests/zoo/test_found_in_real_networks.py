@@ -32,7 +32,7 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (4, 6), (4, 1), ()])
-def test_a_gemm_whose_bias_is_not_vector_is_quantized_exactly(tmp_path, shape):
+def test_a_gemm_whose_bias_is_not_a_vector_is_quantized_exactly(tmp_path, shape):
     file = write(
         tmp_path / "gemm.onnx",
         [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="fc")],

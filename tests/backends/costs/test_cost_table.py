@@ -52,7 +52,7 @@ def test_policies_of_every_form_cost_the_same(lenet: CostTable) -> None:
         Policy(wide)["inputs"]
 
 
-def test_what_is_not_list_of_policies_is_refused(lenet: CostTable) -> None:
+def test_what_is_not_a_list_of_policies_is_refused(lenet: CostTable) -> None:
     wide = lenet.uniform(8, 8)
     for policies, message in (
         (wide, "found one policy"),

@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_run_is_refused(samples, tmp_path, network_at):
     with pytest.raises(DataError, match="another"):
         retrain(network_at(), *samples, RetrainProtocol(steps=6), checkpoint=file)
     file.write_bytes(b"no checkpoint")
-    with pytest.raises(DataError, match="no checkpoint"):
+    with pytest.raises(DataError, match="not a checkpoint"):
         retrain(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
 
 

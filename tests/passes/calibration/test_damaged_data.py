@@ -114,7 +114,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "DataError" in done.stderr
-    assert "no regular file" in done.stderr
+    assert "not a regular file" in done.stderr
 
 
 WRONG = {

@@ -110,7 +110,7 @@ def test_a_missing_object_is_named_with_its_flag(module, tmp_path):
         PassContext().require("calibration_data")
 
 
-def test_a_missing_package_is_not_failure_of_the_pass(module, tmp_path):
+def test_a_missing_package_is_not_a_failure_of_the_pass(module, tmp_path):
     with pytest.raises(MissingExtraError, match=r"^this needs the package 'plotly'.*'qir\[report\]'`$"):
         PassManager([Fail(mode="package")], reproducers=tmp_path).run(module)
     assert not list(tmp_path.iterdir())

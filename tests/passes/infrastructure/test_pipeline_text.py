@@ -96,5 +96,5 @@ def test_malformed_text_is_refused(text, message):
         parse_pipeline(text)
 
 
-def test_empty_text_is_not_pass():
+def test_empty_text_is_not_a_pass():
     assert parse_pipeline("  ") == []

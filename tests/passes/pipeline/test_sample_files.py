@@ -16,9 +16,9 @@ IMAGES = np.zeros((4, 1, 2, 2), np.float32)
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 truncated", b"\x93NUMPY"])
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_what_is_not_file_of_arrays_is_refused(tmp_path, name: str, content: bytes) -> None:
+def test_what_is_not_a_file_of_arrays_is_refused(tmp_path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"no .npy or .npz file of numbers.*numpy.save"):
+    with pytest.raises(DataError, match=r"not a .npy or .npz file of numbers.*numpy.save"):
         read_arrays(tmp_path / name)
 
 

@@ -128,10 +128,10 @@ def test_a_branch_that_never_runs_may_not_fit_the_shapes() -> None:
     ("options", "message"),
     [
         ("values=[nowhere:1]", "inputs are x, rate"),
-        ("values=[rate:fast]", "no number"),
+        ("values=[rate:fast]", "not a number"),
         ("values=[x:1]", "fix its shape first"),
         ("shapes=[x:2x3x4]", "does not fit"),
-        ("shapes=[x:2xn]", "no shape"),
+        ("shapes=[x:2xn]", "not a shape"),
     ],
 )
 def test_what_cannot_be_frozen_is_named(options: str, message: str) -> None:

@@ -120,6 +120,6 @@ def test_one_process_answers_many_jobs():
     assert sandbox._WORKER is first
 
 
-def test_what_is_not_model_is_refused():
+def test_what_is_not_a_model_is_refused():
     with pytest.raises(RefusedError):
         run_apart(EVALUATE, b"\xff\xff", **LIMITS)

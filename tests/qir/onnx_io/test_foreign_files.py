@@ -83,5 +83,5 @@ def test_a_file_of_another_format_is_named_with_the_line_that_exports_it(kind, t
 def test_anything_else_is_called_no_onnx_model(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\xff\xfe something else")
-    with pytest.raises(ModelFileError, match=r"no ONNX model|truncated"):
+    with pytest.raises(ModelFileError, match=r"not an ONNX model|truncated"):
         qir.load(path)

@@ -67,7 +67,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path, monkeypatch):
         Store(tmp_path / "s.db")
 
 
-def test_a_file_that_is_not_store_is_named(tmp_path):
+def test_a_file_that_is_not_a_store_is_named(tmp_path):
     (tmp_path / "s.db").write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(SearchError, match=r"s\.db"):
         Store(tmp_path / "s.db")

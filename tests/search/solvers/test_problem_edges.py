@@ -81,7 +81,7 @@ NOT_TWICE_2 = Relation("a", "b", {(2, 4), (4, 2), (4, 4)})
         (lambda: problem(costs={"size": [["x", 2, 3]] * 2}), "expected numbers"),
         (lambda: problem(costs={"size": [[1, 2, -math.inf]] * 2}), "no -inf"),
         (lambda: problem(fixed_costs={"sise": 3}), "no cost has this name"),
-        (lambda: problem(fixed_costs={"size": math.nan}), "no finite number"),
+        (lambda: problem(fixed_costs={"size": math.nan}), "not a finite number"),
         (lambda: problem(pair_costs={"size": [PairCost("a", "b", [[1, 2], [1]])]}), "rows of equal length"),
         (lambda: problem(features=[[1], [1, 2]]), "rows of equal length"),
         (lambda: problem(objective=3), "expected a callable"),
@@ -90,7 +90,7 @@ NOT_TWICE_2 = Relation("a", "b", {(2, 4), (4, 2), (4, 4)})
         (lambda: solve(problem(), "random", time_limit=-1), "more than 0"),
     ],
 )
-def test_what_is_not_problem_is_refused_by_name(make, words):
+def test_what_is_not_a_problem_is_refused_by_name(make, words):
     with pytest.raises(SearchError, match=words):
         make()
 

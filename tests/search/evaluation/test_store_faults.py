@@ -9,7 +9,7 @@ import pytest
 from qir.errors import MissingExtraError, SearchError
 from qir.policy import Policy
 from qir.search import Store
-from qir.search.evaluation.accuracy import database
+from qir.search.evaluation import database
 from qir.search.evaluation.parallel import Measured
 
 IDENTITY = {"model": "m1", "data": "d1", "protocol": "ptq"}
@@ -28,7 +28,7 @@ def stored(path, statement, *values):
 
 
 @pytest.mark.parametrize("version", ["one", "", "-1", "9" * 5000, "²"])
-def test_a_version_that_is_not_number_is_named(tmp_path, version):
+def test_a_version_that_is_not_a_number_is_named(tmp_path, version):
     path = stored(tmp_path / "s.db", "UPDATE qir_store SET value = ?", version)
     with pytest.raises(SearchError, match=r"s\.db.*version is"):
         Store(path)
