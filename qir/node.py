@@ -112,6 +112,11 @@ class Node:
             self.graph.clock.names.add(name)
 
     @property
+    def label(self) -> str:
+        """The name, else that of the first result, else the op: what messages call the node, not always unique."""
+        return self._name or (self.results[0].name if self.results else "") or self.op.lower()
+
+    @property
     def inputs(self) -> tuple[Value | None, ...]:
         """Operands; None where an optional operand is left out."""
         return self._inputs
@@ -139,6 +144,28 @@ class Node:
     def input(self, index: int) -> Value | None:
         """Operand `index`, None when it is left out."""
         return self._inputs[index] if index < len(self._inputs) else None
+
+    def operand(self, index: int) -> Value:
+        """Operand `index`, which has to be there.
+
+        Raises:
+            QirError: it is left out.
+        """
+        found = self._inputs[index] if index < len(self._inputs) else None
+        if found is None:
+            raise QirError(f"node {self.label!r}: operand {index} of {self.op} is missing; give it a value")
+        return found
+
+    @property
+    def scope(self) -> Graph:
+        """The graph that the node stands in.
+
+        Raises:
+            QirError: it stands in none.
+        """
+        if self.graph is None:
+            raise QirError(f"node {self.label!r}: this {self.op} stands in no graph; insert it first")
+        return self.graph
 
     @property
     def is_return(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from qir.errors import QirError
 from qir.quantized_type import quantized_type
 from qir.tensor import Tensor
-from qir.types import Type, UnknownType
+from qir.types import Dim, DType, TensorType, Type, UnknownType
 
 if TYPE_CHECKING:
     from qir.clock import Clock
@@ -108,6 +108,24 @@ class Value:
             self._type = type
             self.declared = None
             self._touch()
+
+    @property
+    def shape(self) -> tuple[Dim, ...] | None:
+        """Sizes (int), symbols (str) and unknown dimensions (None); None where the rank is not known or no tensor."""
+        known = self.type
+        return known.shape if isinstance(known, TensorType) else None
+
+    @property
+    def rank(self) -> int | None:
+        """Number of dimensions; None where it is not known or the value is not a tensor."""
+        shape = self.shape
+        return None if shape is None else len(shape)
+
+    @property
+    def dtype(self) -> DType | None:
+        """Plain element type (float32 for a value on a grid); None where it is not known or no tensor."""
+        known = self.type
+        return known.dtype if isinstance(known, TensorType) else None
 
     @property
     def constant(self) -> Tensor | None:

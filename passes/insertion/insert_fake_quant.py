@@ -21,6 +21,7 @@ from typing import ClassVar
 from qir.backends.costs.layers.layer_shapes import WEIGHT_SUFFIX
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -225,8 +226,10 @@ class _Inserter:
             signed=True,
             narrow=self.options.weight_scheme == "uniform",
             scheme=self.options.weight_scheme,
-            axis=summed if blocked else axis if self.options.per_channel else None,
-            block=self.options.block if blocked else None,
+            granularity=granularity_of(
+                summed if blocked else axis if self.options.per_channel else None,
+                self.options.block if blocked else None,
+            ),
         )
 
     def _activation(self, node: Node, index: int, name: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from qir.backends.execution.evaluate import evaluate_apart
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant, set_levels, set_ranges
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.analysis.constants import array_of, frozen, is_standard
@@ -89,8 +90,7 @@ def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> N
         widths=entry["widths"],
         signed=bool(entry["signed"]),
         narrow=bool(entry["narrow"]),
-        axis=entry["axis"],
-        block=entry.get("block"),
+        granularity=granularity_of(entry["axis"], entry.get("block")),
     )
     made.set_attribute("scheme", [f"{width}={scheme}" for width, scheme in entry["schemes"].items()])
     set_ranges(made, np.asarray(entry["ranges"], np.float32))

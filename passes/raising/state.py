@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qir.fake_quant import make_fake_quant, set_ranges
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
 from qir.labels import label_of, unique_labels
 from qir.module import Module
@@ -111,7 +112,7 @@ class RaiseState:
             widths=widths,
             signed=spec.signed,
             narrow=spec.narrow,
-            axis=spec.axis,
+            granularity=granularity_of(spec.axis),
         )
         made.set_attribute("scheme", schemes)
         made.results[0].name = self.graph.clock.unique_name(f"{unique}.fake_quantized")

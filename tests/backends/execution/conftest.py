@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qir.fake_quant import make_fake_quant, set_ranges
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import infer_graph
@@ -14,7 +15,9 @@ WIDTHS = (2, 4, 8)
 
 
 def quantizer(graph, value, name, *, signed, span, axis=None, scheme="uniform"):
-    node = make_fake_quant(value, name=name, bits=8, widths=WIDTHS, signed=signed, axis=axis, scheme=scheme)
+    node = make_fake_quant(
+        value, name=name, bits=8, widths=WIDTHS, signed=signed, granularity=granularity_of(axis), scheme=scheme
+    )
     graph.insert(node)
     channels = 1 if axis is None else value.type.shape[axis]
     ranges = np.tile(np.asarray([[-span if signed else 0.0, span]], np.float32), (len(WIDTHS), channels, 1))

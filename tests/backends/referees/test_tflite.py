@@ -10,6 +10,7 @@ from qir.backends.vela.network import Network
 from qir.backends.vela.tflite import ACTIVATIONS, OPERATORS, SAME, VALID
 from qir.errors import QirError, TargetError
 from qir.fake_quant import make_fake_quant, set_ranges
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import infer_graph
@@ -138,7 +139,13 @@ def test_quantizers_give_codes_and_ranges():
         (1, True, 0, np.full((1, 4, 2), (-1, 1), np.float32)),
     ):
         node = make_fake_quant(
-            conv.input(index), name=f"q{index}", bits=4, widths=(4,), signed=signed, axis=axis, narrow=signed
+            conv.input(index),
+            name=f"q{index}",
+            bits=4,
+            widths=(4,),
+            signed=signed,
+            granularity=granularity_of(axis),
+            narrow=signed,
         )
         graph.insert(node, before=conv)
         set_ranges(node, ranges)
@@ -186,7 +193,7 @@ def test_what_has_no_form_is_refused(shape, step, message):
 def test_uncalibrated_weights_are_refused():
     module = chain((1, 3, 4, 4), ("Conv", [normal(4, 3, 1, 1)], {}))
     conv = next(iter(module.graph))
-    node = make_fake_quant(conv.input(1), name="w", bits=4, widths=(4,), signed=True, axis=0)
+    node = make_fake_quant(conv.input(1), name="w", bits=4, widths=(4,), signed=True, granularity=granularity_of(0))
     module.graph.insert(node, before=conv)
     conv.set_input(1, node.result)
     with pytest.raises(QirError, match="not calibrated"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qir.errors import PassError
 from qir.fake_quant import make_fake_quant, quantizers, ranges_at, scheme_of
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes import PassContext, PassManager
@@ -123,7 +124,16 @@ def test_rows_are_known_of_layers_with_constant_weights_only() -> None:
 def weight_quantizer(scheme: str = "uniform", axis: int | None = 0, widths=(2, 3)) -> Node:
     graph = Graph()
     value = graph.add_constant("w", Tensor.of(np.zeros((4, 6), np.float32)))
-    return make_fake_quant(value, name="w", bits=2, widths=widths, signed=True, narrow=True, scheme=scheme, axis=axis)
+    return make_fake_quant(
+        value,
+        name="w",
+        bits=2,
+        widths=widths,
+        signed=True,
+        narrow=True,
+        scheme=scheme,
+        granularity=granularity_of(axis),
+    )
 
 
 @pytest.mark.parametrize("axis", [0, None])
@@ -150,7 +160,13 @@ def test_weights_beyond_the_cache_lose_little_by_fewer_candidates(axis) -> None:
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(200, 400)).astype(np.float32)
     value = Graph().add_constant("w", Tensor.of(weight))
-    options = {"widths": (2, 3, 4, 6, 8), "signed": True, "narrow": True, "scheme": "uniform", "axis": axis}
+    options = {
+        "widths": (2, 3, 4, 6, 8),
+        "signed": True,
+        "narrow": True,
+        "scheme": "uniform",
+        "granularity": granularity_of(axis),
+    }
     node = make_fake_quant(value, name="w", bits=2, **options)
     found = weight_ranges(node, weight, "mse", channel_axis=0)
     for ranges, bits in zip(found, node.attribute("widths"), strict=True):

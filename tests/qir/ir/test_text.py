@@ -11,6 +11,7 @@ import qir
 from qir.attributes import Attribute, AttributeKind
 from qir.errors import ParseError
 from qir.fake_quant import make_fake_quant
+from qir.granularity import PerChannel
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 from qir.tensor import Tensor
@@ -142,7 +143,11 @@ def test_fake_quant_types_follow_from_the_attributes():
     graph = Graph("main")
     x = graph.add_input(Value("x", TensorType(DType.FLOAT32, (2,))))
     graph.set_outputs(
-        [graph.insert(make_fake_quant(x, name="q", bits=(2, 0), widths=(2, 4), signed=True, axis=0)).result]
+        [
+            graph.insert(
+                make_fake_quant(x, name="q", bits=(2, 0), widths=(2, 4), signed=True, granularity=PerChannel(0))
+            ).result
+        ]
     )
     assert same(Module(graph)).graph.outputs[0].type == graph.outputs[0].type
 

@@ -7,6 +7,7 @@ import pytest
 
 from qir.errors import QirError
 from qir.fake_quant import make_fake_quant, set_ranges
+from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Function, Module
 from qir.ops import infer, infer_graph
@@ -22,7 +23,9 @@ def graph_with(*shape, name="x"):
 
 
 def quantized(graph, value, low=-1.0, high=1.0, bits=4, signed=True, axis=None, channels=1, calibrated=True):
-    node = make_fake_quant(value, name=f"q{len(graph)}", bits=bits, widths=(bits,), signed=signed, axis=axis)
+    node = make_fake_quant(
+        value, name=f"q{len(graph)}", bits=bits, widths=(bits,), signed=signed, granularity=granularity_of(axis)
+    )
     graph.insert(node)
     if calibrated:
         set_ranges(node, np.tile(np.asarray([[[low, high]]], np.float32), (1, channels, 1)))
