@@ -13,6 +13,7 @@ if __name__ != "qir.backends":
     raise ImportError(f"import this package as qir.backends, not as {__name__}")
 
 if TYPE_CHECKING:
+    from qir.backends.costs.building import cost_table as cost_table
     from qir.backends.costs.fitting import fit as fit
     from qir.backends.costs.layers.cost import Cost as Cost
     from qir.backends.costs.layers.shape import ConvShape as ConvShape
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qir.backends.costs.tables.delay_files import read_delay_table as read_delay_table
     from qir.backends.costs.tables.table import CostTable as CostTable
     from qir.backends.costs.target import Target as Target
+    from qir.backends.costs.target import as_target as as_target
     from qir.backends.costs.target import load_target as load_target
     from qir.backends.costs.target import target_names as target_names
     from qir.backends.training.loop import RetrainProtocol as RetrainProtocol
@@ -34,6 +36,8 @@ _HOME = {
     "DelayTable": "costs.tables.delay_files",
     "RetrainProtocol": "training.loop",
     "Target": "costs.target",
+    "as_target": "costs.target",
+    "cost_table": "costs.building",
     "fit": "costs.fitting",
     "load_target": "costs.target",
     "read_delay_table": "costs.tables.delay_files",

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from qir.backends import ConvShape, load_target
+from qir.backends import ConvShape, cost_table, load_target
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -163,7 +163,7 @@ def vela_cycles() -> Iterator[Line]:
         target = load_target(name)
         rows = {}
         for network, module in networks.items():
-            table = target.cost_model().table(module, target)
+            table = cost_table(module, target)
             rows[network] = referee(module, target, table, table.uniform(8, 8))
             rank = rank_correlation(rows[network])
             theirs = sum(row.referee_cycles for row in rows[network])
@@ -195,7 +195,7 @@ def vela_compression() -> Iterator[Line]:
     images = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
     context = PassContext(target=target, calibration_data=[{module.graph.inputs[0].name: images}])
     PassManager(parse_pipeline("insert-fake-quant,calibrate")).run(module, context)
-    table = target.cost_model().table(module, target)
+    table = cost_table(module, target)
     ratios = {}
     for bits in (8, 6, 4):
         policy = table.uniform(8, bits)
@@ -225,7 +225,7 @@ def folded(network: str) -> Module:
 
 def throughput() -> Iterator[Line]:
     """Policies of a network of 53 layers costed a second on one core."""
-    table = load_target("bismo-16x16x256").cost_model().table(folded("mobilenet-v2"))
+    table = cost_table(folded("mobilenet-v2"), "bismo-16x16x256")
     generator = np.random.default_rng(0)
     codes = np.stack([generator.integers(0, len(w), POLICIES, np.int8) for w in table.widths.values()], axis=1)
     policies = [

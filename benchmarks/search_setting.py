@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from qir import models
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import Target
 from qir.models.data.samples import Samples
@@ -101,7 +101,7 @@ def setting(network: str, target: Target, *, input_widths: str = "8", cifar: Pat
         name = f"{path.stem} on CIFAR-10"
     module = load_network(path)
     constraints = prepare(module, target, splits[0].images, input_widths=input_widths)
-    table = target.cost_model().table(module, target)
+    table = cost_table(module, target)
     return Setting(name, module, target, constraints, table, *splits, path=path)
 
 

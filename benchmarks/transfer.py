@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import qir
-from qir.backends import CostTable, load_target
+from qir.backends import CostTable, cost_table
 from qir.backends.costs.layers.layer_shapes import layer_name
 from qir.backends.costs.tables.reports import transfer_matrix
 from qir.models.builders import export_onnx
@@ -88,7 +88,7 @@ def main() -> int:
     """Print the matrix; 1 when a policy of another target is faster than the target's own."""
     module = network()
     noise = weight_noise(module)
-    tables = {name: load_target(name).cost_model().table(module, batch=images) for name, images in TARGETS.items()}
+    tables = {name: cost_table(module, name, batch=images) for name, images in TARGETS.items()}
     policies = {name: best_policy(table, noise) for name, table in tables.items()}
     uniform = np.array([table.cost([table.uniform(UNIFORM, UNIFORM)])[0] for table in tables.values()])
     matrix = transfer_matrix(tables, policies)

@@ -11,7 +11,7 @@ from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
 
 if TYPE_CHECKING:
-    from qir.search.problem.problem import Budget
+    from qir.search.problem.parts import Budget
 
 Model = Annotated[Path, typer.Argument(help="ONNX file of the float network.", show_default=False)]
 _TARGET = typer.Option("--target", "-t", help="Shipped target (`qir cost --list` shows them) or JSON file.")

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from qir import models
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.training.loop import protocol
 from qir.passes import export
 from qir.search import AccuracyObjective, Budget, Comparison, EvaluationProtocol, load_network, prepare, solve
 from qir.search import network_problem as problem_of
+from qir.search.metrics.outputs.output_divergence import divergence_guide
 from qir.search.report.console import closing_table, cost_lines, progress_bar, resources
 from qir.search.report.page import search_report
 
@@ -28,7 +29,7 @@ def main(
     target, module = load_target("npu-148"), load_network(models.path("lenet"))
     calibration, retraining, validation, test = map(models.fashion_mnist, models.FASHION_MNIST_SPLITS)
     constraints = prepare(module, target, calibration.images, input_widths="all")
-    table = target.cost_model().table(module, target)
+    table = cost_table(module, target)
     cost_lines(table, constraints, widths=(8, 4, 2))
 
     plan = EvaluationProtocol(retrain=protocol("short", seed=seed))
@@ -40,7 +41,7 @@ def main(
     with progress_bar(episodes, "search") as bar:
         found = solve(problem, agent, evaluations=episodes, seed=seed, progress=bar, **options)
     chance = solve(problem, "random", evaluations=len(found.evaluations), seed=seed)
-    proxy = objective.sensitivity(calibration.images)
+    proxy = divergence_guide(objective, calibration.images)
     exact = solve(problem_of(module, constraints, table, budgets=budgets, sensitivity=proxy), "milp")
 
     comparison = Comparison(module, objective, problem, "latency", test, protocol("final", seed=seed))

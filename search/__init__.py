@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from qir.search.network.preparation import load_network as load_network
     from qir.search.network.preparation import prepare as prepare
     from qir.search.network.problem import network_problem as network_problem
-    from qir.search.problem.problem import Budget as Budget
-    from qir.search.problem.problem import Decision as Decision
-    from qir.search.problem.problem import PairCost as PairCost
+    from qir.search.problem.parts import Budget as Budget
+    from qir.search.problem.parts import Decision as Decision
+    from qir.search.problem.parts import PairCost as PairCost
+    from qir.search.problem.parts import Relation as Relation
     from qir.search.problem.problem import Problem as Problem
-    from qir.search.problem.problem import Relation as Relation
     from qir.search.problem.result import Evaluation as Evaluation
     from qir.search.problem.result import Progress as Progress
     from qir.search.problem.result import Result as Result
@@ -41,17 +41,17 @@ _HOME = {
     "EvaluationProtocol": "evaluation.accuracy",
     "Comparison": "report.comparison",
     "AccuracyObjective": "evaluation.accuracy",
-    "Budget": "problem.problem",
+    "Budget": "problem.parts",
     "DaskCluster": "evaluation.parallel",
-    "Decision": "problem.problem",
+    "Decision": "problem.parts",
     "Evaluation": "problem.result",
     "LocalProcesses": "evaluation.parallel",
     "METHODS": "methods",
-    "PairCost": "problem.problem",
+    "PairCost": "problem.parts",
     "Problem": "problem.problem",
     "Progress": "problem.result",
     "QuantizationEnv": "environment.gym",
-    "Relation": "problem.problem",
+    "Relation": "problem.parts",
     "Result": "problem.result",
     "Store": "evaluation.store",
     "leaderboard": "methods",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.costs.building import cost_table
 from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
 from qir.module import Module
@@ -29,7 +30,7 @@ from qir.passes.parity.agreement import Agreement, agreement_of_file, labels_in
 from qir.passes.simplify.infer_types import InferTypes
 from qir.search.network.preparation import SCALES, load_network, prepare
 from qir.search.network.problem import network_problem, read_budgets
-from qir.search.problem.problem import Budget
+from qir.search.problem.parts import Budget
 from qir.search.problem.result import Result
 from qir.support.atomic_write import make_folder
 from qir.types import TensorType
@@ -161,7 +162,7 @@ def _choose(
 
     if not constraints.decisions:
         raise QirError("the target leaves no decision open: quantize without a budget")
-    problem = network_problem(module, constraints, target.cost_model().table(module, target), budgets=budgets)
+    problem = network_problem(module, constraints, cost_table(module, target), budgets=budgets)
     if problem.metrics:
         raise QirError(
             f"budgets on {', '.join(problem.metrics)} are kept by searches that measure policies: qir search"

@@ -19,6 +19,7 @@ from qir.backends.costs.layers.layer_shapes import (
 from qir.backends.costs.layers.open_sizes import shape_text, taken_sizes, with_known_sizes
 from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
+from qir.backends.costs.target import TargetLike, as_target
 from qir.errors import TargetError
 from qir.fake_quant import quantizers
 from qir.graph import Node, Value
@@ -33,23 +34,24 @@ FLOAT_BITS = 32
 _INTEGERS = {DType.INT64, DType.INT32, DType.BOOL}
 
 
-def build_table(module: Module, model: CostModel[Any], *, batch: int = 1) -> CostTable:
-    """The table of a module's main graph.
+def cost_table(module: Module, target: TargetLike, *, batch: int = 1) -> CostTable:
+    """The cost of every node of a module's main graph at every width.
 
     Without fake-quant nodes every layer's data and weight count as quantizers of their own, named after the value and
     `<node>.weight`, with the target's widths.
 
     Args:
         module: the network.
-        model: the cost model.
+        target: the hardware: a target, the name of one, or its file.
         batch: size of an unknown first dimension of the inputs. Other open sizes are those of the samples that the
             network was calibrated with, where there were any.
 
     Raises:
-        TargetError: a delay table misses a layer, or the network does not take these sizes.
+        TargetError: there is no such target, a delay table misses a layer, or the network does not take these sizes.
     """
     if batch < 1:
         raise TargetError(f"cost table: batch {batch}; expected at least 1")
+    model = as_target(target).cost_model()
     builder = _Builder(with_known_sizes(module, batch=batch), model, _missing_sizes(module, batch))
     model.prepare(*builder.names())
     rows = builder.rows()

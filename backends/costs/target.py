@@ -9,14 +9,14 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
+from qir.backends.costs.hardware import Hardware
 from qir.backends.costs.layers.validation import Strict, nearest, validated
 from qir.backends.costs.models import cost_model_type
 from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
-from qir.constraints import OperandRules
-from qir.errors import QirError, TargetError
+from qir.errors import TargetError
 from qir.support.atomic_write import atomic_write
 from qir.support.json_text import parse_json
 
@@ -24,57 +24,6 @@ if TYPE_CHECKING:
     from qir.backends.costs.models.base import CostModel
 
 ENTRY_POINT_GROUP = "qir.targets"
-
-Pair = tuple[int, int]
-
-
-class Memory(Strict):
-    """One memory, seen from the arithmetic units.
-
-    Attributes:
-        name: for example `dram`.
-        bytes: capacity; absent = without limit.
-        bits_per_cycle: width of its port.
-        energy_pj_per_bit: energy of one bit read or written, in picojoules.
-    """
-
-    name: str = Field(min_length=1)
-    bytes: int | None = Field(default=None, gt=0)
-    bits_per_cycle: float = Field(gt=0)
-    energy_pj_per_bit: float = Field(default=0.0, ge=0)
-
-
-class Padding(Strict):
-    """How operands are padded in memory.
-
-    Attributes:
-        storage_widths: a tensor of a width in between is stored at the next larger of these; empty = at its own.
-    """
-
-    storage_widths: tuple[int, ...] = ()
-
-    def storage_bits(self, bits: int) -> int:
-        """Bits that one element of a width occupies in memory."""
-        return next((width for width in sorted(self.storage_widths) if width >= bits), bits)
-
-
-class OpSupport(Strict):
-    """What a target can do with one op.
-
-    Attributes:
-        supported: False = the target cannot run it at all: its cost is unknown.
-        pairs: legal (activation bits, weight bits), in place of the target's.
-    """
-
-    supported: bool = True
-    pairs: tuple[Pair, ...] | None = None
-
-
-class CostSpec(Strict):
-    """Which cost model a target has, and the model's own parameters."""
-
-    kind: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class ExportSpec(Strict):
@@ -127,97 +76,28 @@ class RefereeSpec(Strict):
     memory_mode: str = Field(min_length=1)
 
 
-class Target(Strict):
-    """Hardware that a network is quantized for.
+class Target(Hardware):
+    """Hardware that a network is quantized for: what cost models see of it (`Hardware`), and how networks get there.
 
     Attributes:
         format: kind of file, always `qir.target`.
         version: version of this file's format.
-        name: of the target.
-        description: what it is, for people.
         illustrative: the numbers are made up to look like a kind of hardware; no such chip was measured.
         sources: where each number comes from: key → reference.
         clock_hz: cycles a second; absent = unknown, costs are then in cycles only.
-        weight_widths: ascending widths of weights, in bits.
-        activation_widths: ascending widths of activations, in bits.
-        pairs: legal (activation bits, weight bits); absent = every combination.
-        accumulator_bits: width of the sums.
-        padding: how operands are padded in memory.
-        ops: per op type, what differs from the rest of the target.
-        fused_ops: ops that run for free after the node that feeds them.
-        add_requires_equal: both operands of Add have equal widths.
         quantize: which tensors are quantized, and which keep a width.
-        reduce_range: weights next to unsigned 8-bit activations have 7 bits: ONNX Runtime's kernels for x86 CPUs
-            without VNNI saturate at 8. Where the pair of 8 and 7 bits is legal, that of 8 and 8 is not; elsewhere the
-            weights are narrowed at export.
-        memories: outermost first.
-        cost: the cost model and its parameters.
         export: export profile.
         referee: a compiler that knows this hardware.
     """
 
     format: Literal["qir.target"] = "qir.target"
     version: Literal[1] = 1
-    name: str = Field(min_length=1)
-    description: str = ""
     illustrative: bool = False
     sources: dict[str, str] = Field(default_factory=dict)
     clock_hz: float | None = Field(default=None, gt=0)
-    weight_widths: tuple[int, ...]
-    activation_widths: tuple[int, ...]
-    pairs: tuple[Pair, ...] | None = None
-    accumulator_bits: int = Field(default=32, ge=8, le=64)
-    padding: Padding = Padding()
-    ops: dict[str, OpSupport] = Field(default_factory=dict)
-    fused_ops: tuple[str, ...] = ()
-    add_requires_equal: bool = False
     quantize: QuantizeSpec = QuantizeSpec()
-    reduce_range: bool = False
-    memories: tuple[Memory, ...] = Field(min_length=1)
-    cost: CostSpec
     export: ExportSpec = ExportSpec()
     referee: RefereeSpec | None = None
-
-    @field_validator("memories")
-    @classmethod
-    def _names_differ(cls, memories: tuple[Memory, ...]) -> tuple[Memory, ...]:
-        names = [memory.name for memory in memories]
-        if len(set(names)) < len(names):
-            raise ValueError("expected memories with different names")
-        return memories
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> Target:
-        try:
-            rules = self.operand_rules()
-        except QirError as error:
-            raise ValueError(str(error)) from error
-        if not rules.legal_pairs():
-            raise ValueError("expected at least one legal pair of widths")
-        return self
-
-    @property
-    def outermost_memory(self) -> Memory:
-        """The memory that holds whole tensors."""
-        return self.memories[0]
-
-    def operand_rules(self) -> OperandRules:
-        """The legal widths of operands, for the verifier and for constraint propagation."""
-        pairs = self.pairs
-        if pairs is None and self.reduce_range:
-            pairs = tuple((a, w) for a in self.activation_widths for w in self.weight_widths)
-        return OperandRules(
-            activation_widths=self.activation_widths,
-            weight_widths=self.weight_widths,
-            pairs=None if pairs is None else self._safe(pairs),
-            per_op={op: self._safe(support.pairs) for op, support in self.ops.items() if support.pairs is not None},
-            add_requires_equal=self.add_requires_equal,
-        )
-
-    def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
-        """The pairs that `reduce_range` leaves: 8 x 8 bits go where 8 x 7 is legal, else export narrows weights."""
-        narrowed = self.reduce_range and (8, 7) in pairs
-        return frozenset(pair for pair in pairs if not (narrowed and pair == (8, 8)))
 
     def cost_model(self) -> CostModel[Any]:
         """The cost model of this target.
@@ -239,6 +119,10 @@ class Target(Strict):
         """
         with atomic_write(path, TargetError) as file:
             file.write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+TargetLike = Target | str | Path
+"""What public functions take as a target: the object, the name of one, or the path of its file."""
 
 
 def shipped_targets() -> list[str]:
@@ -284,6 +168,15 @@ def load_target(name_or_path: str | Path) -> Target:
         target: Target = point.load()()
         return target
     raise TargetError(f"target {text!r} is unknown: {nearest(text, target_names())}")
+
+
+def as_target(target: TargetLike) -> Target:
+    """A target as it is, or the one with this name or file (`load_target`).
+
+    Raises:
+        TargetError: there is no such target or file, or the file is invalid.
+    """
+    return target if isinstance(target, Target) else load_target(target)
 
 
 def _read(path: Path) -> str:

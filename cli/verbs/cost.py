@@ -169,6 +169,7 @@ class _Costing:
 
     def show(self, console: Terminal, explained: str | None, referee: str | None, export: Path | None) -> None:
         """Print the table, and what was asked for next to it."""
+        from qir.backends.costs.building import cost_table
         from qir.backends.costs.tables.delay_files import delays_of
         from qir.backends.costs.target import load_target
         from qir.cli.cost_report import explanations, print_lines, print_table
@@ -177,7 +178,7 @@ class _Costing:
         if referee is not None:
             self._referee(console, target, referee)
             return
-        table = target.cost_model().table(self.module, target, batch=self.batch)
+        table = cost_table(self.module, target, batch=self.batch)
         explained_lines = [] if explained is None else explanations(table, explained)
         if export is not None:
             delays_of(table).write(export)
@@ -185,6 +186,7 @@ class _Costing:
         print_lines(console, explained_lines)
 
     def _referee(self, console: Terminal, target: Target, name: str) -> None:
+        from qir.backends.costs.building import cost_table
         from qir.backends.costs.layers.validation import nearest
         from qir.backends.vela.referee import referee
         from qir.cli.cost_report import print_referee
@@ -194,7 +196,7 @@ class _Costing:
         if name not in REFEREES:
             raise QirError(f"--referee {name!r} is unknown: {nearest(name, REFEREES)}")
         PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(self.module)
-        table = target.cost_model().table(self.module, target)
+        table = cost_table(self.module, target)
         chosen = next(iter(self._policies(table, target).values()))
         found = quantizers(self.module.graph)
         for quantizer, bits in chosen.items() if self.policy is not None else ():

@@ -70,6 +70,7 @@ def search(
 
     qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
     """
+    from qir.backends.costs.building import cost_table
     from qir.backends.costs.target import load_target
     from qir.backends.training.loop import protocol
     from qir.passes import export
@@ -78,6 +79,7 @@ def search(
     from qir.search.evaluation.accuracy import read_samples, refuse_shared_images, search_identity
     from qir.search.evaluation.parallel import executor_of
     from qir.search.methods import ADDITIVE, GUIDED
+    from qir.search.metrics.outputs.output_divergence import divergence_guide
     from qir.search.quantize import SENSITIVITY_IMAGES
     from qir.search.report.console import print_result, progress_bar
 
@@ -98,13 +100,13 @@ def search(
     problem = network_problem(
         module,
         constraints,
-        hardware.cost_model().table(module, hardware),
+        cost_table(module, hardware),
         budgets=limits,
         objective=None if method in ADDITIVE else objective,
         identity=search_identity(module, judged, plan, calibration, retraining),
     )
     if method in GUIDED:
-        guide = objective.sensitivity(calibration.images[:SENSITIVITY_IMAGES])
+        guide = divergence_guide(objective, calibration.images[:SENSITIVITY_IMAGES])
         problem = replace(problem, sensitivity=guide)
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:

@@ -11,6 +11,7 @@ from typing import Any
 
 import qir
 from qir.attributes import Attribute
+from qir.backends.costs.building import cost_table
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.integer.requantization import Requantization
@@ -147,7 +148,7 @@ class _Costs:
     def of(module: Module, target: Any) -> _Costs:
         if target is None:
             return _Costs()
-        table, policy = target.cost_model().table(module, target), policy_of(module.graph)
+        table, policy = cost_table(module, target), policy_of(module.graph)
         shared = any(not isinstance(bits, int) for bits in policy.values())
         by_name = {} if shared else {row.node: row.cost for row in table.rows(policy)}
         by_node = {node: by_name[name] for node, name in layer_names(module.graph).items() if name in by_name}

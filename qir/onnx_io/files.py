@@ -17,13 +17,13 @@ from qir.graph import QIR_DOMAIN
 from qir.module import Module
 from qir.onnx_io.foreign import foreign_file
 from qir.onnx_io.graph_reader import GraphReader, read_opsets
-from qir.onnx_io.graph_writer import GraphWriter, NamedTensor, write_opsets
 from qir.onnx_io.inference import infer_stored, infer_types, is_typed
 from qir.onnx_io.protos.external import DataFolder, DataWriter, is_data_name, write_piece
-from qir.onnx_io.protos.metadata import read_metadata, text, write_metadata
+from qir.onnx_io.protos.metadata import read_metadata, text
 from qir.onnx_io.protos.opaque import has_unknown_fields, unmodelled
 from qir.onnx_io.protos.tensors import StoredTensor, byte_size, read_initializer, write_tensor
 from qir.onnx_io.protos.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field, split_model, split_tensor
+from qir.onnx_io.skeleton import TEXTS, skeleton_of
 from qir.support.atomic_write import atomic_write, is_old, make_folder, rename_all, temporary_folder
 from qir.support.collection import no_collection
 from qir.tensor import Tensor
@@ -33,8 +33,6 @@ LARGEST_MESSAGE = 2**31 - 1
 
 MAPPED_FROM = 1 << 25
 """Model files of so many bytes are mapped instead of read."""
-
-_TEXTS = ("producer_name", "producer_version", "domain", "doc_string")
 
 
 def load(source: str | os.PathLike[str] | bytes) -> Module:
@@ -108,7 +106,7 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
     tensors = [read_initializer(message, places) for message in messages]
     module = Module(reader.read_graph(graph, tensors), ir_version=proto.ir_version)
     module.opsets = read_opsets(proto.opset_import)
-    for name in _TEXTS:
+    for name in TEXTS:
         setattr(module, name, text(getattr(proto, name)))
     module.model_version = proto.model_version
     module.metadata, shadowed = read_metadata(proto.metadata_props)
@@ -130,33 +128,6 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
-
-
-def skeleton_of(module: Module) -> tuple[onnx.ModelProto, list[NamedTensor]]:
-    """The message of a module without the main graph's constants, and these with their names in the file.
-
-    Raises:
-        ModelFileError: names clash, or a value is used outside the graph that owns it.
-    """
-    proto = onnx.ModelProto()
-    proto.MergeFromString(module.opaque)
-    proto.ir_version = module.ir_version
-    for name in _TEXTS:
-        if getattr(module, name):
-            setattr(proto, name, getattr(module, name))
-    if module.model_version:
-        proto.model_version = module.model_version
-    opsets = dict(module.opsets)
-    if QIR_DOMAIN not in opsets and any(n.domain == QIR_DOMAIN for g in module.graphs for n in g.walk()):
-        opsets[QIR_DOMAIN] = 1
-    write_opsets(opsets, proto.opset_import)
-    write_metadata(module.metadata, proto.metadata_props)
-    writer = GraphWriter()
-    proto.graph.SetInParent()
-    tensors = writer.write_graph(module.graph, proto.graph)
-    for function in module.functions.values():
-        writer.write_function(function, proto.functions.add())
-    return proto, tensors
 
 
 def _pieces(module: Module, data: DataWriter | None) -> list[Piece]:

@@ -17,6 +17,7 @@ from qir.onnx_io.protos.tensors import write_tensor
 from qir.onnx_io.protos.types import TypeReader, write_type
 from qir.onnx_io.protos.wire import GRAPH_INITIALIZER, MODEL_GRAPH, Piece, field
 from qir.onnx_io.sandbox import INFER, INFER_WITH_DATA, LateError, LimitError, RefusedError, run_apart
+from qir.onnx_io.skeleton import skeleton_of
 from qir.tensor import Tensor
 from qir.types import DType, TensorType, Type, UnknownType
 from qir.value import Value
@@ -50,8 +51,6 @@ def infer_types(module: Module) -> None:
         ModelFileError: names clash, a value is used outside the graph that owns it, or inference takes more than its
             limits of time and memory.
     """
-    from qir.onnx_io.files import skeleton_of
-
     proto, tensors = skeleton_of(module)
     _replace_fake_quants(proto.graph)
     names = [name for name, _ in tensors]

@@ -11,7 +11,7 @@ import numpy as np
 from qir.search.agents.off_policy import Ddpg, episodes, observations, shares
 from qir.search.agents.ppo import build_environment
 from qir.search.environment.gym import QuantizationEnv
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.solvers.run import Outcome, Run
 
 _CHANNEL = re.compile(r"^(.*)\[\d+\]$")

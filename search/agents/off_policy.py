@@ -10,7 +10,7 @@ import numpy as np
 
 from qir.errors import MissingExtraError
 from qir.search.agents.refinement import Refinement
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 
 if TYPE_CHECKING:
     from qir.search.environment.gym import QuantizationEnv

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qir.search.environment.gym import QuantizationEnv
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 
 
 @dataclass(frozen=True)

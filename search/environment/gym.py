@@ -15,7 +15,8 @@ from qir.search.environment.trie import Trie
 from qir.search.evaluation.ledger import Ledger
 from qir.search.problem.completion import Completion
 from qir.search.problem.enforcement import ENFORCEMENTS, bits_of
-from qir.search.problem.problem import Floats, Problem
+from qir.search.problem.parts import Floats
+from qir.search.problem.problem import Problem
 from qir.search.problem.tables import Bools
 
 try:

@@ -9,7 +9,8 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.search.environment.potential import Potential
-from qir.search.problem.problem import Floats, Problem
+from qir.search.problem.parts import Floats
+from qir.search.problem.problem import Problem
 from qir.search.problem.tables import AdditiveCost, Edge
 
 _LEAST_SHARE = 1e-3

@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 
 from qir.search.problem.completion import Elimination
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.problem.tables import AdditiveCost, Bools, Edge, Tables
 
 _PRICES = np.geomspace(1e-6, 1e3, 60)

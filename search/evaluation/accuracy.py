@@ -218,14 +218,6 @@ class AccuracyObjective:
             run(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
         return correction
 
-    def sensitivity(self, images: Array) -> list[list[float]]:
-        """Divergence of the outputs per decision and option, from the float weights (`output_divergence`)."""
-        from qir.search.metrics.outputs.output_divergence import output_divergence
-
-        self.reset()
-        found = output_divergence(self.network, self.constraints, images, correct=self.protocol.correct)
-        return found.per_decision(self.constraints)
-
     def accuracy(self, samples: Samples, correction: AffineCorrection | None = None, *, hopeless: float = 0.0) -> float:
         """Share of samples that the network classifies right, as it stands; `hopeless` as in `accuracy_of`."""
         return accuracy_of(self.network, samples, batch=self.protocol.batch, hook=correction, hopeless=hopeless)

@@ -21,7 +21,8 @@ from qir.policy import Bits, Policy
 from qir.search.network.layer_features import layer_features
 from qir.search.network.unknown_costs import METRICS, PEAK_MEMORY, sizes_taken, unknown_costs
 from qir.search.problem.channels import completed
-from qir.search.problem.problem import Budget, Decision, PairCost, Problem, Relation
+from qir.search.problem.parts import Budget, Decision, PairCost, Relation
+from qir.search.problem.problem import Problem
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,7 +12,9 @@ from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits, Policy
-from qir.search.problem.problem import Decision, Metric, PairCost, Problem, Relation
+from qir.search.problem.parts import Decision, PairCost, Relation
+from qir.search.problem.problem import Problem
+from qir.search.problem.statement import Metric
 
 _CHANNEL = re.compile(r"^(.*)\[(\d+)\]$")
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.problem.tables import Bools, Edge, Tables
 
 _LARGEST_TABLE = 4096

@@ -8,7 +8,8 @@ import numpy as np
 
 from qir.search.problem.completion import Completion
 from qir.search.problem.enforcement import bits_of
-from qir.search.problem.problem import Floats, Problem
+from qir.search.problem.parts import Floats
+from qir.search.problem.problem import Problem
 
 Row = tuple[int, ...]
 

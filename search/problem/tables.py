@@ -7,17 +7,15 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from math import floor, fsum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from qir.backends.costs.layers.validation import nearest
 from qir.errors import SearchError
 from qir.policy import Bits
-from qir.search.problem.problem import Budget, Floats, Indices, exact, numbers
-
-if TYPE_CHECKING:
-    from qir.search.problem.problem import Problem
+from qir.search.problem.parts import Budget, Floats, Indices, exact, numbers
+from qir.search.problem.statement import Statement
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Edge = tuple[int, int]
@@ -86,7 +84,7 @@ class Tables:
         limits: budget name -> exact limit in the cost's unit.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Statement) -> None:
         self._problem = problem
         self._position = {name: i for i, name in enumerate(problem.names)}
         self.sizes = tuple(len(d.options) for d in problem.decisions)
@@ -218,7 +216,7 @@ class Tables:
                 "Budget(ratio=..., reference=<a cost, a policy or a named reference>)"
             )
         if name in self._problem.metrics:
-            return exact(self._problem.cost(name, self._problem.policy(row)))
+            return exact(float(self._problem.metric(name, [self._problem.policy(row)])[0]))
         return self.costs[name].exact_total(row)
 
     def _limit(self, name: str, budget: Budget) -> Fraction:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qir.backends.costs.building import cost_table
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module
@@ -18,7 +19,8 @@ from qir.policy import Policy
 from qir.quantizers import get_scheme
 from qir.search.evaluation.accuracy import ArraySamples
 from qir.search.network.problem import network_problem
-from qir.search.problem.problem import Budget, Problem
+from qir.search.problem.parts import Budget
+from qir.search.problem.problem import Problem
 from qir.search.problem.result import Evaluation, Result
 from qir.search.recipes.run import Recipe, RecipeTask
 from qir.tensor import Array
@@ -217,7 +219,7 @@ def _group(constraints: BitConstraints, decision: str) -> dict[str, dict[int, in
 
 def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: Mapping[str, Budget]) -> Problem:
     """The costs and relations of the network's decisions, with the average of bits as a further cost."""
-    table = target.cost_model().table(run.module, target)
+    table = cost_table(run.module, target)
     problem = network_problem(run.module, constraints, table, budgets={})
     groups = [_group(constraints, name) for name in constraints.decisions]
     total = sum(run.elements[quantizer] for group in groups for quantizer in group)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.costs.building import cost_table
 from qir.backends.costs.layers.open_sizes import remember_samples
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
@@ -20,7 +21,7 @@ from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.metrics.measuring import measure
 from qir.search.network.problem import network_problem, read_budgets
 from qir.search.problem.channels import ChannelGroups
-from qir.search.problem.problem import Budget
+from qir.search.problem.parts import Budget
 from qir.search.problem.result import Progress, Result
 from qir.tensor import Array
 
@@ -164,7 +165,7 @@ class Recipe:
         problem = network_problem(
             task.network,
             constraints,
-            task.target.cost_model().table(task.network, task.target),
+            cost_table(task.network, task.target),
             budgets=task.budget,
             objective=self._objective(constraints, task),
             identity={

@@ -9,7 +9,8 @@ from itertools import chain
 import numpy as np
 
 from qir.search.problem.moves import Widths, followed
-from qir.search.problem.problem import Floats, Indices, Problem
+from qir.search.problem.parts import Floats, Indices
+from qir.search.problem.problem import Problem
 from qir.search.problem.tables import AdditiveCost
 from qir.search.solvers.run import Row
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
 

@@ -8,7 +8,8 @@ from math import prod
 import numpy as np
 
 from qir.errors import SearchError
-from qir.search.problem.problem import Indices, Problem
+from qir.search.problem.parts import Indices
+from qir.search.problem.problem import Problem
 from qir.search.solvers.run import Outcome, Run
 
 LARGEST_SPACE = 20_000_000

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.search.problem.completion import frontiers
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.problem.result import Evaluation
 from qir.search.problem.tables import AdditiveCost, Edge, Tables
 from qir.search.solvers.climbing import Climb

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
-from qir.search.problem.problem import Floats, Problem
+from qir.search.problem.parts import Floats
+from qir.search.problem.problem import Problem
 from qir.search.problem.tables import AdditiveCost, Edge, Tables
 from qir.search.solvers.lagrangian import Relaxed, weighted
 from qir.search.solvers.run import Outcome, Row, Run

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qir.errors import MissingExtraError
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.search.problem.completion import frontiers
-from qir.search.problem.problem import Floats, Indices
+from qir.search.problem.parts import Floats, Indices
 from qir.search.problem.result import Evaluation
 from qir.search.problem.tables import AdditiveCost, Tables
 from qir.search.solvers.run import Outcome, Run

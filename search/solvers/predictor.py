@@ -8,7 +8,7 @@ import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
 from qir.search.problem.moves import Widths
-from qir.search.problem.problem import Floats
+from qir.search.problem.parts import Floats
 from qir.search.solvers.evolution import Breeder
 from qir.search.solvers.run import Outcome, Row, Run
 

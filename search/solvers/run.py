@@ -13,7 +13,8 @@ from qir.errors import SearchError
 from qir.search.evaluation.ledger import Ledger
 from qir.search.problem.completion import Completion
 from qir.search.problem.moves import Widths, projected
-from qir.search.problem.problem import Indices, Problem
+from qir.search.problem.parts import Indices
+from qir.search.problem.problem import Problem
 from qir.search.problem.result import Evaluation
 from qir.search.problem.tables import AdditiveCost
 

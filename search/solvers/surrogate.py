@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 
 from qir.search.problem.moves import Widths, neighbours
-from qir.search.problem.problem import Floats, Indices
+from qir.search.problem.parts import Floats, Indices
 from qir.search.solvers.exhaustive import feasible_rows
 from qir.search.solvers.milp import Program
 from qir.search.solvers.random import Sampler

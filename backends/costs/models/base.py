@@ -12,10 +12,8 @@ from qir.backends.costs.layers.validation import Strict, validated
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
+    from qir.backends.costs.hardware import Hardware
     from qir.backends.costs.layers.layer_shapes import LayerProduct
-    from qir.backends.costs.tables.table import CostTable
-    from qir.backends.costs.target import Target
-    from qir.module import Module
 
 P = TypeVar("P", bound=Strict)
 
@@ -36,7 +34,7 @@ class CostModel(ABC, Generic[P]):
     parameters_type: ClassVar[type[Strict]]
     notes: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Hardware) -> None:
         self.target = target
         where = f"target {target.name!r}: cost.parameters"
         self.parameters = cast("P", validated(self.parameters_type, target.cost.parameters, where))
@@ -141,17 +139,3 @@ class CostModel(ABC, Generic[P]):
         Raises:
             TargetError: names the layer that is missing and the nearest that is there.
         """
-
-    def table(self, module: Module, target: Target | None = None, *, batch: int = 1) -> CostTable:
-        """The cost of every node of a network at every width.
-
-        Args:
-            batch: size of an unknown first dimension.
-            module: a network, with or without fake-quant nodes.
-            target: the hardware whose widths are tabled; the model's own by default.
-        """
-        from qir.backends.costs.building import build_table
-
-        return build_table(
-            module, self if target is None or target is self.target else target.cost_model(), batch=batch
-        )

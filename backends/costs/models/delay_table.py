@@ -20,8 +20,8 @@ from qir.backends.costs.tables.delay_files import DelayTable, read_delay_table
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
+    from qir.backends.costs.hardware import Hardware
     from qir.backends.costs.layers.layer_shapes import LayerProduct
-    from qir.backends.costs.target import Target
 
 
 class DelayTableParameters(Strict):
@@ -50,7 +50,7 @@ class DelayTableModel(CostModel[DelayTableParameters]):
     parameters_type: ClassVar[type[Strict]] = DelayTableParameters
     notes: ClassVar[tuple[str, ...]] = ("delay table: energy and traffic are not known",)
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Hardware) -> None:
         super().__init__(target)
         self._table: DelayTable | None = None
         self._order: list[str] = []

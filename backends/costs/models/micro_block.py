@@ -29,7 +29,7 @@ from qir.backends.costs.models.base import CostModel
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
-    from qir.backends.costs.target import Memory
+    from qir.backends.costs.hardware import Memory
 
 _PRODUCTS = 8
 """Products that one element of a micro-block sums a cycle."""

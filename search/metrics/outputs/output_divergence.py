@@ -11,6 +11,7 @@ from collections.abc import Callable
 from qir.backends.torch.module import TorchModule
 from qir.errors import DataError
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.search.evaluation.accuracy import AccuracyObjective
 from qir.search.evaluation.reuse import Corrector, new_tag, reusing
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
@@ -70,3 +71,15 @@ def output_divergence(
         network.set_policy(constraints.complete(widest))
     followers = {(name, bits): 0.0 for name in constraints.implied for bits in constraints.options[name]}
     return Sensitivity("output-divergence", followers | found, passes)
+
+
+def divergence_guide(objective: AccuracyObjective, images: Array) -> list[list[float]]:
+    """Divergence of the outputs per decision and option, on the objective's network with its float weights.
+
+    Args:
+        objective: what the search measures; its protocol says whether the affine correction is fitted.
+        images: float32 [N, …] of the calibration split.
+    """
+    objective.reset()
+    constraints, correct = objective.constraints, objective.protocol.correct
+    return output_divergence(objective.network, constraints, images, correct=correct).per_decision(constraints)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends import load_target
+from qir.backends import cost_table
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
 from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
@@ -18,7 +18,7 @@ MODELS = Path(__file__).resolve().parents[3] / "models" / "trained"
 
 @pytest.fixture(scope="module")
 def lenet() -> CostTable:
-    return load_target("npu-148").cost_model().table(qir.load(MODELS / "lenet_fashion_mnist.onnx"))
+    return cost_table(qir.load(MODELS / "lenet_fashion_mnist.onnx"), "npu-148")
 
 
 def _row(name: str, cycles: float, step: int) -> CostRow:
@@ -136,7 +136,7 @@ def test_ratios_of_uniform_policies(lenet: CostTable) -> None:
 
 def test_explanation_says_where_fewer_bits_stop_helping() -> None:
     module = qir.load(MODELS / "lenet_fashion_mnist.onnx")
-    table = load_target("bitfusion-e").cost_model().table(module)
+    table = cost_table(module, "bitfusion-e")
     layer = next(row.name for row in table if row.op == "Conv")
     found = explain(table, layer)
     assert found.bound_by[8, 8]
@@ -147,7 +147,7 @@ def test_explanation_says_where_fewer_bits_stop_helping() -> None:
 
 def test_policies_are_costed_on_other_targets() -> None:
     module = qir.load(MODELS / "lenet_fashion_mnist.onnx")
-    tables = {name: load_target(name).cost_model().table(module) for name in ("bismo-16x16x256", "bismo-ultra96")}
+    tables = {name: cost_table(module, name) for name in ("bismo-16x16x256", "bismo-ultra96")}
     policies = {
         "bismo-16x16x256": tables["bismo-16x16x256"].uniform(4, 2),
         "bismo-ultra96": tables["bismo-ultra96"].uniform(2, 4),
@@ -161,7 +161,7 @@ def test_policies_are_costed_on_other_targets() -> None:
 def test_every_node_of_the_shipped_networks_is_costed(network: str) -> None:
     module = qir.load(MODELS / f"{network}.onnx")
     for name in ("npu-148", "systolic-16x16", "ethos-u55-128-like"):
-        table = load_target(name).cost_model().table(module)
+        table = cost_table(module, name)
         assert not table.unknown
         assert peak_memory(table, [table.uniform(8, 8)])[0] > 0
         assert critical_path(table, table.uniform(8, 8)).cycles <= table.cost([table.uniform(8, 8)])[0] + 1e-6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends import ConvShape, load_target
+from qir.backends import ConvShape, cost_table, load_target
 from qir.backends.costs.fitting import fit
 from qir.backends.costs.tables.delay_files import (
     COLUMNS,
@@ -36,7 +36,7 @@ def _target(tmp_path: Path, table: DelayTable, name: str = "mine.csv", widths: t
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_table_of_a_network_survives_a_round_trip(tmp_path: Path, suffix: str) -> None:
-    table = load_target("npu-148").cost_model().table(qir.load(LENET))
+    table = cost_table(qir.load(LENET), "npu-148")
     delays = delays_of(table)
     delays.write(tmp_path / f"table{suffix}")
     assert read_delay_table(tmp_path / f"table{suffix}").delays == delays.delays
@@ -44,41 +44,40 @@ def test_table_of_a_network_survives_a_round_trip(tmp_path: Path, suffix: str) -
 
 def test_haq_layout_survives_a_round_trip(tmp_path: Path) -> None:
     module = qir.load(LENET)
-    model = load_target("bismo-16x16x256").cost_model()
-    delays_of(model.table(module)).write(tmp_path / "haq.npy")
+    delays_of(cost_table(module, "bismo-16x16x256")).write(tmp_path / "haq.npy")
     array = np.load(tmp_path / "haq.npy")
     assert array.shape == (4, 8, 8)
     target = _target(tmp_path, read_delay_table(tmp_path / "haq.npy"), "again.npy", tuple(range(1, 9)))
-    again = target.cost_model().table(module)
+    again = cost_table(module, target)
     rows = [row for row in again.rows(again.uniform(3, 5)) if row.weight_bits]
     assert [row.cycles for row in rows] == array[:, 4, 2].tolist()
 
 
 def test_table_costs_what_it_holds(tmp_path: Path) -> None:
     module = qir.load(LENET)
-    source = load_target("npu-148").cost_model().table(module)
-    table = _target(tmp_path, delays_of(source)).cost_model().table(module)
+    source = cost_table(module, "npu-148")
+    table = cost_table(module, _target(tmp_path, delays_of(source)))
     wanted = sum(row.cycles for row in source.rows(source.uniform(4, 4)) if row.weight_bits)
     assert table.cost([table.uniform(4, 4)])[0] == pytest.approx(wanted)
 
 
 def test_missing_and_wrong_layers_are_named(tmp_path: Path) -> None:
     module = qir.load(LENET)
-    delays = dict(delays_of(load_target("npu-148").cost_model().table(module)).delays)
+    delays = dict(delays_of(cost_table(module, "npu-148")).delays)
     first = next(iter(delays))
     short = {name: cells for name, cells in delays.items() if name != first}
     with pytest.raises(TargetError, match=r"is missing: did you mean"):
-        _target(tmp_path, DelayTable(short)).cost_model().table(module)
+        cost_table(module, _target(tmp_path, DelayTable(short)))
     with pytest.raises(TargetError, match="has no layer 'stranger': expected one of"):
-        _target(tmp_path, DelayTable(delays | {"stranger": delays[first]})).cost_model().table(module)
+        cost_table(module, _target(tmp_path, DelayTable(delays | {"stranger": delays[first]})))
 
 
 def test_a_misspelt_layer_names_the_nearest(tmp_path: Path) -> None:
     module = qir.load(LENET)
-    delays = dict(delays_of(load_target("npu-148").cost_model().table(module)).delays)
+    delays = dict(delays_of(cost_table(module, "npu-148")).delays)
     cells = delays.pop("/fc1/Gemm")
     with pytest.raises(TargetError, match="'/fc1/Gemm' is missing: did you mean '/fc1/Gem'"):
-        _target(tmp_path, DelayTable({"/fc1/Gem": cells} | delays)).cost_model().table(module)
+        cost_table(module, _target(tmp_path, DelayTable({"/fc1/Gem": cells} | delays)))
 
 
 def test_damaged_tables_are_refused(tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_fit_explains_measurements_of_a_slower_memory() -> None:
     target = load_target("npu-148")
     memory = target.outermost_memory.model_copy(update={"bits_per_cycle": 64.0})
     slow = target.model_copy(update={"memories": (memory,)})
-    result = fit(target, delays_of(slow.cost_model().table(module)), module)
+    result = fit(target, delays_of(cost_table(module, slow)), module)
     assert result.parameters["bits_per_cycle"] < 0.5 * target.outermost_memory.bits_per_cycle
     assert all(worst < 0.05 for _, _, worst in result.residuals.values())
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import qir
-from qir.backends import ConvShape, Target, load_target, target_names
+from qir.backends import ConvShape, Target, cost_table, load_target, target_names
 from qir.backends.costs.models import cost_model_kinds
 from qir.cli.verbs.cost import register
 from qir.errors import TargetError
@@ -57,7 +57,7 @@ def test_model_and_target_of_another_package_are_used() -> None:
     cost = load_target("toy-npu").cost_model().layer_cost(ConvShape(64, 64, 8, 8), 4, 8)
     assert cost.cycles == 64 * 64 * 64 / 128 / 2
     assert cost.bound_by == "compute"
-    table = load_target("toy-npu").cost_model().table(qir.load(LENET))
+    table = cost_table(qir.load(LENET), "toy-npu")
     assert table.cost([table.uniform(8, 4)])[0] < table.cost([table.uniform(8, 8)])[0]
 
 

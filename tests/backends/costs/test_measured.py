@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.costs.fitting import fit
 from qir.backends.costs.measured import Call, interleaved, measure_layers, predict_latency, single_layer
 from qir.backends.execution.session import OrtSession
@@ -37,7 +37,7 @@ def test_times_of_layers_cost_the_network_and_fit_a_model(tmp_path: Path, monkey
     }
     monkeypatch.chdir(tmp_path)
     table.write("cpu-onnxruntime.csv")
-    costs = load_target("cpu-onnxruntime").cost_model().table(module)
+    costs = cost_table(module, "cpu-onnxruntime")
     for widths in ((8, 8), (32, 32)):
         total = sum(cells.get(widths, cells.get((0, 32), 0.0)) for cells in table.delays.values())
         assert costs.cost([costs.uniform(*widths)])[0] == pytest.approx(total)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qir.backends import load_target
+from qir.backends import cost_table
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
 from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredWeight
@@ -66,7 +66,7 @@ def test_explanation_names_bounds_and_the_width_where_fewer_bits_stop_helping():
 
 
 def test_explanation_of_a_node_without_weights():
-    table = load_target("systolic-16x16").cost_model().table(branches())
+    table = cost_table(branches(), "systolic-16x16")
     found = explain(table, "add")
     assert found.cycles == {(32, 0): 3 * 64 * 32 / 64}
     assert found.bound_by == {(32, 0): "dram.activations"}
@@ -92,14 +92,14 @@ def branches():
 
 def test_peak_memory_of_branches_is_their_largest_cut():
     """While `add` runs, both branches and the sum live as float32; `x` ended with `right`."""
-    table = load_target("bismo-16x16x256").cost_model().table(branches())
+    table = cost_table(branches(), "bismo-16x16x256")
     assert peak_memory(table, [table.uniform(8, 8), table.uniform(2, 2)]).tolist() == [3 * 64 * 4, 3 * 64 * 4]
     tensors = {(tensor.elements, tensor.first, tensor.last) for tensor in table.facts.tensors}
     assert tensors == {(32, 0, 1), (64, 0, 2), (64, 1, 2), (64, 2, 3)}
 
 
 def test_critical_path_of_branches_takes_the_longer_one():
-    table = load_target("systolic-16x16").cost_model().table(branches())
+    table = cost_table(branches(), "systolic-16x16")
     policy = table.uniform(8, 8)
     cycles = {row.node: row.cycles for row in table.rows(policy)}
     assert cycles["left"] < cycles["right"]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
+from qir.backends.costs.hardware import OpSupport
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import layer_products, layer_shape
 from qir.backends.costs.tables.delay_files import DelayTable, delays_of
 from qir.backends.costs.tables.reports import explain, model_bytes
-from qir.backends.costs.target import OpSupport
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -32,7 +32,7 @@ def network(op, shape, constants, *, element=DType.FLOAT32, results=1, first=Non
 
 
 def table_of(module, target="bismo-16x16x256"):
-    return load_target(target).cost_model().table(module)
+    return cost_table(module, target)
 
 
 def recurrent(op, gates, **attributes):
@@ -71,7 +71,7 @@ def test_a_layer_of_several_products_takes_its_whole_delay_once(tmp_path):
     target = base.model_copy(
         update={"cost": spec, "pairs": ((8, 4), (8, 8)), "activation_widths": (8,), "weight_widths": (4, 8)}
     )
-    table = target.cost_model().table(module)
+    table = cost_table(module, target)
     assert table.cost([table.uniform(8, 8), table.uniform(8, 4)]).tolist() == pytest.approx([800.0, 400.0])
 
 
@@ -120,7 +120,7 @@ def test_ops_that_a_target_cannot_run_are_reported():
     module, _ = network("Add", (1, 8), [np.ones(8, np.float32)])
     target = load_target("npu-148")
     target = target.model_copy(update={"ops": {"Add": OpSupport(supported=False)}})
-    table = target.cost_model().table(module)
+    table = cost_table(module, target)
     assert table.unknown == ("node",)
     assert table.facts.notes == ("node: target 'npu-148' cannot run Add",)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.tables.table import CostRow, CostTable
 from qir.backends.execution.session import OrtSession
@@ -113,7 +113,7 @@ def test_layers_rank_as_vela_ranks_them_and_none_is_lost(name: str) -> None:
     module = qir.load(MODELS / "residual_fashion_mnist.onnx")
     PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(module)
     target = load_target(name)
-    table = target.cost_model().table(module)
+    table = cost_table(module, target)
     rows = referee(module, target, table, table.uniform(8, 8))
     assert rank_correlation(rows) > 0.9
     assert {row.node for row in rows if row.is_layer and not row.referee_cycles} == set()

@@ -15,7 +15,8 @@ from qir.search.gradient.differentiable_cost import CostTerm, ExpectedCost, aver
 from qir.search.gradient.learned_bits import FollowingBits, LearnedBits
 from qir.search.gradient.relaxed import RunningGrid, SoftChoice, soft_weights, temperature
 from qir.search.gradient.rounding import round_within
-from qir.search.problem.problem import Decision, PairCost, Problem
+from qir.search.problem.parts import Decision, PairCost
+from qir.search.problem.problem import Problem
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import qir.models
+from qir.backends import cost_table
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.errors import DataError, InfeasibleError, SearchError
@@ -41,7 +42,7 @@ def test_a_float_network_gets_schemes_bits_and_weights_within_every_budget(resul
     assert {name: made[name].attribute("scheme") for name in result.schemes} == dict(result.schemes)
     assert set(result.schemes.values()) <= set(CANDIDATES)
     target = load_target("npu-148")
-    table = target.cost_model().table(result.module, target)
+    table = cost_table(result.module, target)
     wide = dict.fromkeys(made, 8)
     for name, share in (("latency", 0.6), ("energy", 0.8)):
         column = METRICS[name]
@@ -91,7 +92,7 @@ def test_average_bits_are_a_budget(samples):
 def test_the_same_seed_gives_the_same_network(samples):
     from qir.backends import load_target
     from qir.search import load_network
-    from qir.search.problem.problem import Budget
+    from qir.search.problem.parts import Budget
 
     def run():
         return run_autoqnn(

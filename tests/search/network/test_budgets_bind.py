@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
+from qir.backends.costs.hardware import OpSupport
 from qir.backends.costs.layers.open_sizes import SAMPLE_SHAPES
 from qir.backends.costs.tables.table import CostTable
-from qir.backends.costs.target import OpSupport
 from qir.cli.options import parse_budgets
 from qir.errors import InfeasibleError, QirError, SearchError
 from qir.guide import read_guide
@@ -64,7 +64,7 @@ def problem_of(path, images=IMAGES, target=TARGET, forget=False, input_widths="8
         del module.meta[SAMPLE_SHAPES]
     rng = np.random.default_rng(1)
     sensitivity = [sorted(rng.random(len(constraints.options[n])), reverse=True) for n in constraints.decisions]
-    table = target.cost_model().table(module, target)
+    table = cost_table(module, target)
     return network_problem(module, constraints, table, budgets=read_budgets(budgets), sensitivity=sensitivity)
 
 
@@ -92,7 +92,7 @@ def test_a_batch_that_is_reshaped_into_rows_is_costed_with_all_its_rows(tmp_path
     tables = {}
     for n, module in made.items():
         prepare(module, TARGET, samples)
-        tables[n] = TARGET.cost_model().table(module, TARGET)
+        tables[n] = cost_table(module, TARGET)
     widest = tables["1"].uniform(8, 8)
     assert tables["N"].cost([widest])[0] == tables["1"].cost([widest])[0] > 0
 
@@ -104,7 +104,7 @@ def test_the_batch_of_a_sequence_is_found_by_its_name(axes, tmp_path):
     steps_first = "atch" in axes[1] or axes[1] == "N"
     samples = RNG.standard_normal((20, 1, 8) if steps_first else (1, 20, 8)).astype(np.float32)
     prepare(module, TARGET, [samples])
-    table = TARGET.cost_model().table(module, TARGET)
+    table = cost_table(module, TARGET)
     assert table.facts.sizes["x"] == samples.shape
     assert table.cost([table.uniform(8, 8)], "bit_operations")[0] == 20 * 8 * 4 * 64
 
@@ -144,7 +144,7 @@ def test_layers_that_the_target_cannot_run_are_named(tmp_path):
     refusing = TARGET.model_copy(update={"ops": {"Conv": OpSupport(supported=False)}})
     module = load_network(three_convolutions(tmp_path / "n.onnx", ["N", 3, 12, 12]))
     constraints = prepare(module, TARGET, IMAGES)
-    table = refusing.cost_model().table(module, refusing)
+    table = cost_table(module, refusing)
     with pytest.raises(SearchError, match=r"b, c is unknown.*cannot run Conv"):
         network_problem(module, constraints, table, budgets=read_budgets({"latency": "0.6x"}))
     free = network_problem(module, constraints, table, budgets=read_budgets({"size": "0.6x"}))
@@ -155,7 +155,7 @@ def test_layers_that_the_target_cannot_run_are_named(tmp_path):
 def test_a_cost_that_the_target_does_not_give_is_refused(tmp_path):
     module = load_network(three_convolutions(tmp_path / "n.onnx", ["N", 3, 12, 12]))
     constraints = prepare(module, TARGET, IMAGES)
-    table = TARGET.cost_model().table(module, TARGET)
+    table = cost_table(module, TARGET)
     rows = [
         replace(row, costs=tuple(tuple(c and replace(c, energy={}) for c in line) for line in row.costs))
         for row in table

@@ -5,7 +5,7 @@ import pytest
 
 import qir
 import qir.models
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.costs.target import Target
 from qir.passes.constraints.policies import apply_policy
 from qir.search import AccuracyObjective, Budget, load_network, network_problem, prepare, recipe, solve
@@ -28,7 +28,7 @@ def target():
 def lenet(samples, target):
     module = load_network(qir.models.path("lenet"))
     constraints = prepare(module, target, samples.images[:32])
-    return module, constraints, target.cost_model().table(module, target)
+    return module, constraints, cost_table(module, target)
 
 
 def problem(lenet, **given):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import qir.models
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.costs.tables.reports import peak_memory
 from qir.errors import InfeasibleError
 from qir.search import Budget, load_network, network_problem, prepare, solve
@@ -15,7 +15,7 @@ def lenet():
     module, target = load_network(qir.models.path("lenet")), load_target("npu-148")
     images = qir.models.fashion_mnist("calibration").images[:16]
     constraints = prepare(module, target, images, input_widths="all")
-    return module, constraints, target.cost_model().table(module, target)
+    return module, constraints, cost_table(module, target)
 
 
 def problem(lenet, **budgets):
@@ -58,7 +58,7 @@ def test_features_tell_the_layer_of_each_decision():
     made = network_problem(
         module,
         constraints,
-        target.cost_model().table(module, target),
+        cost_table(module, target),
         budgets={},
         sensitivity=[[0.0] * len(constraints.options[name]) for name in constraints.decisions],
     )

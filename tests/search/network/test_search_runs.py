@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qir.models
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.search import (
     AccuracyObjective,
     Budget,
@@ -29,7 +29,7 @@ def lenet():
     constraints = prepare(module, target, samples.images[:32], input_widths="all")
     given = {"calibration": samples.take(16), "validation": qir.models.fashion_mnist("search-validation").take(100)}
     objective = AccuracyObjective(module, constraints, **given)
-    table = target.cost_model().table(module, target)
+    table = cost_table(module, target)
     budgets = {"latency": Budget.parse("0.5x")}
     return network_problem(module, constraints, table, budgets=budgets, objective=objective)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import qir
 import qir.models
-from qir.backends import load_target
+from qir.backends import cost_table, load_target
 from qir.backends.costs.tables.reports import peak_memory
 from qir.fake_quant import policy_of
 from qir.passes import PassManager, parse_pipeline
@@ -60,7 +60,7 @@ def test_networks_reach_the_lower_bound(name) -> None:
 @pytest.mark.parametrize("name", ["lenet"])
 def test_the_lower_bound_is_the_peak_of_the_cost_table(name) -> None:
     module, target = network(name), load_target("npu-148")
-    table = target.cost_model().table(module, target)
+    table = cost_table(module, target)
     plan = plan_memory(activations(module.graph))
     assert plan.lower_bound == pytest.approx(float(peak_memory(table, [policy_of(module.graph)])[0]), abs=8)
 
