@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from qir.passes.export.export import ExportReport
+    from qir.passes.exporting.export import ExportReport
     from qir.passes.parity.agreement import Agreement
 
 ProfileName = Annotated[
@@ -19,7 +19,7 @@ ProfileName = Annotated[
 
 def print_report(report: ExportReport) -> None:
     """Print kernels, comparison, what is emulated, what the runtime needs, and the files with their sizes."""
-    from qir.passes.export.written_sizes import written_sizes
+    from qir.passes.exporting.written_sizes import written_sizes
     from qir.support.terminal import Terminal
 
     console = Terminal(soft_wrap=True)

@@ -16,7 +16,7 @@ if __name__ != "qir.passes":
 if TYPE_CHECKING:
     from qir.passes.constraints.policies import apply_policy as apply_policy
     from qir.passes.constraints.propagate_constraints import bit_constraints as bit_constraints
-    from qir.passes.export.export import export as export
+    from qir.passes.exporting.export import export as export
     from qir.passes.infrastructure.contract import Analysis as Analysis
     from qir.passes.infrastructure.contract import Pass as Pass
     from qir.passes.infrastructure.contract import PassContext as PassContext
@@ -52,7 +52,7 @@ _HOME = {
     "check_pass": "infrastructure.testing",
     "apply_policy": "constraints.policies",
     "bit_constraints": "constraints.propagate_constraints",
-    "export": "export.export",
+    "export": "exporting.export",
     "find_pass": "infrastructure.registry",
     "parse_pipeline": "infrastructure.pipeline",
     "pipeline_text": "infrastructure.pipeline",

@@ -20,7 +20,7 @@ from qir.passes.constraints.policies import apply_policy
 from qir.passes.correction.adaround import AdaRound
 from qir.passes.correction.correct import CorrectChannels
 from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch, readable_again
-from qir.passes.export.export import ExportReport, export
+from qir.passes.exporting.export import ExportReport, export
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline

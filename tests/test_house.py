@@ -23,7 +23,7 @@ OP_COMPARISONS = {
     "qir/text/printer.py": "which names are printed without quotes",
     "passes/analysis/accumulator_bounds.py": "where the groups of a transposed convolution lie",
     "qir/constants.py": "the question itself, for rules",
-    "passes/export/check.py": "pattern of the QDQ form",
+    "passes/exporting/check.py": "pattern of the QDQ form",
     "passes/lowering/saturation/layers.py": "pattern of the QDQ form and which kernels ONNX Runtime has",
     "passes/lowering/qonnx/check_finn.py": "what FINN's conversion knows",
     "passes/lowering/lower_qoperator.py": "which operators on codes there are",
@@ -36,7 +36,7 @@ OP_COMPARISONS = {
     "passes/parity/class_scores.py": "which operators scores of classes end in",
     "passes/parity/layer_losses.py": "pattern of the QDQ form",
     "passes/parity/correspondence.py": "pattern of the QDQ form",
-    "passes/export/requantization.py": "Mul multiplies scales, other joins do not; which means are over whole images",
+    "passes/exporting/requantization.py": "Mul multiplies scales, other joins do not; which means cover whole images",
     "backends/integer/operators.py": "operators on codes that no schema knows",
     "backends/integer/saturation.py": "which operators ONNX Runtime fuses, and how",
     "passes/raising/integers.py": "pattern of integer layers",
@@ -218,6 +218,14 @@ def test_ops_are_asked_of_the_registry():
     }
     assert not found - OP_COMPARISONS.keys(), "compare op names: ask qir.ops, or allow the file with a reason"
     assert not OP_COMPARISONS.keys() - found, "no longer compare op names: take them off the list"
+
+
+@pytest.mark.parametrize("folder", ["qir", "passes", "backends", "search"])
+def test_a_face_hands_out_no_name_that_a_room_or_file_next_to_it_has(folder):
+    """Importing such a module would put it in the place of the name."""
+    package = importlib.import_module(folder if folder == "qir" else f"qir.{folder}")
+    modules = {name.removesuffix(".py") for name in shown(ROOT / folder)}
+    assert not modules & set(package._HOME)
 
 
 @pytest.mark.parametrize("folder", FOLDERS[1:])

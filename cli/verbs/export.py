@@ -13,7 +13,7 @@ from qir.errors import ExportError
 
 if TYPE_CHECKING:
     from qir.module import Module
-    from qir.passes.export.export import ExportReport
+    from qir.passes.exporting.export import ExportReport
     from qir.passes.parity.agreement import Agreement
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qir.backends.costs.tables.table import CostTable
     from qir.module import Module
     from qir.passes.constraints.propagate_constraints import BitConstraints
-    from qir.passes.export.export import ExportReport
+    from qir.passes.exporting.export import ExportReport
     from qir.search.problem.result import Progress as Episode
     from qir.search.problem.result import Result
     from qir.tensor import Array

@@ -18,7 +18,7 @@ from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError, QirError
 from qir.fake_quant import quantizers, ranges_at, set_ranges
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.passes.export.build_guide import build_guide
+from qir.passes.exporting.build_guide import build_guide
 from qir.passes.parity.compare import parity
 from qir.tensor import Tensor
 
@@ -171,7 +171,8 @@ def test_a_process_killed_while_writing_leaves_the_old_files(random_network, tmp
     qir.save(network.module(), source)
     code = f"""
         import os, signal, numpy, qir
-        from qir.passes import PassContext, PassManager, exporting, export, parse_pipeline
+        from qir.passes import PassContext, PassManager, export, parse_pipeline
+        from qir.passes.exporting import export as exporting
         module = qir.load({str(source)!r})
         data = numpy.zeros((2, 3, 12, 12), numpy.float32) + numpy.linspace(-1, 1, 12, dtype=numpy.float32)
         PassManager(parse_pipeline("insert-fake-quant,calibrate{{method=minmax}}")).run(

@@ -16,7 +16,7 @@ import qir
 from qir.cli.main import make_app
 from qir.errors import DataError
 from qir.passes import export
-from qir.passes.export.written_sizes import written_sizes
+from qir.passes.exporting.written_sizes import written_sizes
 from qir.passes.parity.agreement import agreement, float_form, labels_in, written_network
 from qir.search.quantize import quantize
 from qir.tensor import Tensor

@@ -39,8 +39,8 @@ from qir.labels import label_of
 from qir.module import Module
 from qir.packing import pack
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp, quantized_layers, stored_weights
-from qir.passes.export.memory_plan import activations, execution_order, plan_memory, unknown_sizes
-from qir.passes.export.requantization import (
+from qir.passes.exporting.memory_plan import activations, execution_order, plan_memory, unknown_sizes
+from qir.passes.exporting.requantization import (
     ROUNDING,
     Multipliers,
     Rescaling,

@@ -6,7 +6,7 @@ import qir
 from qir.backends.execution.cpu import instruction_set
 from qir.errors import ExportError
 from qir.guide import ProofGuide
-from qir.passes.export.check import Comparison
+from qir.passes.exporting.check import Comparison
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION
 

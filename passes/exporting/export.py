@@ -23,9 +23,9 @@ from qir.guide import CpuGuide, Guide
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.data.samples import readable_again
-from qir.passes.export.build_guide import build_guide
-from qir.passes.export.check import Comparison, compare, observe_ranks
-from qir.passes.export.proof import proof_of
+from qir.passes.exporting.build_guide import build_guide
+from qir.passes.exporting.check import Comparison, compare, observe_ranks
+from qir.passes.exporting.proof import proof_of
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline

@@ -12,7 +12,7 @@ from qir.backends import cost_table, load_target
 from qir.backends.costs.tables.reports import peak_memory
 from qir.fake_quant import policy_of
 from qir.passes import PassManager, parse_pipeline
-from qir.passes.export.memory_plan import Buffer, activations, execution_order, plan_memory
+from qir.passes.exporting.memory_plan import Buffer, activations, execution_order, plan_memory
 from qir.types import UnknownType
 
 lives = st.tuples(st.integers(1, 5000), st.integers(0, 30), st.integers(0, 12))

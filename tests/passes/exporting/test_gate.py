@@ -129,7 +129,7 @@ def test_the_command_exits_with_2_and_says_what_overrides(calibrated, tmp_path, 
 
 def test_large_networks_are_compared_on_fewer_samples(calibrated, tmp_path, monkeypatch) -> None:
     module, samples = calibrated
-    check = importlib.import_module("qir.passes.export.check")
+    check = importlib.import_module("qir.passes.exporting.check")
     monkeypatch.setattr(check, "WORK", 1)
     assert export(module, tmp_path / "m.quant.onnx", data=samples).samples == 1
     assert parity(qir.load(tmp_path / "m.quant.onnx"), samples).samples == 4

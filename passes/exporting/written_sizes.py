@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qir.guide import LayerGuide, StoredWeightGuide, read_guide
-from qir.passes.export.export import ExportReport
+from qir.passes.exporting.export import ExportReport
 from qir.passes.lowering.profiles.profiles import Profile, find_profile, profiles
 from qir.types import DType
 

@@ -9,7 +9,7 @@ import qir.models
 from qir.backends import load_target
 from qir.backends.execution.session import OrtSession
 from qir.passes import apply_policy, export
-from qir.passes.export.check import CLOSE
+from qir.passes.exporting.check import CLOSE
 from qir.passes.parity.reference_outputs import simulated
 from qir.search import load_network, prepare
 
