@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qir.errors import TargetError
+from qir.support.record import Record
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-class Strict(BaseModel):
+class Strict(Record):
     """A frozen record that knows all of its keys; its numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
-Record = TypeVar("Record", bound=BaseModel)
+R = TypeVar("R", bound=BaseModel)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -31,7 +32,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"did you mean {names[matches[0]]!r}?" if matches else f"expected one of {expected}"
 
 
-def validated(record: type[Record], data: Any, where: str) -> Record:
+def validated(record: type[R], data: Any, where: str) -> R:
     """Read `data` into a record.
 
     Args:

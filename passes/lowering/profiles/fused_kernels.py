@@ -11,23 +11,20 @@ from importlib import resources
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from qir.fake_quant import parameters_of
 from qir.graph import Graph, Node
 from qir.passes.analysis.quantized_layers import output_quantizer
 from qir.passes.lowering.parts import emulate
 from qir.passes.lowering.parts.chain import Chain
+from qir.support.record import Record
 from qir.tracing import quantizer_of
 
 STANDARD = ("", "ai.onnx")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Deviation(_Strict):
+class Deviation(Record):
     """Where a fused kernel does not compute what ONNX says.
 
     Attributes:
@@ -54,7 +51,7 @@ class Deviation(_Strict):
         return given and other and (not self.stacked or _is_stacked(quantizer_of(node.input(1))))
 
 
-class FusedKernel(_Strict):
+class FusedKernel(Record):
     """The operator on codes that ONNX Runtime makes of an ONNX operator between quantizers.
 
     Attributes:
@@ -74,7 +71,7 @@ class FusedKernel(_Strict):
     deviations: tuple[Deviation, ...] = ()
 
 
-class _Table(_Strict):
+class _Table(Record):
     format: Literal["qir.fused-kernels"]
     version: Literal[1]
     source: str

@@ -12,20 +12,17 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from qir.errors import ExportError
+from qir.support.record import Record
 
 Emulation = Literal["levels", "tables", "channel-widths", "mid-rise", "blocks"]
 """What a profile may compute exactly by other means: weights whose levels are multiples of a step, tables that are
 looked up, widths per channel, odd codes of activations, blocks of scales along a weight."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Refusal(_Strict):
+class Refusal(Record):
     """Element types around an op that a runtime refuses to load or computes wrongly; an empty tuple stands for any.
 
     Attributes:
@@ -46,7 +43,7 @@ class Refusal(_Strict):
         return all(not names or name in names for names, name in asked)
 
 
-class Runtime(_Strict):
+class Runtime(Record):
     """What a runtime holds from a version on.
 
     Attributes:
@@ -69,7 +66,7 @@ class Runtime(_Strict):
         return any(refusal.covers(op, weight, activation) for refusal in refused)
 
 
-class Profile(_Strict):
+class Profile(Record):
     """One way for a network to leave.
 
     Attributes:
@@ -105,7 +102,7 @@ class Profile(_Strict):
     session: dict[str, str] = Field(default_factory=dict)
 
 
-class _Table(_Strict):
+class _Table(Record):
     format: Literal["qir.profiles"]
     version: Literal[1]
     runtimes: tuple[Runtime, ...]

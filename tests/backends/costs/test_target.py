@@ -135,7 +135,14 @@ def test_impossible_shapes_are_refused(changes: dict[str, object]) -> None:
 
 
 def test_schema_is_published() -> None:
-    assert "weight_widths" in target_schema()["properties"]
+    schema = target_schema()
+    records = [schema, *schema["$defs"].values()]
+    described = {
+        f"{r['title']}.{key}": "description" in entry for r in records for key, entry in r["properties"].items()
+    }
+    assert described["Target.weight_widths"]
+    assert described["Memory.bits_per_cycle"]
+    assert all(described.values()), described
 
 
 def test_reduce_range_leaves_out_the_pairs_whose_products_leave_int16(tmp_path: Path) -> None:
