@@ -59,8 +59,8 @@ class CostSpec(Strict):
     """Which cost model a target has, and the model's own parameters.
 
     Attributes:
-        kind: of the model: `bit-serial`, `bitfusion`, `serial`, `systolic`, `micro-block`, `roofline`, `delay-table`, or
-            one that an installed package declares.
+        kind: of the model: `bit-serial`, `bitfusion`, `serial`, `systolic`, `micro-block`, `roofline`, `delay-table`,
+            or one that an installed package declares.
         parameters: of the model, by name; `docs/targets.md` lists those of the shipped targets.
     """
 
