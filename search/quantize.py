@@ -19,7 +19,8 @@ from qir.passes.calibration.distill_data import given_or_distilled
 from qir.passes.constraints.policies import apply_policy
 from qir.passes.correction.adaround import AdaRound
 from qir.passes.correction.correct import CorrectChannels
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch, readable_again
+from qir.passes.data.recording import readable_again
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch
 from qir.passes.exporting.export import ExportReport, export
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager

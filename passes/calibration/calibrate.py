@@ -25,7 +25,8 @@ from qir.passes.calibration.clipping import METHODS
 from qir.passes.calibration.observers import Histogram
 from qir.passes.calibration.output_error import RowSketch, has_rows, operand_axis
 from qir.passes.calibration.weight_ranges import store_levels, weight_ranges
-from qir.passes.data.samples import Feed, batches, fitting_batch
+from qir.passes.data.batch_axes import Feed
+from qir.passes.data.samples import batches, fitting_batch
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array
 

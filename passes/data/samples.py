@@ -1,29 +1,25 @@
-"""Calibration data of any common kind as a stream of feeds.
+"""Data of any kind as a stream of feeds that fit the network's inputs.
 
-Accepted: one array (or `.npy`/`.npz` file), a map from input name to array, an iterable of such maps or of arrays, a
-torch `DataLoader`, and an ONNX Runtime `CalibrationDataReader` (anything with `get_next()`).
+Accepted: one array, a map from input name to array, an iterable of such maps or of arrays, a torch `DataLoader`, an
+ONNX Runtime `CalibrationDataReader` (anything with `get_next()`), `.npy` and `.npz` files, folders of images or WAV
+files, and lines of ids (`qir.passes.data.sources`).
 """
 
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from qir.errors import DataError
 from qir.graph import Value
 from qir.module import Module
+from qir.passes.data.batch_axes import BatchAxes, Feed
+from qir.passes.data.kinds.array_files import as_array, is_plain
+from qir.passes.data.kinds.text_ids import with_companions
+from qir.passes.data.sources import inputs_of, open_source
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
-
-Feed = dict[str, Array]
-
-_PLAIN = frozenset("biufUS")
-"""Kinds of numpy's element types that are numbers, bool or strings."""
 
 MEMORY = 256 << 20
 """Bytes that the activations of one forward pass may take while they are gathered."""
@@ -33,32 +29,25 @@ KEPT_MEMORY = 1 << 30
 
 
 def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
-    """The data as feeds of at most `batch` samples, shapes checked against the network's inputs.
+    """The data as feeds of `batch` samples (the last one of what is left), shapes checked against the inputs.
 
-    Arrays of rank 0 hold for all samples. A network whose inputs fix the number of samples gets feeds of exactly that
-    many; samples that fill no feed are left out.
+    Arrays of rank 0, and those that have no axis of samples, hold for all samples; which axis counts samples is told by
+    the shapes (`qir.passes.data.batch_axes`) or by `module.meta["batch_axes"]`. Feeds that are smaller are joined. A
+    network whose inputs fix the number of samples gets feeds of exactly that many; samples that fill no feed are left
+    out.
 
     Raises:
         DataError: the data are empty, of an unknown kind, or do not fit the inputs (names, rank, dimensions).
     """
-    names = [value.name for value in module.graph.inputs if value.constant is None]
-    fixed = _fixed_batch(module)
+    source = open_source(data, module)
+    names = [value.name for value in inputs_of(module)]
     seen = False
-    for item in _items(data):
-        for feed in _split(_named(item, names), fixed or batch):
-            if fixed and seen and any(len(array) != fixed for array in feed.values() if array.ndim):
-                continue
+    for feed in BatchAxes(module).cut((_named(item, names) for item in source.items), batch):
+        if not _is_empty(feed):
             seen = True
             yield _checked(module, feed)
     if not seen:
         raise DataError("the calibration data are empty: give at least one sample")
-
-
-def readable_again(data: Any) -> Any:
-    """The data themselves, or a list of what a reader or generator hands out once: every step reads from the start."""
-    if hasattr(data, "get_next"):
-        return list(iter(data.get_next, None))
-    return list(data) if isinstance(data, Iterator) else data
 
 
 def samples_of(feed: Mapping[str, Array]) -> int:
@@ -78,127 +67,65 @@ def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) 
     return max(min(batch, memory // (4 * max(elements, 1))), 1)
 
 
-def _fixed_batch(module: Module) -> int:
-    """The number of samples that all inputs fix, 0 where they do not."""
-    given = [value.type for value in module.graph.inputs if value.constant is None]
-    sizes = {known.shape[0] for known in given if isinstance(known, TensorType) and known.shape}
-    size = sizes.pop() if len(sizes) == 1 else 0
-    return size if isinstance(size, int) else 0
-
-
-def _items(data: Any) -> Iterator[Any]:
-    if isinstance(data, str | Path):
-        yield read_arrays(data)
-    elif isinstance(data, np.ndarray | Mapping):
-        yield data
-    elif hasattr(data, "get_next"):
-        while (feed := data.get_next()) is not None:
-            yield feed
-    elif isinstance(data, Iterable):
-        yield from data
-    else:
-        raise DataError(
-            f"calibration data of type {type(data).__name__}: expected arrays, a .npy or .npz file, or feeds"
-        )
-
-
-def read_arrays(path: str | Path) -> Array | Feed:
-    """The array of a .npy file, or the arrays of a .npz file by name.
-
-    Raises:
-        DataError: the file is missing, damaged, encrypted, no such file, or holds anything but numbers.
-    """
-    _refuse_pipe(Path(path))
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        found = loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; expected a .npy or .npz file") from error
-    except MemoryError as error:
-        raise DataError(
-            f"{path}: claims more numbers than there is memory: it is damaged, or give less data"
-        ) from error
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and numpy raise what they like for damaged files
-        raise DataError(
-            f"{path}: is not a .npy or .npz file of numbers, is damaged or encrypted ({type(error).__name__}): write "
-            "it with numpy.save or numpy.savez"
-        ) from error
-    for name, array in found.items() if isinstance(found, dict) else [("", found)]:
-        if not _is_plain(array):
-            where = f"{path}: array {name!r}" if name else str(path)
-            raise DataError(f"{where}: holds {array.dtype}; expected real numbers: convert it with numpy.astype")
-    return found
-
-
-def _refuse_pipe(path: Path) -> None:
-    """Refuse what is neither a file nor missing: to open a pipe would wait for its writer."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{path}: is not a regular file; expected a .npy or .npz file")
-
-
-def _is_plain(array: Array) -> bool:
-    """Whether elements are real numbers, bool or strings: no structs, objects, complex numbers or dates."""
-    kind = array.dtype.kind
-    return kind in _PLAIN or (kind == "V" and array.dtype.type is not np.void)  # ml_dtypes' floats are of kind V
+def _is_empty(feed: Feed) -> bool:
+    return any(array.ndim and not len(array) for array in feed.values())
 
 
 def _named(item: Any, names: list[str]) -> Feed:
+    """An item by the names of the inputs."""
     if isinstance(item, Mapping):
-        missing = [name for name in names if name not in item]
-        if missing:
+        found = with_companions({name: as_array(item[name]) for name in names if name in item}, names)
+        if missing := [name for name in names if name not in found]:
             raise DataError(f"calibration data lack the input {missing[0]!r}; they hold {', '.join(map(str, item))}")
-        return {name: _array(item[name]) for name in names}
+        return {name: found[name] for name in names}
     if isinstance(item, tuple | list):
         item = item[: len(names)]
         if len(item) != len(names):
             raise DataError(f"calibration data give {len(item)} arrays; the network has the inputs {', '.join(names)}")
-        return dict(zip(names, map(_array, item), strict=True))
-    if len(names) != 1:
+        return dict(zip(names, map(as_array, item), strict=True))
+    if not names:
+        raise DataError("calibration data give an array; the network has no inputs")
+    found = with_companions({names[0]: as_array(item)}, names)
+    if found.keys() != set(names):
         raise DataError(
             f"calibration data give one array; the network has the inputs {', '.join(names)}: give a map by name"
         )
-    return {names[0]: _array(item)}
-
-
-def _array(value: Any) -> Array:
-    try:
-        return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-    except (ValueError, TypeError, MemoryError) as error:
-        raise DataError(f"calibration data of type {type(value).__name__} are not array of numbers: {error}") from error
-
-
-def _split(feed: Feed, batch: int) -> Iterator[Feed]:
-    lengths = {len(array) for array in feed.values() if array.ndim}
-    if len(lengths) != 1:
-        yield feed
-        return
-    for start in range(0, lengths.pop(), batch):
-        yield {name: array[start : start + batch] if array.ndim else array for name, array in feed.items()}
+    return {name: found[name] for name in names}
 
 
 def _checked(module: Module, feed: Feed) -> Feed:
-    for value in module.graph.inputs:
-        if value.name not in feed or not isinstance(value.type, TensorType):
-            continue
-        array, shape = feed[value.name], value.type.shape
-        if shape and isinstance(shape[0], int) and array.ndim and len(array) != shape[0]:
-            raise DataError(
-                f"input {value.name!r}: {len(array)} samples; the network takes exactly {shape[0]} at a time"
-            )
-        wanted = numpy_dtype(value.type.dtype)
-        if array.dtype.kind not in "OUS" if wanted.kind == "O" else array.dtype.kind in "US" or not _is_plain(array):
-            raise DataError(f"input {value.name!r}: data of type {array.dtype}; the network takes {value.type}")
-        if array.dtype != wanted:
-            feed[value.name] = array = array.astype(wanted)
-        if shape is not None and (
-            len(shape) != array.ndim
-            or any(isinstance(d, int) and d != n for d, n in zip(shape[1:], array.shape[1:], strict=True))
-        ):
-            raise DataError(f"input {value.name!r}: data of shape {array.shape} do not fit {value.type}")
-    return feed
+    return {value.name: _fitted(value, feed[value.name]) for value in module.graph.inputs if value.name in feed}
+
+
+def _fitted(value: Value, array: Array) -> Array:
+    """An array in the input's element type.
+
+    Raises:
+        DataError: it holds no numbers, or its shape does not fit.
+    """
+    if not isinstance(value.type, TensorType):
+        return array
+    shape, wanted = value.type.shape, numpy_dtype(value.type.dtype)
+    if array.dtype.kind not in "OUS" if wanted.kind == "O" else array.dtype.kind in "US" or not is_plain(array):
+        raise DataError(f"input {value.name!r}: data of type {array.dtype}; the network takes {value.type}")
+    if shape is not None and not _fits(shape, array.shape):
+        raise DataError(
+            f"input {value.name!r}: data of shape {array.shape} do not fit {value.type}{_hint(shape, array.shape)}"
+        )
+    return array if array.dtype == wanted else array.astype(wanted)
+
+
+def _fits(shape: tuple[Any, ...], found: tuple[int, ...]) -> bool:
+    return len(shape) == len(found) and all(not isinstance(d, int) or d == n for d, n in zip(shape, found, strict=True))
+
+
+def _hint(shape: tuple[Any, ...], found: tuple[int, ...]) -> str:
+    """What would make data of a wrong shape fit, where that can be said."""
+    if len(shape) == len(found) == 4:
+        if _fits(shape[1:], (found[3], found[1], found[2])):
+            return ": they are NHWC, the network takes NCHW: transpose them with x.transpose(0, 3, 1, 2)"
+        if _fits(shape[1:], (found[2], found[3], found[1])):
+            return ": they are NCHW, the network takes NHWC: transpose them with x.transpose(0, 2, 3, 1)"
+    if len(shape) == len(found) + 1:
+        return ": one axis is missing, that of samples or of channels: x[None] or x[:, None] adds it"
+    return ""

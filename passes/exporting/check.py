@@ -12,7 +12,8 @@ from qir.backends.integer.operators import operator_of
 from qir.backends.integer.reference import QUANTIZE
 from qir.errors import ExportError, QirError
 from qir.module import Module
-from qir.passes.data.samples import Feed, batches, fitting_batch, samples_of
+from qir.passes.data.batch_axes import Feed
+from qir.passes.data.samples import batches, fitting_batch, samples_of
 from qir.passes.lowering.lower_encodings import LowerEncodings
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION

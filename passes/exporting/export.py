@@ -22,7 +22,7 @@ from qir.fake_quant import quantizers, ranges_at
 from qir.guide import CpuGuide, Guide
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.data.samples import readable_again
+from qir.passes.data.recording import readable_again
 from qir.passes.exporting.build_guide import build_guide
 from qir.passes.exporting.check import Comparison, compare, observe_ranks
 from qir.passes.exporting.proof import proof_of

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from qir.errors import PassError
-from qir.passes.data.samples import readable_again
+from qir.passes.data.recording import readable_again
 
 if TYPE_CHECKING:
     from qir.module import Module

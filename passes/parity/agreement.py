@@ -17,7 +17,8 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import DataError, QirError
 from qir.module import Module
-from qir.passes.data.samples import batches, fitting_batch, read_arrays
+from qir.passes.data.kinds.array_files import read_arrays
+from qir.passes.data.samples import batches, fitting_batch
 from qir.passes.parity.class_scores import class_axis
 from qir.passes.parity.compare import default_engine, random_feed
 from qir.passes.parity.layer_losses import LayerLoss, layer_losses

@@ -22,7 +22,7 @@ from qir.module import Module
 from qir.passes.constraints.policies import apply_policy
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.correction.correct import fold_affine
-from qir.passes.data.samples import read_arrays
+from qir.passes.data.kinds.array_files import read_arrays
 from qir.policy import Bits
 from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.problem.channels import completed

@@ -14,7 +14,8 @@ import pytest
 from qir.errors import DataError
 from qir.graph import Graph
 from qir.module import Module
-from qir.passes.data.samples import batches, read_arrays
+from qir.passes.data.kinds.array_files import read_arrays
+from qir.passes.data.samples import batches
 from qir.search.evaluation.accuracy import read_samples
 from qir.types import DType, TensorType
 
@@ -108,7 +109,7 @@ def test_damaged_files_are_named(tmp_path, make):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.npy")
-    script = "import sys; from qir.passes.data.samples import read_arrays; read_arrays(sys.argv[1])"
+    script = "import sys; from qir.passes.data.kinds.array_files import read_arrays; read_arrays(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, str(tmp_path / "pipe.npy")],
         capture_output=True, text=True, timeout=120, check=False,

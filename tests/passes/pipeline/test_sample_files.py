@@ -7,7 +7,8 @@ from qir.errors import DataError, PassError
 from qir.graph import Graph
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager
-from qir.passes.data.samples import batches, read_arrays
+from qir.passes.data.kinds.array_files import read_arrays
+from qir.passes.data.samples import batches
 from qir.search.evaluation.accuracy import ArraySamples, read_samples, refuse_shared_images
 from qir.types import DType, tensor_type
 

@@ -1,0 +1,1 @@
+"""What samples are kept as: arrays, images, sounds, ids of tokens."""

@@ -1,0 +1,33 @@
+"""What data of any kind are read as, before they are cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from qir.passes.data.kinds.preprocessing import Preprocessing
+from qir.tensor import Array
+
+
+@dataclass(frozen=True)
+class Source:
+    """Items that can be read again, and what was understood of them.
+
+    Attributes:
+        items: arrays, sequences of arrays in the order of the inputs, or maps by name; read as often as asked.
+        what: what the data are, in words.
+        count: number of samples; None where only reading tells.
+        labels: int64 [N] in the order of the items; None where there are none.
+        classes: names of the classes, by label; empty where only numbers are known.
+        preprocessing: what was done with images; None for data of other kinds.
+        notes: more that was understood, a sentence each.
+    """
+
+    items: Iterable[Any]
+    what: str
+    count: int | None = None
+    labels: Array | None = None
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()

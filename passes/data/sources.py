@@ -1,0 +1,125 @@
+"""Data of any kind as a source: arrays, feeds, readers, files and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qir.errors import DataError
+from qir.graph import Value
+from qir.module import Module
+from qir.passes.data.batch_axes import shape_of
+from qir.passes.data.kinds import audio, images, text_ids
+from qir.passes.data.kinds.array_files import LABELS, labels_of, read_arrays, refuse_pipe
+from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
+from qir.passes.data.kinds.source import Source
+from qir.passes.data.recording import readable_again
+from qir.tensor import Array
+
+KINDS = "a .npy or .npz file, a folder of images or WAV files, lines of ids (.txt), arrays, or feeds"
+"""What data may be, for messages."""
+
+_CALLED = ("images", "image", "input", "inputs", "data", "x", "samples")
+"""Names that the array of the samples may have in a file for a network of one input."""
+
+
+def open_source(
+    data: Any, module: Module, preprocessing: Preprocessing | None = None, most: int | None = None
+) -> Source:
+    """What data of any kind are, opened but not read.
+
+    Args:
+        data: a `Source`, anything that holds one as `source`, or what `KINDS` says.
+        module: network whose inputs they are for.
+        preprocessing: what is done with images; by default what a file in their folder says.
+        most: samples of a folder or of a file of lines that are read at most.
+
+    Raises:
+        DataError: the data are of no known kind, or the files cannot be read.
+    """
+    found = getattr(data, "source", data)
+    if isinstance(found, Source):
+        return found
+    if isinstance(found, str | Path):
+        return _of_path(Path(found), module, preprocessing, most)
+    if isinstance(found, np.ndarray):
+        return Source((found,), "an array", len(found) if found.ndim else None)
+    if isinstance(found, Mapping):
+        return _of_arrays(found, module, "arrays by name")
+    again = readable_again(found)
+    if isinstance(again, Iterable):
+        what = f"{len(found):,} feeds" if isinstance(found, Sized) else "feeds that are read once"
+        return Source(again, what)
+    raise DataError(f"calibration data of type {type(data).__name__}: expected {KINDS}")
+
+
+def _of_path(path: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+    if path.is_dir():
+        return _of_folder(path, module, preprocessing, most)
+    if path.suffix.lower() in text_ids.SUFFIXES:
+        refuse_pipe(path)
+        value = text_ids.ids_input(inputs_of(module))
+        if value is None:
+            raise DataError(f"{path}: holds lines of ids; the network takes none: expected {KINDS}")
+        return text_ids.text_source(path, value, most)
+    if path.suffix.lower() in images.SUFFIXES | audio.SUFFIXES:
+        raise DataError(f"{path}: is one sample; give the folder that it lies in")
+    arrays = read_arrays(path)
+    if isinstance(arrays, dict):
+        return _of_arrays(arrays, module, f"arrays of {path.name}")
+    return Source((arrays,), f"the array of {path.name}", len(arrays) if arrays.ndim else None)
+
+
+def _of_folder(folder: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+    found = inputs_of(module)
+    value = _input_of_samples(found)
+    others = [other.name for other in found if other is not value and shape_of(other) != ()]
+    if others:
+        raise DataError(
+            f"{folder}: a folder gives samples of one input, {value.name!r}; the network takes {', '.join(others)} "
+            "too: give feeds by name, or a .npz file (or freeze these inputs)"
+        )
+    if _holds(folder, audio.SUFFIXES) and not _holds(folder, images.SUFFIXES):
+        return audio.audio_source(folder, value, most)
+    how = preprocessing_near(folder) if preprocessing is None else preprocessing
+    return images.image_source(folder, value, how, most)
+
+
+def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
+    """Whether a folder, or one in it, holds a file that ends so."""
+    return any(path.suffix.lower() in suffixes for pattern in ("*", "*/*") for path in folder.glob(pattern))
+
+
+def _of_arrays(arrays: Mapping[str, Any], module: Module, what: str) -> Source:
+    names = [value.name for value in inputs_of(module)]
+    given = {name: array for name, array in arrays.items() if name in names or name not in LABELS}
+    if len(names) == 1 and names[0] not in given:
+        called = [name for name in _CALLED if name in given] or list(given)
+        if len(called) == 1 or called[0] == _CALLED[0]:
+            given = {names[0]: given[called[0]]}
+    labels = labels_of({name: array for name, array in arrays.items() if name not in names})
+    count = next((len(array) for name in names if np.ndim(array := given.get(name, 0))), None)
+    return Source((given,), what, count, labels)
+
+
+def inputs_of(module: Module) -> list[Value]:
+    """The inputs that are fed: those without a constant of their own."""
+    return [value for value in module.graph.inputs if value.constant is None]
+
+
+def _input_of_samples(found: list[Value]) -> Value:
+    """The input that files are for: the one with the most axes, the first of several."""
+    if not found:
+        raise DataError("the network has no inputs that samples are given to")
+    return max(found, key=lambda value: len(shape_of(value) or ()))
+
+
+def labels_of_item(item: Any, inputs: int) -> Array | None:
+    """The labels that a loader hands out after the inputs: one array more, of whole numbers; None without them."""
+    if not isinstance(item, tuple | list) or len(item) != inputs + 1:
+        return None
+    last = np.asarray(item[-1])
+    return last if last.ndim == 1 and last.dtype.kind in "iu" else None
