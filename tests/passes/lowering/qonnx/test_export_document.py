@@ -3,7 +3,7 @@ from pathlib import Path
 
 from qir.passes.lowering.profiles.documentation import kernel_table, table
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "export.md"
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "export.md"
 
 
 def test_the_table_of_profiles_is_the_one_of_the_data():
