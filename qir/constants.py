@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qir.graph import Node, Value
 from qir.tensor import Array, Tensor
 
@@ -35,3 +37,17 @@ def array_of(value: Value | None) -> Array | None:
     """The elements of `constant_of`, read-only."""
     found = constant_of(value)
     return None if found is None else found.numpy()
+
+
+def uniform_value(array: Array | None) -> float | None:
+    """The one number that every element of the array is, or None."""
+    if array is None or array.size == 0 or array.dtype.kind not in "fiub":
+        return None
+    first = array.reshape(-1)[0]
+    return float(first) if bool(np.all(array == first)) else None
+
+
+def number_of(value: Value | None) -> float | None:
+    """The number that a constant with one element is, or None."""
+    constant = constant_of(value)
+    return uniform_value(constant.numpy()) if constant is not None and constant.size == 1 else None

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.constants import array_of, constant_of, is_standard
+from qir.constants import array_of, constant_of, is_standard, number_of, uniform_value
 from qir.graph import Graph, Node, Value
 from qir.tensor import Array, Tensor
 from qir.types import UnknownType
 
-__all__ = ["array_of", "constant_of", "erase", "frozen", "is_standard", "replace", "set_constant"]
+__all__ = [
+    "array_of",
+    "constant_of",
+    "erase",
+    "frozen",
+    "is_standard",
+    "number_of",
+    "replace",
+    "set_constant",
+    "uniform_value",
+]
 
 
 def frozen(array: Array) -> Tensor:
@@ -81,11 +91,3 @@ def replace(node: Node, value: Value) -> None:
         value.type = node.result.type
     node.result.replace_all_uses_with(value)
     erase(node)
-
-
-def uniform_value(array: Array | None) -> float | None:
-    """The one number that every element of the array is, or None."""
-    if array is None or array.size == 0 or array.dtype.kind not in "fiub":
-        return None
-    first = array.reshape(-1)[0]
-    return float(first) if bool(np.all(array == first)) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qir.errors import PassError
+from qir.errors import PassError, QirError
 from qir.graph import Graph
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
@@ -51,12 +51,10 @@ class Canonicalize(Pass):
 
     Attributes:
         without: names of rules that are not applied.
-        rounds: sweeps over a graph after which it is an error that rules still apply.
     """
 
     name: ClassVar[str] = "canonicalize"
     without: tuple[str, ...] = ()
-    rounds: int = 20
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Rewrite; `PassError` when the rules do not come to rest or `without` names no rule."""
@@ -70,17 +68,16 @@ class Canonicalize(Pass):
             (module.graph, module.opsets),
             *((f.graph, f.opsets or module.opsets) for f in module.functions.values()),
         ):
-            self._settle(graph, opsets.get("", opsets.get("ai.onnx", 1)), rules, counts)
+            for name, count in _settled(graph, rules, opsets.get("", opsets.get("ai.onnx", 1))).items():
+                counts[name] = counts.get(name, 0) + count
         module.meta[self.name] = counts
         if counts:
             EliminateIdentities().run(module, context)
         return changed or bool(counts)
 
-    def _settle(self, graph: Graph, opset: int, rules: list[Rule], counts: dict[str, int]) -> None:
-        for _ in range(self.rounds):
-            applied = rewrite(graph, rules, opset=opset)
-            if not applied:
-                return
-            for name, count in applied.items():
-                counts[name] = counts.get(name, 0) + count
-        raise PassError(f"canonicalize: rules still apply to graph {graph.name!r} after {self.rounds} rounds")
+
+def _settled(graph: Graph, rules: list[Rule], opset: int) -> dict[str, int]:
+    try:
+        return rewrite(graph, rules, opset=opset)
+    except QirError as error:
+        raise PassError(f"canonicalize: graph {graph.name!r}: {error}") from error

@@ -1,4 +1,4 @@
-"""Rewriting by rules: patterns over producers, a worklist with a bound, and an explanation when a rule does not fire.
+"""Rewriting by rules: patterns, a worklist that hears of every change, and an explanation when a rule does not fire.
 
 Rule(
     name="relu-of-relu",
@@ -13,15 +13,29 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
-from qir.rewriting.patterns import Explanation, Match, Matcher, Pattern, any_value, constant, op
+from qir.rewriting.patterns import (
+    Explanation,
+    Match,
+    Matcher,
+    Pattern,
+    any_value,
+    constant,
+    either,
+    number,
+    op,
+    through,
+)
 from qir.support.collection import no_collection
+from qir.types import UnknownType
 
 __all__ = [
     "RULE_KEY",
     "Explanation",
+    "Listener",
     "Match",
     "Pattern",
     "Plan",
@@ -30,9 +44,12 @@ __all__ = [
     "Rule",
     "any_value",
     "constant",
+    "either",
     "explain",
+    "number",
     "op",
     "rewrite",
+    "through",
 ]
 
 RULE_KEY = "qir.rule"
@@ -42,15 +59,19 @@ RULE_KEY = "qir.rule"
 Plan = Callable[["Rewriter"], None]
 """What changes the graph."""
 
+_FEW = 4
+"""Uses that a value of a match may have where the match must hold them all; it is not looked at while it has more."""
+
 REJECTED_DEPTH = 99
 """How deep a rule that matched and was rejected counts in an explanation: deeper than any partial match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Why a rule does not apply although its pattern matches."""
+    """Why a rule does not apply although its pattern matches, and the node or value that is the reason."""
 
     reason: str
+    where: Node | Value | None = None
 
 
 def _applies(_: Match) -> Reject | None:
@@ -80,7 +101,7 @@ class Rule:
     since: int = 1
 
     def __post_init__(self) -> None:
-        if not self.pattern.ops:
+        if not self.pattern.roots:
             raise QirError(f"rule {self.name!r}: the root of its pattern names no op; expected op(...)")
         if (self.rewrite is None) == (self.plan is None):
             raise QirError(f"rule {self.name!r}: expected either `rewrite` or `plan`")
@@ -96,12 +117,22 @@ class Rule:
         return partial(self.rewrite, match)
 
 
-class Rewriter:
-    """What a rule changes the graph with: new nodes are marked with the rule's name and looked at again."""
+class Listener(Protocol):
+    """What is told of every change that goes through a `Rewriter`."""
 
-    def __init__(self, rule: Rule, pending: Callable[[Iterable[Node]], None]) -> None:
+    def node_changed(self, node: Node) -> None:
+        """A node is new, or its operands or attributes are others."""
+
+    def value_changed(self, value: Value) -> None:
+        """A value is made in another way, has another type, or lost uses."""
+
+
+class Rewriter:
+    """What a rule changes the graph with: new nodes are marked with the rule's name, and a listener hears of it all."""
+
+    def __init__(self, rule: Rule, listener: Listener) -> None:
         self._rule = rule
-        self._pending = pending
+        self._listener = listener
 
     def insert(self, node: Node, *, before: Node) -> Node:
         """Insert a node before another one, marked with the rule."""
@@ -109,13 +140,24 @@ class Rewriter:
             raise QirError(f"rule {self._rule.name!r}: node {before} stands in no graph")
         node.metadata[RULE_KEY] = self._rule.name
         before.graph.insert(node, before=before)
-        self._pending((node, *(v.producer for v in node.operands if v.producer is not None)))
+        self._listener.node_changed(node)
         return node
 
-    def replace(self, node: Node, nodes: Iterable[Node], results: Iterable[Value] | None = None) -> None:
-        """Put nodes in the place of one, and erase it with the producers that nothing uses any more.
+    def modify(self, node: Node, change: Callable[[], object]) -> None:
+        """Change a node that stays: `change` writes its attributes, operands, constants, or nodes that belong to it."""
+        before = node.operands
+        change()
+        self._listener.node_changed(node)
+        for value in node.results:
+            self._listener.value_changed(value)
+        for value in before:
+            self._unused(value)
 
-        The new values take the names and types of the old ones.
+    def replace(self, node: Node, nodes: Iterable[Node], results: Iterable[Value] | None = None) -> None:
+        """Put nodes in the place of one, and erase it with the producers and constants that nothing uses any more.
+
+        New values take the names and types of the old ones, the last new node the name of `node` unless it has its own;
+        a value that was there before takes the type when its own is unknown.
 
         Args:
             node: the node that goes.
@@ -123,32 +165,49 @@ class Rewriter:
             results: what replaces each result of `node`.
         """
         made = tuple(nodes)
-        for new in made:
-            new.metadata = {**node.metadata, **new.metadata}
-            self.insert(new, before=node)
         found = tuple(results) if results is not None else (made[-1].results if made else ())
         if len(found) != len(node.results):
             raise QirError(f"rule {self._rule.name!r}: {len(found)} results replace the {len(node.results)} of {node}")
-        for old, new_value in zip(node.results, found, strict=True):
-            self._pending(use for use in old.users if not use.is_return)
-            old.replace_all_uses_with(new_value)
-            if new_value.producer in made:
-                new_value.type = old.type
-                name, old.name = old.name, ""
-                new_value.name = name
+        for old, value in zip(node.results, found, strict=True):
+            if value.producer in made:
+                value.type = old.type
+                value.name, old.name = old.name, ""
+            elif isinstance(value.type, UnknownType):
+                value.type = old.type
+        for new in made:
+            new.metadata = {**node.metadata, **new.metadata}
+            if new is made[-1] and not new.name:
+                new.name = node.name
+            self.insert(new, before=node)
+        for old, value in zip(node.results, found, strict=True):
+            old.replace_all_uses_with(value)
+            self._listener.value_changed(value)
         self.erase(node)
 
     def erase(self, node: Node) -> None:
-        """Erase a node whose results are unused, and the producers that only it used."""
+        """Erase a node whose results are unused, and the producers and constants that only it used."""
         todo = [node]
         while todo:
             gone = todo.pop()
             if gone.graph is None or any(value._uses for value in gone.results):
                 continue
-            producers = dict.fromkeys(v.producer for v in gone.operands if v.producer is not None)
+            operands = dict.fromkeys(gone.operands)
+            for graph in gone.subgraphs():
+                operands.update(
+                    dict.fromkeys(v for inner in (*graph.walk(), graph.return_node) for v in inner.operands)
+                )
             gone.graph.erase(gone)
-            todo += producers
-            self._pending(producers)
+            for value in operands:
+                self._unused(value)
+                if value.producer is not None:
+                    todo.append(value.producer)
+                elif value.is_constant and not value._uses and isinstance(value.owner, Graph):
+                    value.owner.remove_constant(value)
+
+    def _unused(self, value: Value) -> None:
+        """Tell that a value lost a use, where that can matter: patterns ask for one use, or those of the match."""
+        if len(value._uses) <= _FEW:
+            self._listener.value_changed(value)
 
 
 def rewrite(
@@ -168,42 +227,69 @@ def rewrite(
     Raises:
         QirError: the limit was reached: rules that undo one another never end.
     """
-    by_root: dict[str, list[Rule]] = {}
-    for rule in rules:
-        if opset is None or rule.since <= opset:
-            for name in rule.pattern.ops:
-                by_root.setdefault(name, []).append(rule)
     with no_collection():
-        return _work_off(deque(node for node in graph.walk() if node.op in by_root), by_root, limit)
+        return _Worklist(graph, [rule for rule in rules if opset is None or rule.since <= opset]).work_off(limit)
 
 
-def _work_off(queue: deque[Node], by_root: dict[str, list[Rule]], limit: int | None) -> dict[str, int]:
-    waiting = set(queue)
-    most = 10 * len(waiting) + 100 if limit is None else limit
-    fired: dict[str, int] = {}
+class _Worklist:
+    """The nodes that a rule may match: all roots at first, then those above whatever changes.
 
-    def push(nodes: Iterable[Node]) -> None:
-        for node in nodes:
-            if node.op in by_root and node not in waiting:
-                waiting.add(node)
-                queue.append(node)
+    A change can make a pattern match at any node that reads the changed value through ops that stand inside a pattern,
+    as far away as that pattern is deep; all of those are looked at again, so that one pass over the list is enough.
+    """
 
-    while queue:
-        node = queue.popleft()
-        waiting.discard(node)
-        for rule in by_root[node.op]:
-            plan = None if node.graph is None else _planned(rule, node, Matcher())
-            if plan is None:
-                continue
-            if sum(fired.values()) >= most:
-                raise QirError(
-                    f"rewriting: stopped after {most} rewrites, the last by {rule.name!r}: do rules undo one another?"
-                )
-            fired[rule.name] = fired.get(rule.name, 0) + 1
-            plan(Rewriter(rule, push))
-            push((node,) if node.graph is not None else ())
-            break
-    return fired
+    def __init__(self, graph: Graph, rules: Iterable[Rule]) -> None:
+        self._rules: dict[str, list[Rule]] = {}
+        self._deepest: dict[str, int] = {}
+        for rule in rules:
+            for name in sorted(rule.pattern.roots):
+                self._rules.setdefault(name, []).append(rule)
+            for name in rule.pattern.inner:
+                self._deepest[name] = max(self._deepest.get(name, 0), rule.pattern.depth)
+        self._queue = deque(node for node in graph.walk() if node.op in self._rules)
+        self._waiting = set(self._queue)
+
+    def node_changed(self, node: Node) -> None:
+        """Look at the node again."""
+        if node.op in self._rules and node not in self._waiting:
+            self._waiting.add(node)
+            self._queue.append(node)
+
+    def value_changed(self, value: Value) -> None:
+        """Look again at the nodes whose pattern may contain the value."""
+        level, depth = {value: None}, 0
+        while level:
+            depth += 1
+            above: dict[Value, None] = {}
+            for found in level:
+                for node, _ in found._uses:
+                    self.node_changed(node)
+                    if self._deepest.get(node.op, 0) > depth:
+                        above.update(dict.fromkeys(node.results))
+            level = above
+
+    def work_off(self, limit: int | None) -> dict[str, int]:
+        """Rewrite until no node waits; how often each rule fired."""
+        most = 10 * len(self._waiting) + 100 if limit is None else limit
+        fired: dict[str, int] = {}
+        count = 0
+        while self._queue:
+            node = self._queue.popleft()
+            self._waiting.discard(node)
+            for rule in self._rules[node.op]:
+                plan = None if node.graph is None else _planned(rule, node, Matcher())
+                if plan is None:
+                    continue
+                count += 1
+                if count > most:
+                    raise QirError(
+                        f"rewriting: stopped after {most} rewrites, the last by {rule.name!r}: "
+                        "do rules undo one another?"
+                    )
+                fired[rule.name] = fired.get(rule.name, 0) + 1
+                plan(Rewriter(rule, self))
+                break
+        return fired
 
 
 def _planned(rule: Rule, node: Node, matcher: Matcher) -> Plan | None:
@@ -212,7 +298,7 @@ def _planned(rule: Rule, node: Node, matcher: Matcher) -> Plan | None:
         found = rule.planned(match)
         if not isinstance(found, Reject):
             return found
-        matcher.note(REJECTED_DEPTH, node, found.reason)
+        matcher.note(REJECTED_DEPTH, node if found.where is None else found.where, found.reason)
     return None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.passes.analysis.constants import array_of, frozen, is_standard, remove_unused, uniform_value
-from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
+from qir.rewriting.engine import Match, Plan, Reject, Rule, any_value, op
 from qir.types import Dim, TensorType
 
 Dims = list[Dim]
@@ -18,9 +18,8 @@ def constant_shape(match: Match) -> Reject | Plan:
     A computed dimension becomes 0 where it is the dimension of the data at the same place, or -1 when it is the only
     one left over.
     """
-    node = match.root
-    data, target = node.input(0), node.input(1)
-    if data is None or target is None or array_of(target) is not None or node.attribute("allowzero", 0):
+    node, data, target = match.root, match["x"], match["shape"]
+    if array_of(target) is not None or node.attribute("allowzero", 0):
         return Reject("its shape is constant, or a zero in it is a dimension")
     wanted, shape = computed_dims(target), _shape(data)
     if wanted is None:
@@ -36,13 +35,13 @@ def constant_shape(match: Match) -> Reject | Plan:
     if found.count(-1) > 1:
         return Reject("more than one dimension of its shape is unknown")
 
-    def change(_: Rewriter) -> None:
+    def write() -> None:
         assert node.graph is not None  # noqa: S101 - rules look at nodes that stand in a graph
         made = node.graph.add_constant(f"{node.result.name}.shape", frozen(np.array(found, np.int64)))
         node.set_input(1, made)
         remove_unused(target)
 
-    return change
+    return lambda rewriter: rewriter.modify(node, write)
 
 
 def computed_dims(value: Value | None, depth: int = 12) -> Dims | None:
@@ -85,4 +84,4 @@ def _shape(value: Value | None) -> tuple[Dim, ...] | None:
     return value.type.shape if value is not None and isinstance(value.type, TensorType) else None
 
 
-RULES = (Rule("constant-shape", op("Reshape"), plan=constant_shape),)
+RULES = (Rule("constant-shape", op("Reshape", any_value("x"), any_value("shape")), plan=constant_shape),)

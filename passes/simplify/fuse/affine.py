@@ -8,38 +8,34 @@ import numpy as np
 
 from qir.graph import Node
 from qir.passes.analysis.affine import Affine, elementwise_affine
-from qir.passes.analysis.constants import array_of, erase, replace, set_constant
+from qir.passes.analysis.constants import array_of, set_constant
 from qir.passes.analysis.layers import MatMulLayer, layer_at, layer_producing
 from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, multiplied, rank_of
-from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, op
+
+LAYER = op(("Conv", "ConvTranspose", "Gemm", "MatMul", "Add"), name="layer", only_use=True)
+STEP = op(("Add", "Sub", "Mul", "Div"), LAYER, constant(), commutes=True)
+PRODUCT = op("MatMul", any_value("x"), constant("matrix"), name="product", only_use=True)
+BIASED = op("Add", PRODUCT, constant("bias"), commutes=True)
 
 
 def fuse_affine(match: Match) -> Reject | Plan:
     """Conv, ConvTranspose, Gemm or MatMul, then Add, Sub, Mul or Div by one constant a channel: into the layer."""
-    node, reasons = match.root, []
-    for data in node.operands:
-        if len(data.uses) != 1 or data.producer is None or data.producer.graph is not node.graph:
-            continue
-        layer = layer_producing(data)
-        if isinstance(layer, Reject):
-            reasons.append(layer.reason)
-            continue
-        affine = elementwise_affine(node, data, layer.axis, layer.out_channels, layer.rank)
-        edit = affine if isinstance(affine, Reject) else layer.after(affine)
-        if isinstance(edit, Reject) or isinstance(affine, Reject):
-            reasons.append(edit.reason if isinstance(edit, Reject) else "")
-            continue
-        return partial(_fuse, node, edit, affine)
-    return Reject("; ".join(reasons) or "no operand is the result of a layer that nothing else uses")
+    data = match["layer"]
+    layer = layer_producing(data)
+    if isinstance(layer, Reject):
+        return layer
+    affine = elementwise_affine(match.root, data, layer.axis, layer.out_channels, layer.rank)
+    edit = affine if isinstance(affine, Reject) else layer.after(affine)
+    if isinstance(edit, Reject) or isinstance(affine, Reject):
+        return edit if isinstance(edit, Reject) else Reject("it is not one constant a channel")
+    return partial(_fuse, match.root, edit, affine)
 
 
-def _fuse(node: Node, edit: Edit, affine: Affine, _: Rewriter) -> None:
-    edit.apply()
+def _fuse(node: Node, edit: Edit, affine: Affine, rewriter: Rewriter) -> None:
+    rewriter.modify(edit.layer.node, edit.apply)
     _follow(edit.layer.node, affine)
-    left = node.input(0)
-    result = left if left is not None and array_of(left) is None else node.input(1)
-    assert result is not None  # noqa: S101 - one operand is the layer's result
-    replace(node, result)
+    rewriter.replace(node, [], [edit.layer.result])
 
 
 def _follow(layer: Node, affine: Affine) -> None:
@@ -50,25 +46,19 @@ def _follow(layer: Node, affine: Affine) -> None:
 
 def matmul_to_gemm(match: Match) -> Reject | Plan:
     """MatMul of a matrix by a constant matrix, then Add of a constant vector: Gemm."""
-    node = match.root
-    layer = layer_at(node)
-    if not isinstance(layer, MatMulLayer) or layer.add is None or rank_of(node.input(0)) != 2:
-        return Reject("it is not a product of a matrix and a constant matrix with a constant added")
-    add = layer.add
-    bias = add.input(0) if array_of(add.input(0)) is not None else add.input(1)
-    values = array_of(bias)
+    layer = layer_at(match.node("product"))
+    if isinstance(layer, Reject):
+        return layer
+    if rank_of(match["x"]) != 2:
+        return Reject("it is not a matrix", match["x"])
+    if not isinstance(layer, MatMulLayer) or layer.add is None:
+        return Reject("it is not a vector over the columns", match["bias"])
+    values = array_of(match["bias"])
     if values is None or values.size != layer.out_channels:
-        return Reject("what is added is not a vector over the columns")
-
-    def change(rewriter: Rewriter) -> None:
-        gemm = Node("Gemm", (node.input(0), node.input(1), bias), name=node.name)
-        gemm.result.type = add.result.type
-        rewriter.insert(gemm, before=node)
-        add.result.replace_all_uses_with(gemm.result)
-        erase(add)
-        erase(node)
-
-    return change
+        return Reject("it is not a vector over the columns", match["bias"])
+    operands = (match["x"], match["matrix"], match["bias"])
+    gemm = Node("Gemm", operands, name=layer.node.name)
+    return lambda rewriter: rewriter.replace(match.root, [gemm])
 
 
 def gemm_factors(match: Match) -> Reject | Plan:
@@ -82,7 +72,7 @@ def gemm_factors(match: Match) -> Reject | Plan:
     if any(array is None or array.dtype.kind in "iu" for array in arrays.values()):
         return Reject("what a factor scales is not a constant of real numbers")
 
-    def change(_: Rewriter) -> None:
+    def write() -> None:
         for index, array in arrays.items():
             value = node.input(index)
             assert array is not None and value is not None  # noqa: S101, PT018 - checked above
@@ -90,11 +80,11 @@ def gemm_factors(match: Match) -> Reject | Plan:
         node.set_attribute("alpha", None)
         node.set_attribute("beta", None)
 
-    return change
+    return lambda rewriter: rewriter.modify(node, write)
 
 
 RULES = (
     Rule("gemm-factors", op("Gemm"), plan=gemm_factors, since=7),
-    Rule("fuse-affine", op(("Add", "Sub", "Mul", "Div")), plan=fuse_affine),
-    Rule("matmul-to-gemm", op("MatMul"), plan=matmul_to_gemm, since=7),
+    Rule("matmul-to-gemm", BIASED, plan=matmul_to_gemm, since=7),
+    Rule("fuse-affine", STEP, plan=fuse_affine),
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from qir.graph import Node
-from qir.passes.analysis.constants import array_of, is_standard, replace
+from qir.passes.analysis.constants import array_of, is_standard, number_of
 from qir.passes.analysis.linear_layer import rank_of
-from qir.passes.analysis.rules import scalar, sole_producer
-from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, op
+
+PADDED = op(("Conv", "AveragePool", "MaxPool"), op("Pad", any_value("x"), ..., name="padded", only_use=True), ...)
 
 
 def fuse_pad(match: Match) -> Reject | Plan:
@@ -16,26 +17,28 @@ def fuse_pad(match: Match) -> Reject | Plan:
 
     Exact for zeros before Conv, zeros before AveragePool (which then counts them), and minus infinity before MaxPool.
     """
-    node = match.root
-    pad = sole_producer(node.input(0), "Pad")
-    if pad is None or node.attribute("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
-        return Reject("no Pad that only it uses stands before it, or its padding follows from auto_pad")
+    node, pad = match.root, match.node("padded")
+    if node.attribute("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
+        return Reject("its padding follows from auto_pad")
     added = _spatial_pads(pad)
-    if added is None or not _value_fits(node, pad):
-        return Reject("the Pad is not over the spatial dimensions alone, or pads another number")
+    if added is None:
+        return Reject("it does not pad the spatial dimensions alone", pad)
+    if not _value_fits(node, pad):
+        return Reject("it pads with another number", pad)
     old = tuple(node.attribute("pads", (0,) * len(added)))
     total = tuple(a + b for a, b in zip(old, added, strict=True))
     if not is_standard(node, "Conv") and not _pool_allows(node, total, old):
         return Reject("the pooling cannot have this padding")
 
-    def change(_: Rewriter) -> None:
+    def write() -> None:
         if is_standard(node, "AveragePool"):
             node.set_attribute("count_include_pad", 1)
         node.set_attribute("auto_pad", None)
         node.set_attribute("pads", total)
-        source = pad.input(0)
-        assert source is not None  # noqa: S101 - Pad has data
-        replace(pad, source)
+
+    def change(rewriter: Rewriter) -> None:
+        rewriter.modify(node, write)
+        rewriter.replace(pad, [], [match["x"]])
 
     return change
 
@@ -58,7 +61,7 @@ def _spatial_pads(pad: Node) -> tuple[int, ...] | None:
 
 
 def _value_fits(node: Node, pad: Node) -> bool:
-    value = pad.attribute("value", 0.0) if pad.input(2) is None else scalar(pad.input(2))
+    value = pad.attribute("value", 0.0) if pad.input(2) is None else number_of(pad.input(2))
     return value == (-math.inf if is_standard(node, "MaxPool") else 0.0)
 
 
@@ -71,4 +74,4 @@ def _pool_allows(node: Node, pads: tuple[int, ...], old: tuple[int, ...]) -> boo
     return len([value for value in node.results if value.uses]) <= 1
 
 
-RULES = (Rule("fuse-pad", op(("Conv", "AveragePool", "MaxPool")), plan=fuse_pad),)
+RULES = (Rule("fuse-pad", PADDED, plan=fuse_pad),)

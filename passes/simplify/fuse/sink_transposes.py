@@ -9,10 +9,18 @@ from qir.ops import op_of
 from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.analysis.linear_layer import rank_of
 from qir.passes.simplify.fuse.transposes import BINARY, UNARY, order_of
-from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, either, op
 from qir.types import TensorType, Type
 
-_ELEMENTWISE = (*(name for name in UNARY if not name.endswith("QuantizeLinear")), *BINARY, "PRelu")
+_ELEMENTWISE = (*UNARY, *BINARY, "PRelu")
+FIRST = op("Transpose", any_value("source"), name="first")
+SECOND = op("Transpose", any_value("other"), name="second")
+BELOW = either(
+    op(UNARY, FIRST, ...),
+    op((*BINARY, "PRelu"), FIRST, constant("constant")),
+    op(BINARY, constant("constant"), FIRST),
+    op(BINARY, FIRST, SECOND),
+)
 
 
 def sink_transposes(match: Match) -> Reject | Plan:
@@ -21,25 +29,20 @@ def sink_transposes(match: Match) -> Reject | Plan:
     TensorFlow's networks have their channels last, and ONNX's layers first: between a layer and its bias, or the two
     sides of a residual, stand Transposes that cancel once nothing stands between them.
     """
-    node = match.root
-    data = [value for value in node.operands if array_of(value) is None]
-    makers = [value.producer for value in data]
-    turns = [maker for maker in makers if maker is not None and is_standard(maker, "Transpose")]
-    orders = {order_of(turn) for turn in turns}
-    if not data or len(turns) != len(data) or len(orders) != 1:
-        return Reject("its operands are not all transposed in the same order")
-    (order,) = orders
-    if order is None or any(turn.graph is not node.graph for turn in turns):
-        return Reject("the order of dimensions is not known")
-    if not any(len(turn.result.uses) == 1 for turn in turns):
-        return Reject("what is transposed is read elsewhere too")
-    if not all(_follows_layer(turn.input(0)) for turn in turns):
-        return Reject("no layer stands before the Transpose")
-    constants = [value for value in node.operands if array_of(value) is not None]
-    if any((rank_of(value) or 0) > len(order) for value in constants):
-        return Reject("a constant has more dimensions than the data")
+    names = [name for name in ("first", "second") if name in match.values]
+    orders = {order_of(match.node(name)) for name in names}
+    order = orders.pop()
+    if orders or order is None:
+        return Reject("its operands are not transposed in the same known order")
+    if not any(len(set(match[name].users)) == 1 for name in names):
+        return Reject("it is read elsewhere too", match["first"])
+    if not all(_follows_layer(match.node(name).input(0)) for name in names):
+        return Reject("it does not follow a layer", match["first"])
+    if "constant" in match.values and (rank_of(match["constant"]) or 0) > len(order):
+        return Reject("it has more dimensions than the data", match["constant"])
 
     def change(rewriter: Rewriter) -> None:
+        node = match.root
         operands = [None if value is None else _turned_back(node, value, order) for value in node.inputs]
         made = Node(node.op, operands, name=node.name, attributes=dict(node.attributes))
         made.result.type = _type_before(node.result.type, order)
@@ -84,4 +87,4 @@ def _type_before(known: Type, order: tuple[int, ...]) -> Type:
     return TensorType(known.element, tuple(known.shape[place] for place in np.argsort(order)))
 
 
-RULES = (Rule("sink-transposes", op(_ELEMENTWISE), plan=sink_transposes, since=7),)
+RULES = (Rule("sink-transposes", BELOW, plan=sink_transposes, since=7),)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from qir.graph import Node
-from qir.passes.analysis.constants import is_standard, replace
+from qir.graph import Node, Value
+from qir.passes.analysis.constants import array_of
 from qir.passes.analysis.linear_layer import rank_of
-from qir.passes.analysis.rules import scalar, sole_producer
 from qir.passes.simplify.eliminate.identities import may_return
-from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
+from qir.rewriting.engine import Match, Pattern, Plan, Reject, Rewriter, Rule, any_value, either, number, op, through
 from qir.types import TensorType
 
 UNARY = (
     "Abs",
     "Cast",
     "Clip",
-    "DequantizeLinear",
     "Elu",
     "Erf",
     "Exp",
@@ -24,7 +22,6 @@ UNARY = (
     "HardSwish",
     "LeakyRelu",
     "Neg",
-    "QuantizeLinear",
     "Relu",
     "Selu",
     "Sigmoid",
@@ -35,72 +32,69 @@ UNARY = (
 BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
 
 
-def fuse_transposes(match: Match) -> Reject | Plan:
-    """Transpose, then elementwise operators or nothing, then Transpose: one Transpose, or none where they cancel."""
-    node = match.root
-    chain, first = [], node.input(0)
-    while first is not None and (step := sole_producer(first, *UNARY, *BINARY)) is not None:
-        data = _data_operand(step)
-        if data is None:
-            return Reject(f"the order of dimensions matters to {step.name or step.op!r} before it")
-        chain.append((step, data))
-        first = step.input(data)
-    inner = sole_producer(first, "Transpose") if chain else _transpose_before(node)
-    order, before = order_of(node), None if inner is None else order_of(inner)
-    if inner is None or order is None or before is None or len(order) != len(before):
-        return Reject("no Transpose that only it uses stands before it")
-    composed = tuple(before[axis] for axis in order)
-    cancels = composed == tuple(range(len(composed)))
-    if chain and not cancels:
-        return Reject("the two do not cancel, and nodes stand between them")
-    source = inner.input(0)
-    if not cancels and len(inner.result.uses) > 1:
-        return Reject("the Transpose before it is read elsewhere too")
-    if source is None or (cancels and not may_return(node, chain[0][0].result if chain else source)):
-        return Reject("its result is a graph output, and so is what it would return")
-    if cancels:
-        return partial(_cancel, node, inner, [step for step, _ in chain], order)
-
-    def change(_: Rewriter) -> None:
-        node.set_attribute("perm", composed)
-        replace(inner, source)
-
-    return change
+SCALED = ("DequantizeLinear", "QuantizeLinear")
 
 
-def _cancel(node: Node, inner: Node, between: list[Node], order: tuple[int, ...], _: Rewriter) -> None:
-    source = inner.input(0)
-    assert source is not None  # noqa: S101 - Transpose has data
-    if len(inner.result.uses) > 1:
-        replace(node, source)
-        return
-    replace(inner, source)
-    for step in between:
-        known = step.result.type
+def _elementwise(value: Pattern) -> Pattern:
+    """An operator through which a Transpose may move: its other operands do not depend on the order of dimensions."""
+    return either(
+        op(UNARY, value, ..., only_use=True),
+        op(SCALED, value, number(), ..., only_use=True),
+        op(BINARY, value, number(), commutes=True, only_use=True),
+    )
+
+
+TWICE = op("Transpose", op("Transpose", any_value("source"), name="first"))
+FIRST = op("Transpose", any_value("source"), name="first", only_use=True)
+AROUND = op("Transpose", _elementwise(through(_elementwise, FIRST)))
+
+
+def compose_transposes(match: Match) -> Reject | Plan:
+    """Transpose, then Transpose: one, or none where they cancel."""
+    orders = _orders(match)
+    if orders is None:
+        return Reject("the order of dimensions is not known")
+    composed = tuple(orders[1][axis] for axis in orders[0])
+    if composed == tuple(range(len(composed))):
+        if not may_return(match.root, match["source"]):
+            return Reject("its result is a graph output, and so is what it would return", match["source"])
+        return lambda rewriter: rewriter.replace(match.root, [], [match["source"]])
+    if len(match["first"].uses) > 1:
+        return Reject("it is read elsewhere too", match["first"])
+    return lambda rewriter: rewriter.replace(
+        match.root, [Node("Transpose", (match["source"],), attributes={"perm": composed})]
+    )
+
+
+def cancel_transposes(match: Match) -> Reject | Plan:
+    """Transpose, then element-wise operators, then the inverse Transpose: the operators alone."""
+    orders = _orders(match)
+    if orders is None or tuple(orders[1][axis] for axis in orders[0]) != tuple(range(len(orders[0]))):
+        return Reject("the two do not cancel, and nodes stand between them", match["first"])
+    last = match.root.input(0)
+    if last is None or not may_return(match.root, last):
+        return Reject("its result is a graph output, and so is what it would return", last)
+    return partial(_cancel, match, last, orders[0])
+
+
+def _cancel(match: Match, last: Value, order: tuple[int, ...], rewriter: Rewriter) -> None:
+    between = [last]
+    while between[-1] is not match["first"]:
+        node = between[-1].producer
+        assert node is not None  # noqa: S101 - the pattern leads to the Transpose
+        between.append(next(value for value in node.operands if array_of(value) is None))
+    rewriter.replace(match.node("first"), [], [match["source"]])
+    for value in between[:-1]:
+        known = value.type
         if isinstance(known, TensorType) and known.shape is not None:
-            step.result.type = TensorType(known.element, tuple(known.shape[axis] for axis in order))
-    result = node.input(0)
-    assert result is not None  # noqa: S101 - Transpose has data
-    replace(node, result)
+            value.type = TensorType(known.element, tuple(known.shape[axis] for axis in order))
+    rewriter.replace(match.root, [], [last])
 
 
-def _transpose_before(node: Node) -> Node | None:
-    """The Transpose in the same graph whose result a Transpose reads."""
-    value = node.input(0)
-    before = None if value is None else value.producer
-    return before if before is not None and before.graph is node.graph and is_standard(before, "Transpose") else None
-
-
-def _data_operand(node: Node) -> int | None:
-    """The operand through which a Transpose may move: the others must not depend on the order of dimensions."""
-    if is_standard(node, "DequantizeLinear", "QuantizeLinear"):
-        return 0 if scalar(node.input(1)) is not None else None
-    if is_standard(node, *UNARY):
-        return 0
-    for index in (0, 1):
-        if len(node.inputs) == 2 and scalar(node.input(1 - index)) is not None:
-            return index
-    return None
+def _orders(match: Match) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The permutations of the last and of the first Transpose, None where one is unknown."""
+    last, first = order_of(match.root), order_of(match.node("first"))
+    return None if last is None or first is None or len(last) != len(first) else (last, first)
 
 
 def order_of(node: Node) -> tuple[int, ...] | None:
@@ -112,4 +106,7 @@ def order_of(node: Node) -> tuple[int, ...] | None:
     return None if rank is None else tuple(reversed(range(rank)))
 
 
-RULES = (Rule("fuse-transposes", op("Transpose"), plan=fuse_transposes),)
+RULES = (
+    Rule("compose-transposes", TWICE, plan=compose_transposes),
+    Rule("cancel-transposes", AROUND, plan=cancel_transposes),
+)

@@ -201,6 +201,17 @@ def test_layer_normalization(builder, square, affine, opset):
     assert ops(module) == ["LayerNormalization"]
 
 
+def test_layer_normalization_of_unknown_length_needs_its_scale(builder):
+    b = builder()
+    x = b.input("x", [2, "n"])
+    d = b.node("Sub", [x, b.node("ReduceMean", [x], axes=[1])])
+    v = b.node("ReduceMean", [b.node("Mul", [d, d])], axes=[-1])
+    y = b.node("Div", [d, b.node("Sqrt", [b.node("Add", [b.const("eps", 1e-5), v])])])
+    plain = b.module(y)
+    canonicalize(plain, inputs={"x": np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)})
+    assert "LayerNormalization" not in ops(plain)
+
+
 def test_layer_normalization_over_other_axes_stays(builder):
     b = builder()
     x = b.input("x", [2, 5, 8])

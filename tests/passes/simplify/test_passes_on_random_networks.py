@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from qir.passes import check_pass, parse_pipeline
+from qir.passes import PassContext, check_pass, parse_pipeline
 from qir.passes.infrastructure.testing import random_inputs, run_onnxruntime
-from qir.passes.simplify.canonicalize import SIMPLIFY
+from qir.passes.simplify.canonicalize import RULES, SIMPLIFY
+from qir.rewriting.engine import rewrite
 
 STEPS = (*SIMPLIFY.split(","), "equalize-weights")
 
@@ -113,3 +114,12 @@ def test_outputs_stay(builder, seed):
     for name in STEPS:
         check_pass(parse_pipeline(name)[0], module, inputs=inputs, tolerance=5e-5)
     assert "BatchNormalization" not in {node.op for node in module.graph}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_rules_come_to_rest_in_one_go(builder, seed):
+    module = Draw(builder, seed).module()
+    for step in parse_pipeline(SIMPLIFY.split(",canonicalize")[0]):
+        step.run(module, PassContext())
+    rewrite(module.graph, RULES, opset=module.opsets[""])
+    assert rewrite(module.graph, RULES, opset=module.opsets[""]) == {}
