@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qir.graph import Node, Value
-from qir.passes.analysis.constants import array_of, uniform_value
+from qir.passes.analysis.constants import array_of, is_standard, uniform_value
 from qir.rewriting.engine import Match, Pattern, Reject, Rewriter, Rule, any_value, constant, either, number, op
 from qir.tensor import Tensor, numpy_dtype
 from qir.types import TensorType
@@ -65,7 +65,7 @@ def _normalize(match: Match, rewriter: Rewriter) -> None:
 
 def _add_operand(match: Match, rewriter: Rewriter) -> None:
     before = match.node("normalized")
-    operands = (match["x"], *((match["scale"],) if match.root.op == "Add" else ()), match["vector"])
+    operands = (match["x"], *((match["scale"],) if is_standard(match.root, "Add") else ()), match["vector"])
     rewriter.replace(match.root, [Node("LayerNormalization", operands, attributes=before.attributes)])
 
 
