@@ -94,10 +94,11 @@ def _form(value: Value, wanted: Preprocessing) -> _Form:
 
 
 def _layout(shape: tuple[Any, ...]) -> str:
-    """Where the channels lie: the axis of 1, 3 or 4 numbers, the first one of two."""
+    """Where the channels lie: the axis of 1 or 3 numbers, else of 4; the first one of two."""
     if len(shape) == 3:
         return "NHW"
-    return "NHWC" if shape[3] in _MODES and shape[1] not in _MODES else "NCHW"
+    last = shape[1] not in {1, 3} if shape[3] in {1, 3} else shape[3] in _MODES and shape[1] not in _MODES
+    return "NHWC" if last else "NCHW"
 
 
 class _Images:
