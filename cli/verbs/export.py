@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qir.cli.options import AllowMismatches, OptionalTarget, ReduceRange, Weights
+from qir.cli.samples import Images, read_and_tell, with_images
 from qir.cli.written import ProfileName, print_agreement, print_report
 from qir.errors import ExportError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(name="export")(export)
+    app.command(name="export")(with_images(export))
 
 
 def export(
@@ -28,7 +29,7 @@ def export(
     ] = None,
     profile: ProfileName = None,
     target: OptionalTarget = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare: .npy or .npz.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare, of any kind.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie next to it.")] = Path(
         "model.quant.onnx"
     ),
@@ -36,6 +37,7 @@ def export(
     weights: Weights = None,
     allow_mismatches: AllowMismatches = False,
     list_profiles: Annotated[bool, typer.Option("--list", help="Name every profile and say what it is.")] = False,
+    images: Images = None,
 ) -> None:
     """Write a quantized network in a profile: lowered, checked, run, compared, and only then named.
 
@@ -53,13 +55,14 @@ def export(
 
     hardware = None if target is None else load_target(target)
     module, raised = _quantized(source, widths=(7,) if reduce_range else ())
-    options: dict[str, Any] = {"target": hardware, "data": data, "reduce_range": reduce_range, "weights": weights}
+    samples = read_and_tell(data, module, source, images)
+    options: dict[str, Any] = {"target": hardware, "data": samples, "reduce_range": reduce_range, "weights": weights}
     written = write(module, output, profile=profile, allow_mismatches=allow_mismatches, **options)
     print_report(written)
-    print_agreement(_against_float(module, written, data, raised=raised))
+    print_agreement(_against_float(module, written, samples, raised=raised))
 
 
-def _against_float(module: Module, written: ExportReport, data: Path | None, *, raised: bool) -> Agreement:
+def _against_float(module: Module, written: ExportReport, data: Any, *, raised: bool) -> Agreement:
     """The outputs against the network without its fake-quant nodes; an exported file has no float weights any more."""
     from qir.passes.parity.agreement import Agreement, agreement_of_file, float_form, labels_in
 

@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
+from qir.cli.samples import Images, read_and_tell, with_images
 from qir.cli.verdict import print_verdict
 from qir.cli.written import print_agreement
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(verify)
+    app.command()(with_images(verify))
 
 
 def verify(
     model: Annotated[Path, typer.Argument(help="Exported network of any profile, or of another tool.")],
     against: Annotated[Path | None, typer.Option(help="Float network: prints the noise of each layer.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Samples, .npy or .npz; normal noise without them.")
+        Path | None, typer.Option("--data", "-d", help="Samples of any kind; normal noise without them.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
+    images: Images = None,
 ) -> None:
     """Run the integer reference and ONNX Runtime (fused, unfused, plain, precise) and compare every code.
 
@@ -42,9 +44,10 @@ def verify(
 
     float_network = None if against is None else qir.load(against)
     exported = written_network(model)
-    report = parity(exported, data, against=float_network)
+    samples = read_and_tell(data, exported, against or model, images)
+    report = parity(exported, samples, against=float_network)
     print_verdict(report, everything=everything)
     if float_network is not None:
-        print_agreement(agreement(exported, float_network, data, labels=labels_in(data, "the data given")))
+        print_agreement(agreement(exported, float_network, samples, labels=labels_in(samples, "the data given")))
     if not report.keeps_promise:
         raise typer.Exit(1)

@@ -17,7 +17,8 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import DataError, QirError
 from qir.module import Module
-from qir.passes.data.kinds.array_files import read_arrays
+from qir.passes.data.kinds.array_files import labels_of, read_arrays
+from qir.passes.data.reading import Samples
 from qir.passes.data.samples import batches, fitting_batch
 from qir.passes.parity.class_scores import class_axis
 from qir.passes.parity.compare import default_engine, random_feed
@@ -209,15 +210,17 @@ def agreement_of_file(
 
 
 def labels_in(data: Any, split: str) -> Labels | None:
-    """The array `labels` of a .npz file or a map, one class number a sample; None where there is none.
+    """The labels of samples that `read_samples` read, or the array `labels` of a .npz file or a map; None without.
 
     Raises:
         DataError: the file cannot be read.
     """
+    if isinstance(data, Samples):
+        return None if data.labels is None else Labels(data.labels, split)
     if isinstance(data, str | Path) and Path(data).suffix == ".npz":
         data = read_arrays(data)
-    found = data.get("labels") if isinstance(data, Mapping) else None
-    return None if found is None or np.ndim(found) != 1 else Labels(np.asarray(found), split)
+    found = labels_of(data) if isinstance(data, Mapping) else None
+    return None if found is None else Labels(found, split)
 
 
 def float_form(module: Module) -> Module:
