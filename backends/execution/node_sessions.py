@@ -8,7 +8,7 @@ from typing import Any
 from qir.backends.execution.evaluate import evaluate_constant
 from qir.backends.execution.session import OrtSession
 from qir.errors import QirError
-from qir.graph import Node
+from qir.graph import Node, Value
 from qir.ops.protos import node_model
 from qir.tensor import Array
 
@@ -18,10 +18,11 @@ class NodeSessions:
 
     Args:
         opsets: version by domain.
+        constants_change: float constants are operands like others, because they may have changed at the next run.
     """
 
-    def __init__(self, opsets: Mapping[str, int]) -> None:
-        self._opsets = opsets
+    def __init__(self, opsets: Mapping[str, int], *, constants_change: bool = False) -> None:
+        self._opsets, self._constants_change = opsets, constants_change
         self._sessions: dict[Any, OrtSession | None] = {}
 
     def run(self, node: Node, operands: Sequence[Array | None]) -> list[Array]:
@@ -53,11 +54,16 @@ class NodeSessions:
                 self._sessions[node, kinds] = None
         return self._sessions[node, kinds]
 
+    def _is_baked(self, array: Array, value: Value | None) -> bool:
+        if value is not None and not value.is_constant:
+            return False
+        return not (self._constants_change and array.dtype.kind == "f")
+
     def _model(self, node: Node, operands: Sequence[Array | None]) -> bytes:
         names = tuple("" if array is None else f"operand{index}" for index, array in enumerate(operands))
         values = zip(names, operands, node.inputs, strict=True)
         given = [(name, array, value) for name, array, value in values if array is not None]
-        constants = {name: array for name, array, value in given if value is None or value.is_constant}
+        constants = {name: array for name, array, value in given if self._is_baked(array, value)}
         inputs = {name: array for name, array, _ in given if name not in constants}
         results = tuple(f"result{index}" for index in range(len(node.results)))
         model: bytes = node_model(node, constants, names, results, self._opsets, inputs).SerializeToString()

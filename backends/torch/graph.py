@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 import torch
 
 from qir.backends.execution.evaluate import read_inside
-from qir.backends.torch.ops import Lowering, Operands, lowering_of
+from qir.backends.torch.ops import Lowering, Operands, has_lowering, lowering_of
+from qir.backends.torch.runtime import RuntimeLowerings
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 
@@ -25,24 +26,32 @@ class GraphPlan:
         graph: the graph.
         opsets: version by domain.
 
+        runtime: where nodes without a lowering in torch are left to; a plan's own ones share it.
+
     Raises:
-        QirError: a node has no lowering.
+        QirError: a subgraph is of an operator that is not If, Loop or Scan.
     """
 
-    def __init__(self, graph: Graph, opsets: Mapping[str, int]) -> None:
+    def __init__(self, graph: Graph, opsets: Mapping[str, int], runtime: RuntimeLowerings | None = None) -> None:
         self.graph = graph
+        self.runtime = runtime or RuntimeLowerings(opsets)
         self.subplans = {
-            node: {name: GraphPlan(a.value, opsets) for name, a in node.attributes.items() if a.graphs()}
+            node: {name: GraphPlan(a.value, opsets, self.runtime) for name, a in node.attributes.items() if a.graphs()}
             for node in graph
             if node.subgraphs()
         }
         self.steps: list[tuple[Node, Lowering | None]] = [
-            (node, None if node.is_fake_quant or node in self.subplans else lowering_of(node, opsets)) for node in graph
+            (node, None if node.is_fake_quant or node in self.subplans else self._lowering(node, opsets))
+            for node in graph
         ]
         for node in self.subplans:
             if node.op not in _CONTROL or (node.op == "Scan" and opsets.get("", 9) < 9):
                 raise QirError(f"node {node}: torch execution knows If, Loop and Scan (from opset 9 on)")
         self.freed = self._freed()
+
+    def _lowering(self, node: Node, opsets: Mapping[str, int]) -> Lowering:
+        """Torch's lowering, or ONNX Runtime's kernel; calls of a model-local function have neither."""
+        return lowering_of(node, opsets) if has_lowering(node, opsets) else self.runtime.lowering(node)
 
     def _freed(self) -> dict[Node, tuple[Value, ...]]:
         """Results that no node after this one reads."""

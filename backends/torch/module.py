@@ -16,6 +16,7 @@ from qir.backends.torch.graph import GraphPlan
 from qir.backends.torch.ops import Lowering, Operands
 from qir.backends.torch.quantizers import TorchParameters, TorchScheme, fake_quantize_channels, get_torch_scheme
 from qir.backends.torch.quantizers.blocks import fake_quantize_blocks
+from qir.backends.torch.runtime import without_gradient
 from qir.backends.torch.weights import (
     Recalibrate,
     find_biases,
@@ -50,7 +51,8 @@ class TorchModule(nn.Module):
         trainable: weights, biases and affine parameters require a gradient from the start.
 
     Raises:
-        QirError: a node has no torch lowering, or torch cannot use the device.
+        QirError: torch cannot use the device, or `trainable` and a node has no torch lowering, so that no gradient
+            passes it.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class TorchModule(nn.Module):
         self._biases = find_biases(self.graph) if quantize_bias else {}
         self._off = False
         if trainable:
+            self.require_gradients()
             for parameter in self.trainable_constants().values():
                 parameter.requires_grad_(True)
 
@@ -102,6 +105,15 @@ class TorchModule(nn.Module):
         if self.device.type != "cpu" or tensor.ndim != 4 or not tensor.is_floating_point():
             return tensor
         return tensor.contiguous(memory_format=torch.channels_last)
+
+    def require_gradients(self) -> None:
+        """Refuse before any work what needs gradients where a node is run by ONNX Runtime.
+
+        Raises:
+            QirError: there are such nodes; the message names them.
+        """
+        if self._plan.runtime.nodes:
+            raise QirError(without_gradient(self._plan.runtime.nodes))
 
     # -- bits ---------------------------------------------------------------------------------------------------
 

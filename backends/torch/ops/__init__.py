@@ -13,7 +13,7 @@ from qir.backends.torch.ops import (
     reductions,
     resampling,
 )
-from qir.backends.torch.ops.base import LOWERINGS, Lowering, Operands, Result, lowering_of, lowers
+from qir.backends.torch.ops.base import LOWERINGS, Lowering, Operands, Result, has_lowering, lowering_of, lowers
 
 __all__ = [
     "LOWERINGS",
@@ -22,6 +22,7 @@ __all__ = [
     "Result",
     "activations",
     "elementwise",
+    "has_lowering",
     "indexing",
     "lowering_of",
     "lowers",

@@ -31,21 +31,30 @@ def lowers(*names: str, since: int = 1, domain: str = "") -> Callable[[Lowering]
     return enter
 
 
+def has_lowering(node: Node, opsets: Mapping[str, int] | None = None) -> bool:
+    """Whether torch execution knows a node's op in the operator sets of its module (by default the newest)."""
+    return bool(_fitting(node, opsets))
+
+
 def lowering_of(node: Node, opsets: Mapping[str, int] | None = None) -> Lowering:
     """The lowering of a node in the operator sets of its module (by default the newest).
 
     Raises:
         QirError: torch execution does not know the op.
     """
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    version = _NEWEST if opsets is None else opsets.get(domain, opsets.get("ai.onnx", _NEWEST))
-    fitting = [key for key in LOWERINGS if key[:2] == (domain, node.op) and key[2] <= version]
+    fitting = _fitting(node, opsets)
     if not fitting:
         raise QirError(
             f"node {node}: torch execution does not know this op; run the network with OrtSession, or enter a lowering "
             "with qir.backends.torch.ops.lowers; calls of a model-local function: run the pass inline-functions first"
         )
     return LOWERINGS[max(fitting)]
+
+
+def _fitting(node: Node, opsets: Mapping[str, int] | None) -> list[tuple[str, str, int]]:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    version = _NEWEST if opsets is None else opsets.get(domain, opsets.get("ai.onnx", _NEWEST))
+    return [key for key in LOWERINGS if key[:2] == (domain, node.op) and key[2] <= version]
 
 
 def tensor(operands: Operands, index: int = 0) -> torch.Tensor:
