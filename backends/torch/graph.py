@@ -8,7 +8,7 @@ import torch
 
 from qir.backends.execution.evaluate import read_inside
 from qir.backends.torch.ops import Lowering, Operands, has_lowering, lowering_of
-from qir.backends.torch.runtime import RuntimeLowerings
+from qir.backends.torch.runtime import DOMAINS, RuntimeLowerings
 from qir.errors import QirError
 from qir.graph import Graph, Node, Value
 
@@ -29,7 +29,8 @@ class GraphPlan:
         runtime: where nodes without a lowering in torch are left to; a plan's own ones share it.
 
     Raises:
-        QirError: a subgraph is of an operator that is not If, Loop or Scan.
+        QirError: torch has no lowering of a node and ONNX Runtime no kernels of its domain, or a subgraph is of an
+            operator that is not If, Loop or Scan.
     """
 
     def __init__(self, graph: Graph, opsets: Mapping[str, int], runtime: RuntimeLowerings | None = None) -> None:
@@ -51,7 +52,9 @@ class GraphPlan:
 
     def _lowering(self, node: Node, opsets: Mapping[str, int]) -> Lowering:
         """Torch's lowering, or ONNX Runtime's kernel; calls of a model-local function have neither."""
-        return lowering_of(node, opsets) if has_lowering(node, opsets) else self.runtime.lowering(node)
+        if node.domain not in DOMAINS or has_lowering(node, opsets):
+            return lowering_of(node, opsets)
+        return self.runtime.lowering(node)
 
     def _freed(self) -> dict[Node, tuple[Value, ...]]:
         """Results that no node after this one reads."""

@@ -12,6 +12,9 @@ from qir.backends.torch.ops import Lowering, Operands
 from qir.errors import QirError
 from qir.graph import Node
 
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+"""Domains whose operators ONNX Runtime has kernels of."""
+
 
 class RuntimeLowerings:
     """Lowerings that leave a node to ONNX Runtime; where that has no kernel, to ONNX's reference.

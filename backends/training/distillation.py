@@ -48,6 +48,7 @@ def distill_data(
     generator = torch.Generator().manual_seed(seed)
     data = torch.randn((samples, *_shape(module)), generator=generator).requires_grad_()
     network = TorchModule(module)
+    network.require_gradients()
     optimizer = torch.optim.Adam([data], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=100, min_lr=1e-4)
     best, least = data.detach().clone(), float("inf")

@@ -113,6 +113,7 @@ class _Run:
     best_weights: list[torch.Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.network.require_gradients()
         self.weights = list(self.network.trainable_constants().values())
         self.ranges = list(self.network.learn_ranges().values()) if self.plan.range_learning_rate else []
         for parameter in self.weights + self.ranges:

@@ -184,6 +184,8 @@ class AccuracyObjective:
         self.validation, self.retraining = validation, retraining
         kind = ReusingNetwork if self.protocol.retrain is None else TorchModule
         self.network: TorchModule = kind(module)
+        if self.protocol.retrain is not None:
+            self.network.require_gradients()
         self._start = {name: p.detach().clone() for name, p in self.network.trainable_constants().items()}
         self._changed = False
         images = torch.from_numpy(calibration.images[: self.protocol.correction_images])

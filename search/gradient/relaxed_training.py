@@ -74,6 +74,7 @@ class RelaxedTraining:
         Raises:
             DataError: the loss is not finite.
         """
+        self.network.require_gradients()
         parameters = list(self.network.trainable_constants().values())
         for parameter in parameters:
             parameter.requires_grad_(True)

@@ -82,6 +82,7 @@ def loss_and_leaves(
     network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, Tensors]:
     """Mean cross-entropy of the float network, and each operand as a leaf it can be derived by: one forward pass."""
+    network.require_gradients()
     leaves: Tensors = {}
 
     def derive(node: Node, result: Any) -> Any:
