@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.backends.costs.building import cost_table
+from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.calibration.distill_data import given_or_distilled
 from qir.passes.constraints.policies import apply_policy
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.correction.adaround import AdaRound
 from qir.passes.correction.correct import CorrectChannels
 from qir.passes.data.recording import readable_again
@@ -37,7 +39,6 @@ from qir.support.atomic_write import make_folder
 from qir.types import TensorType
 
 if TYPE_CHECKING:
-    from qir.backends.costs.target import Target
     from qir.search.problem.sensitivity import Sensitivity
 
 SENSITIVITY_IMAGES = 128
@@ -66,7 +67,7 @@ class Quantized:
 def quantize(
     model: str | Path,
     *,
-    target: Target | str | Path,
+    target: TargetLike,
     data: Any,
     budgets: Mapping[str, Budget | str] | None = None,
     output: str | Path = "model.quant.onnx",
@@ -114,20 +115,19 @@ def quantize(
         QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
             cost of a node with decisions is unknown, so that the budget would not bind.
     """
-    from qir.backends.costs.target import load_target
-
-    hardware = load_target(target) if isinstance(target, str | Path) else target
+    hardware, reports = as_target(target), dict[str, Any]()
     hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
     find_profile(profile or hardware.export.profile)
     limits = read_budgets(budgets or {})
     make_folder(output)
     module = load_network(model)
     if before:
-        PassManager(parse_pipeline(before)).run(module, PassContext(target=hardware))
+        PassManager(parse_pipeline(before)).run(module, PassContext(target=hardware, reports=reports))
     data = readable_again(data)
     original, given = module.clone(), data
     data = given_or_distilled(module, data)
-    constraints = prepare(module, hardware, data, input_widths=input_widths, method=method, insert=insert)
+    how: dict[str, Any] = {"input_widths": input_widths, "method": method, "insert": insert}
+    constraints = prepare(module, hardware, data, **how, reports=reports)
     result = None
     if limits:
         result = _choose(module, hardware, constraints, data, limits, store)
@@ -136,7 +136,7 @@ def quantize(
         apply_policy(module, constraints.uniform(max(max(options) for options in constraints.options.values())))
     last: list[Pass] = [*([AdaRound()] if adaround else []), *([CorrectChannels()] if correct else [])]
     last += parse_pipeline(SCALES[hardware.export.requantization].lstrip(",")) if last else []
-    PassManager(last).run(module, PassContext(target=hardware, calibration_data=data))
+    PassManager(last).run(module, PassContext(target=hardware, calibration_data=data, reports=reports))
     written = export(
         module,
         output,
@@ -151,12 +151,17 @@ def quantize(
     found = agreement_of_file(
         written.model, original, data, called=called, labels=labels_in(given, "the calibration data")
     )
-    notes = tuple(module.meta.get(InferTypes.name, ()))
-    return Quantized(written, result, module.meta[InsertFakeQuant.name], found, notes)
+    notes = tuple(reports.get(InferTypes.name, ()))
+    return Quantized(written, result, reports[InsertFakeQuant.name], found, notes)
 
 
 def _choose(
-    module: Any, target: Target, constraints: Any, data: Any, budgets: Mapping[str, Budget], store: Path | str | None
+    module: Module,
+    target: Target,
+    constraints: BitConstraints,
+    data: Any,
+    budgets: Mapping[str, Budget],
+    store: Path | str | None,
 ) -> Result:
     from qir.search.methods import solve
     from qir.search.metrics.measuring import measure
@@ -186,7 +191,7 @@ def _scores_classes(module: Module) -> bool:
     return shape is not None and len(shape) == 2 and shape[1] != 1
 
 
-def _by_distance(module: Any, constraints: Any, data: Any, batch: int) -> Sensitivity:
+def _by_distance(module: Module, constraints: BitConstraints, data: Any, batch: int) -> Sensitivity:
     """Sensitivities of a network with several inputs, or outputs that are not classes."""
     import torch
 

@@ -14,7 +14,7 @@ from qir.backends.costs.layers.layer_shapes import LayerProduct, products_of
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.delay_files import SHAPE_COLUMNS, DelayTable, read_delay_table
-from qir.backends.costs.target import Target
+from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import TargetError
 from qir.module import Module
 
@@ -64,7 +64,7 @@ class FitResult:
 
 
 def fit(
-    target: Target,
+    target: TargetLike,
     measurements: str | Path | DelayTable,
     module: Module | None = None,
     *,
@@ -73,7 +73,7 @@ def fit(
     """Fit free parameters, and the time of a cycle, to measured delays; the mean absolute log error is minimised.
 
     Args:
-        target: where the fit starts.
+        target: where the fit starts: a target, the name of one, or its file.
         measurements: delay table, or its file. `qir cost MODEL --measure FILE.csv` writes one.
         module: the network that was measured; not needed where the table holds its layers' shapes.
         parameters: names of positive numbers among the model's parameters, or `bits_per_cycle` of the outermost
@@ -86,6 +86,7 @@ def fit(
     from scipy.optimize import minimize
 
     table = measurements if isinstance(measurements, DelayTable) else read_delay_table(measurements)
+    target = as_target(target)
     numbers = _numbers(target)
     free = [name for name in _DEFAULTS if name in numbers] if parameters is None else list(parameters)
     for name in free:

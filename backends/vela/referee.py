@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.backends.costs.tables.table import CostTable
-from qir.backends.costs.target import Target
+from qir.backends.costs.target import TargetLike, as_target
 from qir.backends.vela.compiler import VelaLayer, compile_network
 from qir.backends.vela.lowering import tflite_bytes
 from qir.errors import TargetError
@@ -51,12 +51,12 @@ class OpFit:
     constant: float
 
 
-def referee(module: Module, target: Target, table: CostTable, policy: Mapping[str, Bits]) -> list[Compared]:
+def referee(module: Module, target: TargetLike, table: CostTable, policy: Mapping[str, Bits]) -> list[Compared]:
     """Compile a network's int8 form for a target's referee and set its cycles next to the table's.
 
     Args:
         module: the network of the table; constants and BatchNormalization folded, weights at the policy's widths.
-        target: names what the compiler compiles for.
+        target: says what the compiler compiles for: a target, the name of one, or its file.
         table: the cost model's account.
         policy: bits by quantizer, for the table.
 
@@ -64,6 +64,7 @@ def referee(module: Module, target: Target, table: CostTable, policy: Mapping[st
         TargetError: the target has no referee, or the network has no int8 form.
         MissingExtraError: the compiler is not installed.
     """
+    target = as_target(target)
     spec = target.referee
     if spec is None:
         raise TargetError(

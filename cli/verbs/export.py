@@ -87,7 +87,7 @@ def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
     if module.graph.fake_quants():
         return module, False
     if not apply_encodings_next_to(module, source):
-        RaiseQuantized(widths).run(module, PassContext())
+        PassContext().run(RaiseQuantized(widths), module)
     return module, True
 
 

@@ -37,7 +37,7 @@ class DistillData(Pass):
 
         plain = module.clone()
         for step in (FreezeInputs(), EliminateIdentities()):
-            step.run(plain, context)
+            context.run(step, plain)
         context.calibration_data = distill_data(
             plain, samples=self.samples, iterations=self.iterations, seed=context.seed
         )
@@ -58,5 +58,5 @@ def given_or_distilled(module: Module, data: Any, *, seed: int = 0) -> Any:
     if not isinstance(data, str | Path) or str(data) != DISTILLED:
         return data
     context = PassContext(seed=seed)
-    DistillData().run(module, context)
+    context.run(DistillData(), module)
     return context.calibration_data

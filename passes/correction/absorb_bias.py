@@ -27,7 +27,7 @@ class AbsorbBias(Pass):
     and 3 deviations, 0.13 % of them differ.
 
     Means and deviations are those that `fold-batchnorm` left on the layers, else measured on the calibration data.
-    Pairs whose second layer pads with zeros are left alone, with the reason, in `module.meta["absorb-bias"]`.
+    Pairs whose second layer pads with zeros are left alone, with the reason, in `context.reports["absorb-bias"]`.
 
     Attributes:
         deviations: how many standard deviations below the mean still count as let through.
@@ -39,7 +39,7 @@ class AbsorbBias(Pass):
     def run(self, module: Module, context: PassContext) -> bool:
         """Absorb; True when a bias was moved."""
         left: dict[str, str] = {}
-        module.meta[self.name] = left
+        context.reports[self.name] = left
         pairs = [pair for graph in module.graphs for node in graph if (pair := _pair(node)) is not None]
         missing = [first for first, _ in pairs if PREACTIVATION not in first.node.meta]
         if missing and context.calibration_data is not None:

@@ -38,7 +38,7 @@ class AdaRound(Pass):
     stay. Verified IR in, verified IR out; needs `calibration_data`, no labels. Run it after calibrate and after the
     choice of bits; correct-bias and correct-channels may follow. Layers that are left as they are (recurrent ones, no
     rows are known of their kind, a weight that two layers share, a width per channel, a scheme whose levels do not map
-    to themselves) are in `module.meta["adaround"]` with the reason.
+    to themselves) are in `context.reports["adaround"]` with the reason.
 
     Options:
         iterations: steps a layer (paper: 10,000).
@@ -83,7 +83,7 @@ class AdaRound(Pass):
         for layer in chosen:
             layer.weight.operands[0].constant = Tensor.of(learner.weights[layer.node])
             layer.weight.set_attribute("stale", None)
-        module.meta[self.name] = left
+        context.reports[self.name] = left
         return bool(chosen)
 
 

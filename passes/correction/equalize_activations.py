@@ -28,7 +28,7 @@ class EqualizeActivations(Pass):
     per-channel Mul that produces the value, seen through positively homogeneous functions; where nothing can take it,
     `insert` decides. alpha = 1 makes all activation channels equally wide, alpha = 0 all weight channels.
 
-    `module.meta["equalize-activations"]` tells for every value that was left alone why.
+    `context.reports["equalize-activations"]` tells for every value that was left alone why.
 
     Attributes:
         alpha: how much of the activations' range goes to the weights, 0 to 1.
@@ -46,7 +46,7 @@ class EqualizeActivations(Pass):
         if not 0.0 <= self.alpha <= 1.0:
             raise PassError(f"equalize-activations: alpha is {self.alpha}; expected 0 to 1")
         left: dict[str, str] = {}
-        module.meta[self.name] = left
+        context.reports[self.name] = left
         sites = _sites(module.graph, left)
         if not sites:
             return False

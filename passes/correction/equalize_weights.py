@@ -25,7 +25,7 @@ class EqualizeWeights(Pass):
     and input channel i of W2 multiplied by s_i = sqrt(r1_i * r2_i) / r2_i, r being the largest magnitudes, for all
     pairs in turn until the scales settle (Nagel et al., 2019, "Data-Free Quantization", equation 11). A value that
     several layers take is one pair with r2 their largest. ReLU6 and other clips are not homogeneous: pairs with one
-    are left alone, and listed in `module.meta["equalize-weights"]` like every layer without a partner. With
+    are left alone, and listed in `context.reports["equalize-weights"]` like every layer without a partner. With
     `relu6="relu"` the clips between the layers of a pair become Relu first, as the paper does for MobileNet; then the
     network computes the same only where no clip cut anything off.
 
@@ -44,7 +44,6 @@ class EqualizeWeights(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Equalize; True when a weight was written. Raises `PassError` when a weight is not finite."""
-        del context
         left: dict[str, str] = {}
         relaxed = self.relu6 == "relu"
         pairs = [pair for graph in module.graphs for pair in find_pairs(graph, left, relaxed=relaxed)]
@@ -52,7 +51,7 @@ class EqualizeWeights(Pass):
         for clip in [clip for pair in pairs for clip in pair.clips]:
             _to_relu(clip)
             changed = True
-        module.meta[self.name] = left
+        context.reports[self.name] = left
         scales = self._scales(pairs)
         if self.power_of_two:
             scales = [np.exp2(np.rint(np.log2(scale))) for scale in scales]

@@ -27,16 +27,15 @@ class FitBias(Pass):
     A channel that is dead before quantization (its weights are many orders below its bias, as BatchNorm with a
     vanishing variance leaves them) has a scale so small that the bias overflows. Its range is widened, at every
     candidate width, until the bias has at most 2^30 steps at the finest candidate scale of the data: one step of the
-    weight is then below one part in 2^30 of the bias. Names of the layers changed are in `module.meta["fit-bias"]`.
+    weight is then below one part in 2^30 of the bias. Names of the layers changed are in `context.reports["fit-bias"]`.
     """
 
     name: ClassVar[str] = "fit-bias"
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Widen; True when a range was. Layers without ranges or without a constant bias are passed over."""
-        del context
         changed = [layer.name for layer in quantized_layers(module.graph) if widen(layer)]
-        module.meta[self.name] = changed
+        context.reports[self.name] = changed
         return bool(changed)
 
 

@@ -14,6 +14,8 @@ from qir.attributes import Attribute
 from qir.backends.costs.building import cost_table
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import layer_names
+from qir.backends.costs.tables.table import CostTable
+from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError
 from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
@@ -64,7 +66,7 @@ def build_guide(
     module: Module,
     *,
     weights_file: str,
-    target: Any = None,
+    target: TargetLike | None = None,
     data: dict[str, str] | None = None,
     emulated: Mapping[str, str] | None = None,
     requantization: Requantization | None = None,
@@ -86,6 +88,7 @@ def build_guide(
         QirError: a quantizer is not calibrated, or a code does not fit.
         ExportError: requantization cannot be computed (`check_requantization`).
     """
+    target = None if target is None else as_target(target)
     kind = requantization or ("float32" if target is None else target.export.requantization)
     check_requantization(module.graph, kind, None if target is None else target.accumulator_bits)
     costs, policy = _Costs.of(module, target), policy_of(module.graph)
@@ -93,7 +96,7 @@ def build_guide(
     parts = _Layers(weights_file, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
     layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
     stored = parts.stored(module.graph)
-    total = costs.total("cycles")
+    total, clock = costs.total("cycles"), None if target is None else target.clock_hz
     guide = Guide(
         provenance=Provenance(
             qir_version=qir.__version__,
@@ -116,7 +119,7 @@ def build_guide(
         memory_unknown=_memory_unknown(module.graph),
         total_cycles=total,
         total_energy_pj=costs.total("energy_pj"),
-        latency_seconds=total / target.clock_hz if total is not None and target.clock_hz else None,
+        latency_seconds=total / clock if total is not None and clock is not None else None,
         unknown_costs=list(costs.unknown),
         unknown_reasons={} if costs.table is None else dict(costs.table.reasons),
         cost_shapes={} if costs.table is None else _known_shapes(costs.table.facts.sizes),
@@ -139,13 +142,13 @@ def _sha256(data: bytes) -> str:
 class _Costs:
     """The costs of the nodes at the module's bits; none without target."""
 
-    table: Any = None
+    table: CostTable | None = None
     policy: Policy | None = None
     by_node: dict[Node, Cost] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @staticmethod
-    def of(module: Module, target: Any) -> _Costs:
+    def of(module: Module, target: Target | None) -> _Costs:
         if target is None:
             return _Costs()
         table, policy = cost_table(module, target), policy_of(module.graph)
@@ -155,7 +158,7 @@ class _Costs:
         return _Costs(table, policy, by_node, table.unknown)
 
     def total(self, metric: str) -> float | None:
-        if self.table is None or self.unknown:
+        if self.table is None or self.policy is None or self.unknown:
             return None
         return float(self.table.cost([self.policy], metric)[0])
 
@@ -354,7 +357,7 @@ def _memory_unknown(graph: Graph) -> str:
     )
 
 
-def _memory(graph: Graph, target: Any) -> MemoryGuide | None:
+def _memory(graph: Graph, target: Target | None) -> MemoryGuide | None:
     widths = () if target is None else target.padding.storage_widths
     buffers = activations(graph, storage_widths=widths)
     if buffers is None:

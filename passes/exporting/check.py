@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.data.batch_axes import Feed
 from qir.passes.data.samples import batches, fitting_batch, samples_of
-from qir.passes.lowering.lower_encodings import LowerEncodings
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION
 from qir.passes.parity.reference_outputs import reference_outputs
@@ -65,7 +65,14 @@ class Comparison:
     refusals: tuple[str, ...] = ()
 
 
-def compare(module: Module, lowered: Module, path: Path, profile: Profile, data: Any) -> Comparison:
+def compare(
+    module: Module,
+    lowered: Module,
+    path: Path,
+    profile: Profile,
+    data: Any,
+    encodings: Mapping[str, Any] | None = None,
+) -> Comparison:
     """Run a written file and hold it against the reference.
 
     Args:
@@ -75,12 +82,13 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
         profile: its profile.
         data: samples as for calibration, or None for noise between -1 and 1; up to `SAMPLES` of them are run, fewer of
             a large network.
+        encodings: what lies next to the file where its grids do not lie in it (`lower-encodings`).
 
     Raises:
         ExportError: what runs the profile refuses the file or computes another network at its default, or an output is
             not finite.
     """
-    run = _Runner(path, profile)
+    run = _Runner(path, profile, encodings)
     largest, flips, countable = 0.0, 0, True
     far = [0, 0]
     feeds = _feeds(module, data)
@@ -106,11 +114,12 @@ def compare(module: Module, lowered: Module, path: Path, profile: Profile, data:
 class _Runner:
     """What runs the files of a profile, at its default and plain."""
 
-    def __init__(self, path: Path, profile: Profile) -> None:
+    def __init__(self, path: Path, profile: Profile, encodings: Mapping[str, Any] | None) -> None:
         from qir.backends.execution.session import OrtSession
         from qir.backends.qonnx.reference import QonnxReference
         from qir.onnx_io import load
 
+        self.encodings = encodings
         self.integer_nodes: tuple[str, ...] = ()
         self.engine = "unfused" if "session.disable_quant_qdq" in profile.session else "fused"
         try:
@@ -145,7 +154,7 @@ def _held(
             return found
     reference, size, wrong = "", 0, 0
     for feed in feeds:
-        reference, elements, differing = _outputs(module, lowered, path, profile, run, feed)
+        reference, elements, differing = _outputs(module, path, profile, run, feed)
         size, wrong = size + elements, wrong + differing
     refusals = found.refusals
     if profile.codes == "compared" and wrong:
@@ -155,13 +164,11 @@ def _held(
     )
 
 
-def _outputs(
-    module: Module, lowered: Module, path: Path, profile: Profile, run: _Runner, feed: Feed
-) -> tuple[str, int, int]:
+def _outputs(module: Module, path: Path, profile: Profile, run: _Runner, feed: Feed) -> tuple[str, int, int]:
     """Reference of the outputs, how many elements they have, and how many of them differ."""
     found = run.fast.run(feed)
-    if LowerEncodings.name in lowered.meta:
-        found = _read_back(path, lowered, feed)
+    if run.encodings is not None:
+        found = _read_back(path, run.encodings, feed)
     reference, expected = reference_outputs(module, feed)
     size, wrong, far = 0, 0, 0
     for name, output in expected.items():
@@ -212,13 +219,13 @@ def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
     )
 
 
-def _read_back(path: Path, lowered: Module, feed: dict[str, Array]) -> dict[str, Array]:
+def _read_back(path: Path, encodings: Mapping[str, Any], feed: dict[str, Array]) -> dict[str, Array]:
     """Outputs of a float network whose encodings are put back as quantizers."""
     from qir.onnx_io import load
     from qir.passes.raising.encodings import apply_encodings
 
     network = load(path)
-    apply_encodings(network, lowered.meta[LowerEncodings.name])
+    apply_encodings(network, encodings)
     return reference_outputs(network, feed)[1]
 
 

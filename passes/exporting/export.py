@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError, ModelFileError
@@ -27,14 +28,15 @@ from qir.passes.exporting.build_guide import build_guide
 from qir.passes.exporting.check import Comparison, compare, observe_ranks
 from qir.passes.exporting.proof import proof_of
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.passes.infrastructure.manager import PassManager
+from qir.passes.infrastructure.manager import PassManager, PassResult
 from qir.passes.infrastructure.pipeline import parse_pipeline
-from qir.passes.lowering.legalize import Legalize, legalization
+from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
 from qir.passes.lowering.parts.source_paths import forget_source_paths
 from qir.passes.lowering.profiles.profiles import Profile, find_profile, profile_names
 from qir.passes.lowering.saturation.layers import EXACT_OPTION, exactness
 from qir.passes.lowering.saturation.reduce_range import ReduceRange
+from qir.passes.raising import RaiseQuantized
 from qir.passes.simplify.infer_types import InferTypes
 from qir.passes.simplify.name_nodes import NameNodes, with_names
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
@@ -98,7 +100,7 @@ def export(
     path: str | Path,
     *,
     profile: str | None = None,
-    target: Any = None,
+    target: TargetLike | None = None,
     data: Any = None,
     splits: dict[str, str] | None = None,
     requantization: Requantization | None = None,
@@ -112,7 +114,7 @@ def export(
         module: network with calibrated fake-quant nodes.
         path: path of the model file; guide and weights lie next to it.
         profile: name of an export profile; by default the target's, without one `qcdq`.
-        target: target whose cost model gives the cycles in the guide.
+        target: the hardware, whose cost model gives the cycles in the guide: a target, the name of one, or its file.
         data: samples to run, as for calibration; without them random inputs in the calibrated range are used.
         splits: what each data split was used for, written into the guide.
         requantization: how the hardware turns sums into codes, for the guide and `qir verify`: `float32`, `dyadic` or
@@ -125,11 +127,12 @@ def export(
         allow_mismatches: write a file too whose codes differ from the integer reference; guide and metadata say so.
 
     Raises:
+        TargetError: there is no such target.
         ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
             are NaN or infinite, the checker or ONNX Runtime refuses the file, its outputs are not finite, promised
             codes differ, or a file cannot be written. Older files then stay.
     """
-    path = Path(path)
+    path, target = Path(path), None if target is None else as_target(target)
     chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
     _check(module)
     module, data = with_names(module), readable_again(data)
@@ -142,9 +145,9 @@ def export(
     before: list[Pass] = [] if _is_typed(module) else [InferTypes()]
     before += [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
     storage: WeightStorage = weights or ("auto" if target is None else target.export.weights)
-    _run([*before, Legalize(chosen.name, weights=storage)], lowered, target)
-    found = legalization(lowered)
-    _run([*parse_pipeline(chosen.passes), NameNodes()], lowered, target)
+    legalize = Legalize(chosen.name, weights=storage)
+    reports = _run([*before, legalize, *parse_pipeline(chosen.passes), NameNodes()], lowered, target).reports
+    emulated: dict[str, str] = reports[Legalize.name].emulated
     if chosen.session:
         lowered.metadata["qir.session"] = json.dumps(chosen.session, sort_keys=True, separators=(",", ":"))
     guide, packed = build_guide(
@@ -152,7 +155,7 @@ def export(
         weights_file=weights_path.name,
         target=target,
         data=splits,
-        emulated=found.emulated,
+        emulated=emulated,
         requantization=requantization,
         cpus=_cpus(lowered, chosen),
     )
@@ -162,8 +165,9 @@ def export(
     forget_source_paths(lowered)
     lowered.metadata.update(_metadata(guide, chosen))
     made = {weights_path: packed, guide_path: b""}
-    if LowerEncodings.name in lowered.meta:
-        made[path.with_name(f"{stem}.encodings")] = encodings_text(lowered).encode()
+    encodings = reports.get(LowerEncodings.name)
+    if encodings is not None:
+        made[path.with_name(f"{stem}.encodings")] = encodings_text(encodings).encode()
 
     def finish(report: Comparison) -> None:
         """Refuse what breaks the promise, else write what was proven into guide and metadata."""
@@ -173,7 +177,7 @@ def export(
         lowered.metadata["qir.proof"] = json.dumps(proof.model_dump(), sort_keys=True, separators=(",", ":"))
         lowered.metadata["qir.guide.sha256"] = hashlib.sha256(made[guide_path]).hexdigest()
 
-    report = _write(module, lowered, path, chosen, data, made, finish)
+    report = _write(module, lowered, path, chosen, data, encodings, made, finish)
     return ExportReport(
         path,
         guide_path,
@@ -186,7 +190,7 @@ def export(
         report.mismatches,
         chosen.name,
         report.reference,
-        tuple(found.emulated.items()),
+        tuple(emulated.items()),
         _unproven(guide),
         tuple(chosen.session.items()),
         () if guide.cpus is None else tuple(guide.cpus.saturating_layers),
@@ -202,8 +206,8 @@ def _is_typed(module: Module) -> bool:
     return not any(isinstance(value.type, UnknownType) for node in module.graph for value in node.results)
 
 
-def _run(passes: Iterable[Pass], module: Module, target: Any) -> None:
-    PassManager(passes).run(module, PassContext(target=target))
+def _run(passes: Iterable[Pass], module: Module, target: Target | None) -> PassResult:
+    return PassManager(passes).run(module, PassContext(target=target))
 
 
 def _metadata(guide: Guide, profile: Profile) -> dict[str, str]:
@@ -241,6 +245,7 @@ def _write(
     path: Path,
     profile: Profile,
     data: Any,
+    encodings: Mapping[str, Any] | None,
     made: Mapping[Path, bytes],
     finish: Callable[[Comparison], None],
 ) -> Comparison:
@@ -260,7 +265,7 @@ def _write(
             if observe_ranks(module, lowered, written, profile, data):
                 save(lowered, written)
             check_file(written)
-            report = compare(module, lowered, written, profile, data)
+            report = compare(module, lowered, written, profile, data, encodings)
             finish(report)
             save(lowered, written)
             for final, content in made.items():
@@ -288,16 +293,23 @@ def _largest_sum(guide: Guide) -> str:
     return str(max(known, default=0)) if len(known) == len(bounds) else ""
 
 
-def _check(module: Module) -> None:
-    nodes = quantizers(module.graph)
-    report = module.meta.get("raise-quantized")
-    if not nodes and report is not None and report.reasons:
-        raise ExportError(
+def _why_float(module: Module) -> str:
+    """What there is to do about a network without quantizers."""
+    report = _run([RaiseQuantized()], module.clone(), None).reports[RaiseQuantized.name]
+    if report.quantizers:
+        return "the network is quantized in another form: raise_quantized gives it fake-quant nodes"
+    if report.left:
+        return (
             f"the network has no quantizers with fixed grids ({report.reasons}): quantize the float network that it "
             "was made from"
         )
+    return "the network has no fake-quant nodes: run insert-fake-quant and calibrate first"
+
+
+def _check(module: Module) -> None:
+    nodes = quantizers(module.graph)
     if not nodes:
-        raise ExportError("the network has no fake-quant nodes: run insert-fake-quant and calibrate first")
+        raise ExportError(_why_float(module))
     for name, node in nodes.items():
         if ranges_at(node, node.attribute("widths")[0]) is None:
             raise ExportError(f"quantizer {name!r} is not calibrated: run the pass calibrate first")

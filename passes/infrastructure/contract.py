@@ -7,7 +7,7 @@ A pass rewrites a module in place. Subclass `Pass` as a frozen dataclass whose f
         name: ClassVar[str] = "count-nodes"
 
         def run(self, module: Module, context: PassContext) -> bool:
-            module.meta["nodes"] = len(module.graph)
+            context.reports[self.name] = len(module.graph)
             return False
 """
 
@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,7 @@ from qir.errors import PassError
 from qir.passes.data.recording import readable_again
 
 if TYPE_CHECKING:
+    from qir.backends.costs.target import Target, TargetLike
     from qir.module import Module
 
 T = TypeVar("T")
@@ -65,30 +67,57 @@ class AnalysisCache:
         return result
 
 
+def _as_target(target: TargetLike) -> Target:
+    from qir.backends.costs.target import as_target
+
+    return as_target(target)
+
+
 class MissingContextError(PassError):
     """A pass needs an object that the context does not hold."""
 
 
-@dataclass
 class PassContext:
     """The objects that passes work with; options that are text belong to the pass itself.
 
     Attributes:
-        target: the hardware (`qir.backends.Target`), or None.
+        target: the hardware, or None.
         calibration_data: samples in any form that calibration takes, or None.
         seed: seed of every random choice.
         progress: called with a text when a long step advances, or None.
         analyses: results of analyses.
+        reports: name of a pass → what it found and what it left undone, as its docstring says; a pass writes its own
+            and reads those of passes before it.
     """
 
-    target: Any = None
-    calibration_data: Any = None
-    seed: int = 0
-    progress: Callable[[str], None] | None = None
-    analyses: AnalysisCache = field(default_factory=AnalysisCache)
+    def __init__(
+        self,
+        *,
+        target: TargetLike | None = None,
+        calibration_data: Any = None,
+        seed: int = 0,
+        progress: Callable[[str], None] | None = None,
+        reports: dict[str, Any] | None = None,
+    ) -> None:
+        """Take the objects.
 
-    def __post_init__(self) -> None:
-        self.calibration_data = readable_again(self.calibration_data)
+        Args:
+            target: a target, the name of one, or its file.
+            calibration_data: samples in any form that calibration takes.
+            seed: seed of every random choice.
+            progress: called with a text when a long step advances.
+            reports: of passes that ran before, in another context.
+
+        Raises:
+            TargetError: there is no such target.
+        """
+        self.target: Target | None = None if target is None else _as_target(target)
+        self.calibration_data = readable_again(calibration_data)
+        self.seed = seed
+        self.progress = progress
+        self.analyses = AnalysisCache()
+        self.reports: dict[str, Any] = {} if reports is None else reports
+        self._execute: Callable[[Pass, Module], bool] | None = None
 
     def require(self, name: str) -> Any:
         """The field `name`.
@@ -103,6 +132,22 @@ class PassContext:
             raise MissingContextError(f"this pass needs {name}: give PassContext({name}=...){in_shell}")
         return found
 
+    def run(self, step: Pass, module: Module) -> bool:
+        """Run a pass as a part of another one, under the eyes of the same instruments; True when it changed something.
+
+        Verification waits for the end of the outermost pass: in between a module need not be whole.
+        """
+        return step.run(module, self) if self._execute is None else self._execute(step, module)
+
+    @contextmanager
+    def observed(self, execute: Callable[[Pass, Module], bool]) -> Iterator[None]:
+        """Hand every `run` inside to a manager."""
+        before, self._execute = self._execute, execute
+        try:
+            yield
+        finally:
+            self._execute = before
+
     def report(self, text: str) -> None:
         """Tell the progress of a long step."""
         if self.progress is not None:
@@ -114,9 +159,9 @@ class Pass(ABC):
     """One rewrite of a module: verified IR in, verified IR out.
 
     Contract: `run` changes the module in place and returns whether it changed anything; the network computes the same
-    unless the docstring says otherwise; order and names come out the same on every run; what was left undone is told
-    in `module.meta[name]`; a failure raises a `QirError` and may leave the module half changed. Fields are options:
-    text, numbers, booleans, tuples of them, or None.
+    unless the docstring says otherwise; order and names come out the same on every run; what was found and what was
+    left undone is told in `context.reports[name]`; other passes are run by `context.run`; a failure raises a `QirError`
+    and may leave the module half changed. Fields are options: text, numbers, booleans, tuples of them, or None.
 
     Attributes:
         name: the name in a pipeline text, in kebab-case.
@@ -175,7 +220,7 @@ class Repeat(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Run rounds until one changes nothing; `PassError` when the last allowed round still does."""
-        return self.rounds(lambda step: step.run(module, context))
+        return self.rounds(lambda step: context.run(step, module))
 
     def __str__(self) -> str:
         """Write the options, then the passes in parentheses."""

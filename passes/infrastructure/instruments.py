@@ -6,18 +6,22 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from qir.errors import ModelFileError
 from qir.support.atomic_write import make_folder
 
 if TYPE_CHECKING:
+    from qir.constraints import OperandRules
     from qir.module import Module
     from qir.passes.infrastructure.contract import Pass
 
 
 class Instrument:
-    """Base of the observers; every hook may be left out. An error raised in a hook is reported as the pass' failure."""
+    """Base of the observers; every hook may be left out. An error raised in a hook is reported as the pass' failure.
+
+    A pass that runs others is seen around them: its `before` comes before theirs, its `after` after theirs.
+    """
 
     def before(self, step: Pass, module: Module) -> None:
         """Called before a pass runs."""
@@ -30,27 +34,28 @@ class Instrument:
 
 
 class VerifyEach(Instrument):
-    """Verifies the module after every pass that wrote to it.
+    """Verifies the module after every pass that wrote to it; not in the midst of a pass that runs others.
 
     Attributes:
         rules: operand rules that every quantizable node must obey (`qir.verify`), or None.
     """
 
-    def __init__(self, rules: Any = None) -> None:
+    def __init__(self, rules: OperandRules | None = None) -> None:
         self.rules = rules
-        self._versions = (0, 0)
+        self._versions: list[tuple[int, int]] = []
 
     def before(self, step: Pass, module: Module) -> None:
         """Remember the versions."""
         del step
-        self._versions = (module.version, module.policy_version)
+        self._versions.append((module.version, module.policy_version))
 
     def after(self, step: Pass, module: Module, changed: bool) -> None:
         """Raise `VerifyError` when the pass broke the module."""
         from qir.verifier import verify
 
         del step, changed
-        if (module.version, module.policy_version) != self._versions:
+        versions = self._versions.pop()
+        if not self._versions and (module.version, module.policy_version) != versions:
             verify(module, self.rules)
 
 
@@ -99,7 +104,7 @@ class DumpIR(Instrument):
 
 
 class Timing(Instrument):
-    """Measures the wall time of each pass, in seconds.
+    """Measures the wall time of each pass, in seconds, without that of passes which it runs itself.
 
     Attributes:
         seconds: (text of the pass, seconds), in order of execution.
@@ -107,17 +112,21 @@ class Timing(Instrument):
 
     def __init__(self) -> None:
         self.seconds: list[tuple[str, float]] = []
-        self._start = 0.0
+        self._running: list[list[float]] = []
 
     def before(self, step: Pass, module: Module) -> None:
         """Start the clock."""
         del step, module
-        self._start = time.perf_counter()
+        self._running.append([time.perf_counter(), 0.0])
 
     def after(self, step: Pass, module: Module, changed: bool) -> None:
         """Stop the clock."""
         del module, changed
-        self.seconds.append((str(step), time.perf_counter() - self._start))
+        start, inner = self._running.pop()
+        whole = time.perf_counter() - start
+        self.seconds.append((str(step), whole - inner))
+        if self._running:
+            self._running[-1][1] += whole
 
     def report(self) -> str:
         """A table, slowest first."""
@@ -125,7 +134,7 @@ class Timing(Instrument):
 
 
 class ChangeCounts(Instrument):
-    """Counts how each pass changed the number of nodes of each operator.
+    """Counts how each pass, with those that it runs itself, changed the number of nodes of each operator.
 
     Attributes:
         changes: (text of the pass, operator → nodes added or, negative, taken away), in order of execution.
@@ -133,18 +142,18 @@ class ChangeCounts(Instrument):
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, dict[str, int]]] = []
-        self._before: Counter[str] = Counter()
+        self._before: list[Counter[str]] = []
 
     def before(self, step: Pass, module: Module) -> None:
         """Count."""
         del step
-        self._before = _count(module)
+        self._before.append(_count(module))
 
     def after(self, step: Pass, module: Module, changed: bool) -> None:
         """Count again."""
         del changed
-        now = _count(module)
-        difference = {op: now[op] - self._before[op] for op in sorted({*now, *self._before})}
+        now, then = _count(module), self._before.pop()
+        difference = {op: now[op] - then[op] for op in sorted({*now, *then})}
         self.changes.append((str(step), {op: count for op, count in difference.items() if count}))
 
 

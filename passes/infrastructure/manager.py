@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qir.errors import DataError, ExportError, MissingExtraError, PassError, QirError
 from qir.passes.infrastructure.contract import MissingContextError, Pass, PassContext, Repeat
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
     from qir.module import Module
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a run of passes came to; true when one of them changed the module.
+
+    Attributes:
+        changed: whether a pass changed the module.
+        reports: name of a pass → what it found and left undone, as its docstring says; of the last run of each.
+    """
+
+    changed: bool
+    reports: Mapping[str, Any]
+
+    def __bool__(self) -> bool:
+        """Whether a pass changed the module."""
+        return self.changed
 
 
 def _default_instruments() -> tuple[Instrument, ...]:
@@ -42,8 +60,11 @@ class PassManager:
         self.instruments = tuple(instruments) if instruments is not None else _default_instruments()
         self.reproducers = reproducers
 
-    def run(self, module: Module, context: PassContext | None = None) -> bool:
-        """Run every pass on the module, in place; True when one of them changed it.
+    def run(self, module: Module, context: PassContext | None = None) -> PassResult:
+        """Run every pass on the module, in place.
+
+        Returns:
+            Whether one of them changed it, and what they report (those of passes that the context knew before, too).
 
         Raises:
             PassError: a pass or an instrument failed; the message names it, the passes before it, and for an internal
@@ -63,13 +84,14 @@ class _Run:
         self.history: list[str] = []
         self.original = None if manager.reproducers is False else module.clone()
 
-    def go(self) -> bool:
+    def go(self) -> PassResult:
         changed = False
-        for step in self.manager.passes:
-            changed |= self.execute(step)
+        with self.context.observed(self.nested):
+            for step in self.manager.passes:
+                changed |= self.execute(step)
         for instrument in self.manager.instruments:
             instrument.finish(self.module)
-        return changed
+        return PassResult(changed, self.context.reports)
 
     def execute(self, step: Pass) -> bool:
         if isinstance(step, Repeat):
@@ -79,19 +101,26 @@ class _Run:
                 raise
             except PassError as error:
                 raise self.failure(step, error, internal=True) from error
-        self.guarded(step, lambda: self.before(step), internal=True)
+        self.guarded(step, lambda: self.before(step, self.module), internal=True)
         changed = self.guarded(step, lambda: step.run(self.module, self.context), internal=False)
-        self.guarded(step, lambda: self.after(step, changed), internal=True)
+        self.guarded(step, lambda: self.after(step, self.module, changed), internal=True)
         self.history.append(str(step))
         return changed
 
-    def before(self, step: Pass) -> None:
-        for instrument in self.manager.instruments:
-            instrument.before(step, self.module)
+    def nested(self, step: Pass, module: Module) -> bool:
+        """Run a pass for another one, whose failure its failure is."""
+        self.before(step, module)
+        changed = step.run(module, self.context)
+        self.after(step, module, changed)
+        return changed
 
-    def after(self, step: Pass, changed: bool) -> None:
+    def before(self, step: Pass, module: Module) -> None:
         for instrument in self.manager.instruments:
-            instrument.after(step, self.module, changed)
+            instrument.before(step, module)
+
+    def after(self, step: Pass, module: Module, changed: bool) -> None:
+        for instrument in self.manager.instruments:
+            instrument.after(step, module, changed)
 
     def guarded(self, step: Pass, action: Callable[[], T], *, internal: bool) -> T:
         """Run a part of a step; `internal` says whether even a `QirError` there is a fault of a pass."""

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,12 @@ class CheckedPass:
     Attributes:
         changed: what the pass returned.
         largest_error: largest difference of an output, relative to the largest magnitude in that output (or 1).
+        report: what the pass told in `context.reports`, or None.
     """
 
     changed: bool
     largest_error: float
+    report: Any = None
 
 
 def check_pass(
@@ -74,17 +77,18 @@ def check_pass(
         inputs = random_inputs(module) if inputs is None else inputs
         expected = execute(module, inputs)
     versions = (module.version, module.policy_version)
-    changed = step.run(module, context)
+    changed = context.run(step, module)
+    report = context.reports.get(step.name)
     if not changed and (module.version, module.policy_version) != versions:
         raise PassError(f"pass {step} returned False and wrote to the module")
     verify(module)
-    step.run(twin, context)
+    context.run(step, twin)
     if print_module(twin, constants="hash") != print_module(module, constants="hash"):
         raise PassError(f"pass {step} gave two different modules in two runs")
     error = 0.0 if tolerance is None else largest_error(expected, execute(module, inputs or {}))
     if tolerance is not None and not error <= tolerance:
         raise PassError(f"pass {step} changed the outputs by {error:.3g}, more than {tolerance:g}")
-    return CheckedPass(changed, error)
+    return CheckedPass(changed, error, report)
 
 
 def largest_error(expected: list[Array], found: list[Array]) -> float:

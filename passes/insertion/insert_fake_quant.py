@@ -56,7 +56,7 @@ class InsertFakeQuant(Pass):
 
     What a target's file asks for under `quantize` holds too: widths of first and last layer, rules, exclusions,
     operators that are quantized besides the layers. Layers inside subgraphs and the states of
-    recurrent ones stay float; `module.meta["insert-fake-quant"]` says of every layer that does why.
+    recurrent ones stay float; `context.reports["insert-fake-quant"]` says of every layer that does why.
 
     Options:
         placement: `deployable`, `qag` or `outputs`.
@@ -111,7 +111,7 @@ class InsertFakeQuant(Pass):
         )
         refuse_quantized(module)
         name_nodes(module)
-        module.meta[self.name] = left_float(module.graph, rules)
+        context.reports[self.name] = left_float(module.graph, rules)
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
 

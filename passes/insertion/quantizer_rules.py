@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qir.errors import QirError
 from qir.graph import Node
 from qir.ops import op_of
 from qir.passes.constraints.propagate_constraints import FIXED
+
+if TYPE_CHECKING:
+    from qir.backends.costs.target import Target
 
 WIDEST = 32
 
@@ -42,7 +45,9 @@ class QuantizerRules:
     ops: frozenset[str] | None
 
     @staticmethod
-    def of(target: Any, *, first_last: int, keep: Iterable[str], exclude: str, ops: Iterable[str]) -> QuantizerRules:
+    def of(
+        target: Target | None, *, first_last: int, keep: Iterable[str], exclude: str, ops: Iterable[str]
+    ) -> QuantizerRules:
         """The options of a pass joined with a target's `quantize`; options win where both say something.
 
         Raises:

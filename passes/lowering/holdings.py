@@ -60,7 +60,7 @@ class Holding:
 
 @dataclass
 class Legalization:
-    """What `legalize` found out: the result lies in `module.meta["legalize"]`.
+    """What `legalize` found out: the result lies in `context.reports["legalize"]`.
 
     Attributes:
         profile: the profile.

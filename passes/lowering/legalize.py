@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from qir.backends.execution.saturation import WeightStorage
 from qir.errors import ExportError
@@ -25,7 +25,7 @@ from qir.types import DType, code_range
 class Legalize(Pass):
     """Decide how an export profile holds every quantizer of the main graph; the module itself stays.
 
-    The result is the `Legalization` in `module.meta["legalize"]`, which lowering passes read.
+    The result is the `Legalization` in `context.reports["legalize"]`, which lowering passes read.
 
     Attributes:
         profile: name of the profile.
@@ -40,7 +40,6 @@ class Legalize(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Decide; raises `ExportError` that names quantizer, width, profile and remedies."""
-        del context
         rules = runtime_at(self.runtime or _installed())
         found = Legalization(find_profile(self.profile), rules)
         if found.profile.runs_in == "onnxruntime" and found.profile.opset > rules.opset:
@@ -61,16 +60,16 @@ class Legalize(Pass):
             found.emulated.setdefault(stored.node.name, stored.reason)
         _widen(module, found)
         store_weights(module.graph, found, self.weights)
-        module.meta[self.name] = found
+        context.reports[self.name] = found
         return False
 
 
-def legalization(module: Module) -> Legalization:
-    """What `legalize` found; it runs for the default profile where it has not."""
-    if Legalize.name not in module.meta:
-        Legalize().run(module, PassContext())
-    found: Legalization = module.meta[Legalize.name]
-    return found
+def legalization(module: Module, context: PassContext) -> Legalization:
+    """What `legalize` found in this context; it runs for the default profile where it has not seen the network."""
+    found: Legalization | None = context.reports.get(Legalize.name)
+    if found is None or any(node.name not in found.holdings for node in module.graph.fake_quants()):
+        context.run(Legalize(), module)
+    return cast("Legalization", context.reports[Legalize.name])
 
 
 def hold(node: Node, profile: Profile) -> Holding:

@@ -8,6 +8,7 @@ value = (q + offset) * scale, 0 <= q < 2^bw.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,10 +29,13 @@ from qir.types import code_range
 
 VERSION = "1.0.0"
 
+CLIPPED_BY_CODES = "clipped-by-codes"
+"""Key in `Module.meta` of networks raised from codes: their files held no Relu and no Clip that codes make."""
+
 
 @dataclass(frozen=True)
 class LowerEncodings(Pass):
-    """Take quantizers out of the graph and list their grids: `module.meta["lower-encodings"]` is the file's content.
+    """Take quantizers out of the graph and list their grids: the report is the content of the encodings file.
 
     Verified IR in, verified IR out; the network computes in float, on weights that lie on their grids and biases that
     lie on the grid of their layer's sums.
@@ -41,8 +45,7 @@ class LowerEncodings(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; raises `ExportError` for two quantizers on one value that differ."""
-        del context
-        found = legalization(module)
+        found = legalization(module, context)
         activations: dict[Value, dict[str, Any]] = {}
         parameters: dict[Value, dict[str, Any]] = {}
         for layer in list(quantized_layers(module.graph)):
@@ -59,9 +62,9 @@ class LowerEncodings(Pass):
                 )
             node.result.replace_all_uses_with(source)
             module.graph.erase(node)
-        if "raise-quantized" in module.meta:
+        if module.meta.get(CLIPPED_BY_CODES):
             activations = {_clipped(module.graph, value, entry): entry for value, entry in activations.items()}
-        module.meta[self.name] = {
+        context.reports[self.name] = {
             "version": VERSION,
             "producer": "qir",
             "quantizer_args": {},
@@ -96,9 +99,9 @@ def _listed(graph: Graph, entries: dict[Value, dict[str, Any]]) -> list[dict[str
     return sorted(named, key=lambda entry: str(entry["name"]))
 
 
-def encodings_text(module: Module) -> str:
-    """The text of the encodings file of a lowered module."""
-    return json.dumps(module.meta[LowerEncodings.name], indent=1) + "\n"
+def encodings_text(encodings: Mapping[str, Any]) -> str:
+    """The text of the encodings file, from what `lower-encodings` reports."""
+    return json.dumps(encodings, indent=1) + "\n"
 
 
 def _weight(graph: Graph, node: Node, holding: Holding) -> Value:

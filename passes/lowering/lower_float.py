@@ -39,8 +39,7 @@ class LowerFloat(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; raises `ExportError` for what cannot be written."""
-        del context
-        graph, found = module.graph, legalization(module)
+        graph, found = module.graph, legalization(module, context)
         for layer in list(quantized_layers(graph)):
             round_bias(graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
         for node in graph.fake_quants():

@@ -53,9 +53,9 @@ class LowerQcdq(Pass):
 
     name: ClassVar[str] = "lower-qcdq"
 
-    def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
+    def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; raises `ExportError` for what the profile's containers cannot hold."""
-        graph, found = module.graph, legalization(module)
+        graph, found = module.graph, legalization(module, context)
         if module.opsets.get("", 0) < found.profile.opset:
             raise ExportError(
                 f"opset {module.opsets.get('', 0)}: profile {found.profile.name!r} needs {found.profile.opset}: run "

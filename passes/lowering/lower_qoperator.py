@@ -66,14 +66,14 @@ class LowerQoperator(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; True when a layer became an operator on codes."""
-        before, found = module.version, legalization(module)
+        before, found = module.version, legalization(module, context)
         for node in module.graph.nodes:
             if node.graph is not None and not node.is_return:
                 _lower(module.graph, node, found)
         if any(node.domain == MICROSOFT for node in module.graph):
             module.opsets.setdefault(MICROSOFT, 1)
         marked = marked_codes(module.graph)
-        EliminateDeadCode().run(module, context)
+        context.run(EliminateDeadCode(), module)
         for node, maker, text in marked:
             if node.graph is None:
                 maker.metadata[KEY] = text

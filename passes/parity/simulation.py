@@ -11,6 +11,7 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.module import Module
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.data.samples import samples_of
+from qir.passes.infrastructure.contract import PassContext
 from qir.passes.parity.comparison import Divergence, count, divergence, flipped
 from qir.passes.parity.layers import LayerParity, code_values
 from qir.passes.parity.reference_outputs import ReferenceNetwork
@@ -42,9 +43,10 @@ class Simulation:
     def __init__(self, module: Module) -> None:
         from qir.passes.raising import raise_quantized
 
-        self.raised = raise_quantized(module.clone())
+        context = PassContext()
+        self.raised = raise_quantized(module.clone(), context)
         if not self.raised.graph.fake_quants():
-            why = self.raised.meta["raise-quantized"].reasons
+            why = context.reports["raise-quantized"].reasons
             raise QirError(
                 f"the network has no quantizers{f' with fixed grids ({why})' if why else ''}: it is not an export; "
                 "quantize and export it first"

@@ -12,6 +12,7 @@ from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annot
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.analysis.constants import is_standard
 from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.lowering.lower_encodings import CLIPPED_BY_CODES
 from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layer
@@ -67,7 +68,7 @@ class RaiseQuantized(Pass):
 
     The width of a weight is the smallest that holds all of its codes, or the wider one that the file's own policy
     names; codes -1 and +1 alone are one bit. What is not understood stays as it is:
-    `module.meta["raise-quantized"]` is the `RaiseReport` that says why.
+    `context.reports["raise-quantized"]` is the `RaiseReport` that says why.
 
     Attributes:
         widths: candidate widths besides the file's own, with the scheme `uniform` over the file's ranges.
@@ -81,26 +82,27 @@ class RaiseQuantized(Pass):
         report = RaiseReport()
         policy = written_policy(module)
         for graph in module.graphs:
-            self._raise_marked(module, graph, report)
+            self._raise_marked(module, graph, report, context)
         _prepare_qonnx(module, context)
-        FoldConstants().run(module, context)
+        context.run(FoldConstants(), module)
         for graph in module.graphs:
             self._raise_graph(graph, report, policy)
-        module.meta[self.name] = report
+        context.reports[self.name] = report
         if report.quantizers:
-            EliminateDeadCode().run(module, context)
+            module.meta[CLIPPED_BY_CODES] = True
+            context.run(EliminateDeadCode(), module)
             _drop_unused_domains(module)
             _drop_data_types(module.graph)
         return bool(report.quantizers)
 
-    def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport) -> None:
+    def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport, context: PassContext) -> None:
         state, before = RaiseState(graph, self.widths, made=report.quantizers), len(report.quantizers)
         drop_guards(graph)
         raise_marked(module, graph, state)
         raise_thresholds(graph, state)
         report.left |= state.left
         if len(report.quantizers) > before:
-            EliminateDeadCode().run(module, PassContext())
+            context.run(EliminateDeadCode(), module)
 
     def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
         state = RaiseState(graph, self.widths, policy, report.quantizers)
@@ -128,21 +130,25 @@ class RaiseQuantized(Pass):
         report.left |= state.left
 
 
-def raise_quantized(module: Module) -> Module:
+def raise_quantized(module: Module, context: PassContext | None = None) -> Module:
     """Raise a quantized network into fake-quant form, in place; see `RaiseQuantized`.
 
+    Args:
+        module: network as its file has it.
+        context: gets the report of what was not understood, `context.reports["raise-quantized"].left`.
+
     Returns:
-        The same module; what was not understood is listed in `module.meta["raise-quantized"].left`.
+        The same module.
     """
-    RaiseQuantized().run(module, PassContext())
+    (context or PassContext()).run(RaiseQuantized(), module)
     return module
 
 
 def _prepare_qonnx(module: Module, context: PassContext) -> None:
     """Weights that a QONNX file lists as inputs with defaults (Brevitas) become constants; types are inferred."""
     if any(node.domain in QONNX_DOMAINS for node in module.graph):
-        FreezeInputs(always=True).run(module, context)
-        InferTypes().run(module, context)
+        context.run(FreezeInputs(always=True), module)
+        context.run(InferTypes(), module)
 
 
 def _is_linear(node: Node, op: str) -> bool:

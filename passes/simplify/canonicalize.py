@@ -47,7 +47,7 @@ class Canonicalize(Pass):
     nothing are removed. New nodes carry the name of the rule that made them (`qir.rewriting.engine.explain(rule, node)`
     says why one does not apply).
 
-    `module.meta["canonicalize"]` counts how often each rule was applied.
+    `context.reports["canonicalize"]` counts how often each rule was applied.
 
     Attributes:
         without: names of rules that are not applied.
@@ -62,7 +62,7 @@ class Canonicalize(Pass):
         if unknown:
             raise PassError(f"canonicalize: no rule {unknown[0]!r}; rules: {', '.join(rule.name for rule in RULES)}")
         counts: dict[str, int] = {}
-        changed = EliminateIdentities().run(module, context)
+        changed = context.run(EliminateIdentities(), module)
         rules = [rule for rule in RULES if rule.name not in self.without]
         for graph, opsets in (
             (module.graph, module.opsets),
@@ -70,9 +70,9 @@ class Canonicalize(Pass):
         ):
             for name, count in _settled(graph, rules, opsets.get("", opsets.get("ai.onnx", 1))).items():
                 counts[name] = counts.get(name, 0) + count
-        module.meta[self.name] = counts
+        context.reports[self.name] = counts
         if counts:
-            EliminateIdentities().run(module, context)
+            context.run(EliminateIdentities(), module)
         return changed or bool(counts)
 
 

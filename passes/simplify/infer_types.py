@@ -19,18 +19,17 @@ class InferTypes(Pass):
     """Infer the type of every result of the main graph from those of the inputs; symbols spread from there.
 
     What a file declares is kept where nothing more precise can be inferred. Where it contradicts what follows from the
-    operands, that holds, and `module.meta["infer-types"]` has a line that says so.
+    operands, that holds, and `context.reports["infer-types"]` has a line that says so.
     """
 
     name: ClassVar[str] = "infer-types"
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Infer; True when a type became another one. Raises `QirError` when ONNX's inference refuses a node."""
-        del context
         before = module.version
         declared = {value: value.type for node in module.graph for value in node.results}
         infer_graph(module)
-        notes = module.meta.setdefault(self.name, [])
+        notes = context.reports.setdefault(self.name, [])
         notes += [_note(value, known) for value, known in declared.items() if _contradicts(known, value.type)]
         return module.version != before
 
@@ -49,9 +48,11 @@ def verify_types(module: Module) -> list[str]:
     except VerifyError as error:
         if error.rule != "result-type":
             raise
-        InferTypes().run(module, PassContext())
+        context = PassContext()
+        context.run(InferTypes(), module)
         verify(module)
-    return list(module.meta.get(InferTypes.name, ()))
+        return list(context.reports[InferTypes.name])
+    return []
 
 
 def _contradicts(known: Type, inferred: Type) -> bool:

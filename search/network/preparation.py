@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from qir.backends.costs.target import TargetLike, as_target
 from qir.module import Module
 from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
 from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.simplify.canonicalize import SIMPLIFY
-
-if TYPE_CHECKING:
-    from qir.backends.costs.target import Target
 
 QUANTIZE = (
     "insert-fake-quant{{input_widths={inputs}{insert}}},propagate-constraints,calibrate{{method={method}}},fit-bias"
@@ -35,24 +33,26 @@ def load_network(path: str | Path) -> Module:
 
 def prepare(
     module: Module,
-    target: Target,
+    target: TargetLike,
     calibration: Any,
     *,
     input_widths: str = "8",
     method: str = "mse",
     seed: int = 0,
     insert: str = "",
+    reports: dict[str, Any] | None = None,
 ) -> BitConstraints:
     """Fold, insert fake-quant nodes, propagate the target's constraints and calibrate, in place.
 
     Args:
         module: float network.
-        target: hardware that the network is quantized for.
+        target: hardware that the network is quantized for: a target, the name of one, or its file.
         calibration: calibration data of any kind that `calibrate` takes.
         input_widths: widths of the network's inputs, `all` makes them decisions.
         method: calibration method of activations.
         seed: seed of the passes.
         insert: more options of `insert-fake-quant`, for example `block=32,keep=[fc.*:8]`.
+        reports: gets what the passes report, by their names; it may hold reports of passes before.
 
     Returns:
         The decisions that remain, with their options and relations.
@@ -61,7 +61,8 @@ def prepare(
         QirError: the network is quantized already, nothing can be quantized, no width remains, or the data do not fit.
     """
     refuse_quantized(module)
-    context = PassContext(target=target, calibration_data=calibration, seed=seed)
+    target = as_target(target)
+    context = PassContext(target=target, calibration_data=calibration, seed=seed, reports=reports)
     options = f",{insert}" if insert else ""
     steps = f"widen-floats,{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"
     steps += SCALES[target.export.requantization]

@@ -11,6 +11,7 @@ import numpy as np
 
 from qir.backends.costs.building import cost_table
 from qir.backends.costs.layers.open_sizes import remember_samples
+from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module
@@ -26,7 +27,6 @@ from qir.search.problem.result import Progress, Result
 from qir.tensor import Array
 
 if TYPE_CHECKING:
-    from qir.backends.costs.target import Target
     from qir.search.evaluation.store import Store
 
 OBJECTIVES = {
@@ -101,7 +101,7 @@ class Recipe:
         self,
         module: Module | str | Path,
         *,
-        target: Target | str | Path,
+        target: TargetLike,
         data: Any,
         labels: Array | None = None,
         budget: Mapping[str, Budget | str],
@@ -139,14 +139,12 @@ class Recipe:
             QirError: bad input of any kind, no policy meets the budget, or the cost of a node with decisions is
                 unknown, so that the budget would not bind.
         """
-        from qir.backends.costs.target import load_target
-
         network, images = read_data(module, data)
         task = RecipeTask(
             network=network,
             images=images,
             labels=labels,
-            target=load_target(target) if isinstance(target, str | Path) else target,
+            target=as_target(target),
             budget=read_budgets(budget, self.more_budgets),
             evaluations=evaluations,
             seed=seed,

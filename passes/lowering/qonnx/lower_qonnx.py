@@ -38,10 +38,10 @@ class LowerQonnx(Pass):
 
     name: ClassVar[str] = "lower-qonnx"
 
-    def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
+    def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; raises `ExportError` for what QONNX cannot say."""
         graph = module.graph
-        round_biases(module)
+        round_biases(module, context)
         types = {}
         for node in graph.fake_quants():
             result, form = lower_quantizer(graph, node)
@@ -59,9 +59,9 @@ def write_known_types(graph: Graph) -> None:
             value.declared = None
 
 
-def round_biases(module: Module) -> None:
+def round_biases(module: Module, context: PassContext) -> None:
     """Put the bias of every quantized layer on the grid of its sums, as float constants."""
-    held = legalization(module).holdings
+    held = legalization(module, context).holdings
     for layer in list(quantized_layers(module.graph)):
         round_bias(module.graph, layer, held[layer.data.name], held[layer.weight.name])
 

@@ -68,8 +68,8 @@ class LowerThresholds(Pass):
                 lowering.activation(node)
             elif node in lowering.layers:
                 lowering.layer(lowering.layers[node])
-        EliminateDeadCode().run(module, context)
-        round_biases(module)
+        context.run(EliminateDeadCode(), module)
+        round_biases(module, context)
         for node in graph.fake_quants():
             result, form = lower_quantizer(graph, node)
             lowering.types[result] = form.data_type

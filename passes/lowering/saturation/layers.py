@@ -105,7 +105,7 @@ def _folded(module: Module) -> Module:
             fixed.update(node.results)
     if any(weight.codes in fixed for node in module.graph for _, weight, _ in _operands(node)):
         module = module.clone()
-        FoldConstants().run(module, PassContext())
+        PassContext().run(FoldConstants(), module)
     return module
 
 

@@ -49,7 +49,7 @@ class FoldBatchNorm(Pass):
     First into the layers that produce its operand (through Concat along the channels, when all of them can), else
     into the layers that take its result, where that is exact: without a zero padding that the shift would not reach.
     What remains becomes Mul and Add with one constant a channel. Nodes in training mode stay. Arithmetic is float64,
-    rounded once. `module.meta["fold-batchnorm"]` holds the `FoldReport`.
+    rounded once. `context.reports["fold-batchnorm"]` holds the `FoldReport`.
 
     Attributes:
         remaining: `affine` rewrites what cannot be folded to Mul and Add; `keep` leaves it.
@@ -60,7 +60,6 @@ class FoldBatchNorm(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Fold; True when a node was folded or rewritten."""
-        del context
         report = FoldReport()
         for graph, opsets in (
             (module.graph, module.opsets),
@@ -68,7 +67,7 @@ class FoldBatchNorm(Pass):
         ):
             for node in [n for n in graph.walk() if is_standard(n, "BatchNormalization")]:
                 self._fold(node, opsets.get("", opsets.get("ai.onnx", 1)), report)
-        module.meta[self.name] = report
+        context.reports[self.name] = report
         return bool(report.folded or report.rewritten)
 
     def _fold(self, node: Node, opset: int, report: FoldReport) -> None:

@@ -37,8 +37,8 @@ class FoldConstants(Pass):
 
     Shapes that are known count as constants, also the single dimensions that are picked from a partly known shape.
     Never folded: quantizers (ONNX's, QONNX's and qir's own), random numbers, nodes with subgraphs, what ONNX Runtime
-    cannot evaluate (listed with its reason in `module.meta["fold-constants"]`), and results that would be larger than
-    `largest` bytes and than their operands. Nodes are evaluated in a process with limits of time and memory.
+    cannot evaluate (listed with its reason in `context.reports["fold-constants"]`), and results that would be larger
+    than `largest` bytes and than their operands. Nodes are evaluated in a process with limits of time and memory.
 
     Attributes:
         largest: bytes that a folded result may always have.
@@ -49,7 +49,6 @@ class FoldConstants(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Fold; True when a node was replaced. Raises `PassError` where integers are divided by zero."""
-        del context
         changed = False
         budget = _Budget()
         kept: dict[str, str] = {}
@@ -64,7 +63,7 @@ class FoldConstants(Pass):
                 budget.grown += max(sum(value.nbytes for value in values) - _bytes(node), 0)
                 _replace(node, values)
                 changed = True
-        module.meta[self.name] = kept
+        context.reports[self.name] = kept
         return changed
 
     def _values(self, node: Node, module: Module) -> list[Array] | str:

@@ -34,7 +34,7 @@ class InlineBranches(Pass):
         while self._sweep(module):
             changed = True
             for step in (EliminateIdentities(), FoldConstants(), InferTypes(), FoldConstants()):
-                step.run(module, context)
+                context.run(step, module)
         return changed
 
     def _sweep(self, module: Module) -> bool:

@@ -48,7 +48,7 @@ class InlineFunctions(Pass):
             return False
         called = _called(module)
         module.functions = {key: function for key, function in module.functions.items() if key in called}
-        InferTypes().run(module, context)
+        context.run(InferTypes(), module)
         return True
 
 

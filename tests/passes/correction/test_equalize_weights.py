@@ -47,9 +47,10 @@ def test_ranges_meet_and_outputs_stay(builder, power_of_two):
 def test_relu6_is_left_alone_and_listed(builder):
     module = mobile(builder, "HardSigmoid", alpha=0.2)
     version = module.version
-    assert not EqualizeWeights().run(module, PassContext())
+    context = PassContext()
+    assert not EqualizeWeights().run(module, context)
     assert module.version == version
-    assert "HardSigmoid" in module.meta["equalize-weights"]["n_conv0"]
+    assert "HardSigmoid" in context.reports["equalize-weights"]["n_conv0"]
 
 
 def test_relu6_becomes_relu_where_it_is_asked_for(builder):

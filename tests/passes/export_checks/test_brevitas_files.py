@@ -19,7 +19,7 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.reference import QonnxReference
 from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
-from qir.passes import export, raise_quantized
+from qir.passes import PassContext, export, raise_quantized
 
 PYTHON = os.environ.get("QIR_BREVITAS_PYTHON")
 pytestmark = [
@@ -49,8 +49,9 @@ def test_our_executor_computes_what_brevitas_computes(written):
 
 def test_the_file_is_read_back_and_exported(written, tmp_path):
     path, x, y = written
-    module = raise_quantized(qir.load(path))
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    module = raise_quantized(qir.load(path), context)
+    assert not context.reports["raise-quantized"].left
     bits = {name: node.attribute("bits") for name, node in quantizers(module.graph).items()}
     weights = {"conv1.weight": 4, "conv2.weight": 3, "conv3.weight": 1, "fc.weight": 8}
     assert bits == weights | {name: width for name, width in bits.items() if name not in weights}

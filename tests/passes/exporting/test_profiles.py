@@ -79,8 +79,9 @@ def test_one_bit_weights_are_minus_one_and_one(calibrated, samples, tmp_path, pr
 
 def test_activations_go_into_wider_containers_where_the_runtime_refuses_theirs(calibrated):
     module = calibrated(4, 4)
-    assert Legalize("qdq-int4").run(module, PassContext()) is False
-    found = module.meta["legalize"].holdings
+    context = PassContext()
+    assert Legalize("qdq-int4").run(module, context) is False
+    found = context.reports["legalize"].holdings
     assert found["stem.input"].container is DType.UINT4
     assert found["depthwise.input"].container is DType.UINT8, "a MaxPool reads it"
     assert found["pointwise.input"].container is DType.UINT8, "a Clip makes it"
@@ -231,8 +232,9 @@ def test_layers_without_a_quantizer_after_become_integer_sums(samples, tmp_path,
     for name, output in expected.items():
         assert np.abs(found[name] - output).max() < 1e-4 * np.abs(output).max()
     back = qir.load(report.model)
-    qir.passes.raise_quantized(back)
-    assert not back.meta["raise-quantized"].left
+    context = PassContext()
+    qir.passes.raise_quantized(back, context)
+    assert not context.reports["raise-quantized"].left
 
 
 def test_the_targets_profile_is_the_default(calibrated, samples, tmp_path):
@@ -301,6 +303,5 @@ def test_layers_whose_integer_operator_a_version_lacks_stay_between_quantizers(c
     added = quantizers(module.graph)["added.node.input0"]
     added.result.replace_all_uses_with(added.operands[0])
     module.graph.erase(added)
-    for step in (Legalize("qoperator", runtime=runtime), LowerQcdq(), LowerQoperator()):
-        step.run(module, PassContext())
+    PassManager([Legalize("qoperator", runtime=runtime), LowerQcdq(), LowerQoperator()]).run(module)
     assert ("ConvInteger" in {node.op for node in module.graph}) == integer

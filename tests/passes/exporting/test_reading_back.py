@@ -16,8 +16,9 @@ EIGHT_BIT = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator
 
 def raised(report):
     module = qir.load(report.model)
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     return module
 
 

@@ -103,8 +103,9 @@ def test_a_layer_inside_a_loop_stays_float_and_the_rest_is_integers(tmp_path) ->
     loop = next(node for node in module.graph if node.op == "Loop")
     loop.set_input(0, module.graph.add_constant("turns", Tensor.of(np.asarray(3, np.int64))))
     x = generator.normal(size=(16, 5)).astype(np.float32)
-    PassManager(parse_pipeline(STEPS)).run(module, PassContext(calibration_data=x))
-    assert "inside a subgraph of Loop" in module.meta["insert-fake-quant"]["inner"]
+    context = PassContext(calibration_data=x)
+    PassManager(parse_pipeline(STEPS)).run(module, context)
+    assert "inside a subgraph of Loop" in context.reports["insert-fake-quant"]["inner"]
     report = export(module, tmp_path / "model.onnx", data=x)
     assert report.mismatches == 0
     assert report.reference == "integer reference"

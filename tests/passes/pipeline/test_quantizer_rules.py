@@ -14,10 +14,10 @@ from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search import load_network
 
 
-def inserted(network: str, options: str = "", **wish):
+def inserted(network: str, options: str = "", reports=None, **wish):
     target = load_target("npu-148").model_copy(update={"quantize": QuantizeSpec(**wish)})
     module = load_network(qir.models.path(network))
-    context = PassContext(target=target)
+    context = PassContext(target=target, reports=reports)
     PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant{{{options}}}")).run(module, context)
     return module, target
 
@@ -45,9 +45,10 @@ def test_rules_of_target_and_option_add_up_and_the_option_comes_last() -> None:
 
 @pytest.mark.parametrize("wish", [{"exclude": ("Gemm",)}, {"exclude": ("fc",)}])
 def test_a_target_excludes_operators_and_names(wish) -> None:
-    module, _ = inserted("lenet", "", **wish)
+    left = {}
+    module, _ = inserted("lenet", "", left, **wish)
     assert not any(name.startswith("fc") for name in quantizers(module.graph) if name.endswith(".weight"))
-    assert set(module.meta["insert-fake-quant"].values()) == {"a rule excludes it"}
+    assert set(left["insert-fake-quant"].values()) == {"a rule excludes it"}
 
 
 def test_an_excluded_pattern_that_is_none_is_named() -> None:

@@ -67,7 +67,7 @@ def test_convolutions_and_the_cell_are_quantized_and_exported(feeds, tmp_path: P
     steps = f"{FREEZE},{SIMPLIFY},insert-fake-quant,propagate-constraints,calibrate"
     context = PassContext(target=target, calibration_data=feeds)
     PassManager(parse_pipeline(steps), [VerifyEach()]).run(module, context)
-    assert [("state" in reason) for reason in module.meta["insert-fake-quant"].values()] == [True]
+    assert [("state" in reason) for reason in context.reports["insert-fake-quant"].values()] == [True]
     suffixes = {name.rpartition(".")[2] for name in quantizers(module.graph) if "LSTM" in name}
     assert suffixes == {"input", "state", "weight", "recurrence"}
     constraints = bit_constraints(module, target.operand_rules())

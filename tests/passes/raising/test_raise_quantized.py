@@ -97,8 +97,9 @@ def test_networks_quantized_by_onnxruntime(tmp_path, builder, form, per_channel,
     )
     module = qir.load(path)
     expected = run_onnxruntime(module, feed)
-    assert raise_quantized(module) is module
-    report = module.meta["raise-quantized"]
+    context = PassContext()
+    assert raise_quantized(module, context) is module
+    report = context.reports["raise-quantized"]
     assert not report.left
     ops = {node.op for node in module.graph}
     assert ops == {"fake_quant", "Conv", "Relu", "MaxPool", "Add", "GlobalAveragePool", "Flatten", "Gemm"} - (
@@ -120,8 +121,9 @@ def test_other_widths_by_onnxruntime(tmp_path, builder, activations, weights):
     path, feed = quantize(tmp_path, builder, per_channel=True, **types)
     module = qir.load(path)
     expected = run_onnxruntime(module, feed)
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     bits = {node.attribute("bits") for node in module.graph.fake_quants() if not node.input(0).is_constant}
     assert bits == {16 if activations == "QUInt16" else 8}
     weights_bits = {node.attribute("bits") for node in module.graph.fake_quants() if node.input(0).is_constant}
@@ -138,8 +140,9 @@ def test_dynamic_quantization_is_left_and_listed(tmp_path, builder):
     qir.save(module, tmp_path / "float.onnx")
     quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx")
     module = qir.load(tmp_path / "dynamic.onnx")
-    raise_quantized(module)
-    assert "at run time" in " ".join(module.meta["raise-quantized"].left.values())
+    context = PassContext()
+    raise_quantized(module, context)
+    assert "at run time" in " ".join(context.reports["raise-quantized"].left.values())
 
 
 def test_an_exported_network_comes_back_with_its_names_bits_and_scales(tmp_path, builder):
@@ -238,9 +241,10 @@ def test_dequantized_integers_that_no_one_quantized_are_left_and_listed(builder)
     b.const("s", np.float32(0.1))
     b.constants.append(numpy_helper.from_array(np.array(0, np.uint8), "z"))
     module = b.module(b.node("DequantizeLinear", ["x", "s", "z"]))
-    raise_quantized(module)
+    context = PassContext()
+    raise_quantized(module, context)
     assert [node.op for node in module.graph] == ["DequantizeLinear"]
-    assert "unknown origin" in next(iter(module.meta["raise-quantized"].left.values()))
+    assert "unknown origin" in next(iter(context.reports["raise-quantized"].left.values()))
 
 
 def qonnx(builder, quantizers_of_x, weight_attributes, op="Quant"):
@@ -299,8 +303,9 @@ def test_qonnx_bipolar(tmp_path, builder, op):
 )
 def test_qonnx_that_fake_quant_cannot_say_is_left(tmp_path, builder, operands, attributes, reason):
     module = loaded(tmp_path, qonnx(builder, operands, attributes))
-    raise_quantized(module)
-    assert reason in next(iter(module.meta["raise-quantized"].left.values()))
+    context = PassContext()
+    raise_quantized(module, context)
+    assert reason in next(iter(context.reports["raise-quantized"].left.values()))
 
 
 @settings(deadline=None, max_examples=200)

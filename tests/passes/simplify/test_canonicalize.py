@@ -18,10 +18,11 @@ def ops(module):
 def canonicalize(module, tolerance=2e-6, inputs=None, **options):
     inputs = inputs or random_inputs(module)
     before = run_onnxruntime(module, inputs)
-    Canonicalize(**options).run(module, PassContext())
-    EliminateDeadCode().run(module, PassContext())
+    context = PassContext()
+    Canonicalize(**options).run(module, context)
+    EliminateDeadCode().run(module, context)
     assert largest_error(before, run_onnxruntime(module, inputs)) <= tolerance
-    return module.meta["canonicalize"]
+    return context.reports["canonicalize"]
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])

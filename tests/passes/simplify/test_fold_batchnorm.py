@@ -17,9 +17,10 @@ def fold(module, tolerance=2e-6, **options):
     """Fold and compare; returns the report."""
     inputs = random_inputs(module)
     before = run_onnxruntime(module, inputs)
-    FoldBatchNorm(**options).run(module, PassContext())
+    context = PassContext()
+    FoldBatchNorm(**options).run(module, context)
     assert largest_error(before, run_onnxruntime(module, inputs)) <= tolerance
-    return module.meta["fold-batchnorm"]
+    return context.reports["fold-batchnorm"]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -210,8 +211,9 @@ def test_half_precision_that_would_overflow_is_kept(builder):
     y = b.node("Conv", [b.input("x", [1, 1, 2, 2]), b.const("w", np.full((1, 1, 1, 1), 1e-4))])
     y = b.bn(y, 1, gamma=[6e4], variance=[0], mean=[0], epsilon=1e-12)
     module = b.module(y)
-    FoldBatchNorm().run(module, PassContext())
-    report = module.meta["fold-batchnorm"]
+    context = PassContext()
+    FoldBatchNorm().run(module, context)
+    report = context.reports["fold-batchnorm"]
     assert ops(module) == ["Conv", "BatchNormalization"]
     assert "overflow" in next(iter(report.kept.values()))
 
@@ -234,9 +236,10 @@ def test_constants_that_a_caller_can_replace_are_not_folded(builder, which):
         b.inputs.append(helper.make_tensor_value_info(constant.name, TensorProto.FLOAT, list(constant.dims)))
     b.inputs = [b.inputs[0], *(i for i in b.inputs[1:] if i.name == which)]
     module = b.module(y)
-    FoldBatchNorm(remaining="keep").run(module, PassContext())
+    context = PassContext()
+    FoldBatchNorm(remaining="keep").run(module, context)
     assert "BatchNormalization" in ops(module)
-    assert "not constant" in next(iter(module.meta["fold-batchnorm"].kept.values()))
+    assert "not constant" in next(iter(context.reports["fold-batchnorm"].kept.values()))
 
 
 def test_inside_a_branch(builder):

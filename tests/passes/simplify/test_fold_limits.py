@@ -69,8 +69,9 @@ def test_an_outer_product_of_gigabytes_stays(op, attributes):
     if op == "Where":
         constants, operands = {**constants, "c": np.ones((1, 1), bool)}, ["c", "a", "b"]
     module = module_of([helper.make_node(op, operands, ["k"], **attributes)], constants)
-    assert not FoldConstants().run(module, PassContext())
-    assert "larger" in module.meta["fold-constants"]["k"]
+    context = PassContext()
+    assert not FoldConstants().run(module, context)
+    assert "larger" in context.reports["fold-constants"]["k"]
 
 
 def test_constants_grow_to_a_limit(monkeypatch):
@@ -78,8 +79,9 @@ def test_constants_grow_to_a_limit(monkeypatch):
     nodes = [helper.make_node("ConstantOfShape", ["s"], [f"k{i}"]) for i in range(8)]
     nodes.append(helper.make_node("Sum", ["a", *(f"k{i}" for i in range(8))], ["k"]))
     module = module_of(nodes, {"a": np.zeros(1, np.float32), "s": np.int64([200_000])})
-    FoldConstants().run(module, PassContext())
-    assert "grown" in str(module.meta["fold-constants"])
+    context = PassContext()
+    FoldConstants().run(module, context)
+    assert "grown" in str(context.reports["fold-constants"])
     assert sum(4 * value.constant.size for value in module.graph.constants) < 6 << 20
 
 
@@ -89,7 +91,8 @@ def test_work_on_constants_has_a_limit(monkeypatch):
     nodes.append(helper.make_node("Sum", [f"k{i}" for i in range(8)], ["k"]))
     constants = {"a": np.ones((1, 1, 3000), np.float32), "b": np.ones((1, 1, 1001), np.float32)}
     module = module_of(nodes, constants)
-    FoldConstants().run(module, PassContext())
-    kept = module.meta["fold-constants"]
+    context = PassContext()
+    FoldConstants().run(module, context)
+    kept = context.reports["fold-constants"]
     assert [reason for reason in kept.values() if "too much work" in reason]
     assert len([node for node in module.graph if node.op == "Conv"]) == 4

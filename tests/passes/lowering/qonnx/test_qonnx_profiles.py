@@ -67,8 +67,9 @@ def test_schemes_of_integers_times_a_step_are_exact(tmp_path, quantized_network,
     network, module = quantized_network(1, 2, 8, options=f"weight_scheme={scheme}", weight_widths="2")
     report = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images())
     assert report.mismatches == 0
-    raised = raise_quantized(qir.load(report.model))
-    assert not raised.meta["raise-quantized"].left
+    context = PassContext()
+    raised = raise_quantized(qir.load(report.model), context)
+    assert not context.reports["raise-quantized"].left
     feeds = {"input": network.images()}
     np.testing.assert_array_equal(*(simulated(each, feeds)[network.output] for each in (module, raised)))
 

@@ -47,8 +47,9 @@ def test_our_files_with_blocks(tmp_path, opset):
     text = "infer-types,insert-fake-quant{block=4,weight_widths=4,activation_widths=8},calibrate{method=minmax}"
     PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=x))
     report = export(module, tmp_path / "m.quant.onnx", data=x)
-    raised = raise_quantized(qir.load(report.model))
-    assert not raised.meta["raise-quantized"].left
+    context = PassContext()
+    raised = raise_quantized(qir.load(report.model), context)
+    assert not context.reports["raise-quantized"].left
     before, after = quantizers(module.graph), quantizers(raised.graph)
     assert set(before) == set(after)
     for name in ("a.weight", "fc.weight"):
@@ -79,8 +80,9 @@ def test_dequantize_linear_in_blocks(signed, zeros, axis):
     module = module_of(nodes, constants, [5, 8], [5, 6])
     x = random.normal(size=(5, 8)).astype(np.float32)
     expected = OrtSession(module, optimization="disable").run({"x": x})["y"]
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul"]
     (node,) = module.graph.fake_quants()
     assert (node.attribute("bits"), node.attribute("axis"), node.attribute("block")) == (4, axis, block)
@@ -125,8 +127,9 @@ def test_matmul_nbits(bits, zeros, biased):
     module = module_of([node], constants, [3, rows], [3, columns], domains=["com.microsoft"])
     x = random.normal(size=(3, rows)).astype(np.float32)
     expected = OrtSession(module).run({"x": x})["y"]
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     assert "com.microsoft" not in module.opsets
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul", *(["Add"] if biased else [])]
     (quantizer,) = module.graph.fake_quants()
@@ -164,8 +167,9 @@ def test_gather_from_blocks(dtype, bits, zeros):
     module = module_of(nodes, constants, [4, 48], [4, 48], domains=["com.microsoft"])
     x = random.normal(size=(4, 48)).astype(np.float32)
     expected = OrtSession(module).run({"x": x})["y"]
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     (quantizer,) = module.graph.fake_quants()
     assert (quantizer.attribute("bits"), quantizer.attribute("axis"), quantizer.attribute("block")) == (bits, 1, block)
     np.testing.assert_array_equal(simulated(module, {"x": x})["y"], expected)
@@ -191,5 +195,6 @@ def test_reordered_rows_are_left_with_a_reason():
         block_size=16,
     )
     module = module_of([node], constants, [3, 32], [3, 4], domains=["com.microsoft"])
-    raise_quantized(module)
-    assert "reordered" in module.meta["raise-quantized"].left["fc"]
+    context = PassContext()
+    raise_quantized(module, context)
+    assert "reordered" in context.reports["raise-quantized"].left["fc"]

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.backends.execution.session import OrtSession
 from qir.fake_quant import quantizers
-from qir.passes import export, raise_quantized
+from qir.passes import PassContext, export, raise_quantized
 from qir.passes.parity.reference_outputs import reference_outputs
 
 
@@ -20,8 +20,9 @@ def test_a_network_that_onnxruntime_optimized_comes_back(quantized_network, tmp_
     OrtSession(report.model, save_optimized=tmp_path / "optimized.onnx")
     saved = qir.load(tmp_path / "optimized.onnx")
     assert any(node.attribute("channels_last", 0) for node in saved.graph)
-    raise_quantized(saved)
-    assert not saved.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(saved, context)
+    assert not context.reports["raise-quantized"].left
     assert not {node.op for node in saved.graph} & {"QLinearConv", "NhwcMaxPool", "QGemm", "QLinearAdd"}
     weights = {node.name: node for node in saved.graph.fake_quants() if node.operands[0].is_constant}
     assert len(weights) == sum(node.operands[0].is_constant for node in module.graph.fake_quants())
@@ -55,8 +56,9 @@ def test_where_on_codes():
     module = qir.load(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
     feeds = {name: np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32) for i, name in enumerate("xw")}
     expected = OrtSession(module, optimization="disable").run(feeds)["y"]
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     assert "Where" in {node.op for node in module.graph}
     assert {"x", "w"} <= {name.removesuffix(".quantize") for name in quantizers(module.graph)}
     _, found = reference_outputs(module, feeds)

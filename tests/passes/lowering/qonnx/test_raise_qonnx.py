@@ -31,8 +31,9 @@ def test_our_qonnx_files_come_back_with_their_names_widths_and_codes(
     quantized_network, tmp_path, seed, weight, activation, lowering
 ):
     network, module = quantized_network(seed, weight, activation)
-    raised = raise_quantized(reread(lowered(module, lowering()), tmp_path / "q.onnx"))
-    assert not raised.meta["raise-quantized"].left
+    context = PassContext()
+    raised = raise_quantized(reread(lowered(module, lowering()), tmp_path / "q.onnx"), context)
+    assert not context.reports["raise-quantized"].left
     assert not read_annotations(raised.graph)
     qir.verify(raised)
     before, after = quantizers(module.graph), quantizers(raised.graph)

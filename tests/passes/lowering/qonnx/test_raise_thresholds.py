@@ -11,7 +11,7 @@ import qir
 from qir.backends.qonnx.reference import QonnxReference
 from qir.fake_quant import parameters_of, quantizers
 from qir.ops.families.qonnx import QONNX_DOMAIN
-from qir.passes import raise_quantized
+from qir.passes import PassContext, raise_quantized
 from qir.quantizers import get_scheme
 
 
@@ -66,8 +66,9 @@ def test_equal_steps_come_back_as_a_quantizer(bits, signed, scale):
     module = model(thresholds, scale=scale, bias=low)
     x = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
     expected = QonnxReference(module).run({"x": x})["y"]
-    raise_quantized(module)
-    assert not module.meta["raise-quantized"].left
+    context = PassContext()
+    raise_quantized(module, context)
+    assert not context.reports["raise-quantized"].left
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul", "fake_quant"]
     assert {node.attribute("bits") for node in module.graph.fake_quants()} == {4, bits}
     np.testing.assert_array_equal(simulated(module, x), expected)
@@ -90,7 +91,8 @@ def test_scale_and_bias_of_the_node_itself():
 )
 def test_other_thresholds_are_left_with_a_reason(thresholds, reason):
     module = model(thresholds, scale=1.0, bias=0)
-    raise_quantized(module)
-    assert reason in module.meta["raise-quantized"].left["act"]
+    context = PassContext()
+    raise_quantized(module, context)
+    assert reason in context.reports["raise-quantized"].left["act"]
     assert "MultiThreshold" in {node.op for node in module.graph}
     assert set(quantizers(module.graph)) == {"w"}
