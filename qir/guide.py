@@ -11,16 +11,23 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from qir.errors import QirError
+from qir.guide_network import (
+    ConstantGuide,
+    CostGuide,
+    Integers,
+    NetworkTensor,
+    PackedTensor,
+    PortGuide,
+    Reals,
+    StepGuide,
+    Strict,
+)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TensorGuide(_Strict):
+class TensorGuide(Strict):
     """One quantized tensor.
 
     value = (code - zero_point) * scale, codes in [low_code, high_code] in steps of `code_step`; `threshold` is the
@@ -39,47 +46,17 @@ class TensorGuide(_Strict):
     block: int | None = Field(
         default=None, description="elements along `axis` that share a scale; scales in C order of the tensor of blocks"
     )
-    scale: list[float]
-    zero_point: list[int]
+    scale: Reals
+    zero_point: Integers
     low_code: int
     high_code: int
     code_step: int = 1
-    threshold: list[tuple[float, float]]
+    threshold: Reals = Field(description="low and high of every channel, one after the other")
     table: list[int] | None = None
     levels: list[list[float]] | None = None
 
 
-class PackedTensor(_Strict):
-    """Where integer codes lie in the weights file.
-
-    Codes are stored as `code - low_code` (divided by the code step; indices where the tensor has a table or levels),
-    `bits` bits each, first element in the lowest bits of the first byte, without padding between elements; the last
-    byte is filled with zeros. Elements are in C order.
-    """
-
-    file: str
-    offset: int
-    length: int
-    bits: int
-    shape: list[int]
-    order: Literal["C"] = "C"
-    crc32: int
-
-
-class MultiplierGuide(_Strict):
-    """From sums to codes: one list of channels an operand (one operand for layers).
-
-    multiplier ≈ mantissa / 2^shift; a mean divides by `count` as well (null where windows at the border differ).
-    """
-
-    float32: list[list[float]] = Field(description="the scales multiplied and divided in float32")
-    mantissa: list[list[int]] = Field(description="below 2^31; 0 where no sum reaches half a code")
-    shift: list[int] = Field(description="per channel, 0 to 62")
-    exponent: list[list[int]] | None = Field(description="multiplier = 2^exponent, where all are powers of two")
-    count: int | None = 1
-
-
-class ThresholdsGuide(_Strict):
+class ThresholdsGuide(Strict):
     """From sums to codes by comparisons alone: code = low_code + number of the channel's thresholds <= the sum.
 
     The sums have the bias inside, the codes the activation: no multiplier is needed. Rows of `packed` are channels (one
@@ -91,33 +68,17 @@ class ThresholdsGuide(_Strict):
     low_code: int
 
 
-class CostGuide(_Strict):
-    """What a node costs on the target."""
-
-    cycles: float
-    bound_by: str
-    energy_pj: dict[str, float] = Field(description="picojoules of each part: core and memories")
-    bytes_moved: dict[str, float] = Field(description="bytes read from and written to each memory")
-    bit_operations: float
-
-
-class LayerGuide(_Strict):
-    """One quantized layer, in execution order."""
+class LayerGuide(Strict):
+    """One quantized layer, in execution order; how it is computed stands in the step of the same node."""
 
     name: str
     node: str
     op: str
-    attributes: dict[str, Any]
     operand_pair: tuple[int, int] = Field(description="activation bits, weight bits")
     input: TensorGuide
     weight: TensorGuide
     output: TensorGuide | None
     packed_weight: PackedTensor | None
-    bias_codes: list[int] | None = Field(description="at scale s_x*s_w")
-    multiplier: MultiplierGuide | None = Field(description="s_x*s_w/s_y per output channel; null without output grid")
-    clamp: tuple[int, int] | None = Field(
-        description="lowest and highest output code, the fused activation (Relu, Clip) included"
-    )
     accumulator: tuple[int, int] | None = Field(
         description="smallest and largest sum, bias included, that any input can produce: proven, not observed"
     )
@@ -130,7 +91,7 @@ class LayerGuide(_Strict):
     emulation: str = Field(default="", description="what the export profile could not express and how it is computed")
 
 
-class StoredWeightGuide(_Strict):
+class StoredWeightGuide(Strict):
     """A weight that is stored as codes for a kernel that computes in float: recurrent layers, embeddings, blocks."""
 
     name: str
@@ -142,27 +103,7 @@ class StoredWeightGuide(_Strict):
     reason: str
 
 
-class RescalingGuide(_Strict):
-    """A node without weights whose operands and result lie on different grids: Add, Mul, Concat, averages."""
-
-    node: str
-    op: str
-    attributes: dict[str, Any]
-    inputs: list[TensorGuide]
-    output: TensorGuide
-    multiplier: MultiplierGuide | None
-
-
-class StepGuide(_Strict):
-    """One node of the execution order; activations that fuse, views and quantizers take no step."""
-
-    node: str
-    op: str
-    layer: str = Field(description="name of its entry in `layers`, empty for others")
-    cost: CostGuide | None
-
-
-class BufferGuide(_Strict):
+class BufferGuide(Strict):
     """An activation in memory, from step `first` that writes it to step `last` that reads it."""
 
     name: str
@@ -175,7 +116,7 @@ class BufferGuide(_Strict):
     last: int
 
 
-class MemoryGuide(_Strict):
+class MemoryGuide(Strict):
     """Where activations lie, for one sample (an unknown first dimension is 1).
 
     Tensors alive at the same time do not overlap; `lower_bound` is the most bytes alive at one step, which no plan
@@ -188,14 +129,14 @@ class MemoryGuide(_Strict):
     order: str
 
 
-class RequantizationGuide(_Strict):
+class RequantizationGuide(Strict):
     """How the target turns sums into codes."""
 
     kind: Literal["float32", "dyadic", "power-of-two"]
     rounding: str
 
 
-class CpuGuide(_Strict):
+class CpuGuide(Strict):
     """On which CPUs ONNX Runtime computes the codes of the model file exactly.
 
     x86 CPUs without VNNI add products of unsigned by signed bytes in pairs and clip each pair's sum to int16.
@@ -208,7 +149,7 @@ class CpuGuide(_Strict):
     )
 
 
-class Provenance(_Strict):
+class Provenance(Strict):
     """Where the network came from."""
 
     qir_version: str
@@ -220,7 +161,7 @@ class Provenance(_Strict):
     data: dict[str, str] = Field(description="what each data split was used for")
 
 
-class ProofGuide(_Strict):
+class ProofGuide(Strict):
     """What the model file was held against before it was handed over.
 
     Each tensor of codes is compared with what the reference computes from the codes that the engine itself gave the
@@ -241,20 +182,24 @@ class ProofGuide(_Strict):
     allowed: list[str] = Field(description="what breaks the promise and was allowed all the same")
 
 
-class Guide(_Strict):
+class Guide(Strict):
     """The whole file."""
 
-    guide_version: Literal[3] = 3
+    guide_version: Literal[4] = 4
     provenance: Provenance
-    inputs: list[str]
-    outputs: list[str]
+    inputs: list[PortGuide]
+    outputs: list[PortGuide]
     requantization: RequantizationGuide
     cpus: CpuGuide | None = Field(default=None, description="null for files that hold no codes")
     proof: ProofGuide | None = Field(default=None, description="null in guides without a model file")
     layers: list[LayerGuide]
     stored_weights: list[StoredWeightGuide] = Field(default=[], description="weights of kernels that compute in float")
-    rescalings: list[RescalingGuide]
-    execution_order: list[StepGuide]
+    tensors: list[NetworkTensor] = Field(description="everything that steps read and write, but constants")
+    constants: list[ConstantGuide] = Field(description="integer weights that steps read")
+    steps: list[StepGuide] = Field(description="the network in execution order")
+    network_unknown: str = Field(
+        default="", description="why the steps are of kind `unknown`, and what makes them known"
+    )
     memory: MemoryGuide | None = Field(description="null when the size of a tensor is unknown")
     memory_unknown: str = Field(default="", description="why `memory` is null: the tensors, and what makes them known")
     total_cycles: float | None = Field(description="null without target or when the cost of a node is unknown")
@@ -326,7 +271,7 @@ def guide_schema() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the JSON Schema: `python -m qir.guide > docs/guide.schema.json`."""
+    """Print the JSON Schema: `python -m qir.guide > qir/guide.schema.json`."""
     print(json.dumps(guide_schema(), indent=1, sort_keys=True))
 
 

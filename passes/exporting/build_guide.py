@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 import qir
-from qir.attributes import Attribute
 from qir.backends.costs.building import cost_table
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import layer_names
@@ -22,40 +22,26 @@ from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_
 from qir.graph import Graph, Node
 from qir.guide import (
     BufferGuide,
-    CostGuide,
     CpuGuide,
     Guide,
     LayerGuide,
     MemoryGuide,
-    MultiplierGuide,
-    PackedTensor,
     Provenance,
     RequantizationGuide,
-    RescalingGuide,
-    StepGuide,
     StoredWeightGuide,
     TensorGuide,
     ThresholdsGuide,
 )
-from qir.labels import label_of
+from qir.guide_network import CostGuide, PackedTensor
 from qir.module import Module
-from qir.packing import pack
-from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp, quantized_layers, stored_weights
-from qir.passes.exporting.memory_plan import activations, execution_order, plan_memory, unknown_sizes
-from qir.passes.exporting.requantization import (
-    ROUNDING,
-    Multipliers,
-    Rescaling,
-    check_requantization,
-    layer_bias,
-    layer_multipliers,
-    rescaling_multipliers,
-    rescalings,
-)
+from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
+from qir.passes.exporting.guide.network import NetworkGuide, describe_network
+from qir.passes.exporting.guide.weights_file import WeightsFile
+from qir.passes.exporting.memory_plan import unknown_sizes
+from qir.passes.exporting.requantization import ROUNDING, check_requantization, layer_multipliers
 from qir.passes.lowering.parts.codes import integer_codes, integer_levels, proven_bounds, weight_codes
 from qir.passes.lowering.qonnx.thresholds import Arithmetic, layer_thresholds
 from qir.policy import Policy
-from qir.tensor import Tensor
 from qir.types import Dim
 
 MOST_CODES = 16
@@ -93,9 +79,19 @@ def build_guide(
     check_requantization(module.graph, kind, None if target is None else target.accumulator_bits)
     costs, policy = _Costs.of(module, target), policy_of(module.graph)
     plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
-    parts = _Layers(weights_file, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
+    weights = WeightsFile(weights_file)
+    parts = _Layers(weights, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
     layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
     stored = parts.stored(module.graph)
+    network = describe_network(
+        module,
+        weights,
+        parts.weight,
+        kind=kind,
+        layers={layer.node: layer.name for layer in layers},
+        costs=costs.guide,
+        storage_widths=() if target is None else target.padding.storage_widths,
+    )
     total, clock = costs.total("cycles"), None if target is None else target.clock_hz
     guide = Guide(
         provenance=Provenance(
@@ -107,16 +103,18 @@ def build_guide(
             policy_sha256=_sha256(json.dumps(plain, sort_keys=True).encode()),
             data=data or {},
         ),
-        inputs=[value.name for value in module.graph.inputs],
-        outputs=list(module.graph.output_names),
+        inputs=network.inputs,
+        outputs=network.outputs,
         requantization=RequantizationGuide(kind=kind, rounding=ROUNDING[kind]),
         cpus=cpus,
         layers=layers,
         stored_weights=stored,
-        rescalings=[_rescaling(found) for found in rescalings(module.graph)],
-        execution_order=_steps(module.graph, costs),
-        memory=_memory(module.graph, target),
-        memory_unknown=_memory_unknown(module.graph),
+        tensors=network.tensors,
+        constants=network.constants,
+        steps=network.steps,
+        network_unknown=network.unknown,
+        memory=_memory(network),
+        memory_unknown=_memory_unknown(module.graph, network),
         total_cycles=total,
         total_energy_pj=costs.total("energy_pj"),
         latency_seconds=total / clock if total is not None and clock is not None else None,
@@ -124,9 +122,9 @@ def build_guide(
         unknown_reasons={} if costs.table is None else dict(costs.table.reasons),
         cost_shapes={} if costs.table is None else _known_shapes(costs.table.facts.sizes),
         weights_file=weights_file,
-        weights_sha256=_sha256(bytes(parts.packed)),
+        weights_sha256=weights.sha256(),
     )
-    return guide, bytes(parts.packed)
+    return guide, bytes(weights.content)
 
 
 def _known_shapes(sizes: Mapping[str, tuple[Dim, ...]]) -> dict[str, list[int]]:
@@ -179,31 +177,31 @@ class _Costs:
 class _Layers:
     """Entries of layers, and their packed weights one after the other."""
 
-    weights_file: str
+    weights: WeightsFile
     costs: _Costs
     emulated: Mapping[str, str]
     arithmetic: Arithmetic
-    packed: bytearray = field(default_factory=bytearray)
-    entries: dict[Node, PackedTensor | None] = field(default_factory=dict)
+    entries: dict[Node, tuple[TensorGuide, PackedTensor | None]] = field(default_factory=dict)
 
     def add(self, layer: QuantizedLayer) -> LayerGuide:
         parts = (layer.node, layer.weight, layer.data, layer.output)
         reasons = [self.emulated[part.name] for part in parts if part and part.name in self.emulated]
-        bias, bounds, multipliers = layer_bias(layer), proven_bounds(layer), layer_multipliers(layer)
-        data, weight = _tensor(layer.data), _tensor(layer.weight)
+        bounds, multipliers = proven_bounds(layer), layer_multipliers(layer)
+        data = tensor_guide(layer.data, self.weights)
+        weight, packed = (
+            (tensor_guide(layer.weight, self.weights), None)
+            if layer.weight_tensor is None
+            else self.weight(layer.weight)
+        )
         return LayerGuide(
             name=layer.name,
             node=layer.node.name,
             op=layer.node.op,
-            attributes=_attributes(layer.node),
             operand_pair=(data.bits, weight.bits),
             input=data,
             weight=weight,
-            output=None if layer.output is None else _tensor(layer.output),
-            packed_weight=None if layer.weight_tensor is None else self._weight(layer.weight, weight),
-            bias_codes=None if bias is None else bias.reshape(-1).tolist(),
-            multiplier=None if multipliers is None else _multiplier(multipliers),
-            clamp=None if layer.output is None else output_clamp(layer),
+            output=None if layer.output is None else tensor_guide(layer.output, self.weights),
+            packed_weight=packed,
             accumulator=None if bounds is None else (bounds.low, bounds.high),
             accumulator_bits=None if bounds is None else bounds.bits,
             thresholds=None if multipliers is None else self._thresholds(layer),
@@ -216,7 +214,7 @@ class _Layers:
         """Entries of weights whose kernels compute in float."""
         found = []
         for entry in stored_weights(graph):
-            weight = _tensor(entry.quantizer)
+            weight, packed = self.weight(entry.quantizer)
             found.append(
                 StoredWeightGuide(
                     name=entry.quantizer.name,
@@ -224,16 +222,17 @@ class _Layers:
                     op=entry.node.op,
                     operand=entry.index,
                     weight=weight,
-                    packed_weight=self._weight(entry.quantizer, weight),
+                    packed_weight=packed,
                     reason=entry.reason,
                 )
             )
         return found
 
-    def _weight(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
-        """Where a weight's codes lie: once, however many layers read them."""
+    def weight(self, node: Node) -> tuple[TensorGuide, PackedTensor | None]:
+        """Grid of a weight and where its codes lie: once, however many layers read them."""
         if node not in self.entries:
-            self.entries[node] = self._pack(node, guide)
+            guide = tensor_guide(node, self.weights)
+            self.entries[node] = guide, self._pack(node, guide)
         return self.entries[node]
 
     def _pack(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
@@ -244,7 +243,7 @@ class _Layers:
             if found is None:
                 return None
             codes, low = found.values, found.low
-        return self._append(pack(codes, guide.bits, low, guide.code_step), guide.bits, codes.shape)
+        return self.weights.packed(codes, guide.bits, low, guide.code_step)
 
     def _thresholds(self, layer: QuantizedLayer) -> ThresholdsGuide | None:
         """Thresholds of layers with narrow outputs; None where the requantization has none."""
@@ -256,23 +255,12 @@ class _Layers:
             return None
         low, high = int(found.values.min()), int(found.values.max())
         bits = max((high - low).bit_length(), 1)
-        packed = self._append(pack(found.values, bits, low), bits, found.values.shape)
+        packed = self.weights.packed(found.values, bits, low)
         return ThresholdsGuide(packed=packed, low_sum=low, low_code=found.low_code)
 
-    def _append(self, data: bytes, bits: int, shape: tuple[int, ...]) -> PackedTensor:
-        entry = PackedTensor(
-            file=self.weights_file,
-            offset=len(self.packed),
-            length=len(data),
-            bits=bits,
-            shape=list(shape),
-            crc32=zlib.crc32(data),
-        )
-        self.packed += data
-        return entry
 
-
-def _tensor(node: Node) -> TensorGuide:
+def tensor_guide(node: Node, weights: WeightsFile) -> TensorGuide:
+    """The grid of a quantizer's tensor; long arrays go to the weights file."""
     bits = bits_of(node)
     widest = bits if isinstance(bits, int) else max(bits)
     parameters, ranges = parameters_of(node, widest), ranges_at(node, widest)
@@ -296,60 +284,21 @@ def _tensor(node: Node) -> TensorGuide:
         scheme=scheme_of(node, widest),
         axis=node.attribute("axis"),
         block=node.attribute("block"),
-        scale=scale.tolist(),
-        zero_point=zero.tolist(),
+        scale=weights.numbers(scale),
+        zero_point=weights.numbers(zero),
         low_code=low,
         high_code=high,
         code_step=parameters.code_step,
-        threshold=[(float(low), float(high)) for low, high in ranges],
+        threshold=weights.numbers(np.asarray(ranges, np.float32)),
         table=table,
         levels=levels,
     )
 
 
-def _attributes(node: Node) -> dict[str, Any]:
-    return {name: _plain(attribute) for name, attribute in sorted(node.attributes.items())}
-
-
-def _plain(attribute: Attribute) -> Any:
-    value = attribute.python()
-    return value.numpy().tolist() if isinstance(value, Tensor) else list(value) if isinstance(value, tuple) else value
-
-
-def _multiplier(found: Multipliers) -> MultiplierGuide:
-    return MultiplierGuide(
-        float32=[line.reshape(-1).tolist() for line in found.float32],
-        mantissa=[line.reshape(-1).tolist() for line in found.mantissa],
-        shift=found.shift.reshape(-1).tolist(),
-        exponent=None if found.exponent is None else [line.reshape(-1).tolist() for line in found.exponent],
-        count=found.count,
-    )
-
-
-def _rescaling(found: Rescaling) -> RescalingGuide:
-    multipliers = rescaling_multipliers(found)
-    return RescalingGuide(
-        node=label_of(found.node),
-        op=found.node.op,
-        attributes=_attributes(found.node),
-        inputs=[_tensor(quantizer) for quantizer in found.operands],
-        output=_tensor(found.output),
-        multiplier=None if multipliers is None else _multiplier(multipliers),
-    )
-
-
-def _steps(graph: Graph, costs: _Costs) -> list[StepGuide]:
-    layers = {layer.node: layer.name for layer in quantized_layers(graph)}
-    return [
-        StepGuide(node=label_of(node), op=node.op, layer=layers.get(node, ""), cost=costs.guide(node))
-        for node in execution_order(graph)
-    ]
-
-
-def _memory_unknown(graph: Graph) -> str:
+def _memory_unknown(graph: Graph, network: NetworkGuide) -> str:
     names = unknown_sizes(graph)
     if not names:
-        return ""
+        return network.unknown
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
         f"the sizes of {', '.join(names[:3])}{more} are unknown: run freeze-inputs{{shapes=[input:1x…]}} and "
@@ -357,12 +306,9 @@ def _memory_unknown(graph: Graph) -> str:
     )
 
 
-def _memory(graph: Graph, target: Target | None) -> MemoryGuide | None:
-    widths = () if target is None else target.padding.storage_widths
-    buffers = activations(graph, storage_widths=widths)
-    if buffers is None:
+def _memory(network: NetworkGuide) -> MemoryGuide | None:
+    if network.plan is None:
         return None
-    plan = plan_memory(buffers)
     tensors = [
         BufferGuide(
             name=buffer.name,
@@ -374,6 +320,8 @@ def _memory(graph: Graph, target: Target | None) -> MemoryGuide | None:
             first=buffer.first,
             last=buffer.last,
         )
-        for buffer, offset in zip(buffers, plan.offsets, strict=True)
+        for buffer, offset in zip(network.buffers, network.plan.offsets, strict=True)
     ]
-    return MemoryGuide(tensors=tensors, peak=plan.peak, lower_bound=plan.lower_bound, order=plan.order)
+    return MemoryGuide(
+        tensors=tensors, peak=network.plan.peak, lower_bound=network.plan.lower_bound, order=network.plan.order
+    )

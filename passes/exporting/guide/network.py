@@ -1,0 +1,393 @@
+"""From the record of the integer reference to the guide's tensors, constants and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qir.attributes import Attribute
+from qir.backends.integer.requantization import LARGEST_SHIFT, Requantization, binary_exponent, dyadic
+from qir.backends.integer.values import Grid, Pending
+from qir.errors import QirError
+from qir.fake_quant import quantizers
+from qir.graph import Node, Value
+from qir.guide_network import (
+    ConstantGuide,
+    CostGuide,
+    GatherGuide,
+    GridGuide,
+    MultiplierGuide,
+    NetworkTensor,
+    OutputGuide,
+    PackedTensor,
+    PortGuide,
+    StepGuide,
+    WindowGuide,
+)
+from qir.labels import label_of
+from qir.module import Module
+from qir.ops import op_of
+from qir.passes.exporting.guide.trace import Trace, TracedOutput, TracedStep, TracedTensor, trace_network
+from qir.passes.exporting.guide.weights_file import WeightsFile
+from qir.passes.exporting.memory_plan import Buffer, Plan, execution_order, plan_memory
+from qir.passes.lowering.parts.codes import integer_codes
+from qir.tensor import Array, Tensor
+
+EXACT = "sum of integers * mantissa / (2^shift * count), rounded half to even of the exact quotient, + zero_point"
+ROUNDING = {
+    "Add": "rint(fma(a, m_a, fma(b, m_b, zero_point - fma(m_a, zero_a, m_b * zero_b)))) in float32, a and b codes",
+    "Mul": "rint(float32(product) * multiplier + zero_point) in float32",
+    "AveragePool": (
+        "rint(mean / scale + zero_point), mean = sum of (code - zero) * scale of the window's elements one after "
+        "another / count, in float32"
+    ),
+}
+"""The float32 arithmetic of operators that have their own."""
+
+PRODUCT = "rint(float32(sum) * multiplier) + zero_point in float32"
+RESCALED = "rint((code - zero) * its scale / scale) + zero_point in float32"
+
+
+@dataclass
+class NetworkGuide:
+    """What the guide says of a network.
+
+    Attributes:
+        tensors, constants, steps, inputs, outputs: entries of the guide.
+        buffers: tensors in memory, and `plan` their offsets; None where nothing is known.
+        unknown: why the network cannot be followed; empty where it is.
+    """
+
+    tensors: list[NetworkTensor] = field(default_factory=list)
+    constants: list[ConstantGuide] = field(default_factory=list)
+    steps: list[StepGuide] = field(default_factory=list)
+    inputs: list[PortGuide] = field(default_factory=list)
+    outputs: list[PortGuide] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    plan: Plan | None = None
+    unknown: str = ""
+
+
+def describe_network(
+    module: Module,
+    weights: WeightsFile,
+    packed: Callable[[Node], tuple[Any, PackedTensor | None]],
+    *,
+    kind: Requantization,
+    layers: dict[str, str],
+    costs: Callable[[Node], CostGuide | None],
+    storage_widths: Sequence[int] = (),
+) -> NetworkGuide:
+    """The entries of a network with calibrated fake-quant nodes.
+
+    Args:
+        module: the network.
+        weights: file that takes what is long.
+        packed: grid of a weight's quantizer, and where its codes lie.
+        kind: arithmetic from sums to codes.
+        layers: names of the layers by node.
+        costs: of a node.
+        storage_widths: widths that memory stores; a width in between takes the next larger one.
+    """
+    by_name = {node.name: costs(node) for node in execution_order(module.graph)}
+    try:
+        trace = trace_network(module)
+    except QirError as error:
+        return NetworkGuide(steps=_plain_steps(module, by_name, layers), unknown=str(error))
+    return _Describer(module, trace, weights, packed, kind, layers, by_name, storage_widths).run()
+
+
+def _plain_steps(module: Module, costs: dict[str, CostGuide | None], layers: dict[str, str]) -> list[StepGuide]:
+    return [
+        StepGuide(
+            name=label_of(node),
+            op=node.op,
+            kind="unknown",
+            layer=layers.get(node.name, ""),
+            inputs=["" if value is None else value.name for value in node.inputs],
+            outputs=[OutputGuide(tensor=value.name, multiplier=None, clamp=None) for value in node.results],
+            attributes=attributes_of(node),
+            cost=costs.get(node.name),
+        )
+        for node in execution_order(module.graph)
+    ]
+
+
+def attributes_of(node: Node) -> dict[str, Any]:
+    """Attributes as JSON has them; subgraphs by name alone."""
+    return {name: _plain(attribute) for name, attribute in sorted(node.attributes.items())}
+
+
+def _plain(attribute: Attribute) -> Any:
+    value = attribute.python()
+    if isinstance(value, Tensor):
+        return value.numpy().tolist()
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, str | int | float | bool) else str(getattr(value, "name", ""))
+
+
+@dataclass
+class _Describer:
+    module: Module
+    trace: Trace
+    weights: WeightsFile
+    packed: Callable[[Node], tuple[Any, PackedTensor | None]]
+    kind: Requantization
+    layers: dict[str, str]
+    costs: dict[str, CostGuide | None]
+    storage_widths: Sequence[int]
+
+    def run(self) -> NetworkGuide:
+        """Every entry, in order."""
+        self.quantizers = quantizers(self.module.graph)
+        written = [output.tensor for step in self.trace.steps for output in step.outputs]
+        tensors = [*self.trace.inputs, *written]
+        self._unique_names(tensors)
+        buffers = self._buffers()
+        plan = plan_memory(list(buffers.values()))
+        offsets = dict(zip(buffers, plan.offsets, strict=True))
+        return NetworkGuide(
+            [self._tensor(tensor, offsets.get(tensor.storage)) for tensor in tensors],
+            [self._constant(value, grid) for value, grid in self.trace.constants.items()],
+            [self._step(step) for step in self.trace.steps],
+            [self._input(tensor) for tensor in self.trace.inputs],
+            [self._output(name, tensor) for name, tensor in self.trace.outputs.items()],
+            list(buffers.values()),
+            plan,
+        )
+
+    def _unique_names(self, tensors: list[TracedTensor]) -> None:
+        if len({tensor.name for tensor in tensors}) != len(tensors):
+            raise AssertionError("two tensors of a network have one name")
+
+    def _origin(self, tensor: TracedTensor) -> Node | None:
+        """The quantizer that a tensor's name tells, or that of the codes it holds copies of."""
+        if tensor.moved is not None:
+            return self._origin(tensor.moved)
+        stem = tensor.name.removesuffix(".codes").removesuffix(".clipped")
+        return self.quantizers.get(stem)
+
+    def _bits(self, tensor: TracedTensor) -> int:
+        if tensor.element == "sums":
+            return 32
+        if tensor.element != "codes":
+            return 8 * np.dtype(tensor.element).itemsize if tensor.element != "string" else 0
+        low, high = tensor.limits
+        return max((high - low).bit_length(), 1)
+
+    def _buffers(self) -> dict[TracedTensor, Buffer]:
+        """Tensors that have to be kept in memory, from the step that writes them to the last that reads them."""
+        steps = self.trace.steps
+        lives = {tensor: [0, 0] for tensor in self.trace.inputs}
+        for index, step in enumerate(steps):
+            for operand in step.inputs:
+                if isinstance(operand, TracedTensor):
+                    lives[operand.storage][1] = index
+            for output in step.outputs:
+                if output.tensor.view_of is None:
+                    lives[output.tensor] = [index, index]
+        for tensor in self.trace.outputs.values():
+            lives[tensor.storage][1] = max(len(steps) - 1, 0)
+        for tensor in self.trace.inputs:  # floats that are only quantized stay with the caller
+            if all(step.kind == "quantize" for step in steps if tensor in step.inputs):
+                del lives[tensor]
+        return {tensor: self._buffer(tensor, *life) for tensor, life in lives.items()}
+
+    def _buffer(self, tensor: TracedTensor, first: int, last: int) -> Buffer:
+        origin, bits = self._origin(tensor), self._bits(tensor)
+        stored = next((width for width in sorted(self.storage_widths) if width >= bits), bits)
+        elements = int(np.prod(tensor.shape))
+        name = "" if origin is None else origin.name
+        return Buffer(tensor.name, name, bits, elements, -(-elements * stored // 8), first, last)
+
+    def _tensor(self, tensor: TracedTensor, offset: int | None) -> NetworkTensor:
+        origin = self._origin(tensor.storage)
+        return NetworkTensor(
+            name=tensor.name,
+            shape=list(tensor.shape),
+            element=tensor.element,
+            quantizer="" if origin is None else origin.name,
+            bits=self._bits(tensor),
+            grid=self._grid(tensor),
+            view_of="" if tensor.view_of is None else tensor.storage.name,
+            offset=offset,
+        )
+
+    def _grid(self, tensor: TracedTensor) -> GridGuide | None:
+        if tensor.grid is None:
+            return None
+        scale, zero = tensor.grid
+        rank = len(tensor.shape)
+        return GridGuide(
+            scale=self.weights.numbers(scale),
+            zero_point=self.weights.numbers(zero),
+            axis=_axis(scale, rank),
+            low_code=tensor.limits[0],
+            high_code=tensor.limits[1],
+        )
+
+    def _constant(self, value: Value, grid: Grid) -> ConstantGuide:
+        centred = np.asarray(grid.codes - grid.zero_point)
+        found = self._stored(value, centred)
+        if found is None:
+            low, high = int(centred.min(initial=0)), int(centred.max(initial=0))
+            place = self.weights.packed(centred, max((high - low).bit_length(), 1), low)
+            found = {"packed": place, "low_code": low, "code_step": 1, "table": None, "zero_point": [0]}
+        return ConstantGuide(
+            name=self._name(value),
+            shape=list(centred.shape),
+            scale=self.weights.numbers(grid.scale),
+            axis=_axis(grid.scale if grid.scale.size > 1 else grid.zero_point, centred.ndim),
+            **found,
+        )
+
+    def _stored(self, value: Value, centred: Array) -> dict[str, Any] | None:
+        """Where the codes of a weight's quantizer lie that give these integers."""
+        node = self.quantizers.get(value.name.removesuffix(".dequantized"))
+        codes = None if node is None else integer_codes(node)
+        if node is None or codes is None or not np.array_equal(codes.centred(node.attribute("axis")), centred):
+            return None
+        grid, packed = self.packed(node)
+        if packed is None:
+            return None
+        entries = {"packed": packed, "low_code": grid.low_code, "code_step": grid.code_step, "table": grid.table}
+        return entries | {"zero_point": self.weights.numbers(codes.zero_point)}
+
+    def _step(self, step: TracedStep) -> StepGuide:
+        name = label_of(step.node)
+        return StepGuide(
+            name=name,
+            op=step.node.op,
+            kind=step.kind,
+            layer=self.layers.get(name, ""),
+            inputs=[self._name(operand) for operand in step.inputs],
+            outputs=[self._result(step, output) for output in step.outputs],
+            attributes=attributes_of(step.node),
+            window=_window(step),
+            gather=None
+            if step.offsets is None
+            else GatherGuide(offsets=[self.weights.numbers(line) for line in step.offsets], fill=step.fill),
+            bias=None if step.bias is None else self.weights.numbers(step.bias),
+            bias_shape=[] if step.bias is None else _bias_shape(step),
+            rounding=self._rounding(step),
+            cost=self.costs.get(name),
+        )
+
+    def _name(self, operand: TracedTensor | Value | None) -> str:
+        if operand is None:
+            return ""
+        if isinstance(operand, TracedTensor):
+            return operand.name
+        node = self.quantizers.get(operand.name.removesuffix(".dequantized"))
+        return operand.name if node is None else node.name
+
+    def _result(self, step: TracedStep, output: TracedOutput) -> OutputGuide:
+        found = None
+        if output.pending is not None:
+            found = self._multiplier(step, output, output.pending)
+        return OutputGuide(tensor=output.tensor.name, multiplier=found, clamp=output.clamp)
+
+    def _multiplier(self, step: TracedStep, output: TracedOutput, pending: Pending) -> MultiplierGuide:
+        assert output.tensor.grid is not None  # noqa: S101 - codes have one
+        scale, terms = np.float32(output.tensor.grid[0].reshape(-1)[0]), pending.terms()
+        step_size = np.frompyfunc(lambda factor: factor / _fraction(scale), 1, 1)
+        exact = np.broadcast_arrays(*(np.asarray(step_size(term.factor), object) for term in terms))
+        mantissas, shift = dyadic(*exact)
+        gone = shift > LARGEST_SHIFT
+        exponents = [[binary_exponent(ratio) for ratio in line.reshape(-1)] for line in exact]
+        powers = all(exponent is not None for line in exponents for exponent in line)
+        count = np.asarray(terms[0].count)
+        if count.size and (count == count.reshape(-1)[0]).all():
+            count = count.reshape(-1)[:1]
+        numbers, shape = self.weights.numbers, exact[0].shape
+        float32 = None
+        if _multiplies(step.node):
+            lines = (_float32(np.asarray(term.factor, object), scale, step.node, count) for term in terms)
+            float32 = [numbers(np.broadcast_to(line, shape)) for line in lines]
+        return MultiplierGuide(
+            float32=float32,
+            mantissa=[numbers(np.where(gone, 0, mantissa)) for mantissa in mantissas],
+            shift=numbers(np.where(gone, 0, shift)),
+            exponent=[numbers(np.asarray(line, np.int64)) for line in exponents] if powers else None,
+            shape=list(shape),
+            count=numbers(count),
+            count_shape=list(count.shape),
+        )
+
+    def _rounding(self, step: TracedStep) -> str:
+        if all(output.pending is None for output in step.outputs):
+            return ""
+        if self.kind != "float32":
+            return EXACT
+        return ROUNDING.get(step.node.op, PRODUCT if _multiplies(step.node) else RESCALED)
+
+    def _input(self, tensor: TracedTensor) -> PortGuide:
+        codes = [
+            o.tensor.name for s in self.trace.steps if tensor in s.inputs and s.kind == "quantize" for o in s.outputs
+        ]
+        return PortGuide(
+            name=tensor.name, tensor=tensor.name, shape=list(tensor.shape), element=tensor.element, codes=codes
+        )
+
+    def _output(self, name: str, tensor: TracedTensor) -> PortGuide:
+        coded = tensor.element in ("codes", "sums")
+        return PortGuide(
+            name=name,
+            tensor=tensor.name,
+            shape=list(tensor.shape),
+            element="float32" if coded else tensor.element,
+            codes=[tensor.name] if coded else [],
+        )
+
+
+def _multiplies(node: Node) -> bool:
+    """Whether the float32 arithmetic multiplies by ratios of scales; means and joins divide values by a scale."""
+    facts = op_of(node)
+    whole = facts.is_average and node.attribute("kernel_shape") is None
+    return facts.quantizable(node) is not None or whole or node.op in ("Add", "Mul")
+
+
+def _fraction(scale: np.float32) -> Any:
+    from fractions import Fraction
+
+    return Fraction(float(scale))
+
+
+def _float32(factor: Array, scale: np.float32, node: Node, count: Array) -> Array:
+    """The multiplier in the float32 steps of ONNX Runtime's kernels; a mean over the image divides by its count too."""
+    product = factor.astype(np.float64).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        if op_of(node).is_average and node.attribute("kernel_shape") is None:
+            return np.asarray(product / np.float32(scale * np.float32(count.reshape(-1)[0])), np.float32)
+        return np.asarray(product / scale, np.float32)
+
+
+def _axis(scale: Array, rank: int) -> int | None:
+    """The axis along which scales differ; shapes broadcast against the tensor."""
+    if scale.size <= 1:
+        return None
+    return rank - scale.ndim + int(np.argmax(scale.shape))
+
+
+def _bias_shape(step: TracedStep) -> list[int]:
+    """Shape in which a bias broadcasts against the sums: along axis 1 of images, along the last axis of rows."""
+    assert step.bias is not None  # noqa: S101 - asked for steps with one
+    return [step.bias.size, *(1,) * (0 if step.window is None else len(step.window.kernel))]
+
+
+def _window(step: TracedStep) -> WindowGuide | None:
+    found = step.window
+    if found is None:
+        return None
+    beyond = found.beyond or (0,) * len(found.end)
+    return WindowGuide(
+        kernel=list(found.kernel),
+        strides=list(found.strides),
+        dilations=list(found.dilations),
+        begin=list(found.begin),
+        end=[end + more for end, more in zip(found.end, beyond, strict=True)],
+    )
