@@ -53,10 +53,11 @@ class Network:
 
     def run(self, feeds: dict) -> dict:
         """Every tensor by name; inputs have the shapes that the guide gives."""
-        found = {port["tensor"]: np.asarray(feeds[port["name"]], port["element"]) for port in self.guide["inputs"]}
         for step in self.guide["steps"]:
             if step["kind"] in ("float", "control-flow", "unknown"):
                 raise SystemExit(f"step {step['name']!r}: {step['op']} does not run on integers")
+        found = {port["tensor"]: np.asarray(feeds[port["name"]], port["element"]) for port in self.guide["inputs"]}
+        for step in self.guide["steps"]:
             for output in step["outputs"]:
                 tensor = self.holders[output["tensor"]]
                 result = self.result(step, output["multiplier"], tensor, found)
@@ -121,10 +122,9 @@ def terms_of(step: dict, operands: list, shape: list) -> list:
     """The exact integers of a step, one array for each line of its multiplier."""
     op, window, first, groups = step["op"], step["window"], operands[0], step["attributes"].get("group", 1)
     if op == "Conv":
-        columns = np.stack(taps(first, window, 0), axis=2)
-        columns = columns.reshape(len(first), groups, -1, int(np.prod(shape[2:]))).astype(np.float64)
+        columns = np.stack(taps(first, window, 0), axis=2).reshape(len(first), groups, -1, int(np.prod(shape[2:])))
         kernels = operands[1].reshape(groups, shape[1] // groups, -1).astype(np.float64)
-        return [(kernels @ columns).astype(np.int64).reshape(shape)]
+        return [(kernels @ columns.astype(np.float64)).astype(np.int64).reshape(shape)]
     if op == "ConvTranspose":
         sizes = [n + b + e for n, b, e in zip(shape[2:], window["begin"], window["end"], strict=True)]
         total, image = np.zeros((*shape[:2], *sizes), np.int64), first.reshape(len(first), groups, -1, *first.shape[2:])

@@ -86,7 +86,7 @@ class NetworkTensor(Strict):
     element: str = Field(description="`codes`, `sums` (integers before requantization), or an ONNX element type")
     quantizer: str = Field(description="the quantizer whose grid it lies on; empty for others")
     bits: int = Field(description="width of an element in storage")
-    grid: GridGuide | None = Field(description="null for elements that are no codes")
+    grid: GridGuide | None = Field(description="null for elements without codes")
     view_of: str = Field(description="the tensor whose memory it shares, element by element in C order; else empty")
     offset: int | None = Field(description="byte in the arena of `memory`; null where the caller holds it")
 

@@ -36,6 +36,8 @@ OP_COMPARISONS = {
     "passes/parity/class_scores.py": "which operators scores of classes end in",
     "passes/parity/layer_losses.py": "pattern of the QDQ form",
     "passes/parity/correspondence.py": "pattern of the QDQ form",
+    "passes/exporting/guide/trace.py": "patterns of the QDQ form and of windows",
+    "passes/exporting/guide/network.py": "which kernels of ONNX Runtime multiply by ratios of scales",
     "passes/exporting/requantization.py": "Mul multiplies scales, other joins do not; which means cover whole images",
     "backends/integer/operators.py": "operators on codes that no schema knows",
     "backends/integer/saturation.py": "which operators ONNX Runtime fuses, and how",

@@ -25,7 +25,7 @@ from qir.fake_quant import bits_of, parameters_of
 from qir.graph import Graph, Node
 from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_quantizer, quantized_layers, sums_products
-from qir.passes.lowering.parts.codes import Codes, bias_codes, integer_codes, integer_levels, proven_bounds
+from qir.passes.lowering.parts.codes import Codes, integer_codes, integer_levels, proven_bounds
 from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array
 from qir.tracing import quantizer_of
@@ -165,14 +165,6 @@ def integer_grid(quantizer: Node) -> Codes | None:
             return None
         grid = found[1]
     return Codes(np.zeros(0, np.int32), grid.scale, grid.zero_point, grid.low_code, grid.high_code)
-
-
-def layer_bias(layer: QuantizedLayer) -> Array | None:
-    """The integer codes of a layer's bias at scale s_x·s_w, None without a bias or without integers."""
-    data, weight = integer_grid(layer.data), integer_grid(layer.weight)
-    if layer.bias is None or layer.bias.constant is None or data is None or weight is None:
-        return None
-    return bias_codes(layer, np.asarray(data.scale[:1] * weight.scale, np.float32))[0]
 
 
 def check_requantization(graph: Graph, kind: Requantization = "float32", accumulator_bits: int | None = None) -> None:

@@ -151,7 +151,7 @@ def told(done, float_file, data):
         "weights": done.written.weights.read_bytes(),
         "bits": [layer["operand_pair"] for layer in guide["layers"]],
         "costs": [layer["cost"] for layer in guide["layers"]],
-        "steps": [step["cost"] for step in guide["execution_order"]],
+        "steps": [step["cost"] for step in guide["steps"]],
         "execution": [(layer["execution"], layer["emulation"]) for layer in guide["layers"]],
         "left float": list(done.left_float.values()),
         "noise": [layer.sqnr for layer in report.layers],

@@ -160,9 +160,9 @@ class _Follower:
                 self.state.step(node)
                 if any(value in self.state.variable for value in node.results):
                     self._follow(node)
-        for name, value in zip(graph.output_names, graph.outputs, strict=True):
-            if value is not None and value in self.state.variable:
-                self.trace.outputs[name] = self._read(value)
+        for name, output in zip(graph.output_names, graph.outputs, strict=True):
+            if output is not None and output in self.state.variable:
+                self.trace.outputs[name] = self._read(output)
         return self.trace
 
     def _follow(self, node: Node) -> None:
@@ -297,7 +297,7 @@ class _Follower:
         return moved.codes
 
     def _island(self, node: Node) -> None:
-        """A step on floats, or on integers that are no codes."""
+        """A step on floats, or on integers of other kinds."""
         inner = any(True for _ in node.subgraphs())
         operands = [None if value is None else self._float_operand(value) for value in node.inputs]
         step = TracedStep(node, "control-flow" if inner else "float", operands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,13 +45,10 @@ class WeightsFile:
         flat = np.asarray(values).reshape(-1)
         if flat.size <= LONGEST:
             return flat.tolist()
-        if flat.dtype.kind == "f":
-            flat = flat.astype("<f4")
-        else:
-            flat = flat.astype("<i4" if int(flat.min()) >= -(2**31) and int(flat.max()) < 2**31 else "<i8")
-        data = flat.tobytes()
+        dtype = _storage(flat)
+        data = flat.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
         return StoredArray(
-            file=self.name, offset=self._place(data), length=len(data), dtype=flat.dtype.name, crc32=zlib.crc32(data)
+            file=self.name, offset=self._place(data), length=len(data), dtype=dtype, crc32=zlib.crc32(data)
         )
 
     def sha256(self) -> str:
@@ -64,3 +61,9 @@ class WeightsFile:
             self.places[key] = len(self.content)
             self.content += data
         return self.places[key]
+
+
+def _storage(flat: Array) -> Literal["int32", "int64", "float32"]:
+    if flat.dtype.kind == "f":
+        return "float32"
+    return "int32" if int(flat.min()) >= -(2**31) and int(flat.max()) < 2**31 else "int64"

@@ -147,11 +147,10 @@ def small(name: str, bounds: tuple[float, float] = (0, 6)) -> tuple[tuple[int, .
         ],
         "many channels": [conv("x", "a", 3, 100), ("Relu", ["a"], "r", {}, {}), conv("r", "y", 100, 2, (1, 1))],
         "padding and slices": [
-            conv("x", "a", 3, 4),
-            ("Relu", ["a"], "r", {}, {}),
-            ("Pad", ["r", "pads"], "p", {}, {"pads": np.array([0, 0, 1, 2, 0, 0, 0, 1])}),
-            ("Pad", ["p", "more"], "q", {"mode": "reflect"}, {"more": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
-            ("Transpose", ["q"], "t", {"perm": [0, 1, 3, 2]}, {}),
+            conv("x", "a", 3, 2, (1, 1)),
+            ("MaxPool", ["a"], "m", {"kernel_shape": [8, 8]}, {}),
+            ("Pad", ["x", "pads"], "p", {}, {"pads": np.array([0, 0, 1, 2, 0, 0, 0, 1])}),
+            ("Transpose", ["p"], "t", {"perm": [0, 1, 3, 2]}, {}),
             (
                 "Slice",
                 ["t", "from", "to", "axes", "steps"],
@@ -164,7 +163,8 @@ def small(name: str, bounds: tuple[float, float] = (0, 6)) -> tuple[tuple[int, .
                     "steps": np.array([-2, 1]),
                 },
             ),
-            last,
+            conv("e", "b", 3, 2, (1, 1)),
+            ("Add", ["m", "b"], "y", {}, {}),
         ],
         "depth to space": [
             conv("x", "a", 3, 16),

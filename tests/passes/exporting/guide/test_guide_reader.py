@@ -18,10 +18,12 @@ from qir.backends.costs.target import ExportSpec
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError
 from qir.fake_quant import quantizers
+from qir.graph import Node
 from qir.guide import guide_schema, read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
 from qir.passes.exporting.build_guide import build_guide
+from qir.tensor import Tensor
 
 ROOT = Path(__file__).parents[4]
 READER = ROOT / "examples" / "read_guide.py"
@@ -91,15 +93,22 @@ def test_a_clip_that_fused_into_an_addition_bounds_its_codes(reader, small_netwo
     assert not any(differing(reader, report.guide, IntegerReference(qir.load(report.model)), feeds).values())
 
 
-def test_one_convolution_that_feeds_two_quantizers_has_two_outputs(small_network, tmp_path) -> None:
+def test_one_convolution_that_feeds_two_quantizers_has_two_outputs(reader, small_network, tmp_path) -> None:
     module, feeds = small_network("two quantizers")
+    addition = next(node for node in module.graph if node.op == "Add")
+    first = addition.operands[0].producer
+    second = Node(first.op, first.inputs, ("wider",), name="wider", domain=first.domain, attributes=first.attributes)
+    module.graph.insert(second, before=addition)
+    second.set_attribute("ranges", Tensor.of(first.attribute("ranges").numpy() * np.float32(1.5)))
+    addition.set_input(0, second.result)
     report = export(module, tmp_path / "m.quant.onnx", data=[feeds])
     guide = read_guide(report.guide)
     step = next(step for step in guide.steps if step.name == "a.node")
     tensors = {tensor.name: tensor.quantizer for tensor in guide.tensors}
-    assert len({tensors[output.tensor] for output in step.outputs}) == 2
+    assert {tensors[output.tensor] for output in step.outputs} == {first.name, "wider"}
     readers = {name for other in guide.steps for name in other.inputs}
     assert {output.tensor for output in step.outputs} <= readers
+    assert not any(differing(reader, report.guide, IntegerReference(qir.load(report.model)), feeds).values())
 
 
 def test_what_no_integers_compute_is_named_so(small_network, tmp_path) -> None:
