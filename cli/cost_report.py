@@ -27,7 +27,6 @@ def print_targets(console: Terminal) -> None:
     from rich.table import Column, Table
 
     from qir.backends.costs.target import load_target, target_names
-    from qir.backends.costs.target_document import widths_text
 
     shown = Table(Column("target", no_wrap=True), "weights", "activations", "cost model", "description")
     for name in target_names():
@@ -36,6 +35,12 @@ def print_targets(console: Terminal) -> None:
         widths = (found.weight_widths, found.activation_widths)
         shown.add_row(name, *map(widths_text, widths), found.cost.kind, note + found.description)
     console.print(shown)
+
+
+def widths_text(widths: tuple[int, ...]) -> str:
+    """Write widths in bits: `1-8` for a whole range of them, else `2, 4, 8`."""
+    whole = len(widths) > 2 and widths == tuple(range(widths[0], widths[-1] + 1))
+    return f"{widths[0]}-{widths[-1]}" if whole else ", ".join(map(str, widths))
 
 
 def print_table(

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +16,8 @@ from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
 from qir.passes.constraints.propagate_constraints import FIXED
 from qir.passes.lowering.lower_qcdq import LowerQcdq
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CALIBRATED: dict[tuple, qir.Module] = {}
 """Random networks that were calibrated already, by what they were made from."""
@@ -182,3 +190,19 @@ def exported(random_network, tmp_path):
         return network, qir.load(report.model), report
 
     return make
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """Import a script of the repository by its path: what lies in tools/ and benchmarks/ belongs to no package."""
+
+    def load(path: str) -> ModuleType:
+        file = ROOT / path
+        spec = importlib.util.spec_from_file_location(f"qir_script_{file.stem}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -125,10 +125,10 @@ def rooms(*tops):
 
 
 def test_a_folder_shows_at_most_twelve_entries():
-    tops = (*FOLDERS[1:], "tests", "cli")
+    tops = (*FOLDERS[1:], "tests", "benchmarks", "tools")
     crowded = {
         folder.relative_to(ROOT).as_posix(): len(shown(folder))
-        for folder in (*(ROOT / top for top in tops), *rooms(*FOLDERS, "tests"))
+        for folder in (*(ROOT / top for top in tops), *rooms(*FOLDERS, "tests", "benchmarks", "tools"))
         if len(shown(folder)) > MOST_ENTRIES
     }
     assert not crowded, f"folders that want rooms: {crowded}"
@@ -172,6 +172,17 @@ def test_english_is_plain():
         if re.search(pattern, line)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_benchmark_is_run_by_its_name(script):
+    table = script("benchmarks/__main__.py").BENCHMARKS
+    scripts = {p.relative_to(ROOT / "benchmarks").as_posix() for p in (ROOT / "benchmarks").rglob("*.py")}
+    assert scripts - {benchmark.script for benchmark in table.values()} == {"__main__.py", "search/setting.py"}
+    documents = (*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.py"))
+    cited = {
+        name for path in documents for name in re.findall(r"python benchmarks ([a-z][a-z-]*)", path.read_text("utf-8"))
+    }
+    assert cited <= {*table, "all"}, f"no such benchmark: {sorted(cited - table.keys())}"
 
 
 def test_importing_qir_is_light():

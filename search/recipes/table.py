@@ -1,16 +1,10 @@
-"""Published methods by name, as compositions of a metric, a solver and an objective.
-
-`python -m qir.search.recipes.table` prints the table of `docs/recipes.md`.
-"""
+"""Published methods by name, as compositions of a metric, a solver and an objective."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from qir.errors import SearchError
 from qir.search.recipes.autoqnn import BITS, AutoQnnRecipe
-from qir.search.recipes.run import OBJECTIVES, Recipe
+from qir.search.recipes.run import Recipe
 
 
 def recipe(name: str) -> Recipe:
@@ -190,43 +184,3 @@ RECIPES = {
     )
 }
 """Recipes by name."""
-
-
-MEASURED = Path(__file__).resolve().parents[2] / "docs" / "recipes_measured.json"
-"""What `benchmarks/recipes.py` measured; part of the source tree, not of an installed package."""
-
-
-def table() -> str:
-    """The text of `docs/recipes.md`: every recipe, its parts, what differs from the paper, and what it reaches."""
-    measured = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
-    lines = [
-        "# Recipes",
-        "",
-        "Made by `python -m qir.search.recipes.table > docs/recipes.md`.",
-        "`recipe(name).run(model, target=…, data=…, labels=…, budget={…})` runs one.",
-        "",
-        "The last column is from `python benchmarks/recipes.py`: the shipped LeNet on Fashion-MNIST, target `npu-148`,",
-        "latency at most 0.35x of uniform 8/8, 512 calibration images, at most 20 measured policies; accuracy on the",
-        "10,000 test images (standard error), share of the latency, CPU seconds of the recipe. No retraining, so that",
-        "the rows compare choices of bits; `autoqnn` learns schemes and weights too.",
-        "",
-        "| recipe | source | sensitivity | solver | optimised | what differs, and why | measured result |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{r.name}` | {r.source} | {r.metric or 'none'} | {r.solver} | {OBJECTIVES[r.objective]} | {r.differs} | "
-        f"{_reached(measured.get(r.name))} |"
-        for r in RECIPES.values()
-    ]
-    return "\n".join([*lines, ""])
-
-
-def _reached(row: dict[str, float] | None) -> str:
-    if row is None:
-        return "not measured"
-    error = 100 * row["standard_error"]
-    return f"{100 * row['accuracy']:.2f} ({error:.2f}) %, {row['ratio']:.3f}x, {row['seconds']:g} s"
-
-
-if __name__ == "__main__":
-    print(table(), end="")

@@ -27,7 +27,7 @@ HALF_NORMAL_STEP: Mapping[int, float] = MappingProxyType(
 PAPER_STEP: Mapping[int, float] = MappingProxyType(
     {2: 1.2832, 3: 0.6694, 4: 0.3570, 5: 0.1939, 6: 0.1056, 7: 0.0573, 8: 0.0308}
 )
-"""The steps printed in AutoQNN; they are not the optimum of the printed grid (see `benchmarks/schemes.py`)."""
+"""The steps printed in AutoQNN; they are not the optimum of the printed grid (see `benchmarks/training/schemes.py`)."""
 
 
 @dataclass(frozen=True)

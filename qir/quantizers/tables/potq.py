@@ -21,7 +21,7 @@ HALF_NORMAL_STEP: Mapping[int, float] = MappingProxyType({1: 1.2240063, 2: 0.512
 """The same for the unsigned grid on the positive half of a standard normal."""
 
 PAPER_STEP: Mapping[int, float] = MappingProxyType({2: 1.2240, 3: 0.5181, 4: 0.0381})
-"""The units printed in AutoQNN; they are not the optimum of the printed grid (see `benchmarks/schemes.py`)."""
+"""The units printed in AutoQNN; they are not the optimum of the printed grid (see `benchmarks/training/schemes.py`)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Round trips held against onnx_ir and ONNX Runtime; the whole run is `pytest -m slow` or benchmarks/oracle.py."""
+"""Round trips held against onnx_ir and ONNX Runtime; the whole run is `pytest -m slow` or benchmarks/ir/oracle.py."""
 
 import collections
 

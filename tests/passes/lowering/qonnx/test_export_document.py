@@ -1,18 +1,18 @@
 import re
 from pathlib import Path
 
-from qir.passes.lowering.profiles.documentation import kernel_table, table
-
 DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "export.md"
 
 
-def test_the_table_of_profiles_is_the_one_of_the_data():
-    assert table() in DOCUMENT.read_text(encoding="utf-8"), "run: python -m qir.passes.lowering.profiles.documentation"
+def test_the_table_of_profiles_is_the_one_of_the_data(script):
+    assert script("tools/documents/profiles.py").table() in DOCUMENT.read_text(encoding="utf-8"), (
+        "run: python tools/documents/profiles.py"
+    )
 
 
-def test_the_table_of_fused_kernels_is_the_one_of_the_data():
-    assert kernel_table() in DOCUMENT.read_text(encoding="utf-8"), (
-        "run: python -m qir.passes.lowering.profiles.documentation"
+def test_the_table_of_fused_kernels_is_the_one_of_the_data(script):
+    assert script("tools/documents/profiles.py").kernel_table() in DOCUMENT.read_text(encoding="utf-8"), (
+        "run: python tools/documents/profiles.py"
     )
 
 

@@ -1,6 +1,6 @@
 """Figures of the search on problems without a network: every method next to random, solver times, overheads.
 
-python benchmarks/search.py [--problems 10] [--seeds 2] [--methods random,evolution,surrogate,rl] [--chains 50,200]
+python benchmarks search [--problems 10] [--seeds 2] [--methods random,evolution,surrogate,rl] [--chains 50,200]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from golden_search import chain, describe, golden, releq_problem
+from golden import chain, describe, golden, releq_problem
 
 from qir.policy import Policy
 from qir.search import Budget, Decision, LocalProcesses, Problem, QuantizationEnv, solve

@@ -1,6 +1,6 @@
 """Speed of the IR next to onnx_ir and onnx, in one run: chains, a file of ResNet-50's size, 2.4 GB of external data.
 
-    python benchmarks/ir.py [--long] [--large] [--repeats 5]
+    python benchmarks ir [--long] [--large] [--repeats 5]
 
 Prints the best of the repeats in milliseconds of CPU time, the targets and whether they were met, and below the table
 why one was missed. `--long` adds the chain of 100,000 nodes, `--large` the external-data model (5 GB of disk for a

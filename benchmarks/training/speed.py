@@ -1,6 +1,6 @@
 """Fake-quantized training of ResNet-20: forward and backward pass in qir, with torch's modules and with Brevitas.
 
-    OMP_NUM_THREADS=1 python benchmarks/training.py [--batch 256] [--repeats 5]
+    OMP_NUM_THREADS=1 python benchmarks training [--batch 256] [--repeats 5]
 
 Brevitas' row needs an interpreter that has it next to qir: `python -m venv E; E/bin/pip install brevitas==0.13.4 -e .`.
 

@@ -1,4 +1,4 @@
-"""Round trips against an independent reader (onnx_ir): `python benchmarks/oracle.py [FILE.onnx ...] [--every N]`.
+"""Round trips against an independent reader (onnx_ir): `python benchmarks oracle [FILE.onnx ...] [--every N]`.
 
 Without files: every model inside the installed `onnx` wheel, its node tests included. Each goes through
 import, verification, text, parsing and export; the written model must equal the original as onnx_ir reads both, and

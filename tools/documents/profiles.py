@@ -1,4 +1,4 @@
-"""`python -m qir.passes.lowering.profiles.documentation` prints the tables of `docs/export.md`."""
+"""Profiles and fused kernels as the tables of `docs/export.md`: `python tools/documents/profiles.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Speed of exported networks in ONNX Runtime with int8 and with uint8 weights, side by side in one run.
 
-    python benchmarks/weights.py [--networks lenet resnet-20] [--batch 1] [--repeats 30]
+    python benchmarks weights [--networks lenet resnet-20] [--batch 1] [--repeats 30]
 
 The shipped networks at 8 bits, profile qcdq, one thread; the sessions take turns. Milliseconds of a run are the median,
 the ratio is that of the medians. The line above the table names the CPU's instruction set: with VNNI the kernels of

@@ -1,9 +1,9 @@
 """Loading, canonicalizing and folding next to the peers: CPU seconds, memory, BatchNorm left, nodes left, outputs.
 
-    python benchmarks/passes.py                                    # qir and a bare numpy fold
-    python benchmarks/passes.py --peers /path/to/venv/bin/python   # and onnxsim, onnxslim, onnxoptimizer, ONNX Runtime
-    python benchmarks/passes.py --real out/networks                # and EfficientNet-Lite0 and PP-OCR, fetched
-    python benchmarks/passes.py --models model.onnx other.onnx
+    python benchmarks passes                                    # qir and a bare numpy fold
+    python benchmarks passes --peers /path/to/venv/bin/python   # and onnxsim, onnxslim, onnxoptimizer, ONNX Runtime
+    python benchmarks passes --real out/networks                # and EfficientNet-Lite0 and PP-OCR, fetched
+    python benchmarks passes --models model.onnx other.onnx
 
 Networks with random weights are made from `qir.models` when no files are given. Below every table stands whether qir
 leaves more BatchNorm or more nodes than a peer (`ort extended` left out: it fuses into operators that only ONNX Runtime

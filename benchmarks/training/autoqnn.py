@@ -1,8 +1,8 @@
 """AutoQNN in small: table 7 of the paper (Gong et al., 2024), on LeNet or on its VGG-like network and CIFAR-10.
 
-    python benchmarks/autoqnn.py [--model lenet] [--epochs 4] [--images 4000]
+    python benchmarks autoqnn [--model lenet] [--epochs 4] [--images 4000]
     python -m qir.models.train vgg-like-cifar --out /tmp/vgg
-    QIR_CIFAR10=... python benchmarks/autoqnn.py --model /tmp/vgg/vgg_like_cifar_cifar_10.onnx --data cifar-10 \
+    QIR_CIFAR10=... python benchmarks autoqnn --model /tmp/vgg/vgg_like_cifar_cifar_10.onnx --data cifar-10 \
         --epochs 9 --search-epochs 3 --images 4000 --rate 0.003
 
 Every row trains the same number of epochs on the same images from the same float network: single schemes at 3 bits

@@ -1,7 +1,7 @@
 """Every stage of qir on ONNX files of any origin: what works, what is refused with a reason, what is wrong.
 
-    python benchmarks/real_networks.py out/networks && python benchmarks/zoo.py out/networks/*.onnx
-    python benchmarks/zoo.py model.onnx --shape image=1,3,320,320 --value sr=16000
+    python benchmarks real-networks out/networks && python benchmarks zoo out/networks/*.onnx
+    python benchmarks zoo model.onnx --shape image=1,3,320,320 --value sr=16000
 
 Each network is loaded and verified, printed and parsed back, simplified (its outputs held against ONNX Runtime's
 without optimizations), costed on three targets, quantized from random data,

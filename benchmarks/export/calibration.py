@@ -1,6 +1,6 @@
 """Calibration for eight widths next to ONNX Runtime's for one: CPU seconds, memory.
 
-    python benchmarks/calibration.py [--networks lenet resnet-20 mobilenet-v2] [--rounds 3]
+    python benchmarks calibration [--networks lenet resnet-20 mobilenet-v2] [--rounds 3]
 
 ONNX Runtime: `create_calibrator` on the canonicalized network with the operators that `quantize_static` quantizes,
 `collect_data`, `compute_data`, for activations at one width; it does not look at weights. qir: the `calibrate` pass on

@@ -1,6 +1,6 @@
 """Accuracy at 8/8 next to ONNX Runtime's `quantize_static`, on the whole test split and on labelled photos.
 
-    python benchmarks/accuracy.py [--networks lenet resnet-20 efficientnet-lite0] [--folder out/networks]
+    python benchmarks accuracy [--networks lenet resnet-20 efficientnet-lite0] [--folder out/networks]
 
 Both quantizers get the same canonicalized network and the same calibration data; weights are quantized per channel,
 activations per tensor, both at 8 bits; every file runs in ONNX Runtime. LeNet and ResNet-20 are the shipped ones:

@@ -1,7 +1,7 @@
 """The exported file next to the float one and ONNX Runtime's own quantizer: speed, size, share of integer work.
 
-    python benchmarks/export.py [--networks resnet-50 mobilenet-v2 resnet-20 lenet] [--models other.onnx] [--repeats 15]
-    python benchmarks/export.py --photos out/networks     # and EfficientNet-Lite0 on labelled photos
+    python benchmarks export [--networks resnet-50 mobilenet-v2 resnet-20 lenet] [--models other.onnx] [--repeats 15]
+    python benchmarks export --photos out/networks     # and EfficientNet-Lite0 on labelled photos
 
 Networks with random weights are made from `qir.models`, ImageNet-shaped ones at 1x3x224x224; the shipped networks have
 trained weights. Every row of a network is timed in one run, one thread, the sessions taking turns: median CPU

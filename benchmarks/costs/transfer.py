@@ -1,6 +1,6 @@
 """The policy-transfer matrix: the best policy for one hardware, costed on the others (as in HAQ's introduction).
 
-python benchmarks/transfer.py
+python benchmarks transfer
 
 MobileNetV2 on BISMO in HAQ's edge and cloud configurations and on BitFusion. A target's best policy is the fastest of
 those whose noise is at most that of 5 bits everywhere, found exactly (MILP). The noise is a proxy for accuracy: the

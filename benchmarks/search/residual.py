@@ -1,6 +1,6 @@
 """Measured searches on residual networks: every method next to random, and ResNet-20's front and budgets.
 
-python benchmarks/residual_search.py [--only spike,resnet] [--seeds 5] [--network checkpoint.onnx --cifar FOLDER_OR_TAR]
+python benchmarks residual [--only spike,resnet] [--seeds 5] [--network checkpoint.onnx --cifar FOLDER_OR_TAR]
 
 `spike`: the shipped residual network under the operand pairs (2,1), (4,4), (8,8) at 0.3x latency; the objective is PTQ
 accuracy after the affine correction. `resnet`: ResNet-20, weights of 2, 4 and 8 bits: the front of one sensitivity
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from search_setting import Remembered, Setting, setting, verdict, weights_only
+from setting import Remembered, Setting, setting, verdict, weights_only
 
 from qir.backends import load_target
 from qir.search import solve

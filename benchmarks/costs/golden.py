@@ -1,6 +1,6 @@
 """Golden checks: cost models against published tables; one line a check, exit code 1 if one fails.
 
-python benchmarks/golden.py [--measured]
+python benchmarks golden-costs [--measured]
 
 Each check is a function that yields (holds, line). Others append theirs to `CHECKS`.
 """
@@ -41,7 +41,7 @@ POLICIES = 500_000
 
 def golden(name: str) -> Any:
     """A published table, or None where it is absent."""
-    folder = Path(os.environ.get("QIR_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
+    folder = Path(os.environ.get("QIR_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden"))
     path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

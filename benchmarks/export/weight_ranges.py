@@ -1,6 +1,6 @@
 """Accuracy after post-training quantization, by how the scales of weights are chosen.
 
-    python benchmarks/weight_ranges.py [--networks lenet resnet-20] [--images 1000]
+    python benchmarks weight-ranges [--networks lenet resnet-20] [--images 1000]
 
 Every weight at the width of the row, every activation at 8 bits, the first and last layer too. `plain` stores the
 ranges only; `corrected` adds the channel-wise affine correction. Accuracy is measured on the first images of the

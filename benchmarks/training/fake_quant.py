@@ -1,6 +1,6 @@
 """Fake quantization alone, forward and backward, on every tensor that ResNet-20 quantizes at batch 256.
 
-    python benchmarks/fake_quant.py [--batch 256] [--repeats 5] [--bits 4]
+    python benchmarks fake-quant [--batch 256] [--repeats 5] [--bits 4]
 
 Compared: qir (true division), torch's fused operator (it multiplies by the reciprocal, so other codes on near ties),
 torch's `FakeQuantize` module with its observer switched off, and Brevitas where it is installed. The engines take turns

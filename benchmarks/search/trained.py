@@ -1,7 +1,7 @@
 """Search on trained networks: throughput of evaluations, the front of LeNet, the figures of mixed-precision peers.
 
-python benchmarks/network_search.py [--only throughput,front,peers] [--seeds 5]
-python benchmarks/network_search.py --network FILE.onnx [--cifar FOLDER_OR_TAR]      # the peers' figures on any network
+python benchmarks trained [--only throughput,front,peers] [--seeds 5]
+python benchmarks trained --network FILE.onnx [--cifar FOLDER_OR_TAR]      # the peers' figures on any network
 
 A line that begins with SHORT misses its goal.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from search_setting import Remembered, Setting, setting, verdict, weights_only
+from setting import Remembered, Setting, setting, verdict, weights_only
 
 from qir.backends.torch.module import TorchModule
 from qir.backends.training.affine_correction import fit_affine_correction, pre_activations

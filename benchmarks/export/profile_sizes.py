@@ -1,6 +1,6 @@
 """Bytes of the model file in every profile that ONNX Runtime runs: the table of `docs/export.md`.
 
-    python benchmarks/profile_sizes.py
+    python benchmarks profile-sizes
 
 The shipped networks, calibrated for the target `npu-148`; every decision at 8, 4 and 2 bits (2-bit activations go with
 1-bit weights there). Each file is checked and compared as `export` does; codes off the reference are printed last.

@@ -1,6 +1,6 @@
 """Golden checks of the search: published tables and synthetic chains, one line each; exit code 1 if one fails.
 
-python benchmarks/golden_search.py [--seeds 50] [--steps 20000] [--quick]
+python benchmarks golden-search [--seeds 50] [--steps 20000] [--quick]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAIRS = frozenset({(2, 1), (4, 4), (8, 8)})
 
 def golden(name: str) -> dict[str, object] | None:
     """A published table, or None where it is absent."""
-    folder = Path(os.environ.get("QIR_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
+    folder = Path(os.environ.get("QIR_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden"))
     path = folder / name
     return json.loads(path.read_text()) if path.exists() else None
 

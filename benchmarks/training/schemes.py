@@ -1,6 +1,6 @@
 """Which scheme loses least on which distribution: figure 2 of AutoQNN (Gong et al., 2024), and its offline constants.
 
-    python benchmarks/schemes.py [--samples 200000] [--markdown]
+    python benchmarks schemes [--samples 200000] [--markdown]
 
 Loss is the mean squared difference between values and quantized values, divided by the variance of the values. The
 paper plots the distance without saying how it is scaled; orders are comparable, heights are not.

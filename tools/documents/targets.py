@@ -1,6 +1,6 @@
 """The shipped targets as a document, each number with its source.
 
-`python -m qir.backends.costs.target_document` prints `docs/targets.md`; with `--schema`, `docs/target.schema.json`.
+`python tools/documents/targets.py` prints `docs/targets.md`; with `--schema`, `docs/target.schema.json`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import sys
 
 from qir.backends.costs.models import cost_model_type
 from qir.backends.costs.target import Target, load_target, shipped_targets, target_schema
+from qir.cli.cost_report import widths_text
 
 _HEAD = """# Targets
 
-Made by `python -m qir.backends.costs.target_document > docs/targets.md`. `qir cost --list` shows the same targets, and
+Made by `python tools/documents/targets.py > docs/targets.md`. `qir cost --list` shows the same targets, and
 `qir cost model.onnx --target NAME` costs a network on one. A target of your own is a JSON file of the same form
 (`docs/target.schema.json`); an unknown key is an error that names the nearest.
 
@@ -39,9 +40,9 @@ what the target's parameters `others` and `missing` say. HAWQ-V3's published lat
 
 A target with the key `referee` names what Arm's compiler Vela compiles for (extra `vela`):
 `qir cost model.onnx --target ethos-u55-128-like --referee vela` writes the network's int8 form as TensorFlow Lite,
-compiles it and prints Vela's cycles next to ours. `benchmarks/golden.py` holds the two against each other. Feature maps
-lie in SRAM (`Shared_Sram`); what the compiler adds when they spill to DRAM (short bursts, weights fetched again for
-every block) is not modelled.
+compiles it and prints Vela's cycles next to ours. `python benchmarks golden-costs` holds the two against each other.
+Feature maps lie in SRAM (`Shared_Sram`); what the compiler adds when they spill to DRAM (short bursts, weights fetched
+again for every block) is not modelled.
 """
 
 
@@ -68,12 +69,6 @@ def _row(target: Target) -> str:
     clock = "unknown" if target.clock_hz is None else f"{target.clock_hz / 1e6:g} MHz"
     widths = (widths_text(target.weight_widths), widths_text(target.activation_widths))
     return f"| {name} | {target.cost.kind} | {widths[0]} | {widths[1]} | {pairs} | {clock} |"
-
-
-def widths_text(widths: tuple[int, ...]) -> str:
-    """Widths in bits, `1-8` for a whole range of them, else `2, 4, 8`."""
-    whole = len(widths) > 2 and widths == tuple(range(widths[0], widths[-1] + 1))
-    return f"{widths[0]}-{widths[-1]}" if whole else ", ".join(map(str, widths))
 
 
 def _sentence(target: Target) -> str:

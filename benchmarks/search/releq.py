@@ -1,7 +1,7 @@
 """ReLeQ in small (Elthakeb et al., 2020, table 2): average bits of the weights at 0.3 points of loss or less.
 
-    python benchmarks/releq.py --network lenet --bits 2 2.5 3 4 --images 58000 --epochs 3
-    python benchmarks/releq.py --network resnet-20 --bits 3 4 --evaluations 40 --search-images 500 \
+    python benchmarks releq --network lenet --bits 2 2.5 3 4 --images 58000 --epochs 3
+    python benchmarks releq --network resnet-20 --bits 3 4 --evaluations 40 --search-images 500 \
         --images 12000 --epochs 2
 
 The paper's agent (PPO with an LSTM, one layer a step) chooses 2, 3, 4, 5 or 8 bits for each layer's weights, at an

@@ -1,6 +1,6 @@
 """Learned rounding (AdaRound) next to nearest rounding: accuracy after post-training quantization at few weight bits.
 
-    python benchmarks/rounding.py [--networks lenet resnet-20] [--widths 2 3 4] [--iterations 1000]
+    python benchmarks rounding [--networks lenet resnet-20] [--widths 2 3 4] [--iterations 1000]
 
 Every weight at the width of the row, every activation at 8 bits, the first and last layer too; weight ranges by least
 error of the weight (`mse`, as AdaRound's paper) or of the layer's output (`output`, qir's default). No labels are used.

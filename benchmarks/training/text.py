@@ -1,7 +1,7 @@
 """Retraining the LSTM text classifier at few bits: table 5 of AutoQNN (Gong et al., 2024) in small, on spam.
 
     QIR_SPAM_ASSASSIN=... python -m qir.models.train lstm-text-spam --out /tmp/lstm
-    QIR_SPAM_ASSASSIN=... OMP_NUM_THREADS=1 python benchmarks/text.py /tmp/lstm/lstm_text_spam_spam_assassin.onnx
+    QIR_SPAM_ASSASSIN=... OMP_NUM_THREADS=1 python benchmarks text /tmp/lstm/lstm_text_spam_spam_assassin.onnx
 
 All weights (embedding, LSTM, dense layers) and the data of the dense layers have the bits of the row, the logits 4. One
 scheme for weights and one for activations; two epochs of retraining with distillation. The LSTM's own products run in
