@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qir.passes.exporting.export import ExportReport
     from qir.passes.parity.agreement import Agreement
+    from qir.search.report.quantized import Quantized
 
 ProfileName = Annotated[
     str | None,
@@ -63,6 +66,26 @@ def print_agreement(agreement: Agreement) -> None:
     console = Terminal(soft_wrap=True)
     for line in agreement.lines():
         console.print(line)
+
+
+def print_outcome(done: Quantized, save: Path | None = None, report: Path | None = None) -> None:
+    """Print notes, the files with their comparison, and the closing table; write what was asked for next to it."""
+    from qir.support.terminal import Terminal
+
+    console = Terminal(soft_wrap=True)
+    for note in done.notes:
+        console.print(f"note: {note}")
+    for reason in dict.fromkeys(done.left_float.values()):
+        names = [name for name, found in done.left_float.items() if found == reason]
+        console.print(f"stays float: {reason}: {', '.join(names)}")
+    print_report(done.written)
+    print_agreement(done.agreement)
+    for line in done.table_text():
+        console.print(line)
+    if save is not None:
+        console.print(f"{'saved':10}{done.save(save)}")
+    if report is not None:
+        console.print(f"{'report':10}{done.report(report)}")
 
 
 def _where_exact(report: ExportReport) -> str:

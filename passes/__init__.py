@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from qir.passes.infrastructure.registry import available_passes as available_passes
     from qir.passes.infrastructure.registry import find_pass as find_pass
     from qir.passes.infrastructure.replay import replay as replay
+    from qir.passes.infrastructure.run_passes import run_passes as run_passes
     from qir.passes.infrastructure.testing import check_pass as check_pass
+    from qir.passes.parity.evaluate import evaluate as evaluate
     from qir.passes.raising import raise_quantized as raise_quantized
 
 _HOME = {
@@ -52,12 +54,14 @@ _HOME = {
     "check_pass": "infrastructure.testing",
     "apply_policy": "constraints.policies",
     "bit_constraints": "constraints.propagate_constraints",
+    "evaluate": "parity.evaluate",
     "export": "exporting.export",
     "find_pass": "infrastructure.registry",
     "parse_pipeline": "infrastructure.pipeline",
     "pipeline_text": "infrastructure.pipeline",
     "raise_quantized": "raising",
     "replay": "infrastructure.replay",
+    "run_passes": "infrastructure.run_passes",
 }
 
 __all__ = sorted(_HOME)

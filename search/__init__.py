@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from qir.search.evaluation.parallel import DaskCluster as DaskCluster
     from qir.search.evaluation.parallel import LocalProcesses as LocalProcesses
     from qir.search.evaluation.store import Store as Store
+    from qir.search.evaluation.splits import Splits as Splits
+    from qir.search.job.quantize import quantize as quantize
+    from qir.search.job.stages import Job as Job
     from qir.search.methods import METHODS as METHODS
     from qir.search.methods import leaderboard as leaderboard
     from qir.search.methods import solve as solve
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from qir.search.problem.result import Result as Result
     from qir.search.recipes.table import recipe as recipe
     from qir.search.report.comparison import Comparison as Comparison
+    from qir.search.report.quantized import Quantized as Quantized
 
 _HOME = {
     "prepare": "network.preparation",
@@ -45,16 +49,20 @@ _HOME = {
     "DaskCluster": "evaluation.parallel",
     "Decision": "problem.parts",
     "Evaluation": "problem.result",
+    "Job": "job.stages",
     "LocalProcesses": "evaluation.parallel",
     "METHODS": "methods",
     "PairCost": "problem.parts",
     "Problem": "problem.problem",
     "Progress": "problem.result",
+    "Quantized": "report.quantized",
     "QuantizationEnv": "environment.gym",
     "Relation": "problem.parts",
     "Result": "problem.result",
+    "Splits": "evaluation.splits",
     "Store": "evaluation.store",
     "leaderboard": "methods",
+    "quantize": "job.quantize",
     "recipe": "recipes.table",
     "reward": "environment.rewards",
     "solve": "methods",

@@ -131,11 +131,21 @@ def leaderboard(results: Sequence[Result]) -> list[tuple[str, float, str, int]]:
     return sorted(rows, key=lambda row: row[1], reverse=not (results and results[0].minimised))
 
 
+def find_method(name: str) -> Solver:
+    """The solver of a method.
+
+    Raises:
+        SearchError: there is none of this name.
+    """
+    if name not in METHODS:
+        raise SearchError(f"method {name!r}: unknown; known are {', '.join(sorted(METHODS))}")
+    module, function = METHODS[name].split(":")
+    found: Solver = getattr(import_module(module), function)
+    return found
+
+
 def _solver(method: str, options: dict[str, Any]) -> Solver:
-    if method not in METHODS:
-        raise SearchError(f"method {method!r}: unknown; known are {', '.join(sorted(METHODS))}")
-    module, name = METHODS[method].split(":")
-    solver: Solver = getattr(import_module(module), name)
+    solver = find_method(method)
     known = list(inspect.signature(solver).parameters)[1:]
     unknown = sorted(set(options) - set(known))
     if unknown:

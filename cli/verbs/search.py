@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from qir.cli.options import (
     Weights,
     parse_budgets,
 )
-from qir.cli.written import ProfileName, print_agreement, print_report
+from qir.cli.written import ProfileName, print_outcome
 from qir.support.atomic_write import make_folder
 
 
@@ -60,6 +59,12 @@ def search(
     reduce_range: ReduceRange = False,
     weights: Weights = None,
     allow_mismatches: AllowMismatches = False,
+    test: Annotated[
+        Path | None, typer.Option(help="Test split, likewise: the written file is measured on it, once.")
+    ] = None,
+    compare: Annotated[bool, typer.Option(help="Retrain and measure uniform widths too.")] = False,
+    save: Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page of the result.")] = None,
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
@@ -70,61 +75,29 @@ def search(
 
     qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
     """
-    from qir.backends.costs.building import cost_table
-    from qir.backends.costs.target import load_target
-    from qir.backends.training.loop import protocol
-    from qir.passes import export
-    from qir.passes.parity.agreement import Labels, agreement_of_file
-    from qir.search import AccuracyObjective, EvaluationProtocol, load_network, network_problem, prepare, solve
-    from qir.search.evaluation.accuracy import read_samples, refuse_shared_images, search_identity
+    from qir.search import Job, Splits
     from qir.search.evaluation.parallel import executor_of
-    from qir.search.methods import ADDITIVE, GUIDED
-    from qir.search.metrics.outputs.output_divergence import divergence_guide
-    from qir.search.quantize import SENSITIVITY_IMAGES
+    from qir.search.evaluation.splits import calibration_file
     from qir.search.report.console import print_result, progress_bar
 
-    for written in (output, result):
+    for written in (output, result, save, report):
         if written is not None:
             make_folder(written)
-    limits, hardware, module = parse_budgets(budget), load_target(target), load_network(model)
-    original = module.clone()
-    hardware = hardware.model_copy(update={"reduce_range": reduce_range or hardware.reduce_range})
-    calibration = read_samples(data, "calibration", labelled=False)
-    retraining, judged = read_samples(train, "retraining"), read_samples(validation, "search-validation")
-    refuse_shared_images(retraining, judged)
-    constraints = prepare(module, hardware, calibration.images, input_widths=input_widths, seed=seed)
-    plan = EvaluationProtocol(retrain=protocol("short", seed=seed))
-    objective = AccuracyObjective(
-        module, constraints, calibration=calibration, validation=judged, retraining=retraining, protocol=plan
+    job = Job(
+        model,
+        target,
+        Splits.read(calibration_file(data), retraining=train, validation=validation, test=test),
+        budgets=parse_budgets(budget),
+        input_widths=input_widths,
+        reduce_range=reduce_range,
+        seed=seed,
+        store=store,
     )
-    problem = network_problem(
-        module,
-        constraints,
-        cost_table(module, hardware),
-        budgets=limits,
-        objective=None if method in ADDITIVE else objective,
-        identity=search_identity(module, judged, plan, calibration, retraining),
-    )
-    if method in GUIDED:
-        guide = divergence_guide(objective, calibration.images[:SENSITIVITY_IMAGES])
-        problem = replace(problem, sensitivity=guide)
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:
-        where: dict[str, Any] = {"progress": progress, "store": store, "executor": executor}
-        found = solve(problem, method, evaluations=evaluations, seed=seed, **where, **options)
+        found = job.solve(method, evaluations=evaluations, progress=progress, executor=executor, **options)
     print_result(found, "divergence of the outputs" if found.minimised else "accuracy on search-validation")
     if result is not None:
         found.save(result)
-    winner = objective.finalize(module, found.policy, protocol("final", seed=seed))
-    splits = {"calibration": str(data.name), "retraining": str(train.name), "search-validation": str(validation.name)}
-    how: dict[str, Any] = {
-        "profile": profile,
-        "target": hardware,
-        "weights": weights,
-        "allow_mismatches": allow_mismatches,
-    }
-    exported = export(winner, output, data=judged.images, splits=splits, **how)
-    print_report(exported)
-    labels = Labels(judged.labels, "search-validation")
-    called = labels.split if found.minimised else f"{labels.split}, which chose the bits"
-    print_agreement(agreement_of_file(exported.model, original, judged.images, called=called, labels=labels))
+    job.export(output, profile=profile, weights=weights, allow_mismatches=allow_mismatches)
+    print_outcome(job.outcome(compare=compare), save, report)

@@ -174,7 +174,7 @@ def agreement(
         DataError: the data do not fit, or the networks have other inputs, or outputs of other names or shapes.
         QirError: one of the networks cannot be loaded.
     """
-    ours, theirs = _executor(quantized), OrtSession(original)
+    ours, theirs = executor_of(quantized), OrtSession(original)
     made = dict(zip(original.graph.output_names, original.graph.outputs, strict=True))
     count, found = _Count(None if labels is None else labels.labels), dict[str, _Output]()
     batch = fitting_batch((value for value in original.graph.values() if not value.is_constant), SAMPLES)
@@ -247,11 +247,14 @@ def written_network(path: str | Path) -> Module:
     return next(code_forms(module), module) if apply_encodings_next_to(module, path) else module
 
 
-class _Executor(Protocol):
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+class Executor(Protocol):
+    """What runs a network: samples by name of input to outputs by name."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs."""
 
 
-def _executor(module: Module) -> _Executor:
+def executor_of(module: Module) -> Executor:
     """What runs an exported file, at the session options that it is made for."""
     if holds_qonnx(module):
         return QonnxReference(module)

@@ -13,13 +13,14 @@ def names_of(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any
 
     Args:
         package: the package's `__name__`.
-        home: public name → the module inside the package that defines it.
+        home: public name → the module inside the package that defines it, with `:name` where it has another name there.
     """
 
     def get(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        module, _, other = home[name].partition(":")
+        found = getattr(importlib.import_module(f"{package}.{module}"), other or name)
         setattr(sys.modules[package], name, found)
         return found
 

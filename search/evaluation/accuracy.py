@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qir.backends.training.loop import RetrainProtocol
 
 
+@runtime_checkable
 class Samples(Protocol):
     """Images of a named split with labels (`qir.models` returns such)."""
 

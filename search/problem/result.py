@@ -176,7 +176,7 @@ class Result:
             SearchError: the file cannot be written.
         """
         with atomic_write(path, SearchError) as file:
-            file.write_text(json.dumps(_finite(self.to_json()), indent=1), encoding="utf-8")
+            file.write_text(json.dumps(finite(self.to_json()), indent=1), encoding="utf-8")
 
 
 def read_result(path: str | Path) -> Result:
@@ -186,13 +186,17 @@ def read_result(path: str | Path) -> Result:
         SearchError: the file is missing or no result.
     """
     try:
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
-        evaluations = [_read_evaluation(e) for e in found["evaluations"]]
-        front = [_read_evaluation(e) for e in found["front"]]
-        plain = {k: v for k, v in found.items() if k not in {"policy", "evaluations", "front"}}
-        return Result(policy=_read_policy(found["policy"]), evaluations=evaluations, front=front, **plain)
+        return result_of(parse_json(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SearchError(f"{path}: no search result ({error}): expected a file of `qir search --result`") from error
+
+
+def result_of(found: Mapping[str, Any]) -> Result:
+    """The result that `Result.to_json` wrote; raises KeyError, TypeError or AttributeError on anything else."""
+    evaluations = [_read_evaluation(e) for e in found["evaluations"]]
+    front = [_read_evaluation(e) for e in found["front"]]
+    plain = {k: v for k, v in found.items() if k not in {"policy", "evaluations", "front"}}
+    return Result(policy=_read_policy(found["policy"]), evaluations=evaluations, front=front, **plain)
 
 
 def _option(bits: Bits) -> str:
@@ -255,10 +259,10 @@ def _plain(policy: Mapping[str, Bits]) -> dict[str, int | list[int]]:
     return {name: list(bits) if isinstance(bits, tuple) else bits for name, bits in policy.items()}
 
 
-def _finite(item: Any) -> Any:
-    """JSON has no NaN: they become null."""
+def finite(item: Any) -> Any:
+    """Plain data for JSON, which has no NaN: they become null."""
     if isinstance(item, dict):
-        return {key: _finite(value) for key, value in item.items()}
+        return {key: finite(value) for key, value in item.items()}
     if isinstance(item, list):
-        return [_finite(value) for value in item]
+        return [finite(value) for value in item]
     return None if isinstance(item, float) and not np.isfinite(item) else item

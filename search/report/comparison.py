@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from qir.backends.training.loop import RetrainProtocol
 from qir.module import Module
 from qir.policy import Bits
 from qir.search.evaluation.accuracy import AccuracyObjective, Samples, accuracy_of, standard_error
@@ -54,25 +53,23 @@ class Comparison:
     """Finalizes policies with one protocol and tests each network once.
 
     Args:
-        module: calibrated network.
-        objective: brings the network to a policy.
+        objective: measures; its network is calibrated.
         problem: costs and the budget.
         budget: name of the cost that the table shows.
         test: samples of the test split.
-        final: protocol of the final retraining.
+        finish: from bits of decisions to the finished network, all by one protocol.
     """
 
     def __init__(
         self,
-        module: Module,
         objective: AccuracyObjective,
         problem: Problem,
         budget: str,
         test: Samples,
-        final: RetrainProtocol,
+        finish: Callable[[Mapping[str, Bits]], Module],
     ) -> None:
-        self.module, self.objective, self.problem = module, objective, problem
-        self.budget, self.test, self.final = budget, test, final
+        self.objective, self.problem, self.budget = objective, problem, budget
+        self.test, self.finish = test, finish
         self.rows: list[ComparisonRow] = []
         self._finished: dict[tuple[tuple[str, Bits], ...], tuple[Module, float]] = {}
 
@@ -82,7 +79,7 @@ class Comparison:
         self.objective.reset()
         with network.quantizers_off():
             accuracy = self.objective.accuracy(self.test)
-        size = 4 * sum(tensor.size for tensor in _weights(self.module).values())
+        size = float_bytes(self.objective.module)
         self._append("fp32", "", accuracy, None, size)
 
     def add_uniform(self, rows: Mapping[str, int]) -> None:
@@ -97,7 +94,7 @@ class Comparison:
 
         key = tuple(sorted(decided.items()))
         if key not in self._finished:
-            made = self.objective.finalize(self.module, decided, self.final)
+            made = self.finish(decided)
             self._finished[key] = (made, accuracy_of(TorchModule(made), self.test))
         made, accuracy = self._finished[key]
         self._append(
@@ -121,6 +118,11 @@ def _weights(module: Module) -> dict[str, Tensor]:
     return {
         name: source.constant for name, source in sources.items() if source.is_constant and source.constant is not None
     }
+
+
+def float_bytes(module: Module) -> int:
+    """Bytes of the same weights in float32."""
+    return 4 * sum(tensor.size for tensor in _weights(module).values())
 
 
 def weight_bytes(module: Module) -> int:

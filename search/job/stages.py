@@ -1,0 +1,396 @@
+"""The one way from a network to a quantized file: a job, stage by stage.
+
+network → constraints → cost table → problem → bits → finished network → files → what came of it
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qir.backends.costs.building import cost_table
+from qir.backends.costs.target import as_target
+from qir.errors import QirError, SearchError
+from qir.fake_quant import policy_of, quantizers
+from qir.module import Module
+from qir.passes.calibration.distill_data import given_or_distilled
+from qir.passes.constraints.policies import apply_policy
+from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.correction.adaround import AdaRound
+from qir.passes.correction.correct import CorrectChannels
+from qir.passes.exporting.export import ExportReport, export
+from qir.passes.infrastructure.contract import Pass
+from qir.passes.infrastructure.pipeline import parse_pipeline
+from qir.passes.infrastructure.run_passes import run_passes
+from qir.passes.insertion.insert_fake_quant import InsertFakeQuant
+from qir.passes.parity.agreement import Agreement, Labels, agreement_of_file, float_form
+from qir.passes.simplify.infer_types import InferTypes
+from qir.policy import Bits, Policy
+from qir.search.evaluation.splits import TEST, VALIDATION, Splits, calibration_samples
+from qir.search.methods import ADDITIVE, GUIDED, solve
+from qir.search.metrics.label_free import SENSITIVITY_IMAGES, outputs_sensitivity
+from qir.search.metrics.outputs.output_divergence import divergence_guide
+from qir.search.network.preparation import SCALES, load_network, prepare
+from qir.search.network.problem import network_problem, read_budgets
+from qir.search.problem.channels import completed
+from qir.search.problem.parts import Budget
+from qir.search.problem.problem import Problem
+from qir.search.problem.result import Progress, Result
+from qir.search.report.comparison import Comparison
+from qir.search.report.provenance import provenance
+from qir.search.report.quantized import CHOSEN, Quantized
+from qir.search.report.rows import Costed, Row
+
+if TYPE_CHECKING:
+    from qir.backends.costs.tables.table import CostTable
+    from qir.backends.costs.target import Target
+    from qir.backends.execution.saturation import WeightStorage
+    from qir.backends.training.protocol import RetrainProtocol
+    from qir.search.evaluation.accuracy import AccuracyObjective, EvaluationProtocol, Samples
+    from qir.search.evaluation.parallel import Executor
+    from qir.search.evaluation.store import Store
+
+
+@dataclass
+class Job:
+    """The quantization of one network for one target, stage by stage.
+
+    A stage runs when it is asked for, after the stages that it needs, and its product is kept: `constraints` (folds,
+    inserts quantizers and calibrates the network), `table`, `costs`, `objective`, `sensitivity`; then the methods
+    `problem`, `solve`, `finish`, `export`, `outcome` and `report`.
+
+    Attributes:
+        model: float network or its ONNX file; a network that has fake-quant nodes already keeps them.
+        target: hardware: a `Target`, a shipped name, or a JSON file.
+        splits: the data; with a validation split policies are measured, with a retraining split they are retrained.
+        budgets: name of a cost → `Budget` or text such as "0.5x".
+        input_widths: widths of the network's inputs, `all` makes them decisions.
+        calibration: calibration method of activations.
+        before: pipeline that runs before everything else.
+        insert: more options of `insert-fake-quant`.
+        correct: fold the channel-wise affine correction into a network that is not retrained.
+        adaround: learn how weights are rounded (AdaRound) in one that is not retrained.
+        reduce_range: as the target's field of this name.
+        seed: of every random choice.
+        store: keeps sensitivities and measured values: an SQLite file or SQLAlchemy URL.
+        sensitivity_images: calibration samples that sensitivities are measured on.
+        protocol: how a policy is measured; a short retraining where there is a retraining split.
+        final: how the chosen policy is retrained.
+
+    Raises:
+        QirError: the network, the target or a budget cannot be read.
+    """
+
+    model: Module | str | Path
+    target: Any
+    splits: Splits
+    budgets: Mapping[str, Budget | str] = field(default_factory=dict)
+    input_widths: str = "8"
+    calibration: str = "mse"
+    before: str = ""
+    insert: str = ""
+    correct: bool = True
+    adaround: bool = False
+    reduce_range: bool = False
+    seed: int = 0
+    store: Store | str | Path | None = None
+    sensitivity_images: int = SENSITIVITY_IMAGES
+    protocol: EvaluationProtocol | None = None
+    final: RetrainProtocol | None = None
+
+    network: Module = field(init=False, repr=False)
+    original: Module = field(init=False, repr=False)
+    result: Result | None = field(init=False, default=None, repr=False)
+    written: ExportReport | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        target = as_target(self.target)
+        self.target = target.model_copy(update={"reduce_range": self.reduce_range or target.reduce_range})
+        self.budgets = read_budgets(self.budgets)
+        self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
+        if self.before:
+            run_passes(self.network, self.before, target=self.target)
+        self.original = float_form(self.network) if self._calibrated else self.network.clone()
+        self._finished: dict[Policy, Module] = {}
+        self._exported: dict[str, Any] = {}
+
+    @cached_property
+    def samples(self) -> Any:
+        """The calibration data; made from the network's statistics where they are `distilled`."""
+        if self.splits.validation is not None:
+            self.splits = replace(self.splits, calibration=calibration_samples(self.network, self.splits.calibration))
+        given = getattr(self.splits.calibration, "images", self.splits.calibration)
+        return given_or_distilled(self.network, given, seed=self.seed)
+
+    @cached_property
+    def constraints(self) -> BitConstraints:
+        """The decisions that the target leaves open in the calibrated network."""
+        samples = self.samples
+        if self._calibrated:
+            return bit_constraints(self.network, self.target.operand_rules())
+        how: dict[str, Any] = {"input_widths": self.input_widths, "method": self.calibration, "insert": self.insert}
+        return prepare(self.network, self.target, samples, seed=self.seed, **how)
+
+    @cached_property
+    def table(self) -> CostTable:
+        """What every node costs at every width."""
+        _ = self.constraints
+        return cost_table(self.network, self.target)
+
+    @cached_property
+    def costs(self) -> Problem:
+        """Decisions, costs, relations and budgets, with nothing to optimise yet.
+
+        Raises:
+            SearchError: no decision is open, or a budget would not bind.
+        """
+        if not self.constraints.decisions:
+            raise SearchError("the target leaves no decision open: quantize without a budget")
+        limits = {name: limit for name, limit in self.budgets.items() if isinstance(limit, Budget)}
+        return network_problem(self.network, self.constraints, self.table, budgets=limits)
+
+    @cached_property
+    def objective(self) -> AccuracyObjective | None:
+        """Accuracy of a policy on the validation split, after correction and retraining; None without that split."""
+        from qir.backends.training.protocol import protocol
+        from qir.search.evaluation.accuracy import AccuracyObjective, EvaluationProtocol
+
+        constraints, splits = self.constraints, self.splits
+        if splits.validation is None:
+            return None
+        if splits.retraining is not None:
+            self.protocol = self.protocol or EvaluationProtocol(retrain=protocol("short", seed=self.seed))
+            self.final = self.final or protocol("final", seed=self.seed)
+        self.protocol = self.protocol or EvaluationProtocol()
+        data = {"calibration": splits.calibration, "validation": splits.validation, "retraining": splits.retraining}
+        return AccuracyObjective(self.network, constraints, **data, protocol=self.protocol)
+
+    @cached_property
+    def sensitivity(self) -> list[list[float]]:
+        """How far the outputs move at each option of each decision: divergence of classes, else distance of all."""
+        if self.objective is not None:
+            images: Any = self.splits.calibration.images
+            return divergence_guide(self.objective, images[: self.sensitivity_images])
+        how: dict[str, Any] = {"images": self.sensitivity_images, "store": self.store}
+        return outputs_sensitivity(self.network, self.constraints, self.samples, **how).per_decision(self.constraints)
+
+    def problem(self, method: str = "milp") -> Problem:
+        """What a method solves: measured accuracy, or the sensitivity for methods that measure no policy.
+
+        Raises:
+            SearchError: as `costs`; or a budget is on a cost that only methods which measure can keep.
+        """
+        from qir.search.evaluation.accuracy import search_identity
+
+        posed, objective = self.costs, self.objective
+        if objective is None and posed.metrics:
+            names = ", ".join(posed.metrics)
+            raise SearchError(f"budgets on {names} are kept by searches that measure policies: give labels and a method")
+        if objective is not None and method not in ADDITIVE:
+            others = [split for split in (objective.calibration, objective.retraining) if split is not None]
+            identity = search_identity(self.network, objective.validation, objective.protocol, *others)
+            posed = replace(posed, objective=objective, sensitivity=None, identity=identity)
+        if objective is None or method in GUIDED:
+            posed = replace(posed, sensitivity=self.sensitivity)
+        return posed
+
+    def solve(
+        self,
+        method: str = "milp",
+        *,
+        evaluations: int | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        executor: Executor | None = None,
+        **options: Any,
+    ) -> Result:
+        """Choose bits; the last result is the one that is finished and written.
+
+        Args:
+            method: a name in `qir.search.METHODS`.
+            evaluations: most policies to measure.
+            progress: told after each episode.
+            executor: where policies are measured; in this process by default.
+            **options: of the method.
+
+        Raises:
+            SearchError: as `qir.solve`.
+            InfeasibleError: no policy meets a budget.
+        """
+        posed = self.problem(method)
+        where: dict[str, Any] = {"progress": progress, "executor": executor}
+        if posed.objective is not None:
+            where["store"] = self.store
+        self.result = solve(posed, method, evaluations=evaluations, seed=self.seed, **where, **options)
+        return self.result
+
+    @property
+    def chosen(self) -> Policy:
+        """Bits of every decision: those of the last result, else the widest legal ones."""
+        return self.costed.widest if self.result is None else self.result.policy
+
+    def finish(self, decided: Mapping[str, Bits] | None = None) -> Module:
+        """A copy of the network at a policy (the chosen one), retrained or corrected; equal policies are finished once.
+
+        Raises:
+            QirError: a width is not an option.
+        """
+        policy = self.chosen if decided is None else Policy(decided)
+        if policy not in self._finished:
+            self._finished[policy] = self._corrected(policy) if self.objective is None else self._retrained(policy)
+        return self._finished[policy]
+
+    def _retrained(self, policy: Policy) -> Module:
+        assert self.objective is not None  # noqa: S101 - asked by the caller
+        made = self.objective.finalize(self.network, policy, self.final)
+        return run_passes(made, self._scales)
+
+    def _corrected(self, policy: Policy) -> Module:
+        made = self.network.clone()
+        apply_policy(made, completed(self.constraints, policy))
+        last: list[Pass] = [*([AdaRound()] if self.adaround else []), *([CorrectChannels()] if self.correct else [])]
+        steps = [*last, *(self._scales if last else [])]
+        return run_passes(made, steps, target=self.target, data=self.samples)
+
+    def export(
+        self,
+        output: str | Path,
+        *,
+        decided: Mapping[str, Bits] | None = None,
+        profile: str | None = None,
+        weights: WeightStorage | None = None,
+        allow_mismatches: bool = False,
+    ) -> ExportReport:
+        """Write the network at a policy (the chosen one): lowered, run, compared, and only then named.
+
+        Args:
+            output: path of the model; guide and weights lie next to it.
+            decided: bits of every decision.
+            profile, weights, allow_mismatches: as for `qir.export`.
+
+        Raises:
+            ExportError: as `qir.export`.
+        """
+        self._exported = {"profile": profile, "weights": weights, "allow_mismatches": allow_mismatches}
+        self.written = self._export(output, self.finish(decided))
+        return self.written
+
+    def _export(self, output: str | Path, module: Module) -> ExportReport:
+        sources = dict(self.splits.sources)
+        return export(module, output, target=self.target, data=self._shown, splits=sources, **self._exported)
+
+    def comparison(self, budget: str = "latency", test: Samples | None = None) -> Comparison:
+        """A closing table of policies that are all finished alike and tested once.
+
+        Args:
+            budget: cost whose share it shows.
+            test: labelled samples; by default the test split.
+
+        Raises:
+            SearchError: there is no validation split, or nothing to test on.
+        """
+        tested = test or self.splits.judged
+        if self.objective is None or tested is None:
+            raise SearchError("a comparison measures accuracy: give labelled validation and test splits")
+        return Comparison(self.objective, self.costs, budget, tested, self.finish)
+
+    @property
+    def costed(self) -> Costed:
+        """What policies of the network cost, for rows of tables."""
+        return Costed(self.network, self.constraints, self.table, None if self.result is None else self.costs)
+
+    def outcome(self, *, compare: bool = True) -> Quantized:
+        """What was decided, what it costs, how accurate it is and what was written.
+
+        Args:
+            compare: measure uniform widths too, finished and written like the chosen policy, where bits were searched.
+
+        Raises:
+            QirError: nothing was exported yet.
+        """
+        if self.written is None:
+            raise QirError("nothing is written yet: export the job first")
+        agreement, module, costed = self._agreement(self.written), self.finish(), self.costed
+        return Quantized(
+            written=self.written,
+            result=self.result,
+            policy=policy_of(module.graph),
+            agreement=agreement,
+            rows=self._rows(costed, agreement, compare and self.result is not None),
+            layers=costed.layers(self.chosen),
+            left_float=dict(self.network.meta.get(InsertFakeQuant.name, {})),
+            notes=tuple(self.network.meta.get(InferTypes.name, ())),
+            provenance=self._provenance(),
+            options={name: self.constraints.options[name] for name in self.constraints.decisions},
+            reference=costed.reference(self.chosen),
+            target=self.target,
+            module=module,
+            samples=self._shown,
+        )
+
+    def report(self, path: str | Path) -> Path:
+        """Write the outcome as one HTML page; see `Quantized.report`."""
+        return self.outcome(compare=False).report(path)
+
+    @property
+    def _calibrated(self) -> bool:
+        return isinstance(self.model, Module) and bool(quantizers(self.model.graph))
+
+    @property
+    def _scales(self) -> list[Pass]:
+        return parse_pipeline(SCALES[self.target.export.requantization].lstrip(","))
+
+    @property
+    def _shown(self) -> Any:
+        """What written files are compared on."""
+        return self.samples if self.splits.judged is None else self.splits.judged.images
+
+    def _agreement(self, written: ExportReport) -> Agreement:
+        judged, labels = self.splits.judged, self.splits.labels
+        if judged is None:
+            distilled = self.samples is not self.splits.calibration
+            called = "samples distilled from the network" if distilled else "the calibration data"
+            known = None if labels is None or distilled else Labels(labels, "the calibration data")
+        else:
+            called = TEST if self.splits.test is not None else VALIDATION
+            known = Labels(judged.labels, called)
+            chose = self.splits.test is None and self.result is not None and not self.result.minimised
+            called += ", which chose the bits" if chose else ""
+        return agreement_of_file(written.model, self.original, self._shown, called=called, labels=known)
+
+    def _rows(self, costed: Costed, agreement: Agreement, compare: bool) -> tuple[Row, ...]:
+        """Float, uniform widths and the chosen policy; `compare` measures the uniform ones."""
+        found, written = agreement.accuracy, self.written
+        accuracy = None if found is None else found.float_right / found.samples
+        given = Path(self.model).stat().st_size if isinstance(self.model, str | Path) else None
+        rows = [costed.float_row(accuracy, given)]
+        for label, policy in costed.uniforms().items():
+            if policy != self.chosen or self.result is not None:
+                measured = self._tried(policy) if compare else (None, None)
+                rows.append(costed.row(label, policy, *measured))
+        rows.append(costed.row(CHOSEN, self.chosen, agreement, written.model.stat().st_size if written else None))
+        return tuple(rows)
+
+    def _tried(self, policy: Policy) -> tuple[Agreement | None, int | None]:
+        """Agreement and size of a policy that is finished and written like the chosen one, in a folder that goes."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                written = self._export(Path(folder) / "model.quant.onnx", self.finish(policy))
+            except QirError:
+                return None, None
+            return self._agreement(written), written.model.stat().st_size
+
+    def _provenance(self) -> dict[str, Any]:
+        named = isinstance(self.model, str | Path)
+        settings = ("input_widths", "calibration", "before", "insert", "correct", "adaround", "reduce_range", "seed")
+        return provenance(
+            model=Path(str(self.model)).name if named else "network",
+            sha256=self.network.meta.get("source_sha256", ""),
+            target=self.target.name,
+            budgets={name: limit for name, limit in self.budgets.items() if isinstance(limit, Budget)},
+            splits=self.splits.sources,
+            settings={name: getattr(self, name) for name in settings if getattr(self, name) not in ("", False)},
+        )

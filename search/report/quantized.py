@@ -1,0 +1,259 @@
+"""What a quantization made: what was decided and why, what it costs, how accurate it is, and which files were written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qir.errors import QirError, SearchError
+from qir.module import Module
+from qir.passes.exporting.export import ExportReport, export
+from qir.passes.parity.agreement import Accuracy, Agreement
+from qir.policy import Policy
+from qir.search.problem.result import VALUE, Result, finite, result_of
+from qir.search.report.rows import HEADINGS, Layer, Row
+from qir.support.atomic_write import atomic_write
+from qir.support.json_text import parse_json
+from qir.support.printable import html_text, printable
+
+if TYPE_CHECKING:
+    from qir.backends.costs.target import Target
+
+CHOSEN = "chosen"
+"""Label of the row of the network that was written."""
+
+
+@dataclass(frozen=True, repr=False)
+class Quantized:
+    """What a quantization made. Printed, it is a table; `save` and `load` keep it as JSON.
+
+    Attributes:
+        written: the files, and how they compared with the reference.
+        result: how the bits were chosen; None without a budget, where every quantizer has its widest width.
+        policy: bits of every quantizer.
+        agreement: the outputs of the file against the float network's, and accuracy where there are labels.
+        rows: the closing table: float, uniform widths where legal, and what was written.
+        layers: bits and cycles of every layer whose cost is known.
+        left_float: layers that stayed float, and why.
+        notes: what a reader should know: where the file declares types that contradict its operands, for example.
+        provenance: model, data, target, settings and versions that made it.
+        options: options of every decision, in the order in which a search takes them.
+        reference: what the first budget's cost is at 8 bits everywhere; None without a budget.
+        target: the hardware.
+        module: the network with fake-quant nodes at its policy, as it was exported; None in one that was loaded.
+        samples: what the files were compared on; None in one that was loaded.
+    """
+
+    written: ExportReport
+    result: Result | None
+    policy: Policy
+    agreement: Agreement
+    rows: tuple[Row, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    left_float: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    reference: float | None = None
+    target: Target | None = None
+    module: Module | None = None
+    samples: Any = None
+
+    @property
+    def certificate(self) -> str:
+        """Status, bound and gap of the choice in one line."""
+        return "none: no budget, every quantizer at its widest" if self.result is None else self.result.certificate
+
+    @property
+    def selected_by(self) -> str:
+        """What is best in the policy: a sensitivity, a measured accuracy, or the name of a reward."""
+        if self.result is None:
+            return "widest legal width"
+        if self.result.selected_by != VALUE:
+            return f"reward {self.result.selected_by}"
+        return "divergence of the outputs" if self.result.minimised else "accuracy on search-validation"
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """Accuracy next to that of the float network, with the name of its split; None without labels."""
+        return self.agreement.accuracy
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Paths of what was written, by what it is."""
+        found = {name: getattr(self.written, name) for name in ("model", "guide", "weights", "encodings")}
+        return {name: path for name, path in found.items() if path is not None}
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Headings, then the rows, without columns in which nothing is known."""
+        cells = [row.cells() for row in self.rows]
+        kept = [i for i in range(len(HEADINGS)) if any(row[i] for row in cells)]
+        return [tuple(line[i] for i in kept) for line in (HEADINGS, *cells)]
+
+    def lines(self) -> list[str]:
+        """Text below the table: decisions, certificate, where the figures come from, files."""
+        found = []
+        if self.result is not None:
+            found += [("chosen by", f"{self.result.method}, {self.selected_by}"), ("certificate", self.certificate)]
+        if self.accuracy is not None:
+            found.append(("accuracy", self.accuracy.text))
+        compared = self.agreement.reason or f"{self.agreement.data} ({self.agreement.samples:,} samples)"
+        found.append(("compared on", compared))
+        found += [(name, f"{path}  ({_size(path)})") for name, path in self.files.items()]
+        return [f"{label:<12}{text}" for label, text in found]
+
+    def table_text(self) -> list[str]:
+        """The table as lines of plain text, in columns."""
+        table = self.table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        rows = [
+            "  ".join(cell.rjust(width) if index else cell.ljust(width) for index, (cell, width) in enumerate(cells))
+            for cells in (tuple(zip(row, widths, strict=True)) for row in table)
+        ]
+        return [printable(line.rstrip()) for line in rows]
+
+    def __str__(self) -> str:
+        """Write the table and what belongs to it as plain text."""
+        return "\n".join((*self.table_text(), *map(printable, self.lines())))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Show a table in a notebook."""
+        head, *rows = self.table()
+        titles = "".join(f"<th>{html_text(cell)}</th>" for cell in head)
+        body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        lines = "<br>".join(html_text(line) for line in self.lines())
+        return f"<table><tr>{titles}</tr>{body}</table><p>{lines}</p>"
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page: the table, bits and cycles by layer, and the search.
+
+        Raises:
+            MissingExtraError: Plotly is not installed.
+            SearchError: the file cannot be written.
+        """
+        from qir.search.report.page import Report
+
+        result, limited = self.result, next(iter(self.result.limits.items()), None) if self.result else None
+        return Report(
+            title=f"{self.provenance.get('model', 'network')} quantized",
+            facts=[*self.lines(), *(f"{name}: {_text(value)}" for name, value in self.provenance.items())],
+            layers=[layer.name for layer in self.layers],
+            bits=[(layer.activation_bits, layer.weight_bits) for layer in self.layers],
+            cycles=[(layer.reference_cycles, layer.cycles) for layer in self.layers],
+            bound_by=[layer.bound_by for layer in self.layers],
+            episodes=[(i + 1, e.value) for i, e in enumerate(result.evaluations)] if result else [],
+            probabilities=result.probabilities if result else (),
+            options={name: [f"{bits} bits" for bits in widths] for name, widths in self.options.items()},
+            results={result.method: result} if result else {},
+            budget=(limited[0], limited[1] / self.reference) if limited and self.reference else None,
+            reference_cost=self.reference or 1.0,
+            rows=self.table(),
+        ).write(path)
+
+    def export(
+        self, output: str | Path | None = None, *, profile: str | None = None, allow_mismatches: bool = False
+    ) -> ExportReport:
+        """Write the same network in another profile; one that was loaded is read from its model file.
+
+        Args:
+            output: path of the model; by default next to the first one, with the profile's name in its own.
+            profile: export profile; by default the target's.
+            allow_mismatches: as for `qir.export`.
+
+        Raises:
+            ExportError: as `qir.export`.
+            QirError: the model file of one that was loaded is gone, or holds no quantizers.
+        """
+        if output is None:
+            model = self.written.model
+            stem = model.name.removesuffix(".onnx").removesuffix(".quant")
+            output = model.with_name(f"{stem}.{profile or self.written.profile}.onnx")
+        splits = {str(k): str(v) for k, v in self.provenance.get("splits", {}).items()}
+        return export(
+            self._network(),
+            output,
+            profile=profile,
+            target=self.target,
+            data=self.samples,
+            splits=splits or None,
+            allow_mismatches=allow_mismatches,
+        )
+
+    def _network(self) -> Module:
+        if self.module is not None:
+            return self.module
+        from qir.onnx_io import load
+        from qir.passes.raising import raise_quantized
+
+        return raise_quantized(load(self.written.model))
+
+    def save(self, path: str | Path) -> Path:
+        """Write decisions, figures, paths and provenance as JSON, atomically; networks and samples are not in it.
+
+        Raises:
+            SearchError: the file cannot be written.
+        """
+        from pydantic import TypeAdapter
+
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _KEPT_APART}
+        record: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(plain, mode="json")
+        record["policy"] = dict(self.policy)
+        record["result"] = None if self.result is None else self.result.to_json()
+        record["target"] = None if self.target is None else self.target.model_dump(mode="json")
+        with atomic_write(path, SearchError) as file:
+            file.write_text(json.dumps(finite(record), indent=1), encoding="utf-8")
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path) -> Quantized:
+        """Read what `save` wrote.
+
+        Raises:
+            SearchError: the file is missing, or holds something else.
+        """
+        from pydantic import TypeAdapter
+
+        from qir.backends.costs.target import Target
+
+        try:
+            found = parse_json(Path(path).read_text(encoding="utf-8"))
+            typed = {name: TypeAdapter(kind).validate_python(found[name]) for name, kind in _TYPED.items()}
+            plain = {name: found[name] for name in ("left_float", "provenance", "reference")}
+            policy = {name: tuple(bits) if isinstance(bits, list) else bits for name, bits in found["policy"].items()}
+            result = None if found["result"] is None else result_of(found["result"])
+            target = None if found["target"] is None else Target.model_validate(found["target"])
+            return Quantized(**typed, **plain, policy=Policy(policy), result=result, target=target)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, QirError) as error:
+            message = f"{path}: is not a saved quantization ({_first(error)}): expected a file of `Quantized.save`"
+            raise SearchError(message) from error
+
+
+_TYPED: dict[str, Any] = {
+    "written": ExportReport,
+    "agreement": Agreement,
+    "rows": tuple[Row, ...],
+    "layers": tuple[Layer, ...],
+    "notes": tuple[str, ...],
+    "options": dict[str, tuple[int, ...]],
+}
+"""Fields whose JSON is checked against their types."""
+
+_KEPT_APART = {"policy", "result", "target", "module", "samples"}
+"""Fields that have a form of their own in JSON, or none."""
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes" if path.exists() else "missing"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

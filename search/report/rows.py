@@ -1,0 +1,177 @@
+"""Rows of the closing table of a quantization, and what its policies cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qir.backends.costs.tables.table import CostTable
+from qir.module import Module
+from qir.passes.constraints.policies import apply_policy
+from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.passes.parity.agreement import Agreement
+from qir.policy import Bits, Policy
+from qir.search.problem.channels import completed
+from qir.search.problem.problem import Problem
+from qir.search.report.comparison import float_bytes, weight_bytes
+
+HEADINGS = ("network", "bits", "accuracy", "as in float", "SQNR", "cycles", "share", "weight bytes", "bytes on disk")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the closing table; what was not measured, or is not known, is None.
+
+    Attributes:
+        label: `float`, `uniform` with its widths, or `chosen`.
+        bits: how many decisions are at which width, widest first.
+        accuracy: share of labelled samples that it gets right, 0 to 1.
+        agreeing: share of the decisions that are as in float, of the output that agrees least.
+        sqnr: signal to quantization noise ratio in decibels, of the worst output.
+        cycles: latency by the target's cost model, of the nodes whose cost is known.
+        share: cycles as a share of 8 bits everywhere.
+        weight_bytes: integer weights at their bits, packed (float32 weights of the float network).
+        disk_bytes: bytes of the model file.
+        within: whether it meets every budget.
+    """
+
+    label: str
+    bits: str = ""
+    accuracy: float | None = None
+    agreeing: float | None = None
+    sqnr: float | None = None
+    cycles: float | None = None
+    share: float | None = None
+    weight_bytes: int | None = None
+    disk_bytes: int | None = None
+    within: bool = True
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, empty where a figure is missing."""
+        share = "" if self.share is None else f"{self.share:.3f}"
+        return (
+            self.label,
+            self.bits,
+            _percent(self.accuracy),
+            _percent(self.agreeing),
+            "" if self.sqnr is None else f"{self.sqnr:.1f} dB",
+            _whole(self.cycles),
+            share if self.within else f"{share} over budget".strip(),
+            _whole(self.weight_bytes),
+            _whole(self.disk_bytes),
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the written network: its widths in bits, its cycles at the widest policy and now, what bounds them."""
+
+    name: str
+    activation_bits: int
+    weight_bits: int
+    reference_cycles: float
+    cycles: float
+    bound_by: str
+
+
+@dataclass(frozen=True)
+class Costed:
+    """A calibrated network with what its policies cost.
+
+    Attributes:
+        network: the network.
+        constraints: its decisions.
+        table: cost of every node.
+        problem: its budgets; None where no bits were searched.
+    """
+
+    network: Module
+    constraints: BitConstraints
+    table: CostTable
+    problem: Problem | None
+
+    def uniform(self, bits: int) -> Policy:
+        """The legal policy of decisions that is nearest to one width."""
+        whole = self.constraints.uniform(bits)
+        return Policy({name: whole[name] for name in self.constraints.decisions})
+
+    @property
+    def widest(self) -> Policy:
+        """The policy of the widest legal widths."""
+        return self.uniform(max(max(options) for options in self.constraints.options.values()))
+
+    def uniforms(self) -> dict[str, Policy]:
+        """Every policy that is nearest to one width, the widest first, by its label."""
+        widths = sorted({bits for name in self.constraints.decisions for bits in self.constraints.options[name]})
+        policies = dict.fromkeys(self.uniform(bits) for bits in reversed(widths))
+        return {f"uniform {'/'.join(map(str, sorted(set(map(_widest, p.values())), reverse=True)))}": p for p in policies}
+
+    def float_row(self, accuracy: float | None, disk_bytes: int | None) -> Row:
+        """The row of the float network."""
+        return Row("float", accuracy=accuracy, weight_bytes=float_bytes(self.network), disk_bytes=disk_bytes)
+
+    def row(self, label: str, policy: Policy, agreement: Agreement | None, disk_bytes: int | None) -> Row:
+        """The row of a policy of decisions; figures are missing where nothing was measured."""
+        whole = completed(self.constraints, policy)
+        sized = self.network.clone()
+        apply_policy(sized, whole)
+        worst = next(iter(agreement.outputs), None) if agreement is not None else None
+        right = None if agreement is None else agreement.accuracy
+        return Row(
+            label,
+            bits_text(policy),
+            accuracy=None if right is None else right.quantized_right / right.samples,
+            agreeing=worst.agreeing / worst.decisions if worst is not None and worst.decisions else None,
+            sqnr=None if worst is None else worst.sqnr,
+            cycles=self._cycles(policy),
+            share=self._share(policy),
+            weight_bytes=weight_bytes(sized),
+            disk_bytes=disk_bytes,
+            within=self.problem is None or not self.problem.violations(policy),
+        )
+
+    def layers(self, policy: Policy) -> tuple[Layer, ...]:
+        """Bits and cycles of every layer whose cost is known, in order."""
+        before = {cost.node: cost.cycles for cost in self.table.rows(completed(self.constraints, self.widest))}
+        after = self.table.rows(completed(self.constraints, policy))
+        return tuple(
+            Layer(c.node, c.activation_bits, c.weight_bits, before[c.node], c.cycles, c.bound_by)
+            for c in after
+            if c.weight_bits is not None
+        )
+
+    def reference(self, policy: Policy) -> float | None:
+        """What the first budget's cost is a share of; None without a budget."""
+        if self.problem is None or not self.problem.budgets:
+            return None
+        name = next(iter(self.problem.budgets))
+        return self.problem.cost(name, policy) / self.problem.ratio(name, policy)
+
+    def _cycles(self, policy: Policy) -> float | None:
+        if not any(row.known for row in self.table):
+            return None
+        return float(self.table.cost([completed(self.constraints, policy)], unknown="ignore")[0])
+
+    def _share(self, policy: Policy) -> float | None:
+        """Cycles as a share of 8 bits everywhere; None where some are unknown."""
+        cycles, widest = self._cycles(policy), self._cycles(self.widest)
+        if self.table.unknown or not cycles or not widest:
+            return None
+        return cycles / widest if self.problem is None else self.problem.ratio("latency", policy)
+
+
+def bits_text(policy: Policy) -> str:
+    """How many decisions are at which width, widest first: `2 at 8, 1 at 4`."""
+    widths = [_widest(bits) for bits in policy.values()]
+    return ", ".join(f"{widths.count(width)} at {width}" for width in sorted(set(widths), reverse=True))
+
+
+def _widest(bits: Bits) -> int:
+    return bits if isinstance(bits, int) else max(bits)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def _whole(number: float | None) -> str:
+    return "" if number is None else f"{number:,.0f}"
