@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from qir.search.evaluation.accuracy import EvaluationProtocol as EvaluationProtocol
     from qir.search.evaluation.parallel import DaskCluster as DaskCluster
     from qir.search.evaluation.parallel import LocalProcesses as LocalProcesses
-    from qir.search.evaluation.store import Store as Store
     from qir.search.evaluation.splits import Splits as Splits
+    from qir.search.evaluation.store import Store as Store
     from qir.search.job.quantize import quantize as quantize
     from qir.search.job.stages import Job as Job
     from qir.search.methods import METHODS as METHODS

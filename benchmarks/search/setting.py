@@ -17,8 +17,8 @@ from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Policy
 from qir.search import AccuracyObjective, Budget, EvaluationProtocol, Problem, load_network, network_problem, prepare
+from qir.search.metrics.label_free import SENSITIVITY_IMAGES
 from qir.search.metrics.measuring import measure
-from qir.search.quantize import SENSITIVITY_IMAGES
 
 _CIFAR_HELD = 25
 """Of the official training images of CIFAR-10, the last of so many in a row is search-validation."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qir.backends.execution.session import OrtSession
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.samples import batches
@@ -35,7 +33,9 @@ def evaluate(model: Module | str | Path, data: Any, *, batch: int = 64) -> dict[
     """
     module = model if isinstance(model, Module) else written_network(model)
     if module.graph.fake_quants():
-        raise QirError("evaluate: the network holds fake-quant nodes, which ONNX Runtime does not know: export it first")
+        raise QirError(
+            "evaluate: the network holds fake-quant nodes, which ONNX Runtime does not know: export it first"
+        )
     run = executor_of(module).run
     found = [run(feed) for feed in batches(module, data, batch=batch)]
     return {name: _joined(name, [outputs[name] for outputs in found]) for name in found[0]}

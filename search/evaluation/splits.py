@@ -62,7 +62,9 @@ class Splits:
         Args:
             calibration: samples, or data of any kind that `calibrate` takes; an array `labels` next to them counts.
             labels: of the calibration data: int64 [N], or a .npy file.
-            retraining, validation, test: as the attributes.
+            retraining: labelled samples that weights are trained on.
+            validation: labelled samples that policies are judged by.
+            test: labelled samples that the finished network is measured on once.
 
         Raises:
             DataError: a file cannot be read, labels do not fit, or an image is in two labelled splits.
@@ -80,7 +82,7 @@ class Splits:
         return Splits(kept, known, read.get(RETRAINING), read.get(VALIDATION), read.get(TEST), sources)
 
     def divided(self, module: Module, *, seed: int = 0) -> Splits:
-        """Labelled calibration data as three splits: a quarter judges, a quarter (at most 512) calibrates, the rest retrains.
+        """Three splits of labelled data: a quarter judges, a quarter, at most 512, calibrates, the rest trains.
 
         Samples are drawn at random, so that sets sorted by class are divided evenly.
 
@@ -101,7 +103,11 @@ class Splits:
             )
         order, quarter = np.random.default_rng(seed).permutation(len(images)), len(images) // 4
         first = min(quarter, CALIBRATION_IMAGES)
-        cuts = {CALIBRATION: order[:first], VALIDATION: order[first : first + quarter], RETRAINING: order[first + quarter :]}
+        cuts = {
+            CALIBRATION: order[:first],
+            VALIDATION: order[first : first + quarter],
+            RETRAINING: order[first + quarter :],
+        }
         parts = {role: ArraySamples(images[part], labels[part], role) for role, part in cuts.items()}
         sources = {role: f"{len(part)} of the {len(images)} samples given" for role, part in cuts.items()}
         return replace(

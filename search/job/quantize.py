@@ -60,10 +60,10 @@ def quantize(
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct or retrain, export and check.
 
-    Without labels, bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured per decision
-    and width. Where these are not scores of classes, [N, classes], or the network has several inputs or takes one
-    sample at a time (a correction that is fitted to one sample leaves no divergence), they are chosen from the distance
-    of all outputs. Without budgets every quantizer gets its widest legal width.
+    Without labels, bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured for each
+    decision and width. Where these are not scores of classes, [N, classes], or the network has several inputs or takes
+    one sample at a time (a correction that is fitted to one sample leaves no divergence), they are chosen from the
+    distance of all outputs. Without budgets every quantizer gets its widest legal width.
 
     A method that measures (`rl`, `random`, `evolution`, …) chooses bits by accuracy on labelled samples, each policy
     retrained shortly, and the winner retrained longer: on the splits given, or on the data with their labels, divided.
@@ -74,7 +74,8 @@ def quantize(
         data: calibration data of any kind that `calibrate` takes; `distilled` makes them from the statistics of the
             network's BatchNormalizations.
         labels: of the data, int64 [N], or a .npy file; accuracy is told on them, and methods that measure need them.
-        retraining: labelled samples to retrain on: samples, (images, labels), or a .npz file with `images` and `labels`.
+        retraining: labelled samples to retrain on: samples, (images, labels), or a .npz file with `images` and
+            `labels`.
         validation: labelled samples that policies are judged by, likewise; no image may be in both.
         test: labelled samples that the file is measured on at the end, likewise.
         budgets: name of a cost (`latency`, `energy`, `bops`, `size`, `average-bits`) → `Budget` or text such as

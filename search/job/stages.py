@@ -33,7 +33,6 @@ from qir.policy import Bits, Policy
 from qir.search.evaluation.splits import TEST, VALIDATION, Splits, calibration_samples
 from qir.search.methods import ADDITIVE, GUIDED, solve
 from qir.search.metrics.label_free import SENSITIVITY_IMAGES, outputs_sensitivity
-from qir.search.metrics.outputs.output_divergence import divergence_guide
 from qir.search.network.preparation import SCALES, load_network, prepare
 from qir.search.network.problem import network_problem, read_budgets
 from qir.search.problem.channels import completed
@@ -47,7 +46,6 @@ from qir.search.report.rows import Costed, Row
 
 if TYPE_CHECKING:
     from qir.backends.costs.tables.table import CostTable
-    from qir.backends.costs.target import Target
     from qir.backends.execution.saturation import WeightStorage
     from qir.backends.training.protocol import RetrainProtocol
     from qir.search.evaluation.accuracy import AccuracyObjective, EvaluationProtocol, Samples
@@ -173,6 +171,8 @@ class Job:
     def sensitivity(self) -> list[list[float]]:
         """How far the outputs move at each option of each decision: divergence of classes, else distance of all."""
         if self.objective is not None:
+            from qir.search.metrics.outputs.output_divergence import divergence_guide
+
             images: Any = self.splits.calibration.images
             return divergence_guide(self.objective, images[: self.sensitivity_images])
         how: dict[str, Any] = {"images": self.sensitivity_images, "store": self.store}
@@ -189,7 +189,9 @@ class Job:
         posed, objective = self.costs, self.objective
         if objective is None and posed.metrics:
             names = ", ".join(posed.metrics)
-            raise SearchError(f"budgets on {names} are kept by searches that measure policies: give labels and a method")
+            raise SearchError(
+                f"budgets on {names} are kept by searches that measure policies: give labels and a method"
+            )
         if objective is not None and method not in ADDITIVE:
             others = [split for split in (objective.calibration, objective.retraining) if split is not None]
             identity = search_identity(self.network, objective.validation, objective.protocol, *others)
@@ -269,7 +271,9 @@ class Job:
         Args:
             output: path of the model; guide and weights lie next to it.
             decided: bits of every decision.
-            profile, weights, allow_mismatches: as for `qir.export`.
+            profile: export profile, by default the target's.
+            weights: how 8-bit weight codes are stored; by default the target's.
+            allow_mismatches: write a file too whose codes differ from the integer reference.
 
         Raises:
             ExportError: as `qir.export`.

@@ -1,4 +1,4 @@
-"""What a quantization made: what was decided and why, what it costs, how accurate it is, and which files were written."""
+"""What a quantization made: the decisions and why, what they cost, how accurate the network is, and the files."""
 
 from __future__ import annotations
 

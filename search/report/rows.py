@@ -100,10 +100,16 @@ class Costed:
         return self.uniform(max(max(options) for options in self.constraints.options.values()))
 
     def uniforms(self) -> dict[str, Policy]:
-        """Every policy that is nearest to one width, the widest first, by its label."""
+        """Every policy that is nearest to one width, the widest first, by a label with the widths that it sets."""
         widths = sorted({bits for name in self.constraints.decisions for bits in self.constraints.options[name]})
         policies = dict.fromkeys(self.uniform(bits) for bits in reversed(widths))
-        return {f"uniform {'/'.join(map(str, sorted(set(map(_widest, p.values())), reverse=True)))}": p for p in policies}
+        return {f"uniform {self._widths(policy)}": policy for policy in policies}
+
+    def _widths(self, policy: Policy) -> str:
+        """The widths of all quantizers that are not fixed, widest first."""
+        whole, options = completed(self.constraints, policy), self.constraints.options
+        found = {_widest(bits) for name, bits in whole.items() if len(options[name]) > 1}
+        return "/".join(str(width) for width in sorted(found, reverse=True))
 
     def float_row(self, accuracy: float | None, disk_bytes: int | None) -> Row:
         """The row of the float network."""

@@ -13,10 +13,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 import qir
+from qir import quantize
 from qir.errors import ExportError, PassError
 from qir.passes import export, raise_quantized
 from qir.passes.simplify.infer_types import verify_types
-from qir.search.quantize import quantize
 
 FLOAT = TensorProto.FLOAT
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qir import quantize
 from qir.onnx_io import load
 from qir.passes import export, raise_quantized
 from qir.passes.analysis.constants import frozen
-from qir.search.quantize import quantize
 
 GENERATOR = np.random.default_rng(0)
 

@@ -12,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 import qir.models
+from qir import quantize
 from qir.backends import cost_table, load_target
 from qir.models.builders import NETWORKS, export_onnx
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.correction.correct import CorrectChannels
 from qir.passes.parity.compare import parity
 from qir.passes.simplify.name_nodes import with_names
-from qir.search.quantize import quantize
 
 NAMES = {"without names": "", "with one name for all": "node"}
 SMALL = {"vgg-like": {"width": 0.25}, "lstm-text": {"units": 16}}

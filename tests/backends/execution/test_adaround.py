@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import qir
+from qir import quantize
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.ops import lowering_of
 from qir.backends.training.adaptive_rounding import (
@@ -29,7 +30,6 @@ from qir.models import fashion_mnist, path
 from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline
 from qir.passes.correction.adaround import AdaRound, neighbours
 from qir.quantizers import get_scheme
-from qir.search.quantize import quantize
 
 FAST = AdaRound(iterations=60, images=32)
 WEIGHTS = ("conv1.weight", "conv2.weight", "fc.weight")

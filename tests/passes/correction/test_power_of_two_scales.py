@@ -7,6 +7,7 @@ import pytest
 
 import qir
 import qir.models
+from qir import quantize
 from qir.backends import load_target
 from qir.backends.costs.target import ExportSpec
 from qir.errors import QirError
@@ -15,7 +16,6 @@ from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
 from qir.passes.parity.compare import parity
-from qir.search.quantize import quantize
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (4, 6), (1, 3), (7, 5)])

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import qir
+from qir import quantize
 from qir.cli.main import make_app
 from qir.errors import DataError
 from qir.passes import export
 from qir.passes.exporting.written_sizes import written_sizes
 from qir.passes.parity.agreement import agreement, float_form, labels_in, written_network
-from qir.search.quantize import quantize
 from qir.tensor import Tensor
 
 SAMPLES = np.random.default_rng(3).normal(size=(150, 3, 6, 6)).astype(np.float32)

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qir import quantize
 from qir.onnx_io import from_proto
 from qir.passes import export, raise_quantized
 from qir.passes.parity.compare import parity
-from qir.search.quantize import quantize
 
 IMAGES = np.random.default_rng(1).normal(size=(8, 3, 10, 10)).astype(np.float32)
 

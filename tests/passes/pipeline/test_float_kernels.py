@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import qir
+from qir import quantize
 from qir.backends.torch.module import TorchModule
 from qir.constraints import OperandRules
 from qir.errors import ExportError, QirError
@@ -21,7 +22,6 @@ from qir.onnx_io import load as from_bytes
 from qir.packing import unpack
 from qir.passes import PassContext, PassManager, VerifyEach, apply_policy, bit_constraints, export, parse_pipeline
 from qir.passes.analysis.quantized_layers import quantized_layers, stored_weights
-from qir.search.quantize import quantize
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 GENERATOR = np.random.default_rng(0)

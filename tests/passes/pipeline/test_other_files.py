@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 import qir.onnx_io
+from qir import quantize
 from qir.onnx_io import from_proto
 from qir.passes import PassContext, PassManager, export, parse_pipeline
-from qir.search.quantize import quantize
 from qir.tensor import Tensor
 
 STEPS = "insert-fake-quant{weight_widths=4|8,activation_widths=8},calibrate"

@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qir
+from qir import quantize
 from qir.onnx_io import to_bytes
 from qir.passes import PassManager, parse_pipeline
 from qir.passes.infrastructure.instruments import VerifyEach
 from qir.passes.simplify.canonicalize import SIMPLIFY
-from qir.search.quantize import quantize
 
 FIRST, LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 

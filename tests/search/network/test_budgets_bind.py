@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qir import quantize
 from qir.backends import cost_table, load_target
 from qir.backends.costs.hardware import OpSupport
 from qir.backends.costs.layers.open_sizes import SAMPLE_SHAPES
@@ -18,7 +19,6 @@ from qir.guide import read_guide
 from qir.search import Budget, Decision, Problem, load_network, network_problem, prepare, recipe, solve
 from qir.search.network.problem import read_budgets
 from qir.search.problem.result import read_result
-from qir.search.quantize import quantize
 
 TARGET = load_target("npu-148")
 RNG = np.random.default_rng(0)
