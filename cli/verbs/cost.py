@@ -110,12 +110,12 @@ def _load(path: Path, shapes: list[str] | None, batch: int) -> Module:
 
 def _simplify(module: Module) -> None:
     """Bring a float network into the form that quantization starts from, a quantized one into fake-quant form."""
-    from qir.passes import PassManager, parse_pipeline
+    from qir.passes import run_passes
     from qir.passes.simplify.canonicalize import SIMPLIFY
 
     for pipeline in ("raise-quantized", SIMPLIFY):
         if not module.graph.fake_quants():
-            PassManager(parse_pipeline(pipeline)).run(module)
+            run_passes(module, pipeline)
 
 
 def _import(module: Module | None, source: Path, without: list[str], export: Path | None) -> None:
@@ -191,11 +191,11 @@ class _Costing:
         from qir.backends.vela.referee import referee
         from qir.cli.cost_report import print_referee
         from qir.fake_quant import quantizers
-        from qir.passes import PassManager, parse_pipeline
+        from qir.passes import run_passes
 
         if name not in REFEREES:
             raise QirError(f"--referee {name!r} is unknown: {nearest(name, REFEREES)}")
-        PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(self.module)
+        run_passes(self.module, "fold-constants,fold-batchnorm")
         table = cost_table(self.module, target)
         chosen = next(iter(self._policies(table, target).values()))
         found = quantizers(self.module.graph)

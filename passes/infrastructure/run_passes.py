@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.passes.infrastructure.contract import Pass, PassContext
@@ -11,7 +10,7 @@ from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
 
 if TYPE_CHECKING:
-    from qir.backends.costs.target import Target
+    from qir.backends.costs.target import TargetLike
     from qir.module import Module
 
 
@@ -19,10 +18,11 @@ def run_passes(
     module: Module,
     passes: str | Iterable[Pass],
     *,
-    target: Target | str | Path | None = None,
+    target: TargetLike | None = None,
     data: Any = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    reports: dict[str, Any] | None = None,
 ) -> Module:
     """Run passes on a module, in place; it is verified after each of them.
 
@@ -33,6 +33,7 @@ def run_passes(
         data: samples, for passes that ask for them: of any kind that `calibrate` takes.
         seed: of every random choice.
         progress: told when a long step advances.
+        reports: gets what the passes report, by their names; it may hold reports of passes before.
 
     Returns:
         The module.
@@ -41,11 +42,7 @@ def run_passes(
         PassError: the text names no pipeline, or a pass failed; the message names it and the passes before it.
         QirError: the target cannot be read.
     """
-    if isinstance(target, str | Path):
-        from qir.backends.costs.target import load_target
-
-        target = load_target(target)
     steps = parse_pipeline(passes) if isinstance(passes, str) else passes
-    context = PassContext(target=target, calibration_data=data, seed=seed, progress=progress)
+    context = PassContext(target=target, calibration_data=data, seed=seed, progress=progress, reports=reports)
     PassManager(steps).run(module, context)
     return module

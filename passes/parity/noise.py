@@ -50,12 +50,10 @@ class FloatNetwork:
     """
 
     def __init__(self, against: Module, module: Module, layers: Iterable[LayerParity]) -> None:
-        from qir.passes.infrastructure.manager import PassManager
-        from qir.passes.infrastructure.pipeline import parse_pipeline
+        from qir.passes.infrastructure.run_passes import run_passes
         from qir.passes.simplify.canonicalize import SIMPLIFY
 
-        folded = against.clone()
-        PassManager(parse_pipeline(SIMPLIFY)).run(folded)
+        folded = run_passes(against.clone(), SIMPLIFY)
         self.layers = {layer.value: layer for layer in layers}
         found = correspondence(module, folded)
         self.sources: dict[str, tuple[Value, tuple[float, int]]] = {}

@@ -6,7 +6,7 @@ network → constraints → cost table → problem → bits → finished network
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,10 +108,10 @@ class Job:
     def __post_init__(self) -> None:
         target = as_target(self.target)
         self.target = target.model_copy(update={"reduce_range": self.reduce_range or target.reduce_range})
-        self.budgets = read_budgets(self.budgets)
+        self.budgets, self._reports = read_budgets(self.budgets), dict[str, Any]()
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:
-            run_passes(self.network, self.before, target=self.target)
+            run_passes(self.network, self.before, target=self.target, reports=self._reports)
         self.original = float_form(self.network) if self._calibrated else self.network.clone()
         self._finished: dict[Policy, Module] = {}
         self._exported: dict[str, Any] = {}
@@ -131,7 +131,7 @@ class Job:
         if self._calibrated:
             return bit_constraints(self.network, self.target.operand_rules())
         how: dict[str, Any] = {"input_widths": self.input_widths, "method": self.calibration, "insert": self.insert}
-        return prepare(self.network, self.target, samples, seed=self.seed, **how)
+        return prepare(self.network, self.target, samples, seed=self.seed, reports=self._reports, **how)
 
     @cached_property
     def table(self) -> CostTable:
@@ -178,6 +178,24 @@ class Job:
         how: dict[str, Any] = {"images": self.sensitivity_images, "store": self.store}
         return outputs_sensitivity(self.network, self.constraints, self.samples, **how).per_decision(self.constraints)
 
+    def posed(
+        self,
+        objective: Callable[[Policy], float] | None = None,
+        sensitivity: Sequence[Sequence[float]] | None = None,
+        identity: Mapping[str, str] | None = None,
+    ) -> Problem:
+        """The network's costs and budgets with something to optimise.
+
+        Args:
+            objective: measured value of a policy, to be maximised.
+            sensitivity: additive proxy, to be minimised, or a guide next to an objective.
+            identity: hashes of model, data and protocol, for a store.
+
+        Raises:
+            SearchError: neither is given, or as `costs`.
+        """
+        return replace(self.costs, objective=objective, sensitivity=sensitivity, identity=identity or {})
+
     def problem(self, method: str = "milp") -> Problem:
         """What a method solves: measured accuracy, or the sensitivity for methods that measure no policy.
 
@@ -186,19 +204,15 @@ class Job:
         """
         from qir.search.evaluation.accuracy import search_identity
 
-        posed, objective = self.costs, self.objective
-        if objective is None and posed.metrics:
-            names = ", ".join(posed.metrics)
-            raise SearchError(
-                f"budgets on {names} are kept by searches that measure policies: give labels and a method"
-            )
-        if objective is not None and method not in ADDITIVE:
-            others = [split for split in (objective.calibration, objective.retraining) if split is not None]
-            identity = search_identity(self.network, objective.validation, objective.protocol, *others)
-            posed = replace(posed, objective=objective, sensitivity=None, identity=identity)
-        if objective is None or method in GUIDED:
-            posed = replace(posed, sensitivity=self.sensitivity)
-        return posed
+        objective = None if method in ADDITIVE else self.objective
+        if objective is None:
+            names = ", ".join(self.costs.metrics)
+            if names:
+                raise SearchError(f"budgets on {names} are kept by searches that measure policies: qir search")
+            return self.posed(sensitivity=self.sensitivity)
+        others = [split for split in (objective.calibration, objective.retraining) if split is not None]
+        identity = search_identity(self.network, objective.validation, objective.protocol, *others)
+        return self.posed(objective, self.sensitivity if method in GUIDED else None, identity)
 
     def solve(
         self,
@@ -325,8 +339,8 @@ class Job:
             agreement=agreement,
             rows=self._rows(costed, agreement, compare and self.result is not None),
             layers=costed.layers(self.chosen),
-            left_float=dict(self.network.meta.get(InsertFakeQuant.name, {})),
-            notes=tuple(self.network.meta.get(InferTypes.name, ())),
+            left_float=dict(self._reports.get(InsertFakeQuant.name, {})),
+            notes=tuple(self._reports.get(InferTypes.name, ())),
             provenance=self._provenance(),
             options={name: self.constraints.options[name] for name in self.constraints.decisions},
             reference=costed.reference(self.chosen),

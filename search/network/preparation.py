@@ -8,8 +8,8 @@ from typing import Any
 
 from qir.backends.costs.target import TargetLike, as_target
 from qir.module import Module
-from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.infrastructure.run_passes import run_passes
 from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.simplify.canonicalize import SIMPLIFY
 
@@ -62,9 +62,8 @@ def prepare(
     """
     refuse_quantized(module)
     target = as_target(target)
-    context = PassContext(target=target, calibration_data=calibration, seed=seed, reports=reports)
     options = f",{insert}" if insert else ""
     steps = f"widen-floats,{SIMPLIFY},{QUANTIZE.format(inputs=input_widths, method=method, insert=options)}"
     steps += SCALES[target.export.requantization]
-    PassManager(parse_pipeline(steps)).run(module, context)
+    run_passes(module, steps, target=target, data=calibration, seed=seed, reports=reports)
     return bit_constraints(module, target.operand_rules())

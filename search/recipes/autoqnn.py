@@ -14,6 +14,7 @@ from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.infrastructure.run_passes import run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.policy import Policy
 from qir.quantizers import get_scheme
@@ -68,11 +69,9 @@ def quantized_architecture(
 
     A network that has quantizers already keeps them.
     """
-    from qir.passes import PassContext, PassManager, parse_pipeline
-
     if not quantizers(module.graph):
-        context = PassContext(target=target, calibration_data=images, seed=seed)
-        PassManager(parse_pipeline(f"{SIMPLIFY},{QAG.format(inputs=input_widths)}")).run(module, context)
+        steps = f"{SIMPLIFY},{QAG.format(inputs=input_widths)}"
+        run_passes(module, steps, target=target, data=images, seed=seed)
     return bit_constraints(module, target.operand_rules())
 
 

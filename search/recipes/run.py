@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.backends.costs.building import cost_table
 from qir.backends.costs.layers.open_sizes import remember_samples
 from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import DataError, SearchError
-from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.samples import batches
 from qir.policy import Policy
 from qir.search.evaluation.identity import data_digest, module_digest
+from qir.search.evaluation.splits import Splits
+from qir.search.job.stages import Job
 from qir.search.metrics.measuring import measure
-from qir.search.network.problem import network_problem, read_budgets
+from qir.search.network.problem import read_budgets
 from qir.search.problem.channels import ChannelGroups
 from qir.search.problem.parts import Budget
 from qir.search.problem.result import Progress, Result
@@ -158,23 +158,26 @@ class Recipe:
     def _carry_out(self, task: RecipeTask) -> Result:
         from qir.search.methods import solve
 
-        constraints = _calibrated(task)
-        self._check(constraints, task)
-        problem = network_problem(
+        job = Job(
             task.network,
-            constraints,
-            cost_table(task.network, task.target),
+            task.target,
+            Splits(task.images),
             budgets=task.budget,
-            objective=self._objective(constraints, task),
-            identity={
-                "model": module_digest(task.network),
+            input_widths=task.input_widths,
+            seed=task.seed,
+        )
+        constraints = job.constraints
+        self._check(constraints, task)
+        problem = job.posed(
+            self._objective(job, task),
+            None if self.metric is None else self._sensitivity(self.metric, job, task),
+            {
+                "model": module_digest(job.network),
                 "data": data_digest(task.images, task.labels),
                 "protocol": f"recipe {self.objective}",
             },
         )
-        if self.metric is not None:
-            problem = replace(problem, sensitivity=self._sensitivity(self.metric, constraints, task))
-        groups = ChannelGroups.of(task.network, constraints, self.channel_groups) if self.channel_groups else None
+        groups = ChannelGroups.of(job.network, constraints, self.channel_groups) if self.channel_groups else None
         if groups is not None:
             problem = groups.expanded(problem)
         measures = None if self.objective == "proxy" else task.evaluations or MEASURED_EVALUATIONS
@@ -197,21 +200,21 @@ class Recipe:
         if self.objective == "accuracy" and len(images) < 2:
             raise DataError(f"recipe {self.name!r}: {len(images)} images; expected 2 or more, for two splits")
 
-    def _sensitivity(self, metric: str, constraints: BitConstraints, task: RecipeTask) -> list[list[float]]:
+    def _sensitivity(self, metric: str, job: Job, task: RecipeTask) -> list[list[float]]:
         found = measure(
             metric,
-            task.network,
-            constraints,
+            job.network,
+            job.constraints,
             task.images[: task.metric_images],
             labels=None if task.labels is None else task.labels[: task.metric_images],
             seed=task.seed,
             store=task.store,
             **self.metric_options,
         )
-        return found.per_decision(constraints)
+        return found.per_decision(job.constraints)
 
-    def _objective(self, constraints: BitConstraints, task: RecipeTask) -> Callable[[Policy], float] | None:
-        module, images, labels = task.network, task.images, task.labels
+    def _objective(self, job: Job, task: RecipeTask) -> Callable[[Policy], float] | None:
+        module, constraints, images, labels = job.network, job.constraints, task.images, task.labels
         if self.objective == "output-mse":
             from qir.search.metrics.outputs.output_error import NetworkOutputError
 
@@ -243,11 +246,3 @@ def read_data(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
         raise DataError(f"recipes take networks with one input; this one has {', '.join(feeds[0])}")
     remember_samples(network, feeds[0])
     return network, np.concatenate([next(iter(feed.values())) for feed in feeds])
-
-
-def _calibrated(task: RecipeTask) -> BitConstraints:
-    from qir.search.network.preparation import prepare
-
-    if quantizers(task.network.graph):
-        return bit_constraints(task.network, task.target.operand_rules())
-    return prepare(task.network, task.target, task.images, input_widths=task.input_widths, seed=task.seed)
