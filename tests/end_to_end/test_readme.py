@@ -27,7 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_one_call_writes_a_model(folder: Path) -> None:
     exec(compile(BLOCKS[0], "README.md", "exec"), {})
-    assert (folder / "out" / "model.quant.onnx").is_file()
+    assert (folder / "out" / "lenet_fashion_mnist.quant.onnx").is_file()
+    assert "uniform" in (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_pass_of_ones_own_narrows_every_quantizer(folder: Path) -> None:
