@@ -7,12 +7,12 @@ import torch
 from onnx import TensorProto, helper
 
 import qir
+from qir import quantize
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.backends.training.loop import protocol
 from qir.errors import QirError
 from qir.search.evaluation.accuracy import AccuracyObjective, ArraySamples, EvaluationProtocol
-from qir.search.quantize import quantize
 
 
 def random(*shape, seed=0, size=1.0):
