@@ -22,7 +22,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Calibration samples: .npy or .npz by input name; `distilled` makes them from BatchNorm statistics.",
+        help="Samples: .npy, .npz by input name, a folder of images (or of class folders) or WAV files, lines of ids "
+        "(.txt); `distilled` makes them from BatchNorm statistics.",
         show_default=False,
     ),
 ]

@@ -20,13 +20,14 @@ from qir.cli.options import (
     Weights,
     parse_budgets,
 )
+from qir.cli.samples import Images, with_images
 from qir.cli.written import ProfileName
 from qir.support.atomic_write import make_folder
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(quantize)
+    app.command()(with_images(quantize))
 
 
 def quantize(
@@ -60,6 +61,7 @@ def quantize(
     compare: Annotated[bool, typer.Option(help="Measure uniform widths too, where bits are searched.")] = True,
     save: Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML page of the result.")] = None,
+    images: Images = None,
 ) -> None:
     """Quantize a network: exact choice of bits under the budgets, from the divergence of the outputs, without labels.
 
@@ -67,6 +69,7 @@ def quantize(
     judged by accuracy on a part of the data, after a short retraining on another part.
 
     qir quantize model.onnx --data calibration.npy --target npu-148 --budget latency=0.5x -o out/model.quant.onnx
+    qir quantize model.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --size 224
     """
     from qir.cli.written import print_outcome
     from qir.search import quantize as run
@@ -96,6 +99,7 @@ def quantize(
         weights=weights,
         allow_mismatches=allow_mismatches,
         compare=compare,
+        images=images,
     )
     if done.result is not None:
         print_result(done.result, done.selected_by)

@@ -19,24 +19,34 @@ from qir.cli.options import (
     Weights,
     parse_budgets,
 )
+from qir.cli.samples import Images, with_images
 from qir.cli.written import ProfileName, print_outcome
 from qir.support.atomic_write import make_folder
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(search)
+    app.command()(with_images(search))
 
 
 def search(
     model: Model,
     data: Annotated[
-        Path, typer.Option("--data", "-d", help="Calibration split: .npy, or .npz with `images`.", show_default=False)
+        Path,
+        typer.Option(
+            "--data",
+            "-d",
+            help="Calibration split, of any kind; with labels (class folders, .npz) and neither of the next two, it is "
+            "divided into all three.",
+            show_default=False,
+        ),
     ],
-    train: Annotated[Path, typer.Option(help="Retraining split: .npz with `images` and `labels`.", show_default=False)],
+    train: Annotated[
+        Path | None, typer.Option(help="Retraining split: class folders, or .npz with `images` and `labels`.")
+    ] = None,
     validation: Annotated[
-        Path, typer.Option(help="Search-validation split, likewise; no image may be in both.", show_default=False)
-    ],
+        Path | None, typer.Option(help="Search-validation split, likewise; no image may be in both.")
+    ] = None,
     budget: Budgets = None,
     target: TargetName = "npu-148",
     method: Annotated[
@@ -65,6 +75,7 @@ def search(
     compare: Annotated[bool, typer.Option(help="Retrain and measure uniform widths too.")] = False,
     save: Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML page of the result.")] = None,
+    images: Images = None,
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
@@ -74,11 +85,11 @@ def search(
     Ctrl-C ends the search and goes on with the best policy so far (exit code 130); a second one ends the command.
 
     qir search model.onnx --data calibration.npy --train train.npz --validation val.npz -b latency=0.35x
+    qir search model.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -b latency=0.35x
     """
     from qir.search import Job, Splits
     from qir.search.evaluation.parallel import executor_of
-    from qir.search.evaluation.splits import calibration_file
-    from qir.search.report.console import print_result, progress_bar
+    from qir.search.report.console import CONSOLE, print_result, progress_bar
 
     for written in (output, result, save, report):
         if written is not None:
@@ -86,13 +97,17 @@ def search(
     job = Job(
         model,
         target,
-        Splits.read(calibration_file(data), retraining=train, validation=validation, test=test),
+        Splits.read(data, retraining=train, validation=validation, test=test, images=images),
         budgets=parse_budgets(budget),
         input_widths=input_widths,
         reduce_range=reduce_range,
         seed=seed,
         store=store,
     )
+    if train is None and validation is None:
+        job.splits = job.splits.divided(job.network, seed=seed)
+    for line in job.splits.notes:
+        CONSOLE.print(line, soft_wrap=True)
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:
         found = job.solve(method, evaluations=evaluations, progress=progress, executor=executor, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -106,42 +105,6 @@ def _first_of(folder: str | Path, network: str | Path | None) -> Preprocessing:
     """What a file in the folder of the data says, else one next to the network."""
     found = preprocessing_near(folder)
     return found if found.source else preprocessing_near(network)
-
-
-def parts(samples: Samples, shares: Mapping[str, float], *, seed: int = 0) -> dict[str, Samples]:
-    """Disjoint splits of labelled samples, with the same share of every class in each.
-
-    Args:
-        samples: labelled samples of one input.
-        shares: name of a split → its share of the samples; together at most 1.
-        seed: of the choice.
-
-    Raises:
-        DataError: there are no labels, or a split would be empty.
-    """
-    labels, images = samples.labels, samples.images
-    if labels is None:
-        raise DataError(f"{samples.split}: has no labels: give class folders, or a .npz file with `labels`")
-    ranks = _ranks(labels, np.random.default_rng(seed))
-    found, start = {}, 0.0
-    for name, share in shares.items():
-        places = np.flatnonzero((ranks >= start - 1e-9) & (ranks < start + share - 1e-9))
-        start += share
-        if not len(places):
-            raise DataError(f"{samples.split}: {len(labels)} samples are too few for the split {name!r}")
-        what = f"{len(places):,} of {samples.source.what}"
-        source = Source((images[places],), what, len(places), labels[places], samples.classes)
-        found[name] = Samples(source, samples._module, name, Understanding(what))
-    return found
-
-
-def _ranks(labels: Array, generator: np.random.Generator) -> Array:
-    """A number from 0 to 1 for every sample, evenly spread in every class, in random order."""
-    ranks = np.zeros(len(labels))
-    for label in np.unique(labels):
-        places = generator.permutation(np.flatnonzero(labels == label))
-        ranks[places] = (np.arange(len(places)) + 0.5) / len(places)
-    return ranks
 
 
 def _with_labels(source: Source, module: Module, *, needed: bool, split: str) -> Source:

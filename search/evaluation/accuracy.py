@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,7 +21,6 @@ from qir.module import Module
 from qir.passes.constraints.policies import apply_policy
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.correction.correct import fold_affine
-from qir.passes.data.kinds.array_files import read_arrays
 from qir.policy import Bits
 from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.problem.channels import completed
@@ -58,32 +56,6 @@ class ArraySamples:
     images: Array
     labels: Array
     split: str
-
-
-def read_samples(path: str | Path, split: str, *, labelled: bool = True) -> ArraySamples:
-    """Samples from a .npz file with `images` and `labels`, or, unlabelled, from a .npy file.
-
-    Raises:
-        DataError: the file cannot be read, lacks an array, holds another number of labels than of images, or labels
-            that are not integers.
-    """
-    loaded = read_arrays(path)
-    arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else loaded
-    missing = [name for name in (("images", "labels") if labelled else ("images",)) if name not in arrays]
-    if missing:
-        raise DataError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(arrays)}")
-    for name in ("images", "labels"):
-        if name in arrays and (arrays[name].dtype.kind in "US" or not arrays[name].ndim):
-            found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
-            raise DataError(f"{path}: array {name!r} holds {found}; expected numbers, one entry a sample")
-    labels = arrays.get("labels", np.zeros(len(arrays["images"]), np.int64))
-    if len(labels) != len(arrays["images"]) or labels.ndim != 1:
-        raise DataError(
-            f"{path}: {len(arrays['images'])} images but labels of shape {labels.shape}; expected one an image"
-        )
-    if not np.array_equal(labels, labels.astype(np.int64)):
-        raise DataError(f"{path}: labels of type {labels.dtype} are not class numbers; expected integers")
-    return ArraySamples(arrays["images"].astype(np.float32), labels.astype(np.int64), split)
 
 
 def refuse_shared_images(one: Samples, other: Samples) -> None:

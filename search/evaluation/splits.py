@@ -11,11 +11,13 @@ import numpy as np
 
 from qir.errors import DataError
 from qir.module import Module
+from qir.passes.calibration.distill_data import DISTILLED
 from qir.passes.data.kinds.array_files import read_arrays
+from qir.passes.data.kinds.preprocessing import Preprocessing
+from qir.passes.data.reading import Samples as ReadSamples
+from qir.passes.data.reading import read_samples
 from qir.passes.data.recording import readable_again
-from qir.passes.data.samples import batches
-from qir.passes.parity.agreement import labels_in
-from qir.search.evaluation.accuracy import ArraySamples, Samples, read_samples, refuse_shared_images
+from qir.search.evaluation.accuracy import ArraySamples, Samples, refuse_shared_images
 from qir.tensor import Array
 
 CALIBRATION, RETRAINING, VALIDATION, TEST = "calibration", "retraining", "search-validation", "test"
@@ -25,7 +27,7 @@ CALIBRATION_IMAGES = 512
 """Samples of one labelled set that calibrate, where it is divided."""
 
 Labelled = Samples | tuple[Array, Array] | str | Path
-"""A labelled split: samples, images and labels, or a .npz file with `images` and `labels`."""
+"""A labelled split: samples, images and labels, a .npz file with `images` and `labels`, or class folders."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Splits:
         validation: labelled samples that policies are judged by, None = no policy is measured.
         test: labelled samples that the finished network is measured on once, or None.
         sources: what each split is called in guide and report, by what it serves for.
+        unread: labelled files and folders by what they serve for, which are read for a network (`opened`).
+        images: what is done with images of folders; what it leaves open is found.
+        notes: what the data were taken for, once they are opened.
     """
 
     calibration: Any
@@ -47,6 +52,9 @@ class Splits:
     validation: Samples | None = None
     test: Samples | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str | Path] = field(default_factory=dict)
+    images: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def read(
@@ -56,8 +64,9 @@ class Splits:
         retraining: Labelled | None = None,
         validation: Labelled | None = None,
         test: Labelled | None = None,
+        images: Preprocessing | None = None,
     ) -> Splits:
-        """Splits from samples, arrays or files.
+        """Splits from samples, arrays or files; files are read once there is a network (`opened`).
 
         Args:
             calibration: samples, or data of any kind that `calibrate` takes; an array `labels` next to them counts.
@@ -65,21 +74,56 @@ class Splits:
             retraining: labelled samples that weights are trained on.
             validation: labelled samples that policies are judged by.
             test: labelled samples that the finished network is measured on once.
+            images: what is done with images of folders.
 
         Raises:
-            DataError: a file cannot be read, labels do not fit, or an image is in two labelled splits.
+            DataError: labels do not fit, or an image is in two labelled splits.
         """
-        given = {RETRAINING: retraining, VALIDATION: validation, TEST: test}
-        read = {role: _labelled(split, role) for role, split in given.items() if split is not None}
-        found = list(read.values())
-        for index, one in enumerate(found):
-            for other in found[index + 1 :]:
-                refuse_shared_images(one, other)
+        splits = {RETRAINING: retraining, VALIDATION: validation, TEST: test}
+        given = {role: split for role, split in splits.items() if split is not None}
+        unread = {role: split for role, split in given.items() if isinstance(split, str | Path)}
+        read = {role: _labelled(split, role) for role, split in given.items() if not isinstance(split, str | Path)}
+        _refuse_shared(read)
         sources = {CALIBRATION: _source(calibration, "the data given")}
-        sources |= {role: _source(split, role) for role, split in given.items() if split is not None}
-        kept = calibration if isinstance(calibration, Samples) else readable_again(calibration)
+        sources |= {role: _source(split, role) for role, split in given.items()}
         known = _labels(calibration, labels)
-        return Splits(kept, known, read.get(RETRAINING), read.get(VALIDATION), read.get(TEST), sources)
+        kept, three = readable_again(calibration), (read.get(RETRAINING), read.get(VALIDATION), read.get(TEST))
+        return Splits(kept, known, *three, sources, unread, images)
+
+    def opened(self, module: Module, network: str | Path | None = None) -> Splits:
+        """The splits with their files and folders read for a network.
+
+        Args:
+            module: float network.
+            network: its file, next to which preprocessing is looked for.
+
+        Raises:
+            DataError: a file cannot be read or does not fit, or an image is in two labelled splits.
+        """
+        how: dict[str, Any] = {"preprocessing": self.images, "network": network}
+        read: dict[str, Samples] = {}
+        for role, path in self.unread.items():
+            read[role] = as_arrays(read_samples(path, module, split=role, labelled=True, **how))
+        found = {RETRAINING: self.retraining, VALIDATION: self.validation, TEST: self.test}
+        held = {role: split for role, split in {**found, **read}.items() if split is not None}
+        if read:
+            _refuse_shared(held)
+        calibration, labels, notes = self.calibration, self.labels, self.notes
+        if not _is_read(calibration):
+            calibration = read_samples(calibration, module, split=CALIBRATION, **how)
+        if isinstance(calibration, ReadSamples):
+            labels = calibration.labels if labels is None else labels
+            notes = tuple(calibration.understood.lines)
+        return replace(
+            self,
+            calibration=calibration,
+            labels=labels,
+            retraining=held.get(RETRAINING),
+            validation=held.get(VALIDATION),
+            test=held.get(TEST),
+            unread={},
+            notes=notes,
+        )
 
     def divided(self, module: Module, *, seed: int = 0) -> Splits:
         """Three splits of labelled data: a quarter judges, a quarter, at most 512, calibrates, the rest trains.
@@ -131,30 +175,39 @@ def calibration_samples(module: Module, data: Any) -> Samples:
     Raises:
         DataError: the network has more than one input, or the data do not fit.
     """
-    if isinstance(data, Samples):
+    if isinstance(data, ArraySamples):
         return data
-    arrays = read_arrays(data) if isinstance(data, str | Path) else data
-    if isinstance(arrays, Mapping) and "images" in arrays:
-        arrays = arrays["images"]
-    feeds = list(batches(module, arrays))
-    if len(feeds[0]) != 1:
-        raise DataError(f"policies are measured on networks with one input; this one has {', '.join(feeds[0])}")
-    images = np.concatenate([next(iter(feed.values())) for feed in feeds])
-    return ArraySamples(images, np.zeros(len(images), np.int64), CALIBRATION)
+    if not isinstance(data, ReadSamples) and isinstance(data, Samples):
+        return data
+    return as_arrays(read_samples(data, module, split=CALIBRATION))
 
 
-def calibration_file(path: str | Path) -> Samples | str | Path:
-    """The images of a .npz file with `images`, whose labels are not used; other data as they are.
+def as_arrays(samples: ReadSamples) -> ArraySamples:
+    """Samples of one input in memory; labels are 0 where there are none.
 
     Raises:
-        DataError: the file cannot be read, or holds no `images`.
+        DataError: the network has more than one input, or the samples have several shapes.
     """
-    return replace(read_samples(path, CALIBRATION, labelled=False), split=Path(path).name)
+    images = samples.images.astype(np.float32, copy=False)
+    labels = np.zeros(len(images), np.int64) if samples.labels is None else samples.labels
+    return ArraySamples(images, labels, samples.split)
 
 
-def _labelled(split: Labelled, role: str) -> Samples:
-    if isinstance(split, str | Path):
-        return read_samples(split, role)
+def _is_read(data: Any) -> bool:
+    """Whether data are samples already, or none that are read."""
+    if data is None or isinstance(data, ReadSamples | ArraySamples):
+        return True
+    return str(data) == DISTILLED if isinstance(data, str | Path) else isinstance(data, Samples)
+
+
+def _refuse_shared(splits: Mapping[str, Samples]) -> None:
+    found = list(splits.values())
+    for index, one in enumerate(found):
+        for other in found[index + 1 :]:
+            refuse_shared_images(one, other)
+
+
+def _labelled(split: Samples | tuple[Array, Array], role: str) -> Samples:
     if isinstance(split, tuple):
         images, labels = (np.asarray(part) for part in split)
         if len(images) != len(labels):
@@ -164,11 +217,8 @@ def _labelled(split: Labelled, role: str) -> Samples:
 
 
 def _labels(calibration: Any, labels: Array | str | Path | None) -> Array | None:
-    if labels is None and isinstance(calibration, Samples):
-        return calibration.labels
     if labels is None:
-        found = labels_in(calibration, CALIBRATION)
-        return None if found is None else found.labels
+        return calibration.labels if isinstance(calibration, ArraySamples | ReadSamples) else None
     array = read_arrays(labels) if isinstance(labels, str | Path) else np.asarray(labels)
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"labels: {labels!r} are not class numbers; expected integers [N], or a .npy file of them")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qir.backends.costs.target import TargetLike, as_target
 from qir.module import Module
+from qir.passes.data.kinds.preprocessing import Preprocessing
 from qir.passes.lowering.profiles.profiles import find_profile
 from qir.search.evaluation.splits import Labelled, Splits
 from qir.search.job.stages import Job
@@ -56,6 +57,7 @@ def quantize(
     compare: bool = True,
     progress: Callable[[Progress], None] | None = None,
     executor: Executor | None = None,
+    images: Preprocessing | None = None,
     **options: Any,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct or retrain, export and check.
@@ -71,11 +73,12 @@ def quantize(
     Args:
         model: float network or its ONNX file.
         target: hardware: a `Target`, a shipped name, or a JSON file.
-        data: calibration data of any kind that `calibrate` takes; `distilled` makes them from the statistics of the
-            network's BatchNormalizations.
+        data: calibration data of any kind (`qir.passes.data.reading.read_samples`): arrays, feeds, readers, a .npy or
+            .npz file, a folder of images, of class folders or of WAV files, lines of ids; `distilled`
+            makes them from the statistics of the network's BatchNormalizations.
         labels: of the data, int64 [N], or a .npy file; accuracy is told on them, and methods that measure need them.
         retraining: labelled samples to retrain on: samples, (images, labels), or a .npz file with `images` and
-            `labels`.
+            `labels`, or a folder of class folders.
         validation: labelled samples that policies are judged by, likewise; no image may be in both.
         test: labelled samples that the file is measured on at the end, likewise.
         budgets: name of a cost (`latency`, `energy`, `bops`, `size`, `average-bits`) → `Budget` or text such as
@@ -101,6 +104,8 @@ def quantize(
         compare: measure uniform widths too, where bits are searched.
         progress: told after each episode of a method that measures.
         executor: where policies are measured; in this process by default.
+        images: what is done with images of folders; what it leaves open comes from a `preprocessing.json` or
+            `preprocessor_config.json` in their folder or next to the network.
         **options: of the method, such as `reward` of `rl`.
 
     Raises:
@@ -115,7 +120,7 @@ def quantize(
     job = Job(
         model,
         hardware,
-        Splits.read(data, labels=labels, retraining=retraining, validation=validation, test=test),
+        Splits.read(data, labels=labels, retraining=retraining, validation=validation, test=test, images=images),
         budgets=limits,
         input_widths=input_widths,
         calibration=calibration,

@@ -22,6 +22,7 @@ from qir.passes.constraints.policies import apply_policy
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
 from qir.passes.correction.adaround import AdaRound
 from qir.passes.correction.correct import CorrectChannels
+from qir.passes.data.reading import Samples as ReadSamples
 from qir.passes.exporting.export import ExportReport, export
 from qir.passes.infrastructure.contract import Pass
 from qir.passes.infrastructure.pipeline import parse_pipeline
@@ -112,6 +113,8 @@ class Job:
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:
             run_passes(self.network, self.before, target=self.target, reports=self._reports)
+        named = self.model if isinstance(self.model, str | Path) else None
+        self.splits = self.splits.opened(self.network, named)
         self.original = float_form(self.network) if self._calibrated else self.network.clone()
         self._finished: dict[Policy, Module] = {}
         self._exported: dict[str, Any] = {}
@@ -121,7 +124,8 @@ class Job:
         """The calibration data; made from the network's statistics where they are `distilled`."""
         if self.splits.validation is not None:
             self.splits = replace(self.splits, calibration=calibration_samples(self.network, self.splits.calibration))
-        given = getattr(self.splits.calibration, "images", self.splits.calibration)
+        kept = self.splits.calibration
+        given = kept if isinstance(kept, ReadSamples) else getattr(kept, "images", kept)
         return given_or_distilled(self.network, given, seed=self.seed)
 
     @cached_property
@@ -340,7 +344,7 @@ class Job:
             rows=self._rows(costed, agreement, compare and self.result is not None),
             layers=costed.layers(self.chosen),
             left_float=dict(self._reports.get(InsertFakeQuant.name, {})),
-            notes=tuple(self._reports.get(InferTypes.name, ())),
+            notes=(*self.splits.notes, *self._reports.get(InferTypes.name, ())),
             provenance=self._provenance(),
             options={name: self.constraints.options[name] for name in self.constraints.decisions},
             reference=costed.reference(self.chosen),

