@@ -26,7 +26,7 @@ from qir.passes.calibration.observers import Histogram
 from qir.passes.calibration.output_error import RowSketch, has_rows, operand_axis
 from qir.passes.calibration.weight_ranges import store_levels, weight_ranges
 from qir.passes.data.batch_axes import Feed
-from qir.passes.data.samples import batches, fitting_batch
+from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array
 
@@ -72,7 +72,7 @@ class Calibrate(Pass):
             data = context.require("calibration_data")
             if self.weights in {"output", "output-centred"}:
                 sketches = _sketches(module, weights)
-            batch = fitting_batch({_unquantized(node.operands[0]) for node in activations}, self.batch)
+            batch = fitting_samples(module, data, {_unquantized(node.operands[0]) for node in activations}, self.batch)
             histograms = _observe(module, activations, batches(module, data, batch=batch), sketches)
             for node in activations:
                 set_ranges(node, activation_ranges(node, histograms[node], self.method))

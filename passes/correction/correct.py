@@ -14,7 +14,7 @@ from qir.graph import Node
 from qir.module import Module
 from qir.passes.analysis.constants import set_constant
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, Tensor
 
@@ -72,8 +72,9 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
         return {}
     if not layers:
         raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
-    count = fitting_batch((node.result for node in layers), images, memory=KEPT_MEMORY)
-    feed = next(iter(batches(module, context.require("calibration_data"), batch=count)))
+    data = context.require("calibration_data")
+    count = fitting_samples(module, data, (node.result for node in layers), images, memory=KEPT_MEMORY)
+    feed = next(iter(batches(module, data, batch=count)))
     network = TorchModule(module)
     inputs = [torch.from_numpy(feed[value.name]) for value in module.graph.inputs if value.constant is None]
     reference = pre_activations(network, layers, *inputs)

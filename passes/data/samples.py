@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from qir.errors import DataError
+from qir.backends.costs.layers.open_sizes import remember_samples, with_known_sizes
+from qir.errors import DataError, QirError
 from qir.graph import Value
 from qir.module import Module
 from qir.passes.data.batch_axes import BatchAxes, Feed
@@ -65,6 +66,34 @@ def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) 
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         elements += math.prod(dim for dim in (shape or ())[1:] if isinstance(dim, int))
     return max(min(batch, memory // (4 * max(elements, 1))), 1)
+
+
+def fitting_samples(module: Module, data: Any, values: Iterable[Value], batch: int, *, memory: int = MEMORY) -> int:
+    """As `fitting_batch`; sizes that the network leaves open, such as seconds of sound, are those of the first sample.
+
+    Args:
+        module: network.
+        data: samples of any kind, or None.
+        values: values of the main graph that are held at the same time.
+        batch: most samples.
+        memory: bytes.
+    """
+    held = list(values)
+    if data is None or all(_is_sized(value) for value in held):
+        return fitting_batch(held, batch, memory=memory)
+    copy = module.clone()
+    remember_samples(copy, next(iter(batches(module, data, batch=1))))
+    try:
+        sized = {value.name: value for value in with_known_sizes(copy).graph.values()}
+    except QirError:  # the network takes samples of other sizes only: the sizes it declares must do
+        return fitting_batch(held, batch, memory=memory)
+    return fitting_batch([sized.get(value.name, value) for value in held], batch, memory=memory)
+
+
+def _is_sized(value: Value) -> bool:
+    """Whether the sizes of one sample of a value are known."""
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    return shape is not None and all(isinstance(size, int) for size in shape[1:])
 
 
 def _is_empty(feed: Feed) -> bool:

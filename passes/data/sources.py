@@ -11,9 +11,9 @@ import numpy as np
 from qir.errors import DataError
 from qir.graph import Value
 from qir.module import Module
-from qir.passes.data.batch_axes import shape_of
+from qir.passes.data.batch_axes import BatchAxes, shape_of
 from qir.passes.data.kinds import audio, images, text_ids
-from qir.passes.data.kinds.array_files import LABELS, labels_of, read_arrays, refuse_pipe
+from qir.passes.data.kinds.array_files import LABELS, Rows, labels_of, read_arrays, refuse_pipe
 from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
 from qir.passes.data.kinds.source import Source
 from qir.passes.data.recording import readable_again
@@ -70,7 +70,11 @@ def _of_path(path: Path, module: Module, preprocessing: Preprocessing | None, mo
     arrays = read_arrays(path)
     if isinstance(arrays, dict):
         return _of_arrays(arrays, module, f"arrays of {path.name}")
-    return Source((arrays,), f"the array of {path.name}", len(arrays) if arrays.ndim else None)
+    what, count = f"the array of {path.name}", len(arrays) if arrays.ndim else None
+    names = [value.name for value in inputs_of(module)]
+    if isinstance(arrays, np.memmap) and names and BatchAxes(module).axes({names[0]: arrays})[names[0]] == 0:
+        return Source(Rows(path), what, count)
+    return Source((arrays,), what, count)
 
 
 def _of_folder(folder: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:

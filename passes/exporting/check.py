@@ -14,7 +14,7 @@ from qir.backends.integer.reference import QUANTIZE
 from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.data.batch_axes import Feed
-from qir.passes.data.samples import batches, fitting_batch, samples_of
+from qir.passes.data.samples import batches, fitting_samples, samples_of
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION
 from qir.passes.parity.reference_outputs import reference_outputs
@@ -231,7 +231,9 @@ def _read_back(path: Path, encodings: Mapping[str, Any], feed: dict[str, Array])
 
 def _feeds(module: Module, data: Any) -> list[Feed]:
     """The samples to run: up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed."""
-    count = fitting_batch((value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK)
+    count = fitting_samples(
+        module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK
+    )
     feeds: list[Feed] = []
     for feed in batches(module, _random(module) if data is None else data, batch=count):
         feeds.append(feed)

@@ -19,7 +19,7 @@ from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.kinds.array_files import labels_of, read_arrays
 from qir.passes.data.reading import Samples
-from qir.passes.data.samples import batches, fitting_batch
+from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.parity.class_scores import class_axis
 from qir.passes.parity.compare import default_engine, random_feed
 from qir.passes.parity.layer_losses import LayerLoss, layer_losses
@@ -177,7 +177,7 @@ def agreement(
     ours, theirs = executor_of(quantized), OrtSession(original)
     made = dict(zip(original.graph.output_names, original.graph.outputs, strict=True))
     count, found = _Count(None if labels is None else labels.labels), dict[str, _Output]()
-    batch = fitting_batch((value for value in original.graph.values() if not value.is_constant), SAMPLES)
+    batch = fitting_samples(original, data, (v for v in original.graph.values() if not v.is_constant), SAMPLES)
     first: Mapping[str, Array] = {}
     for feed in batches(quantized, random_feed(quantized) if data is None else data, batch=batch):
         first = first or feed

@@ -27,7 +27,7 @@ from qir.backends.integer.requantization import REQUANTIZATIONS
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import DataError, QirError
 from qir.module import Module
-from qir.passes.data.samples import batches, fitting_batch
+from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.parity.comparison import Comparison, Divergence
 from qir.passes.parity.layers import LayerParity, expose_codes, grids_of, layers_of
@@ -166,7 +166,9 @@ def parity(
     variants, strict = _variants(module, chosen), _exact(module)
     comparison = Comparison(module, layers, tuple(sessions), variants, known=known, strict=strict)
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
-    size = fitting_batch((value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY)
+    size = fitting_samples(
+        exposed, feeds, (value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY
+    )
     for feed in batches(module, feeds, batch=size):
         run = comparison.add(feed, _outputs(sessions, refused, default, feed))
         if floats is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_batch
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples
 from qir.search.metrics.measuring import measure
 from qir.search.problem.sensitivity import Sensitivity
 from qir.types import TensorType
@@ -41,7 +41,7 @@ def outputs_sensitivity(
         store: keeps divergences under hashes of network and data.
     """
     results = (layer.node.result for layer in quantized_layers(module.graph))
-    count = fitting_batch(results, images, memory=KEPT_MEMORY)
+    count = fitting_samples(module, data, results, images, memory=KEPT_MEMORY)
     feed = next(iter(batches(module, data, batch=count)))
     given = next(iter(feed.values()))
     if len(feed) == 1 and len(given) > 1 and _scores_classes(module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,29 @@ def _load(path: str | Path) -> Any:
 
 _MAPPED = 16 << 20
 """Bytes from which on an array stays in its file."""
+
+
+class Rows:
+    """The rows of a large .npy file, read a part at a time, so that memory holds one part whatever the file's size.
+
+    Args:
+        path: the file, which `read_arrays` has read.
+        rows: of a part.
+    """
+
+    def __init__(self, path: Path, rows: int = 64) -> None:
+        self.path, self.rows = path, rows
+
+    def __iter__(self) -> Iterator[Array]:
+        """Parts of at most `rows` rows, in order."""
+        start = 0
+        while len(part := self._part(start)):
+            yield part
+            start += self.rows
+
+    def _part(self, start: int) -> Array:
+        """One part; the file is mapped anew, as pages that were read stay in memory as long as their map."""
+        return np.array(np.load(self.path, allow_pickle=False, mmap_mode="r")[start : start + self.rows])
 
 
 def labels_of(arrays: Mapping[str, Any]) -> Array | None:

@@ -1,6 +1,6 @@
 """Peak memory of quantizing a shipped network against the number of samples: it should be flat.
 
-    python benchmarks/memory.py [SAMPLES ...]
+python benchmarks/memory.py [SAMPLES ...]
 """
 
 import subprocess
@@ -32,7 +32,9 @@ def main() -> None:
             path = Path(folder) / "samples.npy"
             images = np.lib.format.open_memmap(path, "w+", np.float32, (count, 3, 32, 32))
             for start in range(0, count, 100):
-                images[start : start + 100] = np.random.default_rng(start).random((len(images[start : start + 100]), 3, 32, 32))
+                images[start : start + 100] = np.random.default_rng(start).random(
+                    (len(images[start : start + 100]), 3, 32, 32)
+                )
             images.flush()
             command = [sys.executable, "-P", "-c", RUN, str(NETWORK), str(path), f"{folder}/q.onnx"]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
