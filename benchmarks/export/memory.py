@@ -16,7 +16,7 @@ NETWORK = Path(qir.__file__).parent / "models" / "trained" / "resnet20_cifar10.o
 
 RUN = """
 import resource, sys, time
-from qir.search.job.quantize import quantize
+from qir import quantize
 start = time.process_time()
 quantize(sys.argv[1], target="npu-148", data=sys.argv[2], output=sys.argv[3], compare=False)
 seconds = time.process_time() - start

@@ -7,7 +7,6 @@ import torch
 from onnx import TensorProto, helper
 
 import qir
-from qir import quantize
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.backends.training.loop import protocol
@@ -71,13 +70,13 @@ def decibels(exact, found):
 
 
 def test_eight_bits_are_close_to_float(path, tmp_path):
-    done = quantize(path, target="npu-148", data=SAMPLES, output=tmp_path / "q.onnx")
+    done = qir.quantize(path, target="npu-148", data=SAMPLES, output=tmp_path / "q.onnx")
     assert decibels(outputs(path), outputs(done.written.model)) > 34
 
 
 def test_budgets_choose_bits_without_gradients(path, tmp_path):
     budgets = {"latency": "0.9x"}
-    done = quantize(path, target="npu-148", data=SAMPLES, budgets=budgets, output=tmp_path / "q.onnx")
+    done = qir.quantize(path, target="npu-148", data=SAMPLES, budgets=budgets, output=tmp_path / "q.onnx")
     assert min(done.result.policy.values()) < 8
     assert decibels(outputs(path), outputs(done.written.model)) > 14
 

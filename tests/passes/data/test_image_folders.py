@@ -7,7 +7,7 @@ import pytest
 
 from qir.errors import DataError
 from qir.passes.data.kinds.preprocessing import Preprocessing, read_preprocessing
-from qir.passes.data.reading import parts, read_samples
+from qir.passes.data.reading import read_samples
 from qir.passes.data.samples import batches
 from qir.types import DType
 
@@ -85,19 +85,6 @@ def test_labels_are_the_numbers_of_folders_or_the_lines_of_a_list(takes, classes
     for number, name in ((10, "ape"), (9, "bee"), (2, "cow")):
         (classes / name).rename(classes / str(number))
     np.testing.assert_array_equal(sorted(set(read_samples(classes, takes(x=("N", 3, 4, 4))).labels)), [2, 9, 10])
-
-
-def test_parts_are_disjoint_and_hold_every_class_evenly(takes, classes):
-    found = parts(
-        read_samples(classes, takes(x=("N", 3, 4, 4))), {"calibration": 0.25, "training": 0.5, "judged": 0.25}
-    )
-    assert {name: sorted(part.labels) for name, part in found.items()} == {
-        "calibration": [0, 1, 2],
-        "training": [0, 0, 1, 1, 2, 2],
-        "judged": [0, 1, 2],
-    }
-    seen = [image.tobytes() for part in found.values() for image in part.images]
-    assert len(set(seen)) == len(seen) == 12
 
 
 def test_preprocessing_next_to_the_network_or_in_the_folder_is_found(takes, folder, tmp_path):

@@ -9,7 +9,7 @@ from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes.data.reading import read_samples
 from qir.passes.data.recording import Recorded
-from qir.passes.data.samples import batches
+from qir.passes.data.samples import batches, fitting_samples
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -150,7 +150,17 @@ def test_files_of_preprocessing_say_how_far_arrays_reach(takes, tmp_path):
 
 
 def test_large_arrays_stay_in_their_file(takes, tmp_path):
-    np.save(tmp_path / "large.npy", np.zeros((2**20, 8), np.float32))
-    samples = read_samples(tmp_path / "large.npy", takes(x=("N", 8)))
-    (array,) = samples.source.items
-    assert isinstance(array, np.memmap)
+    values = np.random.default_rng(0).random((2**12, 2**11), np.float32)
+    np.save(tmp_path / "large.npy", values)
+    samples = read_samples(tmp_path / "large.npy", takes(x=("N", 2**11)))
+    assert {len(part) for part in samples.source.items} == {64}
+    np.testing.assert_array_equal(samples.images, values)
+    (feed,) = batches(takes(x=("time", "batch", 2**11)), np.zeros((3, 4, 2**11)))
+    assert feed["x"].shape == (3, 4, 2**11)
+
+
+def test_long_sounds_are_taken_few_at_a_time_where_the_network_leaves_their_length_open(takes):
+    module = takes(x=("N", "time"))
+    values, feeds = list(module.graph.inputs), [{"x": np.zeros((1, 2**20), np.float32)}] * 3
+    assert fitting_samples(module, feeds, values, 64, memory=2**24) == 4
+    assert fitting_samples(module, None, values, 64, memory=2**24) == 64
