@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qir.attributes import Attribute
 from qir.clock import Clock
@@ -11,8 +11,14 @@ from qir.cloning import clone_graph
 from qir.graph import Graph
 from qir.support.collection import no_collection
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 FunctionKey = tuple[str, str, str]
 """Domain, name and overload of a model-local function."""
+
+MAIN: FunctionKey = ("", "", "")
+"""What stands for the main graph among functions."""
 
 
 class Function:
@@ -116,39 +122,49 @@ class Module:
         """The main graph and the graphs of functions."""
         return (self.graph, *(function.graph for function in self.functions.values()))
 
-    def recursive_function(self) -> FunctionKey | None:
-        """A function that calls itself, directly or through others, which ONNX forbids; None where there is none."""
-        ordered = self.functions_in_order()
-        return next((key for key in self.functions if key not in ordered), None)
+    def call_graph(self) -> nx.MultiDiGraph[FunctionKey]:
+        """Show who calls whom: an edge for each call, from the function it stands in, or `MAIN`, to the one called."""
+        import networkx as nx
 
-    def functions_in_order(self) -> dict[FunctionKey, list[FunctionKey]]:
-        """The calls in each function, called ones before their callers; without those that call themselves."""
-        calls = {key: self._calls(function.graph) for key, function in self.functions.items()}
-        callers: dict[FunctionKey, list[FunctionKey]] = {key: [] for key in calls}
-        for key, called in calls.items():
-            for other in set(called):
-                callers[other].append(key)
-        open_calls = {key: len(set(called)) for key, called in calls.items()}
-        ready = [key for key, count in open_calls.items() if count == 0]
-        for key in ready:
-            for caller in callers[key]:
-                open_calls[caller] -= 1
-                if open_calls[caller] == 0:
-                    ready.append(caller)
-        return {key: calls[key] for key in ready}
+        calls: nx.MultiDiGraph[FunctionKey] = nx.MultiDiGraph()
+        calls.add_nodes_from((MAIN, *self.functions))
+        for key in tuple(calls):
+            called = ((node.domain, node.op, node.overload) for node in self._graph_of(key).walk())
+            calls.add_edges_from((key, other) for other in called if other in self.functions)
+        nx.freeze(calls)
+        return calls
+
+    def recursive_function(self) -> FunctionKey | None:
+        """Find a function that calls itself, directly or through others, which ONNX forbids; None without one."""
+        if not self.functions:
+            return None
+        import networkx as nx
+
+        calls = self.call_graph()
+        rings = [ring for ring in nx.strongly_connected_components(calls) if len(ring) > 1]
+        recursive = {*nx.nodes_with_selfloops(calls)}.union(*rings)
+        return next((key for key in self.functions if key in recursive), None)
+
+    def called_functions(self) -> set[FunctionKey]:
+        """Find the functions that the main graph calls, directly or through others."""
+        if not self.functions:
+            return set()
+        import networkx as nx
+
+        return nx.descendants(self.call_graph(), MAIN)
 
     def inlined_length(self) -> int:
-        """Nodes of the main graph and its subgraphs, and those made when every call in them is replaced by its body."""
-        lengths: dict[FunctionKey, int] = {}
-        for key, called in self.functions_in_order().items():
-            own = sum(1 for _ in self.functions[key].graph.walk())
-            lengths[key] = own + sum(lengths[other] for other in called)
-        own = sum(1 for _ in self.graph.walk())
-        return own + sum(lengths.get(other, 0) for other in self._calls(self.graph))
+        """Count the nodes of the main graph once every call is replaced by its body; no function may call itself."""
+        import networkx as nx
 
-    def _calls(self, graph: Graph) -> list[FunctionKey]:
-        keys = ((node.domain, node.op, node.overload) for node in graph.walk())
-        return [key for key in keys if key in self.functions]
+        calls, lengths = self.call_graph(), dict[FunctionKey, int]()
+        for key in reversed(list(nx.topological_sort(calls))):
+            own = sum(1 for _ in self._graph_of(key).walk())
+            lengths[key] = own + sum(lengths[called] for _, called in calls.out_edges(key))
+        return lengths[MAIN]
+
+    def _graph_of(self, key: FunctionKey) -> Graph:
+        return self.graph if key == MAIN else self.functions[key].graph
 
     @no_collection()
     def clone(self) -> Module:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from qir.errors import VerifyError
 from qir.graph import Graph, Node, Value
-from qir.module import Function, FunctionKey, Module
+from qir.module import Module
 from qir.node_rules import Scope, check_node, check_operand_pairs
 from qir.types import TensorType, UnknownType
 
@@ -49,8 +49,7 @@ def verify(module: Module, rules: OperandRules | None = None) -> None:
     since, policy = -1, -1
     if clock.verified is not None and clock.verified[2] == settings:
         since, policy, _ = clock.verified
-    for key, local in module.functions.items():
-        _check_function(module, key, local)
+    _check_functions(module)
     for graph in module.graphs:
         _Structure(module).check(graph)
     for graph, function in ((module.graph, None), *((f.graph, f) for f in module.functions.values())):
@@ -241,18 +240,10 @@ def _describes(declared: object, actual: TensorType) -> bool:
     )
 
 
-def _check_function(module: Module, key: FunctionKey, function: Function) -> None:
-    if key != function.key:
-        _fail("function", function, f"filed under {key}", f"{function.key}")
-    reached: set[FunctionKey] = set()
-    todo = [function]
-    while todo:
-        for node in todo.pop().graph.walk():
-            called = module.functions.get((node.domain, node.op, node.overload))
-            if called is function:
-                _fail(
-                    "function", node, f"a call that leads back to {function.name}", "functions do not call themselves"
-                )
-            if called is not None and called.key not in reached:
-                reached.add(called.key)
-                todo.append(called)
+def _check_functions(module: Module) -> None:
+    for key, function in module.functions.items():
+        if key != function.key:
+            _fail("function", function, f"filed under {key}", f"{function.key}")
+    if (recursive := module.recursive_function()) is not None:
+        function = module.functions[recursive]
+        _fail("function", function, f"calls that lead back to {function.name}", "functions do not call themselves")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from qir.errors import QirError
 
@@ -92,18 +93,18 @@ def _paths(
     causes: Mapping[tuple[str, int], _Cause],
 ) -> list[str]:
     """From a quantizer without a width through the nodes that took its widths to what these follow from."""
-    found: list[str] = []
-    seen, waiting = {name}, deque([(name, name)])
-    while waiting:
-        quantizer, path = waiting.popleft()
-        follows = {cause.partner: cause.node for (own, _), cause in causes.items() if own == quantizer}
-        if not follows:
-            fixed = next((reason for (own, _), reason in excluded.items() if own == quantizer), "its candidates")
-            found.append(f"{path} at {sorted(options[quantizer])} bits ({fixed})")
-        for partner, node in follows.items():
-            if partner not in seen:
-                seen.add(partner)
-                waiting.append((partner, f"{path} ← {node} ← {partner}"))
+    import networkx as nx
+
+    follows: nx.DiGraph[str] = nx.DiGraph()
+    follows.add_node(name)
+    for (quantizer, _), cause in causes.items():
+        follows.add_edge(quantizer, cause.partner, node=cause.node)
+    found = []
+    for end, path in nx.single_source_shortest_path(follows, name).items():
+        if not follows.out_degree(end):
+            steps = "".join(f" ← {follows.edges[a, b]['node']} ← {b}" for a, b in pairwise(path))
+            fixed = next((reason for (own, _), reason in excluded.items() if own == end), "its candidates")
+            found.append(f"{name}{steps} at {sorted(options[end])} bits ({fixed})")
     return found
 
 

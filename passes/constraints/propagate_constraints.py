@@ -84,6 +84,15 @@ class BitConstraints:
             bits[name] = mapping[self._follow(source, bits)]
         return bits[name]
 
+    def decided_by(self, quantizer: str) -> tuple[str | None, dict[int, int]]:
+        """Find the decision that sets a quantizer, and its option → the quantizer's width; None for a fixed one."""
+        if quantizer in self.implied:
+            source, mapping = self.implied[quantizer]
+            decision, outer = self.decided_by(source)
+            return decision, {option: mapping[width] for option, width in outer.items()}
+        options = self.options[quantizer]
+        return (quantizer if len(options) > 1 else None), {width: width for width in options}
+
     def uniform(self, bits: int) -> Policy:
         """The policy nearest to one width: each decision takes its widest option of at most `bits` that is legal.
 

@@ -43,6 +43,7 @@ from qir.passes.simplify.name_nodes import name_nodes
 from qir.passes.simplify.widen_floats import OTHER_FLOATS
 from qir.tracing import grid_origin
 from qir.types import TensorType
+from qir.views.networkx import to_networkx
 
 PLACEMENTS = ("deployable", "qag", "outputs")
 
@@ -325,13 +326,9 @@ def _is_blank(value: Value) -> bool:
 
 def _last(graph: Graph, nodes: list[Node]) -> tuple[Node, ...]:
     """Expensive nodes from which an output is reached without passing another expensive node."""
-    expensive, reached = set(nodes), set(graph.return_node.operands)
-    found: list[Node] = []
-    for node in reversed(graph):
-        if not any(value in reached for value in node.results):
-            continue
-        if node in expensive:
-            found.append(node)
-        else:
-            reached.update(node.operands)
-    return tuple(found[::-1])
+    import networkx as nx
+
+    expensive = set(nodes)
+    free = nx.subgraph_view(to_networkx(graph), filter_edge=lambda _, user, __: user not in expensive)
+    last = nx.ancestors(free, graph.return_node)
+    return tuple(node for node in nodes if node in last)

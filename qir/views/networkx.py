@@ -1,4 +1,4 @@
-"""A graph as networkx sees it: a frozen snapshot for analyses and drawing, never storage."""
+"""Graphs and calls as networkx sees them: frozen snapshots for analyses and drawing, never storage."""
 
 from __future__ import annotations
 

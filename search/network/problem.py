@@ -129,18 +129,9 @@ class _Builder:
         self.constraints = constraints
         self.decisions = constraints.decisions
 
-    def widths_of(self, quantizer: str) -> tuple[str | None, dict[int, int]]:
-        """The decision that sets a quantizer, and its option → the quantizer's width; None for a fixed quantizer."""
-        if quantizer in self.constraints.implied:
-            source, mapping = self.constraints.implied[quantizer]
-            decision, outer = self.widths_of(source)
-            return decision, {option: mapping[width] for option, width in outer.items()}
-        options = self.constraints.options[quantizer]
-        return (quantizer if quantizer in self.decisions else None), {width: width for width in options}
-
     def deciders(self) -> dict[str, str | None]:
         """Every quantizer → the decision that its width follows from, None if it is fixed."""
-        return {name: self.widths_of(name)[0] for name in self.constraints.options}
+        return {name: self.constraints.decided_by(name)[0] for name in self.constraints.options}
 
     def costs(self, table: CostTable, metric: str) -> tuple[list[list[float]], list[PairCost], float]:
         unary = {name: np.zeros(len(self.constraints.options[name])) for name in self.decisions}
@@ -177,7 +168,7 @@ class _Builder:
     def _axis(self, quantizer: str | None, widths: tuple[int, ...]) -> tuple[str | None, list[int]]:
         if quantizer is None:
             return None, [0]
-        decision, mapping = self.widths_of(quantizer)
+        decision, mapping = self.constraints.decided_by(quantizer)
         if decision is None:
             return None, [widths.index(next(iter(mapping.values())))]
         return decision, [widths.index(mapping[option]) for option in self.constraints.options[decision]]
@@ -198,7 +189,7 @@ class _Builder:
             elements = weight.constant.size
             weights += 0 if weight in counted else elements
             counted.add(weight)
-            decision, mapping = self.widths_of(quantizer.name)
+            decision, mapping = self.constraints.decided_by(quantizer.name)
             copy = (weight, decision, tuple(mapping.values()))
             if copy in stored:
                 continue
@@ -215,7 +206,10 @@ class _Builder:
         """Legal pairs between decisions; what is implied is legal by construction."""
         found = []
         for relation in self.constraints.relations:
-            (first, widths_a), (second, widths_b) = self.widths_of(relation.first), self.widths_of(relation.second)
+            (first, widths_a), (second, widths_b) = (
+                self.constraints.decided_by(relation.first),
+                self.constraints.decided_by(relation.second),
+            )
             if first is None or second is None or first == second:
                 continue
             allowed: set[tuple[Bits, Bits]] = {

@@ -204,16 +204,8 @@ def _allowed(constraints: BitConstraints, schemes: Mapping[str, str]) -> BitCons
 
 def _group(constraints: BitConstraints, decision: str) -> dict[str, dict[int, int]]:
     """Quantizers whose width a decision sets: name → option of the decision → width."""
-    options = constraints.options[decision]
-    found = {decision: {option: option for option in options}}
-    grown = True
-    while grown:
-        grown = False
-        for name, (source, mapping) in constraints.implied.items():
-            if source in found and name not in found:
-                found[name] = {option: mapping[width] for option, width in found[source].items()}
-                grown = True
-    return found
+    widths = {name: constraints.decided_by(name) for name in constraints.options}
+    return {name: mapping for name, (by, mapping) in widths.items() if by == decision}
 
 
 def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: Mapping[str, Budget]) -> Problem:

@@ -52,26 +52,17 @@ class Explanation:
 
 def critical_path(table: CostTable, policy: Mapping[str, Bits]) -> CriticalPath:
     """The longest path through a graph with branches, in cycles; unknown nodes count as zero."""
-    length: dict[int, float] = {}
-    before: dict[int, int | None] = {}
-    names: dict[int, str] = {}
-    for row in table.rows(policy):
-        names[row.step] = row.node
-    cycles = {row.step: row.cycles for row in table.rows(policy)}
-    for step in sorted(table.facts.predecessors):
-        sources = table.facts.predecessors[step]
-        last = max(sources, key=lambda source: length[source], default=None)
-        length[step] = cycles.get(step, 0.0) + (0.0 if last is None else length[last])
-        before[step] = last
-    if not length:
-        return CriticalPath(0.0, ())
-    end = max(length, key=length.__getitem__)
-    path = []
-    at: int | None = end
-    while at is not None:
-        path.append(names.get(at, "?"))
-        at = before[at]
-    return CriticalPath(length[end], tuple(reversed(path)))
+    import networkx as nx
+
+    rows = {row.step: row for row in table.rows(policy)}
+    start = -1
+    steps: nx.DiGraph[int] = nx.DiGraph()
+    for step, sources in table.facts.predecessors.items():
+        cycles = rows[step].cycles if step in rows else 0.0
+        steps.add_edges_from(((source, step) for source in sources or (start,)), cycles=cycles)
+    path = nx.dag_longest_path(steps, weight="cycles")
+    total = float(nx.path_weight(steps, path, weight="cycles")) if path else 0.0
+    return CriticalPath(total, tuple(rows[step].node if step in rows else "?" for step in path if step != start))
 
 
 def peak_memory(table: CostTable, policies: Sequence[Mapping[str, Bits]]) -> Floats:

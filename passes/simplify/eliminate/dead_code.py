@@ -48,14 +48,7 @@ def _sweep(graph: Graph) -> bool:
 
 
 def _remove_functions(module: Module) -> bool:
-    called: set[tuple[str, str, str]] = set()
-    waiting = [module.graph]
-    while waiting:
-        for node in waiting.pop().walk():
-            key = (node.domain, node.op, node.overload)
-            if key in module.functions and key not in called:
-                called.add(key)
-                waiting.append(module.functions[key].graph)
+    called = module.called_functions()
     unused = [key for key in module.functions if key not in called]
     for key in unused:
         del module.functions[key]

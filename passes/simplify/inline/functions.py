@@ -46,7 +46,7 @@ class InlineFunctions(Pass):
             )
         if not _inline_all(module):
             return False
-        called = _called(module)
+        called = module.called_functions()
         module.functions = {key: function for key, function in module.functions.items() if key in called}
         context.run(InferTypes(), module)
         return True
@@ -76,17 +76,6 @@ def _walk(nodes: Iterable[Node]) -> Iterator[Node]:
         yield node
         for graph in node.subgraphs():
             yield from graph.walk()
-
-
-def _called(module: Module) -> set[FunctionKey]:
-    """The functions that the main graph calls, directly or through others."""
-    found: set[FunctionKey] = set()
-    graphs = [module.graph]
-    while graphs:
-        keys = {_key(node) for node in graphs.pop().walk()} & module.functions.keys() - found
-        graphs += [module.functions[key].graph for key in keys]
-        found |= keys
-    return found
 
 
 def _key(node: Node) -> FunctionKey:
