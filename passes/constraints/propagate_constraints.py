@@ -93,6 +93,15 @@ class BitConstraints:
         options = self.options[quantizer]
         return (quantizer if len(options) > 1 else None), {width: width for width in options}
 
+    def groups(self) -> dict[str, dict[str, dict[int, int]]]:
+        """Collect what decisions set: decision → quantizer, itself first → option of the decision → its width."""
+        found: dict[str, dict[str, dict[int, int]]] = {name: {} for name in self.decisions}
+        for name in (*self.decisions, *self.implied):
+            decision, widths = self.decided_by(name)
+            if decision is not None:
+                found[decision][name] = widths
+        return found
+
     def uniform(self, bits: int) -> Policy:
         """The policy nearest to one width: each decision takes its widest option of at most `bits` that is legal.
 

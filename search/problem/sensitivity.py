@@ -34,8 +34,11 @@ class Sensitivity:
             SearchError: the metric does not know a quantizer's width.
         """
         return [
-            [self._total(constraints, decision, bits) for bits in constraints.options[decision]]
-            for decision in constraints.decisions
+            [
+                self._total({name: widths[bits] for name, widths in group.items()})
+                for bits in constraints.options[decision]
+            ]
+            for decision, group in constraints.groups().items()
         ]
 
     def __str__(self) -> str:
@@ -49,11 +52,7 @@ class Sensitivity:
         metric, rows, forward, backward = parse_json(text)
         return Sensitivity(metric, {(name, bits): value for name, bits, value in rows}, forward, backward)
 
-    def _total(self, constraints: BitConstraints, decision: str, bits: int) -> float:
-        chosen = {decision: bits}
-        for name, (source, mapping) in constraints.implied.items():
-            if source in chosen:
-                chosen[name] = mapping[chosen[source]]
+    def _total(self, chosen: Mapping[str, int]) -> float:
         missing = [(name, width) for name, width in chosen.items() if (name, width) not in self.values]
         if missing:
             raise SearchError(

@@ -187,8 +187,7 @@ class AutoQnnRecipe(Recipe):
 def _allowed(constraints: BitConstraints, schemes: Mapping[str, str]) -> BitConstraints:
     """The constraints without the options that a decision's scheme, or that of a follower, does not have."""
     options = dict(constraints.options)
-    for name in constraints.decisions:
-        group = _group(constraints, name)
+    for name, group in constraints.groups().items():
         options[name] = tuple(
             o
             for o in options[name]
@@ -202,17 +201,11 @@ def _allowed(constraints: BitConstraints, schemes: Mapping[str, str]) -> BitCons
     return replace(constraints, options=options)
 
 
-def _group(constraints: BitConstraints, decision: str) -> dict[str, dict[int, int]]:
-    """Quantizers whose width a decision sets: name → option of the decision → width."""
-    widths = {name: constraints.decided_by(name) for name in constraints.options}
-    return {name: mapping for name, (by, mapping) in widths.items() if by == decision}
-
-
 def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: Mapping[str, Budget]) -> Problem:
     """The costs and relations of the network's decisions, with the average of bits as a further cost."""
     table = cost_table(run.module, target)
     problem = network_problem(run.module, constraints, table, budgets={})
-    groups = [_group(constraints, name) for name in constraints.decisions]
+    groups = [*constraints.groups().values()]
     total = sum(run.elements[quantizer] for group in groups for quantizer in group)
     bits = [
         [sum(run.elements[q] * widths[o] for q, widths in group.items()) / total for o in constraints.options[name]]
@@ -236,10 +229,10 @@ def _learn_bits(
     start = _start(constraints, expected, limits)
     learned: dict[str, LearnedBits] = {}
     all_of: dict[str, LearnedBits | FollowingBits] = {}
-    for name in constraints.decisions:
+    for name, group in constraints.groups().items():
         options = constraints.options[name]
         learned[name] = all_of[name] = LearnedBits(run.grid(name, schemes[name]), options, start)
-        for follower, mapping in _group(constraints, name).items():
+        for follower, mapping in group.items():
             if follower != name and follower in schemes:
                 all_of[follower] = FollowingBits(run.grid(follower, schemes[follower]), learned[name], mapping)
 

@@ -5,6 +5,7 @@ import pytest
 import qir.models
 from qir.backends import load_target
 from qir.errors import SearchError
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search import Store, load_network, prepare, recipe
 from qir.search.metrics import measuring
 from qir.search.metrics.measuring import METRICS, measure
@@ -80,6 +81,14 @@ def test_measured_values_of_a_recipe_are_kept(lenet, samples, tmp_path):
 def test_sensitivities_survive_as_text():
     found = Sensitivity("mse", {("a", 2): 0.1 + 0.2, ("b", 8): 1e-30}, 3, 4)
     assert Sensitivity.parse(str(found)) == found
+
+
+def test_a_width_costs_what_every_quantizer_after_it_costs_however_far_it_follows():
+    """The chain c → a → b is found in another order: b follows a before a is known to follow c."""
+    implied = {"b": ("a", {2: 1, 4: 4}), "a": ("c", {2: 2, 8: 4})}
+    constraints = BitConstraints({"a": (2, 4), "b": (1, 4), "c": (2, 8)}, (), implied)
+    values = {("c", 2): 100.0, ("c", 8): 1.0, ("a", 2): 20.0, ("a", 4): 10.0, ("b", 1): 3.0, ("b", 4): 2.0}
+    assert Sensitivity("m", values, 1).per_decision(constraints) == [[123.0, 13.0]]
 
 
 def test_unknown_metrics_and_options_are_named(lenet, samples):
