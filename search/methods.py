@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import InfeasibleError, SearchError
+from qir.registry import Registry
 from qir.search.evaluation.ledger import Ledger
 from qir.search.evaluation.parallel import Executor
 from qir.search.problem.moves import projected
@@ -22,25 +22,32 @@ from qir.search.solvers.run import Outcome, Run, Solver
 if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
 
-METHODS = {
-    "exhaustive": "qir.search.solvers.exhaustive:exhaustive",
-    "random": "qir.search.solvers.random:random",
-    "milp": "qir.search.solvers.milp:milp",
-    "pareto-dp": "qir.search.solvers.pareto:pareto_dp",
-    "greedy": "qir.search.solvers.greedy:greedy",
-    "lagrangian": "qir.search.solvers.lagrangian:lagrangian",
-    "evolution": "qir.search.solvers.evolution:evolution",
-    "nsga2": "qir.search.solvers.nsga2:nsga2",
-    "apq": "qir.search.solvers.predictor:predictor_evolution",
-    "surrogate": "qir.search.solvers.surrogate:surrogate",
-    "rl": "qir.search.agents.ppo:maskable_ppo",
-    "haq": "qir.search.agents.papers:haq",
-    "wang2024": "qir.search.agents.papers:wang2024",
-    "adrl": "qir.search.agents.papers:adrl",
-    "autoq": "qir.search.agents.autoq:autoq",
-    "releq": "qir.search.agents.recurrent:releq",
-}
-"""Name of a method -> module:function."""
+METHODS: Registry[Solver] = Registry(
+    "method",
+    "qir.methods",
+    {
+        "exhaustive": "qir.search.solvers.exhaustive:exhaustive",
+        "random": "qir.search.solvers.random:random",
+        "milp": "qir.search.solvers.milp:milp",
+        "pareto-dp": "qir.search.solvers.pareto:pareto_dp",
+        "greedy": "qir.search.solvers.greedy:greedy",
+        "lagrangian": "qir.search.solvers.lagrangian:lagrangian",
+        "evolution": "qir.search.solvers.evolution:evolution",
+        "nsga2": "qir.search.solvers.nsga2:nsga2",
+        "apq": "qir.search.solvers.predictor:predictor_evolution",
+        "surrogate": "qir.search.solvers.surrogate:surrogate",
+        "rl": "qir.search.agents.ppo:maskable_ppo",
+        "haq": "qir.search.agents.papers:haq",
+        "wang2024": "qir.search.agents.papers:wang2024",
+        "adrl": "qir.search.agents.papers:adrl",
+        "autoq": "qir.search.agents.autoq:autoq",
+        "releq": "qir.search.agents.recurrent:releq",
+    },
+    accepts=callable,
+    expected="a function from a run and options to an outcome",
+    error=SearchError,
+)
+"""Name of a method → its function; one of another package is an entry point of the group `qir.methods`."""
 
 PROXY = "proxy: the value is an additive sensitivity, no measured accuracy"
 """Note on results that minimise a sensitivity."""
@@ -135,13 +142,9 @@ def find_method(name: str) -> Solver:
     """The solver of a method.
 
     Raises:
-        SearchError: there is none of this name.
+        SearchError: there is none of this name; the message holds the nearest.
     """
-    if name not in METHODS:
-        raise SearchError(f"method {name!r}: unknown; known are {', '.join(sorted(METHODS))}")
-    module, function = METHODS[name].split(":")
-    found: Solver = getattr(import_module(module), function)
-    return found
+    return METHODS[name]
 
 
 def _solver(method: str, options: dict[str, Any]) -> Solver:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from qir.backends.costs.layers.layer_shapes import LayerProduct, products_of
 from qir.backends.costs.layers.shape import ConvShape
-from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.delay_files import SHAPE_COLUMNS, DelayTable, read_delay_table
 from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import TargetError
 from qir.module import Module
+from qir.support.nearest import nearest
 
 Floats = npt.NDArray[np.float64]
 Ratios = dict[tuple[str, int, int], float]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from importlib import resources
-from importlib.metadata import entry_points
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from qir.backends.costs.hardware import Hardware
-from qir.backends.costs.layers.validation import Strict, nearest, validated
-from qir.backends.costs.models import cost_model_type
+from qir.backends.costs.layers.validation import Strict, validated
+from qir.backends.costs.models import COST_MODELS
 from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
 from qir.errors import TargetError
+from qir.registry import Registry
 from qir.support.atomic_write import atomic_write
 from qir.support.json_text import parse_json
 
 if TYPE_CHECKING:
     from qir.backends.costs.models.base import CostModel
-
-ENTRY_POINT_GROUP = "qir.targets"
 
 
 class ExportSpec(Strict):
@@ -105,7 +105,7 @@ class Target(Hardware):
         Raises:
             TargetError: the kind of model is unknown, or its parameters are invalid.
         """
-        return cost_model_type(self.cost.kind)(self)
+        return COST_MODELS[self.cost.kind](self)
 
     def to_json(self) -> str:
         """The text of the target's file."""
@@ -140,7 +140,7 @@ def _shipped() -> dict[str, Traversable]:
 
 def target_names() -> list[str]:
     """Names of the shipped targets and of those that other packages declare as entry points `qir.targets`."""
-    return sorted({*shipped_targets(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return sorted(TARGETS)
 
 
 def target_schema() -> dict[str, Any]:
@@ -161,13 +161,10 @@ def load_target(name_or_path: str | Path) -> Target:
     text = str(name_or_path)
     if text.endswith(".json") or os.sep in text:
         return _parse(_read(Path(name_or_path)), text, Path(name_or_path).parent)
-    shipped = _shipped().get(text)
-    if shipped is not None:
-        return _parse(shipped.read_text(encoding="utf-8"), text)
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=text):
-        target: Target = point.load()()
-        return target
-    raise TargetError(f"target {text!r} is unknown: {nearest(text, target_names())}")
+    found = TARGETS[text]()
+    if not isinstance(found, Target):
+        raise TargetError(f"target {text!r}: its entry point gives {found!r}; expected a Target")
+    return found
 
 
 def as_target(target: TargetLike) -> Target:
@@ -214,3 +211,18 @@ def _inside(folder: Path, file: str, where: str) -> Path:
     if not is_inside:
         raise TargetError(f"target {where}: its file {file!r} lies outside the target's folder: copy it there")
     return path
+
+
+def _shipped_target(name: str) -> Target:
+    return _parse(_shipped()[name].read_text(encoding="utf-8"), name)
+
+
+TARGETS: Registry[Callable[[], Target]] = Registry(
+    "target",
+    "qir.targets",
+    {name: partial(_shipped_target, name) for name in shipped_targets()},
+    accepts=callable,
+    expected="a function without arguments that returns a Target",
+    error=TargetError,
+)
+"""Name of a target → what makes it."""

@@ -121,8 +121,8 @@ def _simplify(module: Module) -> None:
 def _import(module: Module | None, source: Path, without: list[str], export: Path | None) -> None:
     """Read a delay table, give its layers the network's names where they have none, write it."""
     from qir.backends.costs.layers.layer_shapes import products_of
-    from qir.backends.costs.layers.validation import nearest
     from qir.backends.costs.tables.delay_files import import_delays
+    from qir.support.nearest import nearest
 
     if export is None:
         raise QirError("qir cost --import: nowhere to write: give --export table.csv (or .json, .npy)")
@@ -187,11 +187,11 @@ class _Costing:
 
     def _referee(self, console: Terminal, target: Target, name: str) -> None:
         from qir.backends.costs.building import cost_table
-        from qir.backends.costs.layers.validation import nearest
         from qir.backends.vela.referee import referee
         from qir.cli.cost_report import print_referee
         from qir.fake_quant import quantizers
         from qir.passes import run_passes
+        from qir.support.nearest import nearest
 
         if name not in REFEREES:
             raise QirError(f"--referee {name!r} is unknown: {nearest(name, REFEREES)}")
@@ -246,7 +246,7 @@ def _set_shapes(module: Module, shapes: list[str], batch: int) -> None:
         QirError: another form, or no such input; names the nearest.
     """
     from qir.backends.costs.layers.open_sizes import fix_sizes, taken_sizes
-    from qir.backends.costs.layers.validation import nearest
+    from qir.support.nearest import nearest
     from qir.types import TensorType
 
     inputs = {value.name: value for value in module.graph.inputs}

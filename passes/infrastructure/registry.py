@@ -1,22 +1,12 @@
-"""Names of passes and where they live.
-
-A pass of qir is one line here; a pass of another package is an entry point of the group `qir.passes`:
-
-    [project.entry-points."qir.passes"]
-    my-pass = "my_package.my_module:MyPass"
-"""
+"""Passes by name, and where they live. A pass of another package is an entry point of the group `qir.passes`."""
 
 from __future__ import annotations
 
-import importlib
-from difflib import get_close_matches
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-
 from qir.errors import PassError
 from qir.passes.infrastructure.contract import Pass
+from qir.registry import Registry
 
-_PASSES = {
+_PLACES = {
     "absorb-bias": "correction.absorb_bias:AbsorbBias",
     "adaround": "correction.adaround:AdaRound",
     "apply-encodings": "raising.encodings:ApplyEncodings",
@@ -59,16 +49,21 @@ _PASSES = {
     "upgrade-opset": "simplify.upgrade_opset:UpgradeOpset",
     "widen-floats": "simplify.widen_floats:WidenFloats",
 }
+"""Name of a pass → its module inside qir.passes, and its class."""
 
-
-@cache
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="qir.passes")}
+PASSES: Registry[type[Pass]] = Registry(
+    "pass",
+    "qir.passes",
+    {name: f"qir.passes.{place}" for name, place in _PLACES.items()},
+    accepts=lambda found: isinstance(found, type) and issubclass(found, Pass),
+    expected="a subclass of qir.passes.Pass",
+    error=PassError,
+)
 
 
 def available_passes() -> tuple[str, ...]:
     """Names of all passes that can be used in a pipeline, sorted."""
-    return tuple(sorted({*_PASSES, *_entry_points()}))
+    return tuple(sorted(PASSES))
 
 
 def find_pass(name: str) -> type[Pass]:
@@ -77,15 +72,4 @@ def find_pass(name: str) -> type[Pass]:
     Raises:
         PassError: there is none, or an entry point does not hand out a subclass of `Pass`.
     """
-    if name in _PASSES:
-        module, _, cls = _PASSES[name].partition(":")
-        found = getattr(importlib.import_module(f"qir.passes.{module}"), cls)
-    elif name in _entry_points():
-        found = _entry_points()[name].load()
-    else:
-        near = get_close_matches(name, available_passes(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(available_passes())}"
-        raise PassError(f"no pass is called {name!r}: {hint}")
-    if not (isinstance(found, type) and issubclass(found, Pass)):
-        raise PassError(f"pass {name!r}: {found!r} is not a subclass of qir.passes.Pass")
-    return found
+    return PASSES[name]

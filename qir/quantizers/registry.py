@@ -1,13 +1,25 @@
-"""Schemes by name."""
+"""Schemes by name; one of another package is an entry point of the group `qir.schemes`."""
 
 from __future__ import annotations
 
-import difflib
+from typing import Any
 
 from qir.errors import QirError
 from qir.quantizers.scheme import Scheme
+from qir.registry import Registry
 
-_SCHEMES: dict[str, Scheme] = {}
+
+def _is_whole(found: Any) -> bool:
+    return isinstance(found, Scheme) and all(hasattr(found, name) for name in ("name", "widths", "storage"))
+
+
+SCHEMES: Registry[Scheme] = Registry(
+    "scheme",
+    "qir.schemes",
+    {},
+    accepts=_is_whole,
+    expected="a scheme: an instance of a class that derives from qir.quantizers.Scheme and says name, widths and storage",
+)
 
 
 def register(scheme: Scheme) -> Scheme:
@@ -22,21 +34,8 @@ def register(scheme: Scheme) -> Scheme:
     Raises:
         QirError: this is not a scheme, or another one has the name.
     """
-    missing = [name for name in ("name", "widths", "storage") if not hasattr(scheme, name)]
-    if missing or not isinstance(scheme, Scheme):
-        raise QirError(
-            f"register: {scheme!r} is not a scheme: expected an instance of a class that derives from "
-            f"qir.quantizers.Scheme and says {', '.join(missing) or 'name, widths and storage'}"
-        )
-    known = _SCHEMES.get(scheme.name)
-    if known is not None and _origin(known) != _origin(scheme):
-        raise QirError(f"scheme {scheme.name!r}: the name is taken by {type(known).__name__}; choose another name")
-    _SCHEMES[scheme.name] = scheme
+    SCHEMES.add(getattr(scheme, "name", ""), scheme)
     return scheme
-
-
-def _origin(scheme: Scheme) -> tuple[str, str]:
-    return type(scheme).__module__, type(scheme).__qualname__
 
 
 def get_scheme(name: str) -> Scheme:
@@ -45,12 +44,12 @@ def get_scheme(name: str) -> Scheme:
     Raises:
         QirError: no scheme has this name; the message holds the nearest one.
     """
-    if name in _SCHEMES:
-        return _SCHEMES[name]
-    near = difflib.get_close_matches(name, _SCHEMES, n=1, cutoff=0.0)
-    raise QirError(f"scheme {name!r} is not known; did you mean {near[0]!r}? Known: {', '.join(scheme_names())}")
+    found = SCHEMES[name]
+    if found.name != name:
+        raise QirError(f"scheme {name!r}: its entry point hands out a scheme that calls itself {found.name!r}")
+    return found
 
 
 def scheme_names() -> list[str]:
-    """Names of all registered schemes, sorted."""
-    return sorted(_SCHEMES)
+    """Names of all schemes, sorted."""
+    return sorted(SCHEMES)

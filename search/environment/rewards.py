@@ -17,11 +17,13 @@ measured (an additive sensitivity) only works with "accuracy", and is then a pro
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qir.errors import SearchError
+from qir.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +99,24 @@ def _jasq(inputs: RewardInputs, target: float = 1.0, gamma: float = -0.07) -> fl
     return inputs.accuracy * float((_positive(inputs.ratio) / target) ** gamma)
 
 
-REWARDS: dict[str, Callable[..., float]] = {
-    "accuracy": _accuracy,
-    "wang2024-reconstructed": _wang2024,
-    "haq": _haq,
-    "releq": _releq,
-    "releq-ratio": _releq_ratio,
-    "releq-difference": _releq_difference,
-    "autoq": _autoq,
-    "jasq": _jasq,
-}
+REWARDS: Registry[Callable[..., float]] = Registry(
+    "reward",
+    "qir.rewards",
+    {
+        "accuracy": _accuracy,
+        "wang2024-reconstructed": _wang2024,
+        "haq": _haq,
+        "releq": _releq,
+        "releq-ratio": _releq_ratio,
+        "releq-difference": _releq_difference,
+        "autoq": _autoq,
+        "jasq": _jasq,
+    },
+    accepts=callable,
+    expected="a function from RewardInputs and parameters to a number",
+    error=SearchError,
+)
+"""Name of a reward → its function; one of another package is an entry point of the group `qir.rewards`."""
 
 
 def reward(kind: str = "accuracy", **parameters: float) -> Reward:
@@ -121,14 +131,11 @@ def reward(kind: str = "accuracy", **parameters: float) -> Reward:
     Raises:
         SearchError: unknown kind or parameter.
     """
-    if kind not in REWARDS:
-        raise SearchError(f"reward {kind!r}: unknown; known are {', '.join(REWARDS)}")
     function = REWARDS[kind]
-    code = function.__code__
-    known = code.co_varnames[1 : code.co_argcount]
+    known = list(inspect.signature(function).parameters)[1:]
     unknown = sorted(set(parameters) - set(known))
     if unknown:
-        raise SearchError(f"reward {kind!r}: unknown parameters {unknown}; it takes {list(known) or 'none'}")
+        raise SearchError(f"reward {kind!r}: unknown parameters {unknown}; it takes {known or 'none'}")
 
     def rewarded(inputs: RewardInputs) -> float:
         return function(inputs, **parameters)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.errors import SearchError
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.registry import Registry
 from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
@@ -18,20 +19,31 @@ from qir.tensor import Array
 if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
 
-METRICS = {
-    "mse": "quantization_error:quantization_error",
-    "noise-to-signal": "quantization_error:noise_to_signal",
-    "output-mse": "outputs.output_error:output_error",
-    "output-divergence": "outputs.output_divergence:output_divergence",
-    "hessian-trace": "gradients.hessian_trace:hessian_trace",
-    "empirical-fisher": "gradients.empirical_fisher:empirical_fisher",
-    "second-order": "gradients.second_order:second_order",
-    "adversarial-noise": "outputs.adversarial_noise:adversarial_noise",
-    "feature-separability": "feature_separability:feature_separability",
-    "pca-significance": "pca_significance:pca_significance",
-    "rate-distortion": "rate_distortion:rate_distortion_slope",
-}
-"""Name of a sensitivity metric → module:function of `qir.search.metrics`."""
+Metric = Callable[..., Sensitivity]
+"""(network, constraints, images float32 [N, …], **options) → sensitivity; `labels` and `seed` are options of those that
+take them."""
+
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    "qir.metrics",
+    {
+        "mse": "qir.search.metrics.quantization_error:quantization_error",
+        "noise-to-signal": "qir.search.metrics.quantization_error:noise_to_signal",
+        "output-mse": "qir.search.metrics.outputs.output_error:output_error",
+        "output-divergence": "qir.search.metrics.outputs.output_divergence:output_divergence",
+        "hessian-trace": "qir.search.metrics.gradients.hessian_trace:hessian_trace",
+        "empirical-fisher": "qir.search.metrics.gradients.empirical_fisher:empirical_fisher",
+        "second-order": "qir.search.metrics.gradients.second_order:second_order",
+        "adversarial-noise": "qir.search.metrics.outputs.adversarial_noise:adversarial_noise",
+        "feature-separability": "qir.search.metrics.feature_separability:feature_separability",
+        "pca-significance": "qir.search.metrics.pca_significance:pca_significance",
+        "rate-distortion": "qir.search.metrics.rate_distortion:rate_distortion_slope",
+    },
+    accepts=callable,
+    expected="a function from a network, constraints and images to a sensitivity",
+    error=SearchError,
+)
+"""Name of a sensitivity metric → its function; one of another package is an entry point of the group `qir.metrics`."""
 
 
 def measure(
@@ -61,10 +73,7 @@ def measure(
         SearchError: unknown metric or option.
         DataError: no images, or another number of labels.
     """
-    if metric not in METRICS:
-        raise SearchError(f"metric {metric!r}: unknown; known are {', '.join(METRICS)}")
-    home, function = METRICS[metric].split(":")
-    found = getattr(import_module(f"qir.search.metrics.{home}"), function)
+    found = METRICS[metric]
     known = list(inspect.signature(found).parameters)[3:]
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -87,12 +96,11 @@ def measure(
 
 
 def _measured(
-    function: Any, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
+    function: Metric, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
 ) -> Sensitivity:
     from qir.search.evaluation.reuse import ReusingNetwork
 
-    result: Sensitivity = function(ReusingNetwork(module), constraints, images, **arguments)
-    return result
+    return function(ReusingNetwork(module), constraints, images, **arguments)
 
 
 def _identity(

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.costs.layers.open_sizes import with_known_sizes
-from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.reports import FLOAT_BITS, peak_memory, ratios
 from qir.backends.costs.tables.table import CostRow, CostTable
 from qir.errors import SearchError
@@ -23,6 +22,7 @@ from qir.search.network.unknown_costs import METRICS, PEAK_MEMORY, sizes_taken, 
 from qir.search.problem.channels import completed
 from qir.search.problem.parts import Budget, Decision, PairCost, Relation
 from qir.search.problem.problem import Problem
+from qir.support.nearest import nearest
 
 Floats = npt.NDArray[np.float64]
 

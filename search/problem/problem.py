@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.costs.layers.validation import nearest
 from qir.errors import SearchError
 from qir.policy import Bits, Policy
 from qir.search.problem.parts import Budget, Indices, numbers
 from qir.search.problem.statement import Statement
 from qir.search.problem.tables import Tables
+from qir.support.nearest import nearest
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.costs.layers.validation import nearest
 from qir.errors import SearchError
 from qir.policy import Bits
 from qir.search.problem.parts import Budget, Floats, Indices, exact, numbers
 from qir.search.problem.statement import Statement
+from qir.support.nearest import nearest
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Edge = tuple[int, int]

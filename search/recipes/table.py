@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qir.errors import SearchError
+from qir.registry import Registry
 from qir.search.recipes.autoqnn import BITS, AutoQnnRecipe
 from qir.search.recipes.run import Recipe
 
@@ -13,8 +14,6 @@ def recipe(name: str) -> Recipe:
     Raises:
         SearchError: there is none.
     """
-    if name not in RECIPES:
-        raise SearchError(f"recipe {name!r}: unknown; known are {', '.join(RECIPES)}")
     return RECIPES[name]
 
 
@@ -24,163 +23,169 @@ _TRACE = (
     "block by block. No retraining follows."
 )
 
-RECIPES = {
-    r.name: r
-    for r in (
-        Recipe(
-            "hawq-v3",
-            "Yao et al., 2021, HAWQ-V3",
-            "milp",
-            "hessian-trace",
-            "proxy",
-            f"{_TRACE} Activations count too (weights only in the paper), and HiGHS replaces GLPK. Ties are those of "
-            "the target, and first and last layer are decisions.",
-        ),
-        Recipe(
-            "hawq-v2",
-            "Dong et al., 2020, HAWQ-V2",
-            "pareto-dp",
-            "hessian-trace",
-            "proxy",
-            f"{_TRACE} The front is exact by dynamic programming on any budget, not on model size alone.",
-        ),
-        Recipe(
-            "zeroq",
-            "Cai et al., 2020, ZeroQ",
-            "pareto-dp",
-            "output-divergence",
-            "proxy",
-            "Given data replace distilled data: folded networks have no batch-norm statistics left. The other layers "
-            "are at their widest, not in float.",
-            metric_options={"correct": False},
-        ),
-        Recipe(
-            "mpqnnco",
-            "Chen et al., 2021, mixed precision via constrained optimization",
-            "greedy",
-            "second-order",
-            "proxy",
-            "Activations count too. Greedy steps respect the target's relations. No fine-tuning follows.",
-        ),
-        Recipe(
-            "evoq",
-            "Yuan et al., 2020, EvoQ",
-            "evolution",
-            "output-mse",
-            "output-mse",
-            "Budgets are hard (a cost of the target), not average bits. Population and rates are ours.",
-        ),
-        Recipe(
-            "haq",
-            "Wang et al., 2019, HAQ",
-            "haq",
-            None,
-            "accuracy",
-            f"{_NO_RETRAINING} Cost comes from the target's model, not from a measured table.",
-        ),
-        Recipe(
-            "wang2024",
-            "Wang et al., 2024",
-            "wang2024",
-            None,
-            "accuracy",
-            f"{_NO_RETRAINING} The paper names no algorithm and prints no reward: DDPG and the reward are assumptions.",
-        ),
-        Recipe(
-            "releq",
-            "Elthakeb et al., 2020, ReLeQ",
-            "releq",
-            None,
-            "accuracy",
-            f"{_NO_RETRAINING} Updates come after whole episodes; actions that break a budget are projected. "
-            "Accuracy is relative to that of the widest policy, not of the float network.",
-            relative=True,
-        ),
-        Recipe(
-            "jasq",
-            "Chen et al., 2018, JASQ",
-            "evolution",
-            None,
-            "accuracy",
-            f"The architecture is fixed. {_NO_RETRAINING} Fitness is accuracy·ratio^-0.07 of the first budget.",
-            solver_options={"gamma": -0.07},
-        ),
-        Recipe(
-            "apq",
-            "Wang et al., 2020, APQ",
-            "apq",
-            None,
-            "accuracy",
-            "The architecture is fixed: no once-for-all network. The predictor learns from policies of this network.",
-        ),
-        Recipe(
-            "adrl",
-            "Ning et al., 2021, ADRL",
-            "adrl",
-            "output-mse",
-            "accuracy",
-            f"{_NO_RETRAINING} The profile is the error of the output, not accuracy.",
-        ),
-        Recipe(
-            "autoq",
-            "Lou et al., 2020, AutoQ",
-            "autoq",
-            None,
-            "accuracy",
-            f"{_NO_RETRAINING} Up to eight groups of neighbouring channels a weight have widths of their own (every "
-            "channel in the paper); where a target ties weights to activations, each layer has one. HIRO's goal "
-            "correction is replaced by the executed goal.",
-            channel_groups=8,
-        ),
-        Recipe(
-            "obacwa",
-            "Zhe et al., 2019, OBACWA",
-            "lagrangian",
-            "rate-distortion",
-            "proxy",
-            "One multiplier makes the slopes of error over rate equal, on the convex envelope of errors measured at "
-            "the target's widths; rates are a cost of the target.",
-        ),
-        Recipe(
-            "aq",
-            "Zhou et al., 2018, adaptive quantization",
-            "lagrangian",
-            "adversarial-noise",
-            "proxy",
-            "Noise is measured at every width instead of fitting exp(-a·bits), so the multiplier is found over "
-            "discrete widths, not in closed form. Activations count too; a drop of 20 points is ours.",
-        ),
-        Recipe(
-            "pdb",
-            "Chu et al., 2021, progressively decreasing bitwidth",
-            "greedy",
-            "feature-separability",
-            "proxy",
-            "A budget replaces the thresholds of separability (0.8, 0.85) and their scaling integer, and the price of "
-            "a width is ours. The separability's formula is read as a share (the survey prints a product). Activations "
-            "count too (fixed in the paper). The paper trains from scratch; here nothing is trained.",
-        ),
-        Recipe(
-            "hybrid-net",
-            "Chakraborty et al., 2020, Hybrid-Net",
-            "greedy",
-            "pca-significance",
-            "proxy",
-            "The network at its narrowest widths is the binary one, and it is not trained. A budget replaces the "
-            "margin by which dimensions must rise: significant layers are widened as far as it goes. First and last "
-            "layer are decisions, not in float.",
-        ),
-        AutoQnnRecipe(
-            "autoqnn",
-            "Gong et al., 2024, AutoQNN",
-            "autoqnn",
-            None,
-            "learned",
-            "Budgets are hard, of any cost of the target or of average bits (`bits`); the legal policy nearest to the "
-            "learned bits is found exactly. `evaluations` are epochs. BatchNorm is folded, weights have a range per "
-            "channel, and the network starts from its float weights. The first half of the data is trained on.",
-            more_budgets=(BITS,),
-        ),
-    )
-}
-"""Recipes by name."""
+_SHIPPED = (
+    Recipe(
+        "hawq-v3",
+        "Yao et al., 2021, HAWQ-V3",
+        "milp",
+        "hessian-trace",
+        "proxy",
+        f"{_TRACE} Activations count too (weights only in the paper), and HiGHS replaces GLPK. Ties are those of "
+        "the target, and first and last layer are decisions.",
+    ),
+    Recipe(
+        "hawq-v2",
+        "Dong et al., 2020, HAWQ-V2",
+        "pareto-dp",
+        "hessian-trace",
+        "proxy",
+        f"{_TRACE} The front is exact by dynamic programming on any budget, not on model size alone.",
+    ),
+    Recipe(
+        "zeroq",
+        "Cai et al., 2020, ZeroQ",
+        "pareto-dp",
+        "output-divergence",
+        "proxy",
+        "Given data replace distilled data: folded networks have no batch-norm statistics left. The other layers "
+        "are at their widest, not in float.",
+        metric_options={"correct": False},
+    ),
+    Recipe(
+        "mpqnnco",
+        "Chen et al., 2021, mixed precision via constrained optimization",
+        "greedy",
+        "second-order",
+        "proxy",
+        "Activations count too. Greedy steps respect the target's relations. No fine-tuning follows.",
+    ),
+    Recipe(
+        "evoq",
+        "Yuan et al., 2020, EvoQ",
+        "evolution",
+        "output-mse",
+        "output-mse",
+        "Budgets are hard (a cost of the target), not average bits. Population and rates are ours.",
+    ),
+    Recipe(
+        "haq",
+        "Wang et al., 2019, HAQ",
+        "haq",
+        None,
+        "accuracy",
+        f"{_NO_RETRAINING} Cost comes from the target's model, not from a measured table.",
+    ),
+    Recipe(
+        "wang2024",
+        "Wang et al., 2024",
+        "wang2024",
+        None,
+        "accuracy",
+        f"{_NO_RETRAINING} The paper names no algorithm and prints no reward: DDPG and the reward are assumptions.",
+    ),
+    Recipe(
+        "releq",
+        "Elthakeb et al., 2020, ReLeQ",
+        "releq",
+        None,
+        "accuracy",
+        f"{_NO_RETRAINING} Updates come after whole episodes; actions that break a budget are projected. "
+        "Accuracy is relative to that of the widest policy, not of the float network.",
+        relative=True,
+    ),
+    Recipe(
+        "jasq",
+        "Chen et al., 2018, JASQ",
+        "evolution",
+        None,
+        "accuracy",
+        f"The architecture is fixed. {_NO_RETRAINING} Fitness is accuracy·ratio^-0.07 of the first budget.",
+        solver_options={"gamma": -0.07},
+    ),
+    Recipe(
+        "apq",
+        "Wang et al., 2020, APQ",
+        "apq",
+        None,
+        "accuracy",
+        "The architecture is fixed: no once-for-all network. The predictor learns from policies of this network.",
+    ),
+    Recipe(
+        "adrl",
+        "Ning et al., 2021, ADRL",
+        "adrl",
+        "output-mse",
+        "accuracy",
+        f"{_NO_RETRAINING} The profile is the error of the output, not accuracy.",
+    ),
+    Recipe(
+        "autoq",
+        "Lou et al., 2020, AutoQ",
+        "autoq",
+        None,
+        "accuracy",
+        f"{_NO_RETRAINING} Up to eight groups of neighbouring channels a weight have widths of their own (every "
+        "channel in the paper); where a target ties weights to activations, each layer has one. HIRO's goal "
+        "correction is replaced by the executed goal.",
+        channel_groups=8,
+    ),
+    Recipe(
+        "obacwa",
+        "Zhe et al., 2019, OBACWA",
+        "lagrangian",
+        "rate-distortion",
+        "proxy",
+        "One multiplier makes the slopes of error over rate equal, on the convex envelope of errors measured at "
+        "the target's widths; rates are a cost of the target.",
+    ),
+    Recipe(
+        "aq",
+        "Zhou et al., 2018, adaptive quantization",
+        "lagrangian",
+        "adversarial-noise",
+        "proxy",
+        "Noise is measured at every width instead of fitting exp(-a·bits), so the multiplier is found over "
+        "discrete widths, not in closed form. Activations count too; a drop of 20 points is ours.",
+    ),
+    Recipe(
+        "pdb",
+        "Chu et al., 2021, progressively decreasing bitwidth",
+        "greedy",
+        "feature-separability",
+        "proxy",
+        "A budget replaces the thresholds of separability (0.8, 0.85) and their scaling integer, and the price of "
+        "a width is ours. The separability's formula is read as a share (the survey prints a product). Activations "
+        "count too (fixed in the paper). The paper trains from scratch; here nothing is trained.",
+    ),
+    Recipe(
+        "hybrid-net",
+        "Chakraborty et al., 2020, Hybrid-Net",
+        "greedy",
+        "pca-significance",
+        "proxy",
+        "The network at its narrowest widths is the binary one, and it is not trained. A budget replaces the "
+        "margin by which dimensions must rise: significant layers are widened as far as it goes. First and last "
+        "layer are decisions, not in float.",
+    ),
+    AutoQnnRecipe(
+        "autoqnn",
+        "Gong et al., 2024, AutoQNN",
+        "autoqnn",
+        None,
+        "learned",
+        "Budgets are hard, of any cost of the target or of average bits (`bits`); the legal policy nearest to the "
+        "learned bits is found exactly. `evaluations` are epochs. BatchNorm is folded, weights have a range per "
+        "channel, and the network starts from its float weights. The first half of the data is trained on.",
+        more_budgets=(BITS,),
+    ),
+)
+
+RECIPES: Registry[Recipe] = Registry(
+    "recipe",
+    "qir.recipes",
+    {shipped.name: shipped for shipped in _SHIPPED},
+    accepts=lambda found: isinstance(found, Recipe),
+    expected="a qir.search.recipes.run.Recipe",
+    error=SearchError,
+)
+"""Recipes by name; one of another package is an entry point of the group `qir.recipes`."""

@@ -92,7 +92,7 @@ def test_the_python_of_models_runs() -> None:
 
 
 def test_the_python_of_schemes_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_SCHEMES", dict(registry._SCHEMES))
+    monkeypatch.setattr(registry.SCHEMES, "_own", dict(registry.SCHEMES._own))
     weights = np.random.default_rng(0).standard_normal((4, 9)).astype(np.float32)
     ranges = np.array([[-1, 1]] * 4, np.float32)
     assert run("schemes.md", {"weights": weights, "ranges": ranges, "__name__": __name__}) == 2

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from qir.search.recipes.run import OBJECTIVES
-from qir.search.recipes.table import RECIPES
+from qir.search.recipes.table import RECIPES, recipe
 
 MEASURED = Path(__file__).resolve().parents[2] / "docs" / "recipes_measured.json"
 """What `python benchmarks recipes` measured."""
@@ -32,7 +32,7 @@ def document() -> str:
     lines += [
         f"| `{r.name}` | {r.source} | {r.metric or 'none'} | {r.solver} | {OBJECTIVES[r.objective]} | {r.differs} | "
         f"{_reached(measured.get(r.name))} |"
-        for r in RECIPES.values()
+        for r in map(recipe, RECIPES)
     ]
     return "\n".join([*lines, ""])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from qir.backends.costs.models import cost_model_type
+from qir.backends.costs.models import COST_MODELS
 from qir.backends.costs.target import Target, load_target, shipped_targets, target_schema
 from qir.cli.cost_report import widths_text
 
@@ -54,7 +54,7 @@ def document() -> str:
     for target in targets:
         lines += ["", f"## {target.name}", "", _sentence(target), "", "| number | value | source |", "|---|---|---|"]
         lines += [f"| `{key}` | {_values(target, key)} | {source} |" for key, source in target.sources.items()]
-        lines += [f"\nLeft out: {note}." for note in cost_model_type(target.cost.kind).notes]
+        lines += [f"\nLeft out: {note}." for note in COST_MODELS[target.cost.kind].notes]
     return "\n".join(lines) + "\n" + _LAYOUTS
 
 

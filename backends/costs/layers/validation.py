@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qir.errors import TargetError
+from qir.support.nearest import nearest
 from qir.support.record import Record
 
 if TYPE_CHECKING:
@@ -22,14 +21,6 @@ class Strict(Record):
 
 
 R = TypeVar("R", bound=BaseModel)
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint at the valid name most like `name`, or the list of all of them."""
-    names = {known.lower(): known for known in sorted(valid)}
-    matches = get_close_matches(name.lower(), names, n=1)
-    expected = ", ".join(names.values()) or "none"
-    return f"did you mean {names[matches[0]]!r}?" if matches else f"expected one of {expected}"
 
 
 def validated(record: type[R], data: Any, where: str) -> R:

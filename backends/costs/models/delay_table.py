@@ -14,10 +14,11 @@ from pydantic import Field
 
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.shape import ConvShape
-from qir.backends.costs.layers.validation import Strict, nearest
+from qir.backends.costs.layers.validation import Strict
 from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.tables.delay_files import DelayTable, read_delay_table
 from qir.errors import TargetError
+from qir.support.nearest import nearest
 
 if TYPE_CHECKING:
     from qir.backends.costs.hardware import Hardware

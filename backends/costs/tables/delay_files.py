@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.costs.layers.shape import ConvShape
-from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.table import CostRow, CostTable, layer_cells
 from qir.errors import TargetError
 from qir.support.atomic_write import atomic_write
 from qir.support.json_text import parse_json
+from qir.support.nearest import nearest
 
 HAQ_WIDTHS = tuple(range(1, 9))
 COLUMNS = ("layer", "weight_bits", "activation_bits", "delay")

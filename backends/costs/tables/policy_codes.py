@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from qir.backends.costs.layers.validation import nearest
 from qir.errors import TargetError
 from qir.policy import Bits, Policy
+from qir.support.nearest import nearest
 
 Codes = npt.NDArray[np.integer[Any]]
 Widths = Mapping[str, tuple[int, ...]]

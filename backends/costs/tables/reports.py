@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.costs.layers.cost import Cost, combined
-from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.table import CostRow, CostTable, layer_cells
 from qir.errors import TargetError
 from qir.policy import Bits
+from qir.support.nearest import nearest
 
 Floats = npt.NDArray[np.float64]
 FLOAT_BITS = 32

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.costs.layers.cost import Cost, combined
-from qir.backends.costs.layers.validation import nearest
 from qir.backends.costs.tables.policy_codes import Codes, code_of, read_codes
 from qir.errors import TargetError
 from qir.policy import Bits
+from qir.support.nearest import nearest
 from qir.types import Dim
 
 Floats = npt.NDArray[np.float64]

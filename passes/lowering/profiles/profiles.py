@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from qir.errors import ExportError
+from qir.registry import Registry
 from qir.support.record import Record
 
 Emulation = Literal["levels", "tables", "channel-widths", "mid-rise", "blocks"]
@@ -115,9 +116,22 @@ def _table() -> _Table:
     return _Table.model_validate_json(text)
 
 
+@cache
+def _profiles() -> Registry[Profile]:
+    """Profiles by name, the default first; one of another package is an entry point of the group `qir.profiles`."""
+    return Registry(
+        "export profile",
+        "qir.profiles",
+        {profile.name: profile for profile in _table().profiles},
+        accepts=lambda found: isinstance(found, Profile),
+        expected="a qir.passes.lowering.profiles.profiles.Profile",
+        error=ExportError,
+    )
+
+
 def profile_names() -> tuple[str, ...]:
     """Names of all profiles, the default first."""
-    return tuple(profile.name for profile in _table().profiles)
+    return tuple(_profiles())
 
 
 def find_profile(name: str) -> Profile:
@@ -126,15 +140,12 @@ def find_profile(name: str) -> Profile:
     Raises:
         ExportError: there is none.
     """
-    for profile in _table().profiles:
-        if profile.name == name:
-            return profile
-    raise ExportError(f"export profile {name!r} is unknown; expected one of {', '.join(profile_names())}")
+    return _profiles()[name]
 
 
 def profiles() -> tuple[Profile, ...]:
     """All profiles."""
-    return _table().profiles
+    return tuple(map(find_profile, profile_names()))
 
 
 def runtime_at(version: str, name: str = "onnxruntime") -> Runtime:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import qir
 from qir.backends import ConvShape, Target, cost_table, load_target, target_names
-from qir.backends.costs.models import cost_model_kinds
+from qir.backends.costs.models import COST_MODELS
 from qir.cli.verbs.cost import register
 from qir.errors import TargetError
 
@@ -53,7 +53,7 @@ def test_example_has_at_most_thirty_lines_of_code() -> None:
 @pytest.mark.usefixtures("installed")
 def test_model_and_target_of_another_package_are_used() -> None:
     assert "toy-npu" in target_names()
-    assert "toy" in cost_model_kinds()
+    assert "toy" in COST_MODELS
     cost = load_target("toy-npu").cost_model().layer_cost(ConvShape(64, 64, 8, 8), 4, 8)
     assert cost.cycles == 64 * 64 * 64 / 128 / 2
     assert cost.bound_by == "compute"

@@ -76,7 +76,7 @@ def test_opt_exports_what_its_passes_made(text, tmp_path):
     ("arguments", "said"),
     [
         (("export",), "no network"),
-        (("export", "{text}", "--profile", "flat"), "'flat' is unknown; expected one of qcdq"),
+        (("export", "{text}", "--profile", "flat"), "'flat' is unknown: did you mean 'float'"),
         (("opt", "{text}", "--profile", "qcdq"), "give the file to write"),
     ],
 )

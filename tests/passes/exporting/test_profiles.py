@@ -265,7 +265,7 @@ def test_every_profile_names_passes_that_exist():
         assert parse_pipeline(profile.passes)
         assert profile.description
     assert profile_names()[0] == "qcdq"
-    with pytest.raises(ExportError, match="'flat' is unknown; expected one of qcdq"):
+    with pytest.raises(ExportError, match="'flat' is unknown: did you mean 'float'"):
         find_profile("flat")
 
 

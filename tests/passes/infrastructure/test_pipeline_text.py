@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qir.errors import PassError
 from qir.passes import Pass, Repeat, parse_pipeline, pipeline_text
-from qir.passes.infrastructure import registry as registry_module
+from qir.passes.infrastructure.registry import PASSES
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,9 @@ class Options(Pass):
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
-    class Point:
-        @staticmethod
-        def load():
-            return Options
-
-    original = registry_module._entry_points
-    registry_module._entry_points = lambda: {"options": Point()}
-    yield
-    registry_module._entry_points = original
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PASSES._own, "options", Options)
+        yield
 
 
 def test_options_are_read_as_their_declared_types():

@@ -93,7 +93,7 @@ def test_a_width_costs_what_every_quantizer_after_it_costs_however_far_it_follow
 
 def test_unknown_metrics_and_options_are_named(lenet, samples):
     module, constraints = lenet
-    with pytest.raises(SearchError, match=r"metric 'luck': unknown; known are mse"):
+    with pytest.raises(SearchError, match=r"metric 'luck' is unknown: expected one of adversarial-noise"):
         measure("luck", module, constraints, samples.images[:2])
     with pytest.raises(SearchError, match=r"'mse': unknown options \['correct'\]"):
         measure("mse", module, constraints, samples.images[:2], correct=True)
