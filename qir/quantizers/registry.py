@@ -18,7 +18,7 @@ SCHEMES: Registry[Scheme] = Registry(
     "qir.schemes",
     {},
     accepts=_is_whole,
-    expected="a scheme: an instance of a class that derives from qir.quantizers.Scheme and says name, widths and storage",
+    expected="a scheme: an instance of a qir.quantizers.Scheme that says name, widths and storage",
 )
 
 
