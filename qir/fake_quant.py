@@ -158,7 +158,7 @@ class FakeQuant:
     def calibration(self) -> Array | None:
         """The (low, high) of every candidate width: float32 [widths, channels or 1, 2]; None before calibration.
 
-        Writing it clears `is_stale`.
+        Writing it clears `is_stale`; writing None forgets it.
 
         Raises:
             QirError: on writing, the array is not finite or has another shape.
@@ -167,7 +167,10 @@ class FakeQuant:
         return None if tensor is None else tensor.numpy()
 
     @calibration.setter
-    def calibration(self, ranges: Array) -> None:
+    def calibration(self, ranges: Array | None) -> None:
+        if ranges is None:
+            self.node.set_attribute("ranges", None)
+            return
         array, widths = np.asarray(ranges, dtype=np.float32), self.widths
         if array.ndim != 3 or array.shape[0] != len(widths) or array.shape[2] != 2 or not np.isfinite(array).all():
             expected = f"finite [widths={len(widths)}, channels, 2]"
@@ -204,6 +207,18 @@ class FakeQuant:
             )
         ranges: Array = calibration[widths.index(bits)]
         return ranges
+
+    def set_ranges(self, bits: int, ranges: Array) -> None:
+        """Store the (low, high) of one width of a calibrated quantizer: float32 [channels or 1, 2]; clears `is_stale`.
+
+        Raises:
+            QirError: as `ranges`, or they are not finite or of another shape.
+        """
+        before = self.ranges(bits)
+        if np.shape(ranges) != before.shape:
+            raise QirError(f"quantizer {self.name!r}: found ranges {np.shape(ranges)}; expected {before.shape}")
+        rest = {width: self.ranges(width) for width in self.widths} | {bits: ranges}
+        self.calibration = np.stack([rest[width] for width in self.widths])
 
     def levels(self, bits: int) -> Array | None:
         """The stored levels at a width, in the order of codes: float32 [channels or 1, codes]; None without any."""
@@ -260,9 +275,11 @@ class FakeQuant:
         Raises:
             QirError: as `grid`, or the granularity does not fit the values' shape.
         """
-        rows, axis = self.granularity.rows(x)
-        grid = self.grid()
-        return self.granularity.restored(self.scheme(grid.bits).quantize(rows, grid, axis), x.shape)
+        from qir.quantizers import kernels
+
+        granularity = self.granularity
+        rows, axis = granularity.rows(x)
+        return granularity.restored(kernels.quantize(rows, self.grid(), axis), x.shape)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FakeQuant) and other.node is self.node
@@ -300,61 +317,20 @@ def make_fake_quant(
     return Node(FAKE_QUANT, (value,), (name + ".quantized",), domain=QIR_DOMAIN, name=name, attributes=attributes)
 
 
-def quantizers(graph: Graph) -> dict[str, Node]:
-    """The fake-quant nodes of a graph by name, in order.
+def quantizers(graph: Graph) -> dict[str, FakeQuant]:
+    """The quantizers of a graph by name, in order.
 
     Raises:
         QirError: two have the same name, or one has none.
     """
-    found: dict[str, Node] = {}
+    found: dict[str, FakeQuant] = {}
     for node in graph.fake_quants():
         if not node.name or node.name in found:
             raise QirError(f"quantizer {node}: names of quantizers are unique and not empty; rename it")
-        found[node.name] = node
+        found[node.name] = FakeQuant(node)
     return found
 
 
 def policy_of(graph: Graph) -> Policy:
     """The bits that the graph holds now."""
-    return Policy({name: bits_of(node) for name, node in quantizers(graph).items()})
-
-
-def bits_of(node: Node) -> Bits:
-    """The chosen width, or one width per channel."""
-    return FakeQuant(node).bits
-
-
-def scheme_of(node: Node, bits: int) -> str:
-    """Name of the quantizing scheme at a width."""
-    return FakeQuant(node).scheme_name(bits)
-
-
-def ranges_at(node: Node, bits: int) -> Array | None:
-    """The calibrated (low, high) at a width: float32 [channels or 1, 2]; None before calibration."""
-    view = FakeQuant(node)
-    return view.ranges(bits) if view.is_calibrated else None
-
-
-def set_ranges(node: Node, ranges: Array) -> None:
-    """Store the (low, high) of every candidate width: float32 [widths, channels or 1, 2]; clears `stale`."""
-    FakeQuant(node).calibration = ranges
-
-
-def rows_of(node: Node, values: Array) -> tuple[Array, int | None]:
-    """Values and channel axis as quantizing schemes take them."""
-    return FakeQuant(node).granularity.rows(values)
-
-
-def restored(node: Node, rows: Array, shape: tuple[int, ...]) -> Array:
-    """What `rows_of` made rows of, in its shape again."""
-    return FakeQuant(node).granularity.restored(rows, shape)
-
-
-def set_levels(node: Node, bits: int, levels: Array) -> None:
-    """Store the levels of a width, in the order of codes: float32 [channels or 1, codes]."""
-    FakeQuant(node).set_levels(bits, levels)
-
-
-def parameters_of(node: Node, bits: int | None = None) -> QuantParameters:
-    """The grid of a calibrated quantizer at a width (its chosen bits by default)."""
-    return FakeQuant(node).grid(bits)
+    return Policy({name: quantizer.bits for name, quantizer in quantizers(graph).items()})

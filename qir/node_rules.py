@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from qir.attributes import AttributeKind
 from qir.errors import QirError, VerifyError
-from qir.fake_quant import bits_of
+from qir.fake_quant import FakeQuant
 from qir.graph import QIR_DOMAIN, Node
 from qir.module import Function, Module
 from qir.types import DType, OptionalType, SequenceType, TensorType, Type
@@ -298,6 +298,6 @@ def check_operand_pairs(node: Node, rules: OperandRules) -> None:
                 _fail("legal-pair", node, found, f"one of {sorted(legal)}")
 
 
-def _widths(node: Node) -> tuple[int, ...]:
-    bits = bits_of(node)
+def _widths(quantizer: FakeQuant) -> tuple[int, ...]:
+    bits = quantizer.bits
     return tuple(sorted({b for b in bits if b})) if isinstance(bits, tuple) else (bits,)

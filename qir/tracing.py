@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qir.graph import Node, Value
+from qir.fake_quant import FakeQuant
+from qir.graph import Value
 from qir.ops import op_of
 
 
@@ -17,9 +18,6 @@ def grid_origin(value: Value) -> Value:
     return value
 
 
-def quantizer_of(value: Value | None) -> Node | None:
-    """The fake-quant node whose grid a value lies on, or None."""
-    if value is None:
-        return None
-    node = grid_origin(value).producer
-    return node if node is not None and node.is_fake_quant else None
+def quantizer_of(value: Value | None) -> FakeQuant | None:
+    """The quantizer whose grid a value lies on, or None."""
+    return FakeQuant.of(None if value is None else grid_origin(value))

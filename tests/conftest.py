@@ -143,8 +143,8 @@ def quantized_module(network: Network) -> qir.Module:
 def set_widths(module: qir.Module, weight: int, activation: int) -> None:
     policy = {}
     for name, node in quantizers(module.graph).items():
-        bits = weight if node.operands[0].is_constant else activation
-        if FIXED not in node.metadata and bits in node.attribute("widths"):
+        bits = weight if node.source.is_constant else activation
+        if FIXED not in node.node.metadata and bits in node.widths:
             policy[name] = bits
     apply_policy(module, policy)
 

@@ -21,14 +21,15 @@ from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.backends.costs.target import TargetLike, as_target
 from qir.errors import TargetError
-from qir.fake_quant import quantizers
+from qir.fake_quant import FakeQuant, quantizers
+from qir.granularity import PerBlock, granularity_of
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.known_integers import known_integers
 from qir.quantizers.blocks import blocks_shape
 from qir.tracing import grid_origin
-from qir.types import DType, TensorType
+from qir.types import DType
 
 FLOAT_BITS = 32
 _INTEGERS = {DType.INT64, DType.INT32, DType.BOOL}
@@ -91,7 +92,7 @@ class _Quantizers:
     def __init__(self, module: Module, model: CostModel[Any], names: Mapping[Node, str]) -> None:
         graph = module.graph
         self.free: Callable[[Node], bool] = lambda node: is_free(node, model, names[node])
-        self.widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(graph).items()}
+        self.widths = {name: quantizer.widths for name, quantizer in quantizers(graph).items()}
         self.stand_ins: dict[Value, str] = {}
         if self.widths:
             return
@@ -432,13 +433,14 @@ def _weight_axis(node: Node, value: Value) -> int | None:
 
 def _scales(user: Node, value: Value) -> int:
     """Scales of a weight: one a block or channel along the quantizer's axis (the layer's, where there is none yet)."""
-    axis = user.attribute("axis") if user.is_fake_quant else _weight_axis(user, value)
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
-    block = user.attribute("block") if user.is_fake_quant else None
-    sizes = None if shape is None else tuple(size for size in shape if isinstance(size, int))
-    if block is not None and axis is not None and sizes is not None and shape is not None and len(sizes) == len(shape):
-        return prod(blocks_shape(sizes, axis, block))
-    size = shape[axis] if shape is not None and axis is not None else 1
+    known = FakeQuant(user).granularity if user.is_fake_quant else granularity_of(_weight_axis(user, value))
+    shape = value.shape
+    if shape is None or known.axis is None:
+        return 1
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    if isinstance(known, PerBlock) and len(sizes) == len(shape):
+        return prod(blocks_shape(sizes, known.axis, known.size))
+    size = shape[known.axis]
     return size if isinstance(size, int) else 1
 
 
@@ -448,4 +450,4 @@ def _moves(row: CostRow) -> bool:
 
 
 def _is_integer(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.element in _INTEGERS
+    return value.dtype in _INTEGERS

@@ -15,7 +15,7 @@ from torch import nn
 from qir.backends.torch.graph import GraphPlan
 from qir.backends.torch.ops import Lowering, Operands
 from qir.backends.torch.quantizers import TorchParameters, TorchScheme, fake_quantize_channels, get_torch_scheme
-from qir.backends.torch.quantizers.blocks import fake_quantize_blocks
+from qir.backends.torch.quantizers.blocks import fake_quantize
 from qir.backends.torch.runtime import without_gradient
 from qir.backends.torch.weights import (
     Recalibrate,
@@ -26,7 +26,7 @@ from qir.backends.torch.weights import (
     write_learned_ranges,
 )
 from qir.errors import QirError
-from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
 from qir.labels import constant_labels
 from qir.module import Module
@@ -70,11 +70,11 @@ class TorchModule(nn.Module):
         for graph in (self.graph, *(g for node in self.graph.walk() for g in node.subgraphs())):
             for value in (*graph.inputs, *graph.constants):
                 self._add_constant(value)
-        self._quantizers = {node.name: node for node in self.graph.walk() if node.is_fake_quant}
-        self._bits: dict[Node, Bits] = {node: bits_of(node) for node in self._quantizers.values()}
-        self._grids: dict[tuple[Node, int], Grid] = {}
-        self._cached: dict[tuple[Node, Bits, Bits], torch.Tensor] = {}
-        self._learned: dict[tuple[Node, int], nn.Parameter] = {}
+        self._quantizers = {node.name: FakeQuant(node) for node in self.graph.walk() if node.is_fake_quant}
+        self._bits: dict[FakeQuant, Bits] = {found: found.bits for found in self._quantizers.values()}
+        self._grids: dict[tuple[FakeQuant, int], Grid] = {}
+        self._cached: dict[tuple[Node | FakeQuant, Bits, Bits], torch.Tensor] = {}
+        self._learned: dict[tuple[FakeQuant, int], nn.Parameter] = {}
         self._biases = find_biases(self.graph) if quantize_bias else {}
         self._off = False
         if trainable:
@@ -124,19 +124,19 @@ class TorchModule(nn.Module):
             QirError: a quantizer does not exist, or has no ranges for the width.
         """
         for name, bits in policy.items():
-            node = self._quantizers.get(name)
-            if node is None:
+            quantizer = self._quantizers.get(name)
+            if quantizer is None:
                 raise QirError(
                     f"policy: quantizer {name!r} does not exist: expected one of {', '.join(self._quantizers)}"
                 )
             for width in sorted({bits} if isinstance(bits, int) else set(bits) - {0}):
-                self._grid(node, width)
-            self._bits[node] = bits
+                self._grid(quantizer, width)
+            self._bits[quantizer] = bits
 
     @property
     def policy(self) -> dict[str, Bits]:
         """The bits that are simulated now, by name of the quantizer."""
-        return {name: self._bits[node] for name, node in self._quantizers.items()}
+        return {name: self._bits[quantizer] for name, quantizer in self._quantizers.items()}
 
     @contextmanager
     def quantizers_off(self) -> Iterator[None]:
@@ -160,40 +160,37 @@ class TorchModule(nn.Module):
             QirError: a quantizer is not calibrated.
         """
         found = {}
-        for name, node in self._quantizers.items():
-            bits = self._bits[node]
-            if not isinstance(bits, int) or not get_torch_scheme(scheme_of(node, bits)).learns_ranges:
+        for name, quantizer in self._quantizers.items():
+            bits = self._bits[quantizer]
+            if not isinstance(bits, int) or not get_torch_scheme(quantizer.scheme_name(bits)).learns_ranges:
                 continue
-            if (node, bits) not in self._learned:
-                ranges = ranges_at(node, bits)
-                if ranges is None:
-                    raise QirError(f"quantizer {name!r} is not calibrated: run the pass calibrate first")
-                parameter = nn.Parameter(torch.from_numpy(ranges.copy()).to(self.device))
-                self._learned[node, bits] = parameter
+            if (quantizer, bits) not in self._learned:
+                parameter = nn.Parameter(torch.from_numpy(quantizer.ranges(bits).copy()).to(self.device))
+                self._learned[quantizer, bits] = parameter
                 self.ranges[f"{name.replace('.', '_')}_{bits}"] = parameter
-            found[name] = self._learned[node, bits]
+            found[name] = self._learned[quantizer, bits]
         return found
 
     def forget_weights(self) -> None:
         """Drop cached quantized weights: call it after changing parameters outside of training."""
         self._cached.clear()
 
-    def _grid(self, node: Node, bits: int) -> Grid:
-        if (node, bits) in self._learned:
-            scheme = get_torch_scheme(scheme_of(node, bits))
-            signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
-            return scheme, scheme.parameters(self._learned[node, bits], bits, signed, narrow)
-        if (node, bits) not in self._grids:
-            parameters = TorchParameters.of(parameters_of(node, bits), self.device)
-            self._grids[node, bits] = (get_torch_scheme(scheme_of(node, bits)), parameters)
-        return self._grids[node, bits]
+    def _grid(self, quantizer: FakeQuant, bits: int) -> Grid:
+        if (quantizer, bits) in self._learned:
+            scheme = get_torch_scheme(quantizer.scheme_name(bits))
+            ranges = self._learned[quantizer, bits]
+            return scheme, scheme.parameters(ranges, bits, quantizer.signed, quantizer.narrow)
+        if (quantizer, bits) not in self._grids:
+            parameters = TorchParameters.of(quantizer.grid(bits), self.device)
+            self._grids[quantizer, bits] = (get_torch_scheme(quantizer.scheme_name(bits)), parameters)
+        return self._grids[quantizer, bits]
 
-    def _step(self, node: Node, bits: int) -> torch.Tensor | None:
+    def _step(self, quantizer: FakeQuant, bits: int) -> torch.Tensor | None:
         """The scale whose integer multiples all values of a quantizer are; None where its levels have none."""
-        grid = self._grid(node, bits)[1]
+        grid = self._grid(quantizer, bits)[1]
         if grid.levels is None:
             return grid.scale
-        step = integer_step(parameters_of(node, bits))
+        step = integer_step(quantizer.grid(bits))
         return None if step is None else torch.from_numpy(step).to(self.device)
 
     # -- execution ----------------------------------------------------------------------------------------------
@@ -222,7 +219,7 @@ class TorchModule(nn.Module):
             node: Node, lowering: Lowering | None, operands: Operands
         ) -> torch.Tensor | tuple[torch.Tensor, ...]:
             if lowering is None:
-                made: torch.Tensor | tuple[torch.Tensor, ...] = self._fake_quantize(node, operands)
+                made: torch.Tensor | tuple[torch.Tensor, ...] = self._fake_quantize(FakeQuant(node), operands)
             else:
                 if node in self._biases and not self._off:
                     operands = self._with_rounded_bias(node, operands)
@@ -248,26 +245,28 @@ class TorchModule(nn.Module):
                 )
         return {name: by_name[name] for name in names}
 
-    def _fake_quantize(self, node: Node, operands: Operands) -> torch.Tensor:
+    def _fake_quantize(self, quantizer: FakeQuant, operands: Operands) -> torch.Tensor:
         x = operands[0]
         if x is None:
-            raise QirError(f"quantizer {node.name!r} has no operand")
+            raise QirError(f"quantizer {quantizer.name!r} has no operand")
         if self._off:
             return x
-        bits = self._bits[node]
-        constant = node.inputs[0] is not None and node.inputs[0].constant is not None
-        cachable = constant and not x.requires_grad and (node, bits) not in self._learned
-        if cachable and (node, bits, 0) in self._cached:
-            return self._cached[node, bits, 0]
-        axis = node.attribute("axis")
+        bits = self._bits[quantizer]
+        constant = quantizer.source.constant is not None
+        cachable = constant and not x.requires_grad and (quantizer, bits) not in self._learned
+        if cachable and (quantizer, bits, 0) in self._cached:
+            return self._cached[quantizer, bits, 0]
+        granularity = quantizer.granularity
         if isinstance(bits, int):
-            scheme, parameters = self._grid(node, bits)
-            made = fake_quantize_blocks(x, scheme, parameters, axis, node.attribute("block"))
+            scheme, parameters = self._grid(quantizer, bits)
+            made = fake_quantize(x, scheme, parameters, granularity)
+        elif granularity.axis is None:
+            raise QirError(f"quantizer {quantizer.name!r}: has a width per channel and no axis of channels")
         else:
-            grids = {width: self._grid(node, width) for width in set(bits) - {0}}
-            made = fake_quantize_channels(x, grids, bits, axis)
+            grids = {width: self._grid(quantizer, width) for width in set(bits) - {0}}
+            made = fake_quantize_channels(x, grids, bits, granularity.axis)
         if cachable:
-            self._cached[node, bits, 0] = made
+            self._cached[quantizer, bits, 0] = made
         return made
 
     def _with_rounded_bias(self, node: Node, operands: Operands) -> Operands:
@@ -300,7 +299,7 @@ class TorchModule(nn.Module):
 
         Args:
             module: the network that this was made from, or a clone of it.
-            recalibrate: (weight quantizer, weight) → its ranges, float32 [widths, channels or 1, 2], for example
+            recalibrate: (weight's quantizer, weight) → its ranges, float32 [widths, channels or 1, 2], for example
                 `qir.backends.torch.weights.fitted_ranges`; without it the
                 ranges of changed weights are marked stale. Learned ranges are written as they were learned.
         """

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 from qir.backends.torch.quantizers import get_torch_scheme
-from qir.fake_quant import quantizers, rows_of, scheme_of, set_ranges
+from qir.fake_quant import FakeQuant, quantizers
+from qir.granularity import PerBlock
 from qir.graph import Graph, Node, Value
 from qir.labels import constant_labels
 from qir.module import Module
 from qir.ops import op_of
-from qir.quantizers import get_scheme
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
 from qir.types import DType
 
-Recalibrate = Callable[[Node, Array], Array]
-"""(weight quantizer, weight) → ranges of every candidate width, float32 [widths, channels or 1, 2]."""
+Recalibrate = Callable[[FakeQuant, Array], Array]
+"""(weight's quantizer, weight) → ranges of every candidate width, float32 [widths, channels or 1, 2]."""
 
 
 def trained_values(graph: Graph) -> frozenset[Value]:
@@ -37,7 +37,7 @@ def trained_values(graph: Graph) -> frozenset[Value]:
     return frozenset(found)
 
 
-def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
+def find_biases(graph: Graph) -> dict[Node, tuple[int, FakeQuant, FakeQuant]]:
     """Layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer.
 
     Layers whose weight has blocks of scales are left out: their sums have no one scale.
@@ -49,7 +49,7 @@ def find_biases(graph: Graph) -> dict[Node, tuple[int, Node, Node]]:
         if operands is None or operands.bias is None or bias is None or bias.constant is None:
             continue
         data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-        if data is not None and weight is not None and weight.attribute("block") is None:
+        if data is not None and weight is not None and not isinstance(weight.granularity, PerBlock):
             found[node] = (operands.bias, data, weight)
     return found
 
@@ -74,30 +74,28 @@ def write_constants(
             continue
         target.constant = Tensor.of(array.copy())
         for user in target.users:
-            if user.is_fake_quant and recalibrate is not None:
-                set_ranges(user, recalibrate(user, array))
-            elif user.is_fake_quant:
-                user.set_attribute("stale", 1)
+            if not user.is_fake_quant:
+                continue
+            quantizer = FakeQuant(user)
+            if recalibrate is None:
+                quantizer.is_stale = True
+            else:
+                quantizer.calibration = recalibrate(quantizer, array)
 
 
-def write_learned_ranges(module: Module, learned: Mapping[tuple[Node, int], nn.Parameter]) -> None:
+def write_learned_ranges(module: Module, learned: Mapping[tuple[FakeQuant, int], nn.Parameter]) -> None:
     """Write learned ranges into the quantizers of the same names, at the widths they were learned for."""
     by_name = quantizers(module.graph) if learned else {}
-    for (node, bits), parameter in learned.items():
-        target = by_name[node.name]
-        ranges = target.attribute("ranges").numpy().copy()
-        scheme = get_torch_scheme(scheme_of(node, bits))
-        ranges[list(target.attribute("widths")).index(bits)] = scheme.stored_ranges(
-            parameter, bool(node.attribute("signed", 1))
-        )
-        set_ranges(target, ranges)
+    for (quantizer, bits), parameter in learned.items():
+        scheme = get_torch_scheme(quantizer.scheme_name(bits))
+        by_name[quantizer.name].set_ranges(bits, scheme.stored_ranges(parameter, quantizer.signed))
 
 
-def fitted_ranges(node: Node, weight: Array) -> Array:
+def fitted_ranges(quantizer: FakeQuant, weight: Array) -> Array:
     """The ranges that each width's scheme chooses from a weight: a rule for `recalibrate`.
 
     Args:
-        node: the weight's quantizer.
+        quantizer: the weight's.
         weight: float values.
 
     Returns:
@@ -106,12 +104,9 @@ def fitted_ranges(node: Node, weight: Array) -> Array:
     Raises:
         QirError: a scheme refuses a width.
     """
-    signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
-    rows, axis = rows_of(node, weight)
-    fits = (
-        get_scheme(scheme_of(node, bits)).fit(rows, bits, signed, narrow, axis) for bits in node.attribute("widths")
-    )
-    return np.stack(list(fits))
+    signed, narrow = quantizer.signed, quantizer.narrow
+    rows, axis = quantizer.granularity.rows(weight)
+    return np.stack([quantizer.scheme(bits).fit(rows, bits, signed, narrow, axis) for bits in quantizer.widths])
 
 
 _SMALL = {DType.INT4: np.int8, DType.INT2: np.int8, DType.UINT4: np.uint8, DType.UINT2: np.uint8}

@@ -47,10 +47,10 @@ def correctable(node: Node) -> Correctable | None:
     """What of a layer can be corrected; None when nothing can, as in products of two activations."""
     operands = op_of(node).quantizable(node)
     weight = None if operands is None else quantizer_of(node.input(operands.weight))
-    constant = None if weight is None else weight.operands[0].constant
+    constant = None if weight is None else weight.source.constant
     if operands is None or weight is None or constant is None:
         return None
-    per_channel = operands.weight_axis is not None and weight.attribute("axis") == operands.weight_axis
+    per_channel = operands.weight_axis is not None and weight.granularity.axis == operands.weight_axis
     per_channel = per_channel and _reads_alone(node, operands.weight)
     offset = operands.bias is not None or bias_add(node) is not None
     return Correctable(1 if len(constant.shape) > 2 else -1, per_channel, offset) if per_channel or offset else None

@@ -14,8 +14,7 @@ from qir.backends.torch.weights import Recalibrate, fitted_ranges
 from qir.backends.training.loop import Progress, RetrainProtocol, Samples, protocol
 from qir.backends.training.loop import retrain as retrain_network
 from qir.errors import DataError
-from qir.fake_quant import bits_of, ranges_at
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.module import Module
 from qir.policy import Policy
 from qir.tensor import Array
@@ -23,11 +22,11 @@ from qir.tensor import Array
 _BATCH = 250
 
 
-def refreshed_ranges(node: Node, weight: Array) -> Array:
+def refreshed_ranges(quantizer: FakeQuant, weight: Array) -> Array:
     """Ranges of a retrained weight: those it was trained at where it has its bits, fitted anew at the other widths.
 
     Args:
-        node: the weight's quantizer, at the bits that were trained.
+        quantizer: the weight's, at the bits that were trained.
         weight: retrained values.
 
     Returns:
@@ -36,11 +35,10 @@ def refreshed_ranges(node: Node, weight: Array) -> Array:
     Raises:
         QirError: a scheme refuses a width.
     """
-    ranges, bits = fitted_ranges(node, weight), bits_of(node)
+    ranges, bits = fitted_ranges(quantizer, weight), quantizer.bits
     for width in {bits} if isinstance(bits, int) else set(bits) - {0}:
-        trained = ranges_at(node, width)
-        if trained is not None:
-            ranges[list(node.attribute("widths")).index(width)] = trained
+        if quantizer.is_calibrated:
+            ranges[quantizer.widths.index(width)] = quantizer.ranges(width)
     return ranges
 
 
@@ -85,7 +83,7 @@ def retrain(
     network = TorchModule(made, device)
     network.set_policy(policy)
     for node in made.graph.fake_quants():
-        node.set_attribute("bits", network.policy[node.name])
+        FakeQuant(node).bits = network.policy[node.name]
     with _progress(progress, chosen.steps_for(len(samples.images))) as told:
         retrain_network(
             network,

@@ -7,8 +7,8 @@ import numpy as np
 from qir.backends.vela.tflite import Grid
 from qir.constants import array_of
 from qir.errors import TargetError
-from qir.fake_quant import bits_of, parameters_of, ranges_at, scheme_of
-from qir.graph import Node, Value
+from qir.fake_quant import FakeQuant
+from qir.graph import Value
 from qir.quantizers import get_scheme
 from qir.tensor import Array
 
@@ -25,14 +25,14 @@ def affine_grid(low: float, high: float) -> Grid:
     return Grid((float(found.scale[0]),), int(found.zero_point[0]))
 
 
-def quantizer_grid(quantizer: Node) -> Grid:
+def quantizer_grid(quantizer: FakeQuant) -> Grid:
     """The int8 grid over an activation quantizer's range at its chosen width: narrower codes are stored in 8 bits.
 
     Raises:
         TargetError: the quantizer has a grid per channel.
     """
-    bits = bits_of(quantizer)
-    ranges = ranges_at(quantizer, bits) if isinstance(bits, int) else None
+    bits = quantizer.bits
+    ranges = quantizer.ranges(bits) if isinstance(bits, int) and quantizer.is_calibrated else None
     if not isinstance(bits, int) or (ranges is not None and len(ranges) > 1):
         raise TargetError(f"quantizer {quantizer.name!r}: an int8 activation has one grid, not one per channel")
     return affine_grid(*(UNKNOWN_RANGE if ranges is None else ranges[0].tolist()))
@@ -62,21 +62,20 @@ def weight_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:
     array = constant_of(value)
     if array is None:
         raise TargetError(f"weight {value.name!r}: is computed; an int8 network needs a constant: run fold-constants")
-    quantizer = value.producer
-    if quantizer is None:
+    if value.producer is None:
         return symmetric_codes(array, axis)
-    bits = bits_of(quantizer)
+    quantizer = FakeQuant(value.producer)
+    bits = quantizer.bits
     if not isinstance(bits, int):
         raise TargetError(f"quantizer {quantizer.name!r}: widths per channel have no int8 form")
-    grid = parameters_of(quantizer)
-    along = quantizer.attribute("axis")
+    grid = quantizer.grid()
     fits = grid.has_integer_codes and not grid.zero_point.any() and -128 <= grid.low_code <= grid.high_code <= 127
-    if not fits or (grid.channels > 1 and along != axis):
+    if not fits or (grid.channels > 1 and quantizer.granularity.axis != axis):
         raise TargetError(
             f"quantizer {quantizer.name!r}: its grid has no int8 form; expected integer codes around zero, one scale "
             f"or one per output channel (axis {axis})"
         )
-    codes = get_scheme(scheme_of(quantizer, bits)).quantize(array, grid, along)
+    codes = quantizer.codes(array)
     return codes.astype(np.int8), tuple(grid.scale.tolist())
 
 

@@ -10,6 +10,7 @@ from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.vela.grids import UNKNOWN_RANGE, affine_grid, constant_of, quantizer_grid, symmetric_codes
 from qir.backends.vela.tflite import Grid, Tflite
 from qir.errors import TargetError
+from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
 from qir.labels import label_of
 from qir.module import Module
@@ -63,7 +64,7 @@ class Network:
 
     def _lower(self, node: Node) -> None:
         if node.is_fake_quant:
-            self.at[node.result] = self.on_grid(self.tensor(node, 0), quantizer_grid(node), node.name)
+            self.at[node.result] = self.on_grid(self.tensor(node, 0), quantizer_grid(FakeQuant(node)), node.name)
         elif node.op in LOWERINGS and not node.domain:
             LOWERINGS[node.op](self, node)
         else:
@@ -183,7 +184,7 @@ class Network:
 
     @staticmethod
     def _grid(value: Value, unknown: tuple[float, float]) -> Grid:
-        quantizer = next((user for user in value.users if user.is_fake_quant), None)
+        quantizer = next((FakeQuant(user) for user in value.users if user.is_fake_quant), None)
         return affine_grid(*unknown) if quantizer is None else quantizer_grid(quantizer)
 
 

@@ -199,8 +199,8 @@ def vela_compression() -> Iterator[Line]:
     ratios = {}
     for bits in (8, 6, 4):
         policy = table.uniform(8, bits)
-        for name, node in quantizers(module.graph).items():
-            node.set_attribute("bits", policy[name])
+        for name, quantizer in quantizers(module.graph).items():
+            quantizer.bits = policy[name]
         rows = referee(module, target, table, policy)
         ratios[bits] = sum(row.cycles for row in rows) / sum(row.referee_cycles for row in rows)
     line = ", ".join(f"{bits} bits {ratio:.3f}" for bits, ratio in ratios.items())

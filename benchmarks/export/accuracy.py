@@ -32,7 +32,7 @@ import numpy as np
 import qir
 import qir.models
 from qir.backends.execution.session import OrtSession
-from qir.fake_quant import ranges_at
+from qir.fake_quant import FakeQuant
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import Array
@@ -129,10 +129,10 @@ def exported(source: Path, images: Array, method: str, target: Path) -> tuple[Pa
     steps = f"insert-fake-quant{{weight_widths=8,activation_widths=8}},calibrate{{method={method}}},fit-bias"
     PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
     ranges: Ranges = {}
-    for node in module.graph.fake_quants():
-        value, pair = node.operands[0], ranges_at(node, 8)
-        if not value.is_constant and pair is not None:
-            ranges[value.name] = (float(pair[0, 0]), float(pair[0, 1]))
+    for quantizer in map(FakeQuant, module.graph.fake_quants()):
+        if not quantizer.is_weight and quantizer.is_calibrated:
+            pair = quantizer.ranges(8)
+            ranges[quantizer.source.name] = (float(pair[0, 0]), float(pair[0, 1]))
     return export(module, target, data=images[:64]).model, ranges
 
 

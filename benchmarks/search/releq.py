@@ -84,7 +84,7 @@ def main() -> None:
     module = qir.load(path(options.network))
     exact = [100 * accuracy(TorchModule(module), samples) for samples in (validation, test)]
     PassManager(parse_pipeline(PIPELINE)).run(module, PassContext(calibration_data=fashion_mnist("calibration").images))
-    widths = {name: tuple(node.attribute("widths")) for name, node in quantizers(module.graph).items()}
+    widths = {name: quantizer.widths for name, quantizer in quantizers(module.graph).items()}
     constraints = BitConstraints(widths, (), {})
     plan = protocol("releq-long", epochs=options.epochs)
     print(

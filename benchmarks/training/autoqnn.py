@@ -79,9 +79,7 @@ def chosen_by_kind(run: AutoQnn, chosen: Mapping[str, str]) -> str:
     """Schemes in the order of the layers, weights first: `potq*7 / resq clipq*6`."""
     parts = []
     for weights in (True, False):
-        kinds = [
-            chosen[name] for name, node in run.decided.items() if (node.operands[0].constant is not None) is weights
-        ]
+        kinds = [chosen[name] for name, node in run.decided.items() if (node.source.constant is not None) is weights]
         runs = [[kinds[0], 0]]
         for kind in kinds:
             if kind != runs[-1][0]:
@@ -119,7 +117,7 @@ class Table:
         of_weights, _, of_activations = scheme.partition("/")
         schemes, widths = {}, {}
         for name, node in run.decided.items():
-            is_weight = node.operands[0].constant is not None
+            is_weight = node.source.constant is not None
             schemes[name] = of_weights if is_weight else of_activations or of_weights
             widths[name] = (FEW_LEVELS.get(schemes[name], BITS),)
         self.row(scheme, run, schemes, widths, started)
@@ -191,7 +189,7 @@ def print_errors(run: AutoQnn) -> None:
             kind = [
                 losses[name].found[scheme]
                 for name, node in run.decided.items()
-                if (node.operands[0].constant is not None) is weights
+                if (node.source.constant is not None) is weights
             ]
             cells += [f"{np.mean(kind):.3f}", f"{max(kind):.3f}"]
         print(f"| {scheme} | {' | '.join(cells)} |")
@@ -199,7 +197,7 @@ def print_errors(run: AutoQnn) -> None:
 
 def average(run: AutoQnn, found: PrecisionSearch, *, weights: bool) -> float:
     """Average bits of the decided weights or activations, each counted by its values."""
-    kind = {n: found.policy[n] for n, node in run.decided.items() if (node.operands[0].constant is not None) is weights}
+    kind = {n: found.policy[n] for n, node in run.decided.items() if (node.source.constant is not None) is weights}
     total = sum(found.elements[name] for name in kind)
     return sum(bits * found.elements[name] for name, bits in kind.items() if isinstance(bits, int)) / total
 

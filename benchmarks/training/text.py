@@ -64,8 +64,8 @@ def main() -> None:
     for schemes in options.schemes:
         module = prepared(options.file, schemes, data.samples.images[:256])
         for bits in options.bits:
-            nodes = quantizers(module.graph).items()
-            policy = Policy({name: bits if bits in node.attribute("widths") else 4 for name, node in nodes})
+            found = quantizers(module.graph).items()
+            policy = Policy({name: bits if bits in quantizer.widths else 4 for name, quantizer in found})
             network, started = TorchModule(module), time.process_time()
             network.set_policy(policy)
             made = TorchModule(retrain(module, policy, data.samples, PROTOCOL))

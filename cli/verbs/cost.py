@@ -200,7 +200,7 @@ class _Costing:
         chosen = next(iter(self._policies(table, target).values()))
         found = quantizers(self.module.graph)
         for quantizer, bits in chosen.items() if self.policy is not None else ():
-            found[quantizer].set_attribute("bits", bits)
+            found[quantizer].bits = bits
         print_referee(console, target, referee(self.module, target, table, chosen))
 
     def _policies(self, table: CostTable, target: Target) -> dict[str, dict[str, Bits]]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.fake_quant import parameters_of
 from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import QuantizedLayer
 from qir.quantizers import QuantParameters
@@ -44,7 +43,7 @@ def sum_bounds(layer: QuantizedLayer, centred: Array, bias: Array | None) -> Acc
     Returns:
         None when the values of the input are not integers times a step.
     """
-    data = parameters_of(layer.data)
+    data = layer.data.grid()
     if data.levels is not None:
         multiples = integer_levels(data)
         if multiples is None:
@@ -68,7 +67,7 @@ def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
     Returns:
         None when codes are not integers on a uniform grid, or the length of a sum is unknown.
     """
-    grids = [parameters_of(quantizer) for quantizer in (layer.data, layer.weight)]
+    grids = [quantizer.grid() for quantizer in (layer.data, layer.weight)]
     length = _length(layer)
     if length is None or not all(grid.has_integer_codes for grid in grids):
         return None
@@ -79,7 +78,7 @@ def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
 
 def _length(layer: QuantizedLayer) -> int | None:
     """Number of products of one sum of MatMul or Gemm."""
-    kind = layer.data.operands[0].type
+    kind = layer.data.source.type
     shape = kind.shape if isinstance(kind, TensorType) else None
     if layer.node.op not in ("MatMul", "Gemm") or not shape:
         return None

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.fake_quant import parameters_of
+from qir.errors import QirError
+from qir.fake_quant import FakeQuant
+from qir.granularity import PerBlock
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
 from qir.quantizers import QuantParameters
@@ -33,9 +35,9 @@ class QuantizedLayer:
     """
 
     node: Node
-    data: Node
-    weight: Node
-    output: Node | None
+    data: FakeQuant
+    weight: FakeQuant
+    output: FakeQuant | None
     bias: Value | None
     bias_index: int | None
     name: str
@@ -43,7 +45,7 @@ class QuantizedLayer:
     @property
     def weight_tensor(self) -> Tensor | None:
         """The float weight, or None when the second operand is computed."""
-        value = self.weight.operands[0]
+        value = self.weight.source
         return value.constant if value.is_constant else None
 
 
@@ -60,7 +62,7 @@ class StoredWeight:
 
     node: Node
     index: int
-    quantizer: Node
+    quantizer: FakeQuant
     reason: str
 
 
@@ -77,24 +79,24 @@ def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
         operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
         if operands is not None:
             found = quantizer_of(node.input(operands.weight))
-            if found is not None and found.attribute("block") is not None:
+            if found is not None and isinstance(found.granularity, PerBlock):
                 reason = "blocks of scales: codes are read back as floats and multiplied in float"
                 yield StoredWeight(node, operands.weight, found, reason)
         for index in () if kernel is None else kernel.weights:
             found = quantizer_of(node.input(index))
-            if found is not None and found.operands[0].is_constant:
+            if found is not None and found.is_weight:
                 yield StoredWeight(node, index, found, f"{node.op}: computed in float with weights stored as codes")
 
 
 def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
     """Every expensive node whose data and weight operand lie on grids, in order; none with blocks of scales."""
-    readers = dict[Node, int]()
+    readers = dict[FakeQuant, int]()
     for node in graph:
         operands = op_of(node).quantizable(node)
         if operands is None:
             continue
         data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-        if data is None or weight is None or weight.attribute("block") is not None:
+        if data is None or weight is None or isinstance(weight.granularity, PerBlock):
             continue
         bias = None if operands.bias is None else node.input(operands.bias)
         count = readers[weight] = readers.get(weight, 0) + 1
@@ -102,13 +104,13 @@ def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
         yield QuantizedLayer(node, data, weight, output_quantizer(node), bias, operands.bias, name)
 
 
-def output_quantizer(node: Node) -> Node | None:
+def output_quantizer(node: Node) -> FakeQuant | None:
     """The quantizer on a node's result, seen through activations that fuse into it."""
     value = node.result
     while len(value.users) == 1:
         user = value.users[0]
         if user.is_fake_quant:
-            return user
+            return FakeQuant(user)
         if user.is_return or not op_of(user).fuses_into_producer(user):
             return None
         value = user.result
@@ -119,12 +121,16 @@ def output_clamp(layer: QuantizedLayer) -> tuple[int, int]:
     """Lowest and highest output code of a layer, its activations (Relu, Clip) included.
 
     A bound becomes a code as ONNX Runtime's fused kernels make it: rint(bound / scale) + zero point in float32.
+
+    Raises:
+        QirError: the layer has no output quantizer.
     """
-    assert layer.output is not None  # noqa: S101 - asked of layers with an output quantizer
-    grid, value = parameters_of(layer.output), layer.node.result
+    if layer.output is None:
+        raise QirError(f"layer {layer.name!r}: has no output quantizer, so that no code bounds its result")
+    grid, value = layer.output.grid(), layer.node.result
     scale, zero = np.float32(grid.scale[0]), int(grid.zero_point[0])
     low, high = grid.low_code, grid.high_code
-    while (user := value.users[0]) is not layer.output:
+    while (user := value.users[0]) is not layer.output.node:
         bounds = [np.rint(np.float32(bound) / scale) + zero for bound in activation_bounds(user)]
         low, high = int(np.clip(bounds[0], low, high)), int(np.clip(bounds[1], low, high))
         value = user.result

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
 from qir.ops import op_of
 from qir.passes.analysis.linear_layer import rank_of
-from qir.tracing import grid_origin
-from qir.types import TensorType
+from qir.tracing import quantizer_of
 
 
 def is_layer(node: Node) -> bool:
@@ -35,14 +35,12 @@ def weight_operands(node: Node) -> Iterator[tuple[int, str, int | None, int | No
             yield index, suffix, axis, None if rank is None else rank - 1
 
 
-def operand_quantizers(node: Node) -> list[Node]:
+def operand_quantizers(node: Node) -> list[FakeQuant]:
     """The quantizers of a layer's data and weights, those that are there."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     indices = [] if operands is None else [operands.data, operands.weight]
     indices += [] if kernel is None else [*kernel.data, *kernel.weights]
-    values = [node.input(index) for index in indices]
-    found = [None if value is None else grid_origin(value).producer for value in values]
-    return [made for made in found if made is not None and made.is_fake_quant]
+    return [found for index in indices if (found := quantizer_of(node.input(index))) is not None]
 
 
 def label(node: Node) -> str:
@@ -50,20 +48,19 @@ def label(node: Node) -> str:
     index = next((index for index, *_ in weight_operands(node)), None)
     weight = None if index is None else node.input(index)
     if weight is not None:
-        while weight.producer is not None and weight.producer.is_fake_quant and weight.producer.input(0) is not None:
-            weight = weight.producer.inputs[0]
-            assert weight is not None  # noqa: S101 - checked in the condition
+        while (quantizer := FakeQuant.of(weight)) is not None:
+            weight = quantizer.source
         if weight.is_constant and weight.name.endswith(".weight"):
             return weight.name.removesuffix(".weight")
-    return node.name or node.result.name
+    return node.label
 
 
 def is_float(value: Value) -> bool:
     """Whether a value is float, as far as its type says."""
-    return not isinstance(value.type, TensorType) or value.type.dtype.is_float
+    return value.dtype is None or value.dtype.is_float
 
 
 def is_weight(value: Value) -> bool:
     """Whether a value is a constant, seen through fake-quant nodes."""
-    producer = value.producer
-    return value.is_constant or (producer is not None and producer.is_fake_quant and is_weight(producer.operands[0]))
+    quantizer = FakeQuant.of(value)
+    return value.is_constant or (quantizer is not None and is_weight(quantizer.source))

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.fake_quant import scheme_of
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.passes.calibration.clipping import threshold
 from qir.passes.calibration.observers import Histogram
-from qir.quantizers import QuantParameters, Scheme, get_scheme
+from qir.quantizers import QuantParameters, Scheme
 from qir.tensor import Array
 
 
-def activation_ranges(node: Node, histogram: Histogram, method: str) -> Array:
-    """Ranges of every candidate width; the node gets signed codes where these serve values below zero better.
+def activation_ranges(quantizer: FakeQuant, histogram: Histogram, method: str) -> Array:
+    """Ranges of every candidate width; the quantizer gets signed codes where these serve values below zero better.
 
     The unsigned grids of most schemes begin at zero (those of `uniform`, `zoomq` and codebooks need not): values below
     would all be clipped. Unsigned codes stay where that loses less, as with the short negative side of hard-swish.
 
     Args:
-        node: fake-quant node of an activation.
+        quantizer: quantizer of an activation.
         histogram: its float values.
         method: how values are clipped, a name in `qir.passes.calibration.clipping.METHODS`.
 
@@ -29,27 +28,27 @@ def activation_ranges(node: Node, histogram: Histogram, method: str) -> Array:
     Raises:
         QirError: a scheme refuses, or the histogram has seen nothing.
     """
-    signed = bool(node.attribute("signed", 0))
-    ranges, grids = _grids(node, histogram, method, signed=signed)
+    signed = quantizer.signed
+    ranges, grids = _grids(quantizer, histogram, method, signed=signed)
     begin_at_zero = all(scheme.grid(grid).min() >= 0 for scheme, grid in grids)
     if signed or histogram.low >= 0 or not begin_at_zero or not all(True in s.signedness for s, _ in grids):
         return ranges
-    around_zero, others = _grids(node, histogram, method, signed=True)
+    around_zero, others = _grids(quantizer, histogram, method, signed=True)
     values = histogram.sample()
     if _error(values, others) >= _error(values, grids):
         return ranges
-    node.set_attribute("signed", 1)
+    quantizer.signed = True
     return around_zero
 
 
 def _grids(
-    node: Node, histogram: Histogram, method: str, *, signed: bool
+    quantizer: FakeQuant, histogram: Histogram, method: str, *, signed: bool
 ) -> tuple[Array, list[tuple[Scheme, QuantParameters]]]:
     """Ranges of every candidate width [widths, 1, 2], and the schemes' grids; `QirError` where a scheme refuses."""
-    narrow, ranges, grids = bool(node.attribute("narrow", 0)), [], []
-    for bits in node.attribute("widths"):
+    narrow, ranges, grids = quantizer.narrow, [], []
+    for bits in quantizer.widths:
         ranges.append(np.asarray([threshold(histogram, method, bits, signed=signed)], np.float32))
-        scheme = get_scheme(scheme_of(node, bits))
+        scheme = quantizer.scheme(bits)
         grids.append((scheme, scheme.parameters(ranges[-1], bits, signed, narrow)))
     return np.stack(ranges), grids
 

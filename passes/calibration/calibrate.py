@@ -8,7 +8,7 @@ the data has seen what the layer reads, from the error at the layer's output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from qir.backends.costs.layers.open_sizes import remember_samples, with_known_sizes
 from qir.errors import PassError, QirError
-from qir.fake_quant import set_ranges
-from qir.graph import Node, Value
+from qir.fake_quant import FakeQuant
+from qir.graph import Value
 from qir.module import Module
 from qir.ops.definition import sizes_of
 from qir.passes.calibration.activation_ranges import activation_ranges
@@ -58,71 +58,70 @@ class Calibrate(Pass):
         """Gather and store; raises `QirError` for unknown methods, missing or unfit data, NaN and infinities."""
         if self.method not in METHODS:
             raise PassError(f"calibrate: method {self.method!r} is unknown; expected one of {', '.join(METHODS)}")
-        nodes = [node for graph in module.graphs for node in graph.fake_quants()]
-        if not nodes:
+        found = [FakeQuant(node) for graph in module.graphs for node in graph.fake_quants()]
+        if not found:
             raise PassError("calibrate: the network has no fake-quant nodes: run insert-fake-quant first")
-        weights = [node for node in nodes if _constant(node) is not None]
-        activations = [node for node in nodes if _constant(node) is None]
-        for node in weights:
-            array = _constant(node)
-            if array is not None and not np.isfinite(array).all():
-                raise QirError(f"weight of quantizer {node.name!r} holds NaN or infinities: repair the model first")
-        sketches: dict[Node, RowSketch] = {}
+        weights = {quantizer: array for quantizer in found if (array := _constant(quantizer)) is not None}
+        activations = [quantizer for quantizer in found if quantizer not in weights]
+        for quantizer, array in weights.items():
+            if not np.isfinite(array).all():
+                raise QirError(
+                    f"weight of quantizer {quantizer.name!r} holds NaN or infinities: repair the model first"
+                )
+        sketches: dict[FakeQuant, RowSketch] = {}
         if activations:
             data = context.require("calibration_data")
             if self.weights in {"output", "output-centred"}:
                 sketches = _sketches(module, weights)
-            batch = fitting_samples(module, data, {_unquantized(node.operands[0]) for node in activations}, self.batch)
+            wanted = {_unquantized(quantizer.source) for quantizer in activations}
+            batch = fitting_samples(module, data, wanted, self.batch)
             histograms = _observe(module, activations, batches(module, data, batch=batch), sketches)
-            for node in activations:
-                set_ranges(node, activation_ranges(node, histograms[node], self.method))
-                store_levels(node, histograms[node].sample())
-        for node in weights:
-            self._weight(node, sketches.get(node))
+            for quantizer in activations:
+                histogram = histograms[quantizer]
+                quantizer.calibration = activation_ranges(quantizer, histogram, self.method)
+                store_levels(quantizer, histogram.sample())
+        for quantizer, array in weights.items():
+            self._weight(quantizer, array, sketches.get(quantizer))
         return True
 
-    def _weight(self, node: Node, sketch: RowSketch | None) -> None:
-        array = _constant(node)
-        assert array is not None  # noqa: S101 - selected by the caller
+    def _weight(self, quantizer: FakeQuant, array: Array, sketch: RowSketch | None) -> None:
         error = None if sketch is None else sketch.error(centred=self.weights == "output-centred")
         axis = None if sketch is None else operand_axis(sketch.node)
-        set_ranges(node, weight_ranges(node, array, self.weights, error, channel_axis=axis))
-        store_levels(node, array)
+        quantizer.calibration = weight_ranges(quantizer, array, self.weights, error, channel_axis=axis)
+        store_levels(quantizer, array)
 
 
-def _sketches(module: Module, weights: list[Node]) -> dict[Node, RowSketch]:
+def _sketches(module: Module, weights: Mapping[FakeQuant, Array]) -> dict[FakeQuant, RowSketch]:
     """An empty sketch for every weight quantizer of the main graph that exactly one layer reads."""
     found = {}
-    for node in weights:
-        users, array = node.result.users, _constant(node)
-        if node.graph is not module.graph or len(users) != 1 or array is None or not has_rows(users[0], array):
+    for quantizer, array in weights.items():
+        users, axis = quantizer.result.users, quantizer.granularity.axis
+        if quantizer.node.graph is not module.graph or len(users) != 1 or not has_rows(users[0], array):
             continue
-        if users[0].inputs[1] is node.result and node.attribute("axis") in {None, operand_axis(users[0])}:
-            found[node] = RowSketch(users[0])
+        if users[0].inputs[1] is quantizer.result and axis in {None, operand_axis(users[0])}:
+            found[quantizer] = RowSketch(users[0])
     return found
 
 
-def _constant(node: Node) -> Array | None:
-    """The constant under a fake-quant node, seen through other fake-quant nodes."""
-    value = node.input(0)
-    while value is not None and value.producer is not None and value.producer.is_fake_quant:
-        value = value.producer.input(0)
-    return None if value is None or value.constant is None or not value.is_constant else value.constant.numpy()
+def _constant(quantizer: FakeQuant) -> Array | None:
+    """The constant that a quantizer reads, seen through other quantizers."""
+    value = _unquantized(quantizer.source)
+    return None if value.constant is None or not value.is_constant else value.constant.numpy()
 
 
-def observe(module: Module, nodes: list[Node], feeds: Iterator[Feed]) -> dict[Node, Histogram]:
-    """Histograms of the float values under fake-quant nodes, in one pass over the feeds."""
-    return _observe(module, nodes, feeds, {})
+def observe(module: Module, found: list[FakeQuant], feeds: Iterator[Feed]) -> dict[FakeQuant, Histogram]:
+    """Histograms of the float values that quantizers read, in one pass over the feeds."""
+    return _observe(module, found, feeds, {})
 
 
 def _observe(
-    module: Module, nodes: list[Node], feeds: Iterator[Feed], sketches: dict[Node, RowSketch]
-) -> dict[Node, Histogram]:
+    module: Module, quantized: list[FakeQuant], feeds: Iterator[Feed], sketches: dict[FakeQuant, RowSketch]
+) -> dict[FakeQuant, Histogram]:
     """One pass over the feeds: histograms, and `sketches` (by weight quantizer) fed with what their layers read."""
     from qir.backends.execution.session import OrtSession
 
-    read = {node: _unquantized(sketch.node.operands[0]) for node, sketch in sketches.items()}
-    origins = {node: _unquantized(node.operands[0]) for node in nodes}
+    read = {weight: _unquantized(sketch.node.operand(0)) for weight, sketch in sketches.items()}
+    origins = {quantizer: _unquantized(quantizer.source) for quantizer in quantized}
     wanted = {*origins.values(), *read.values()}
     inputs = {value for value in wanted if value.is_input}
     names = sorted(value.name for value in wanted - inputs)
@@ -134,9 +133,9 @@ def _observe(
         found: Feed = session.run(feed)
         for value, histogram in histograms.items():
             histogram.update(feed[value.name] if value in inputs else found[value.name])
-        for node, value in read.items():
-            sketches[node].update(feed[value.name] if value in inputs else found[value.name])
-    return {node: histograms[value] for node, value in origins.items()}
+        for weight, value in read.items():
+            sketches[weight].update(feed[value.name] if value in inputs else found[value.name])
+    return {quantizer: histograms[value] for quantizer, value in origins.items()}
 
 
 def _remember_sizes(module: Module, session: OrtSession, feed: Feed, values: set[Value]) -> None:
@@ -151,8 +150,8 @@ def _remember_sizes(module: Module, session: OrtSession, feed: Feed, values: set
 
 def _unquantized(value: Value) -> Value:
     """The float value under fake-quant nodes."""
-    while value.producer is not None and value.producer.is_fake_quant:
-        value = value.producer.operands[0]
+    while (quantizer := FakeQuant.of(value)) is not None:
+        value = quantizer.source
     return value
 
 

@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from qir.errors import PassError
-from qir.fake_quant import rows_of, scheme_of, set_levels
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
+from qir.granularity import PerBlock
 from qir.passes.calibration.output_error import OutputError
-from qir.quantizers import QuantParameters, get_scheme
+from qir.quantizers import QuantParameters
 from qir.quantizers.kernels import onto_affine_grid
 from qir.tensor import Array
 
@@ -31,31 +31,36 @@ _BLOCK = 1 << 16
 
 
 def weight_ranges(
-    node: Node, weight: Array, method: str, by_output: OutputError | None = None, *, channel_axis: int | None = None
+    quantizer: FakeQuant,
+    weight: Array,
+    method: str,
+    by_output: OutputError | None = None,
+    *,
+    channel_axis: int | None = None,
 ) -> Array:
     """(low, high) of every candidate width: float32 [widths, channels or 1, 2].
 
     Args:
-        node: the weight's fake-quant node.
+        quantizer: the weight's.
         weight: float values.
         method: one of `WEIGHT_METHODS`.
         by_output: up to 5 bits the error is then that of the layer's output (dW H dWᵀ per channel, as MPQNNCO's
             second-order form), instead of that of the weight.
-        channel_axis: axis of the output channels, that of the node by default.
+        channel_axis: axis of the output channels, that of the quantizer by default.
 
     Raises:
         PassError: the method is unknown.
     """
     if method not in WEIGHT_METHODS:
         raise PassError(f"calibrate: weights {method!r} is unknown; expected one of {', '.join(WEIGHT_METHODS)}")
-    if node.attribute("block") is not None:
+    if isinstance(quantizer.granularity, PerBlock):
         by_output = channel_axis = None
-    weight, axis = rows_of(node, weight)
+    weight, axis = quantizer.granularity.rows(weight)
     rows = _rows(weight, axis if channel_axis is None else channel_axis)
-    signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
+    signed, narrow = quantizer.signed, quantizer.narrow
     found = []
-    for bits in node.attribute("widths"):
-        scheme = get_scheme(scheme_of(node, bits))
+    for bits in quantizer.widths:
+        scheme = quantizer.scheme(bits)
         full = scheme.fit(weight, bits, signed, narrow, axis)
         if method == "minmax" or bits == 1 or scheme.name not in {"uniform", "uniform-asymmetric"}:
             found.append(full)
@@ -67,22 +72,22 @@ def weight_ranges(
     return np.stack(found)
 
 
-def store_levels(node: Node, values: Array) -> None:
+def store_levels(quantizer: FakeQuant, values: Array) -> None:
     """Fit and store the levels of every candidate width whose scheme keeps levels (k-means, residual binaries).
 
     Args:
-        node: fake-quant node.
+        quantizer: the quantizer.
         values: float values that levels are fitted to.
     """
-    for bits in node.attribute("widths"):
-        scheme = get_scheme(scheme_of(node, bits))
+    for bits in quantizer.widths:
+        scheme = quantizer.scheme(bits)
         if not scheme.stores_levels:
             continue
-        signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
-        rows, axis = rows_of(node, values)
+        signed, narrow = quantizer.signed, quantizer.narrow
+        rows, axis = quantizer.granularity.rows(values)
         fitted = scheme.fit_parameters(rows, bits, signed, narrow, axis)
         assert fitted.levels is not None  # noqa: S101 - what storing levels means
-        set_levels(node, bits, fitted.levels)
+        quantizer.set_levels(bits, fitted.levels)
 
 
 @dataclass(frozen=True)

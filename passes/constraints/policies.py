@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qir.errors import QirError
-from qir.fake_quant import bits_of, quantizers
+from qir.fake_quant import quantizers
+from qir.granularity import PerBlock
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.policy import Bits
@@ -28,21 +29,21 @@ def apply_policy(module: Module, policy: Mapping[str, Bits]) -> bool:
     Raises:
         QirError: the policy names a quantizer that does not exist, or a width that is not among its candidates.
     """
-    nodes = quantizers(module.graph)
+    found = quantizers(module.graph)
     for name, bits in policy.items():
-        if name not in nodes:
-            raise QirError(f"policy: quantizer {name!r} does not exist; the network has {', '.join(nodes)}")
-        widths = nodes[name].attribute("widths")
-        if not isinstance(bits, int) and nodes[name].attribute("block") is not None:
+        if name not in found:
+            raise QirError(f"policy: quantizer {name!r} does not exist; the network has {', '.join(found)}")
+        widths = found[name].widths
+        if not isinstance(bits, int) and isinstance(found[name].granularity, PerBlock):
             raise QirError(f"policy: quantizer {name!r} has blocks of scales: it takes one width, not one a channel")
         for width in {bits} if isinstance(bits, int) else set(bits) - {0}:
             if width not in widths:
                 raise QirError(
                     f"policy: quantizer {name!r} cannot have {width} bits; its candidates are {list(widths)}"
                 )
-    changed = [name for name, bits in policy.items() if bits_of(nodes[name]) != bits]
+    changed = [name for name, bits in policy.items() if found[name].bits != bits]
     for name in changed:
-        nodes[name].set_attribute("bits", policy[name])
+        found[name].bits = policy[name]
     return bool(changed)
 
 

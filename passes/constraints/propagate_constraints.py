@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from qir.constraints import OperandRules
 from qir.errors import QirError
-from qir.fake_quant import bits_of, quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import op_of
@@ -150,21 +150,21 @@ def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
         QirError: no width remains for some quantizer; the message shows the conflicting nodes.
     """
     graph = module.graph
-    nodes = quantizers(graph)
-    if not nodes:
+    found = quantizers(graph)
+    if not found:
         raise QirError("the network has no fake-quant nodes: run the pass insert-fake-quant first")
-    options = {name: set(node.attribute("widths")) for name, node in nodes.items()}
+    options = {name: set(quantizer.widths) for name, quantizer in found.items()}
     excluded: dict[tuple[str, int], str] = {}
     relations = _relations(graph, rules, options)
-    for name, node in nodes.items():
-        bits = bits_of(node)
-        if FIXED in node.metadata and isinstance(bits, int):
+    fixed = {name: reason for name, quantizer in found.items() if (reason := quantizer.node.metadata.get(FIXED))}
+    for name, reason in fixed.items():
+        bits = found[name].bits
+        if isinstance(bits, int):
             for width in options[name] - {bits}:
-                excluded[name, width] = node.metadata[FIXED]
+                excluded[name, width] = reason
             options[name] = {bits}
     prune(options, relations, excluded)
     ordered = {name: tuple(sorted(widths)) for name, widths in options.items()}
-    fixed = {name: node.metadata[FIXED] for name, node in nodes.items() if FIXED in node.metadata}
     return BitConstraints(ordered, tuple(relations), implied_by(ordered, relations), excluded, fixed)
 
 
@@ -173,7 +173,7 @@ def _relations(graph: Graph, rules: OperandRules, options: Mapping[str, set[int]
     found: dict[tuple[str, str], PairRelation] = {}
     for node in graph.walk():
         for first, second, pairs in (*_products(node, rules), *_equal_widths(node, rules, options)):
-            if first is second:
+            if first == second:
                 pairs = frozenset(p for p in pairs if p[0] == p[1])
             key = (first.name, second.name)
             known = found.get(key)
@@ -184,7 +184,7 @@ def _relations(graph: Graph, rules: OperandRules, options: Mapping[str, set[int]
 Pairs = frozenset[tuple[int, int]]
 
 
-def _products(node: Node, rules: OperandRules) -> Iterator[tuple[Node, Node, Pairs]]:
+def _products(node: Node, rules: OperandRules) -> Iterator[tuple[FakeQuant, FakeQuant, Pairs]]:
     """Quantizers of data and weight that a node multiplies, and the pairs of widths that it may."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     indices = () if operands is None else ((operands.data, operands.weight),)
@@ -198,7 +198,7 @@ def _products(node: Node, rules: OperandRules) -> Iterator[tuple[Node, Node, Pai
 
 def _equal_widths(
     node: Node, rules: OperandRules, options: Mapping[str, set[int]]
-) -> Iterator[tuple[Node, Node, Pairs]]:
+) -> Iterator[tuple[FakeQuant, FakeQuant, Pairs]]:
     """Additions where the target asks for equal widths; concatenations whose result no quantizer puts on one grid."""
     facts = op_of(node)
     if not facts.is_join:
@@ -206,7 +206,7 @@ def _equal_widths(
     tied = output_quantizer(node) is None if facts.is_movement else rules.add_requires_equal
     found = [made for value in node.inputs if (made := quantizer_of(value)) is not None] if tied else []
     for first, second in pairwise(found):
-        if first is not second:
+        if first != second:
             yield first, second, frozenset((w, w) for w in options[first.name] & options[second.name])
 
 
@@ -224,25 +224,14 @@ class PropagateConstraints(Pass):
         """Narrow `widths`, then write the widest legal bits; raises `QirError` when no width remains."""
         target = context.require("target")
         constraints = bit_constraints(module, target.operand_rules())
-        nodes = quantizers(module.graph)
+        found = quantizers(module.graph)
         changed = False
         for name, options in constraints.options.items():
-            changed |= _narrow(nodes[name], options)
+            if found[name].widths != options:
+                found[name].widths = options
+                changed = True
         widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
         for name, bits in widest.items():
-            changed |= bits_of(nodes[name]) != bits
-            nodes[name].set_attribute("bits", bits)
+            changed |= found[name].bits != bits
+            found[name].bits = bits
         return changed
-
-
-def _narrow(node: Node, options: tuple[int, ...]) -> bool:
-    widths = node.attribute("widths")
-    if widths == options:
-        return False
-    ranges = node.attribute("ranges")
-    node.set_attribute("widths", options)
-    if ranges is not None:
-        from qir.fake_quant import set_ranges
-
-        set_ranges(node, ranges.numpy()[[widths.index(width) for width in options]])
-    return True

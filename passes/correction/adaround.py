@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from qir.errors import PassError
-from qir.fake_quant import bits_of, parameters_of, restored, rows_of, scheme_of
+from qir.fake_quant import FakeQuant
+from qir.granularity import PerBlock
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -17,7 +18,6 @@ from qir.passes.analysis.quantized_layers import stored_weights
 from qir.passes.calibration.output_error import has_rows, operand_axis
 from qir.passes.data.samples import batches
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.quantizers import get_scheme
 from qir.tensor import Array, Tensor
 from qir.tracing import quantizer_of
 
@@ -81,8 +81,8 @@ class AdaRound(Pass):
         with torch.no_grad():
             network(images, hook=learner)
         for layer in chosen:
-            layer.weight.operands[0].constant = Tensor.of(learner.weights[layer.node])
-            layer.weight.set_attribute("stale", None)
+            layer.weight.source.constant = Tensor.of(learner.weights[layer.node])
+            layer.weight.is_stale = False
         context.reports[self.name] = left
         return bool(chosen)
 
@@ -92,7 +92,7 @@ class _Layer:
     """A node that multiplies by a quantized weight, and the weight's quantizer."""
 
     node: Node
-    weight: Node
+    weight: FakeQuant
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ class _Layer:
     @property
     def weight_tensor(self) -> Tensor | None:
         """The float weight, or None when the second operand is computed."""
-        value = self.weight.operands[0]
+        value = self.weight.source
         return value.constant if value.is_constant else None
 
 
@@ -123,7 +123,7 @@ def _wanted(network: TorchModule, layers: list[_Layer], images: torch.Tensor, se
 
     from qir.backends.training.adaptive_rounding import drawn_outputs
 
-    kernels = {layer.node: tuple(layer.weight.operands[0].constant.shape[2:]) for layer in layers}  # type: ignore[union-attr]
+    kernels = {layer.node: tuple(layer.weight.source.constant.shape[2:]) for layer in layers}  # type: ignore[union-attr]
     found: dict[Node, torch.Tensor] = {}
 
     def draw(node: Node, result: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def _wanted(network: TorchModule, layers: list[_Layer], images: torch.Tensor, se
 
 def _obstacle(layer: _Layer) -> str | None:
     """Why a layer cannot be rounded, or None."""
-    bits, weight = bits_of(layer.weight), layer.weight_tensor
+    bits, weight = layer.weight.bits, layer.weight_tensor
     if weight is None:
         return "its second operand is not a constant"
     if not isinstance(bits, int):
@@ -150,37 +150,36 @@ def _obstacle(layer: _Layer) -> str | None:
         return f"{layer.node.op} of this kind is not written as a matrix product"
     if producer is None or _data(layer) is not producer.result:
         return "what it reads is not the first result of a node"
-    scheme, parameters = get_scheme(scheme_of(layer.weight, bits)), parameters_of(layer.weight)
+    scheme, parameters = layer.weight.scheme(bits), layer.weight.grid()
     levels = scheme.grid(parameters)
     if not np.array_equal(scheme.fake_quantize(levels, parameters, 0), levels):
         return f"levels of scheme {scheme.name!r} do not map to themselves"
     return None
 
 
-def _has_axis(weight: Node, axis: int) -> bool:
+def _has_axis(weight: FakeQuant, axis: int) -> bool:
     """Whether ranges lie along the output channels, along blocks, or serve the whole weight."""
-    return weight.attribute("block") is not None or weight.attribute("axis") in {None, axis}
+    return isinstance(weight.granularity, PerBlock) or weight.granularity.axis in {None, axis}
 
 
 def _data(layer: _Layer) -> Value:
-    return layer.node.operands[0]
+    return layer.node.operand(0)
 
 
-def neighbours(node: Node, weight: Array) -> tuple[Array, Array]:
-    """The levels below and above each weight at the node's bits, equal outside of the grid: float32, its shape."""
-    bits = bits_of(node)
-    assert isinstance(bits, int)  # noqa: S101 - layers with a width per channel are left out
-    levels = get_scheme(scheme_of(node, bits)).grid(parameters_of(node))
-    values, axis = rows_of(node, weight)
+def neighbours(quantizer: FakeQuant, weight: Array) -> tuple[Array, Array]:
+    """The levels below and above each weight at the quantizer's bits, equal outside of the grid: float32, its shape."""
+    grid, granularity = quantizer.grid(), quantizer.granularity
+    levels = quantizer.scheme(grid.bits).grid(grid)
+    values, axis = granularity.rows(weight)
     moved = values if len(levels) == 1 else np.moveaxis(values, axis or 0, 0)
     found = []
-    for row, grid in zip(moved.reshape(len(levels), -1), levels, strict=True):
-        place = np.searchsorted(grid, row, side="right")
-        found.append(np.stack([grid[np.maximum(place - 1, 0)], grid[np.minimum(place, len(grid) - 1)]]))
+    for row, own in zip(moved.reshape(len(levels), -1), levels, strict=True):
+        place = np.searchsorted(own, row, side="right")
+        found.append(np.stack([own[np.maximum(place - 1, 0)], own[np.minimum(place, len(own) - 1)]]))
     sides = np.stack(found, axis=1).astype(np.float32).reshape(2, *moved.shape)
     if len(levels) > 1:
         sides = np.moveaxis(sides, 1, 1 + (axis or 0))
-    return restored(node, sides[0], weight.shape), restored(node, sides[1], weight.shape)
+    return granularity.restored(sides[0], weight.shape), granularity.restored(sides[1], weight.shape)
 
 
 @dataclass
@@ -216,9 +215,9 @@ class _Learner:
         from qir.backends.training.adaptive_rounding import RoundingProblem, drawn_inputs, learn_rounding, output_rows
 
         axis = operand_axis(layer.node)
-        assert axis is not None  # noqa: S101 - what is left out is left out before
         tensor = layer.weight_tensor
-        assert tensor is not None  # noqa: S101 - likewise
+        if axis is None or tensor is None:
+            raise PassError(f"layer {layer.name!r}: is not a matrix product by a constant")
         weight = tensor.numpy()
         lowering = lowering_of(layer.node, self.module.opsets)
 

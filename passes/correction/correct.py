@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qir.errors import PassError
-from qir.fake_quant import set_ranges
 from qir.graph import Node
 from qir.module import Module
 from qir.passes.analysis.constants import set_constant
@@ -101,14 +100,14 @@ def fold_affine(module: Module, terms: Mapping[Node, tuple[Any, Any]]) -> None:
 
 
 def _scale_weight(layer: QuantizedLayer, tensor: Tensor, gain: Array) -> None:
-    weight, axis = tensor.numpy(), layer.weight.attribute("axis")
-    if axis is None:
-        raise PassError(f"layer {layer.name!r}: its weight has one range; gains per channel need per-channel ranges")
+    quantizer, weight = layer.weight, tensor.numpy()
+    axis, ranges = quantizer.granularity.axis, quantizer.calibration
+    if axis is None or ranges is None:
+        raise PassError(f"layer {layer.name!r}: gains per channel need a weight with per-channel ranges")
     shape = [1] * weight.ndim
     shape[axis] = -1
-    layer.weight.operands[0].constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
-    ranges = layer.weight.attribute("ranges").numpy()
-    set_ranges(layer.weight, (ranges * gain[None, :, None]).astype(np.float32))
+    quantizer.source.constant = Tensor.of((weight * gain.reshape(shape)).astype(np.float32))
+    quantizer.calibration = (ranges * gain[None, :, None]).astype(np.float32)
 
 
 def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array) -> None:

@@ -12,11 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import PassError
-from qir.fake_quant import ranges_at, scheme_of, set_ranges
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.quantizers import get_scheme
 from qir.tensor import Array
 
 
@@ -34,23 +32,22 @@ class EvenZeroPoints(Pass):
         del context
         changed = False
         for graph in module.graphs:
-            for node in graph.fake_quants():
-                if node.operands[0].is_constant:
+            for quantizer in map(FakeQuant, graph.fake_quants()):
+                if quantizer.is_weight:
                     continue
-                ranges = [_widened(node, bits) for bits in node.attribute("widths")]
+                ranges = [_widened(quantizer, bits) for bits in quantizer.widths]
                 if any(moved for _, moved in ranges):
-                    set_ranges(node, np.stack([found for found, _ in ranges]))
+                    quantizer.calibration = np.stack([found for found, _ in ranges])
                     changed = True
         return changed
 
 
-def _widened(node: Node, bits: int) -> tuple[Array, bool]:
+def _widened(quantizer: FakeQuant, bits: int) -> tuple[Array, bool]:
     """The ranges of one width, float32 [1, 2], and whether they moved."""
-    ranges = ranges_at(node, bits)
-    if ranges is None:
-        raise PassError(f"even-zero-points: quantizer {node.name!r} is not calibrated: run calibrate first")
-    scheme = get_scheme(scheme_of(node, bits))
-    grid = scheme.parameters(ranges, bits, bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0)))
+    if not quantizer.is_calibrated:
+        raise PassError(f"even-zero-points: quantizer {quantizer.name!r} is not calibrated: run calibrate first")
+    ranges, scheme = quantizer.ranges(bits), quantizer.scheme(bits)
+    grid = scheme.parameters(ranges, bits, quantizer.signed, quantizer.narrow)
     if not grid.is_affine or grid.channels > 1 or not int(grid.zero_point[0]) % 2:
         return ranges, False
     low, high = (float(edge) for edge in ranges[0])
@@ -61,7 +58,7 @@ def _widened(node: Node, bits: int) -> tuple[Array, bool]:
             step = max(-low / below, high / above)
             trials.append((step, np.asarray([[-step * below, step * above]], np.float32)))
     for _, trial in sorted(trials, key=lambda found: found[0]):
-        found = scheme.parameters(trial, bits, bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0)))
+        found = scheme.parameters(trial, bits, quantizer.signed, quantizer.narrow)
         if not int(found.zero_point[0]) % 2:
             return trial, True
     return ranges, False

@@ -7,12 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.fake_quant import parameters_of, ranges_at, scheme_of, set_ranges
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.quantizers import get_scheme
 from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array
 
@@ -41,42 +39,38 @@ class FitBias(Pass):
 
 def widen(layer: QuantizedLayer) -> bool:
     """Widen the weight ranges of one layer where its bias asks for it; True when one was."""
-    widths = layer.weight.attribute("widths", ())
-    if layer.bias is None or layer.bias.constant is None or not widths:
+    data, weight = layer.data, layer.weight
+    if layer.bias is None or layer.bias.constant is None or not (data.is_calibrated and weight.is_calibrated):
         return False
-    if ranges_at(layer.weight, widths[0]) is None or ranges_at(layer.data, layer.data.attribute("widths")[0]) is None:
-        return False
-    finest = min(float(parameters_of(layer.data, bits).scale.min()) for bits in layer.data.attribute("widths"))
+    finest = min(float(data.grid(bits).scale.min()) for bits in data.widths)
     needed = np.abs(layer.bias.constant.numpy().astype(np.float64)).reshape(-1) / (finest * _LARGEST_CODE)
-    made = [_widened(layer, bits, needed) for bits in widths]
+    made = [_widened(weight, bits, needed) for bits in weight.widths]
     if all(factor is None for factor, _ in made):
         return False
-    set_ranges(layer.weight, np.stack([ranges for _, ranges in made]))
+    weight.calibration = np.stack([ranges for _, ranges in made])
     return True
 
 
-def _widened(layer: QuantizedLayer, bits: int, needed: Array) -> tuple[Array | None, Array]:
+def _widened(weight: FakeQuant, bits: int, needed: Array) -> tuple[Array | None, Array]:
     """The factor by which each channel's range grows at a width (None: by nothing), and the ranges."""
-    ranges = ranges_at(layer.weight, bits)
-    assert ranges is not None  # noqa: S101 - checked by the caller
-    scale = parameters_of(layer.weight, bits).scale.astype(np.float64)
+    ranges, scale = weight.ranges(bits), weight.grid(bits).scale.astype(np.float64)
     least = needed if len(scale) == len(needed) else np.full(len(scale), needed.max(initial=0.0))
     factor = np.where(least > scale * _SLACK, least / scale, 1.0)
     if not (factor > 1.0).any():
         return None, ranges
     lost = (factor > 1.0) & (scale <= SMALLEST_SCALE)
-    made = np.where(lost[:, None], _ranges_of(layer.weight, bits, least), ranges * factor[:, None])
+    made = np.where(lost[:, None], _ranges_of(weight, bits, least), ranges * factor[:, None])
     return factor, made.astype(np.float32)
 
 
-def _ranges_of(weight: Node, bits: int, scale: Array) -> Array:
+def _ranges_of(weight: FakeQuant, bits: int, scale: Array) -> Array:
     """Ranges around zero with these scales, for channels whose scale was raised so that it tells nothing of the range.
 
     Args:
-        weight: the weight's fake-quant node.
+        weight: the weight's quantizer.
         bits: a width.
         scale: float64 [channels].
     """
-    scheme, one = get_scheme(scheme_of(weight, bits)), np.array([[-1.0, 1.0]], np.float32)
-    unit = scheme.parameters(one, bits, bool(weight.attribute("signed", 1)), bool(weight.attribute("narrow", 0)))
+    scheme, one = weight.scheme(bits), np.array([[-1.0, 1.0]], np.float32)
+    unit = scheme.parameters(one, bits, weight.signed, weight.narrow)
     return np.asarray(one * (scale / float(unit.scale[0]))[:, None])

@@ -12,11 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import PassError, QirError
-from qir.fake_quant import ranges_at, scheme_of, set_ranges
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.quantizers import QuantParameters, get_scheme
+from qir.quantizers import QuantParameters
 from qir.tensor import Array
 
 
@@ -31,24 +30,22 @@ class PowerOfTwoScales(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
         """Move the ranges; raises `QirError` for quantizers that are not calibrated, stale, or on another grid."""
-        nodes = [node for graph in module.graphs for node in graph.fake_quants()]
-        if not nodes:
+        found = [FakeQuant(node) for graph in module.graphs for node in graph.fake_quants()]
+        if not found:
             raise PassError("power-of-two-scales: the network has no fake-quant nodes: run insert-fake-quant first")
-        for node in nodes:
-            if node.attribute("stale", 0) or ranges_at(node, node.attribute("widths")[0]) is None:
+        for quantizer in found:
+            if quantizer.is_stale or not quantizer.is_calibrated:
                 raise QirError(
-                    f"quantizer {node.name!r} is not calibrated, or its weight changed since: run calibrate first"
+                    f"quantizer {quantizer.name!r} is not calibrated, or its weight changed since: run calibrate first"
                 )
-            set_ranges(node, np.stack([_moved(node, bits) for bits in node.attribute("widths")]))
+            quantizer.calibration = np.stack([_moved(quantizer, bits) for bits in quantizer.widths])
         return True
 
 
-def _moved(node: Node, bits: int) -> Array:
+def _moved(quantizer: FakeQuant, bits: int) -> Array:
     """The ranges of one width with power-of-two scales: float32 [channels or 1, 2]."""
-    scheme = get_scheme(scheme_of(node, bits))
-    signed, narrow = bool(node.attribute("signed", 1)), bool(node.attribute("narrow", 0))
-    ranges = ranges_at(node, bits)
-    assert ranges is not None  # noqa: S101 - checked by the caller
+    scheme, ranges = quantizer.scheme(bits), quantizer.ranges(bits)
+    signed, narrow = quantizer.signed, quantizer.narrow
     grid = scheme.parameters(ranges, bits, signed, narrow)
     if grid.has_integer_codes:
         scale = np.exp2(np.rint(np.log2(grid.scale.astype(np.float64))))
@@ -57,7 +54,7 @@ def _moved(node: Node, bits: int) -> Array:
             if (found.scale == scale).all() and not (found.zero_point % 2).any():
                 return moved
     raise QirError(
-        f"quantizer {node.name!r}: scheme {scheme.name!r} at {bits} bits has no power-of-two scales; use uniform"
+        f"quantizer {quantizer.name!r}: scheme {scheme.name!r} at {bits} bits has no power-of-two scales; use uniform"
     )
 
 

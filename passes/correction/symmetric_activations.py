@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qir.errors import PassError
-from qir.fake_quant import ranges_at
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.infrastructure.contract import Pass, PassContext
@@ -32,26 +31,22 @@ class SymmetricActivations(Pass):
         """Make them signed; True when one was not. `PassError` for quantizers that are not calibrated."""
         changed = False
         for graph in module.graphs:
-            for node in graph.fake_quants():
-                if node.operands[0].is_constant or node.attribute("signed", 1):
+            for quantizer in map(FakeQuant, graph.fake_quants()):
+                if quantizer.is_weight or quantizer.signed:
                     continue
-                if _is_negative(node) or (self.everywhere and not follows_activation(node)):
-                    node.set_attribute("signed", 1)
+                if _is_negative(quantizer) or (self.everywhere and not follows_activation(quantizer)):
+                    quantizer.signed = True
                     changed = True
         return changed
 
 
-def follows_activation(node: Node) -> bool:
+def follows_activation(quantizer: FakeQuant) -> bool:
     """Whether a quantizer's operand comes straight from an activation (Relu, Clip)."""
-    producer = node.operands[0].producer
+    producer = quantizer.source.producer
     return producer is not None and not producer.is_fake_quant and op_of(producer).is_activation
 
 
-def _is_negative(node: Node) -> bool:
-    for width in node.attribute("widths"):
-        ranges = ranges_at(node, width)
-        if ranges is None:
-            raise PassError(f"symmetric-activations: quantizer {node.name!r} is not calibrated: run calibrate first")
-        if (ranges[:, 0] < 0).any():
-            return True
-    return False
+def _is_negative(quantizer: FakeQuant) -> bool:
+    if (ranges := quantizer.calibration) is None:
+        raise PassError(f"symmetric-activations: quantizer {quantizer.name!r} is not calibrated: run calibrate first")
+    return bool((ranges[..., 0] < 0).any())

@@ -17,7 +17,7 @@ from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of, policy_of, ranges_at, scheme_of
+from qir.fake_quant import FakeQuant, policy_of
 from qir.graph import Graph, Node
 from qir.guide import (
     BufferGuide,
@@ -180,7 +180,7 @@ class _Layers:
     costs: _Costs
     emulated: Mapping[str, str]
     arithmetic: Arithmetic
-    entries: dict[Node, tuple[TensorGuide, PackedTensor | None]] = field(default_factory=dict)
+    entries: dict[FakeQuant, tuple[TensorGuide, PackedTensor | None]] = field(default_factory=dict)
 
     def add(self, layer: QuantizedLayer) -> LayerGuide:
         parts = (layer.node, layer.weight, layer.data, layer.output)
@@ -227,18 +227,18 @@ class _Layers:
             )
         return found
 
-    def weight(self, node: Node) -> tuple[TensorGuide, PackedTensor | None]:
+    def weight(self, quantizer: FakeQuant) -> tuple[TensorGuide, PackedTensor | None]:
         """Grid of a weight and where its codes lie: once, however many layers read them."""
-        if node not in self.entries:
-            guide = tensor_guide(node, self.weights)
-            self.entries[node] = guide, self._pack(node, guide)
-        return self.entries[node]
+        if quantizer not in self.entries:
+            guide = tensor_guide(quantizer, self.weights)
+            self.entries[quantizer] = guide, self._pack(quantizer, guide)
+        return self.entries[quantizer]
 
-    def _pack(self, node: Node, guide: TensorGuide) -> PackedTensor | None:
-        if isinstance(bits_of(node), int):
-            codes, low = weight_codes(node), parameters_of(node).low_code
+    def _pack(self, quantizer: FakeQuant, guide: TensorGuide) -> PackedTensor | None:
+        if isinstance(quantizer.bits, int):
+            codes, low = weight_codes(quantizer), quantizer.grid().low_code
         else:
-            found = integer_codes(node)
+            found = integer_codes(quantizer)
             if found is None:
                 return None
             codes, low = found.values, found.low
@@ -246,7 +246,7 @@ class _Layers:
 
     def _thresholds(self, layer: QuantizedLayer) -> ThresholdsGuide | None:
         """Thresholds of layers with narrow outputs; None where the requantization has none."""
-        if layer.output is None or parameters_of(layer.output).codes > MOST_CODES:
+        if layer.output is None or layer.output.grid().codes > MOST_CODES:
             return None
         try:
             found = layer_thresholds(layer, self.arithmetic)
@@ -258,15 +258,14 @@ class _Layers:
         return ThresholdsGuide(packed=packed, low_sum=low, low_code=found.low_code)
 
 
-def tensor_guide(node: Node, weights: WeightsFile) -> TensorGuide:
+def tensor_guide(quantizer: FakeQuant, weights: WeightsFile) -> TensorGuide:
     """The grid of a quantizer's tensor; long arrays go to the weights file."""
-    bits = bits_of(node)
+    bits, granularity = quantizer.bits, quantizer.granularity
     widest = bits if isinstance(bits, int) else max(bits)
-    parameters, ranges = parameters_of(node, widest), ranges_at(node, widest)
-    assert ranges is not None  # noqa: S101 - parameters_of raises otherwise
+    parameters, ranges = quantizer.grid(widest), quantizer.ranges(widest)
     scale, zero, low, high = parameters.scale, parameters.zero_point, parameters.low_code, parameters.high_code
     table = levels = None
-    if not isinstance(bits, int) and (found := integer_codes(node)) is not None:
+    if not isinstance(bits, int) and (found := integer_codes(quantizer)) is not None:
         scale, zero, low, high = found.scale, found.zero_point, found.low, found.high
     elif parameters.levels is not None:
         multiples = integer_levels(parameters)
@@ -275,14 +274,14 @@ def tensor_guide(node: Node, weights: WeightsFile) -> TensorGuide:
         else:
             table, scale = multiples[0].tolist(), multiples[1].scale
     return TensorGuide(
-        name=node.operands[0].name,
-        quantizer=node.name,
+        name=quantizer.source.name,
+        quantizer=quantizer.name,
         bits=widest,
         channel_bits=None if isinstance(bits, int) else list(bits),
         signed=parameters.signed,
-        scheme=scheme_of(node, widest),
-        axis=node.attribute("axis"),
-        block=node.attribute("block"),
+        scheme=quantizer.scheme_name(widest),
+        axis=granularity.axis,
+        block=granularity.size,
         scale=weights.numbers(scale),
         zero_point=weights.numbers(zero),
         low_code=low,

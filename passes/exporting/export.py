@@ -19,7 +19,7 @@ from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError, ModelFileError
-from qir.fake_quant import quantizers, ranges_at
+from qir.fake_quant import quantizers
 from qir.guide import CpuGuide, Guide
 from qir.module import Module
 from qir.ops import op_of
@@ -307,13 +307,13 @@ def _why_float(module: Module) -> str:
 
 
 def _check(module: Module) -> None:
-    nodes = quantizers(module.graph)
-    if not nodes:
+    found = quantizers(module.graph)
+    if not found:
         raise ExportError(_why_float(module))
-    for name, node in nodes.items():
-        if ranges_at(node, node.attribute("widths")[0]) is None:
+    for name, quantizer in found.items():
+        if not quantizer.is_calibrated:
             raise ExportError(f"quantizer {name!r} is not calibrated: run the pass calibrate first")
-        if node.attribute("stale", 0):
+        if quantizer.is_stale:
             raise ExportError(f"quantizer {name!r}: its weight changed after calibration: calibrate again")
     for value in module.graph.constants:
         constant = value.constant

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qir.backends.costs.layers.layer_shapes import elements_of
-from qir.fake_quant import bits_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
 from qir.tracing import quantizer_of
@@ -134,7 +134,8 @@ def _extend(
     """Enter a value that a step writes, once for each form in which later steps read it."""
     if value.constant is not None:
         return
-    for quantizer, step in _reads(value, quantizer_of(value), steps, end):
+    found = quantizer_of(value)
+    for quantizer, step in _reads(value, None if found is None else found.node, steps, end):
         life = lives.setdefault((value, quantizer), [first, first])
         life[1] = max(life[1], step)
 
@@ -174,7 +175,7 @@ def _is_constant(node: Node) -> bool:
 
 
 def _width(quantizer: Node) -> int:
-    bits = bits_of(quantizer)
+    bits = FakeQuant(quantizer).bits
     return bits if isinstance(bits, int) else max(bits)
 
 

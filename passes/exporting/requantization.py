@@ -21,7 +21,7 @@ from qir.backends.integer.requantization import (
     exact_product,
 )
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node
 from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_quantizer, quantized_layers, sums_products
@@ -29,7 +29,6 @@ from qir.passes.lowering.parts.codes import Codes, integer_codes, integer_levels
 from qir.quantizers.parameters import SMALLEST_SCALE
 from qir.tensor import Array
 from qir.tracing import quantizer_of
-from qir.types import TensorType
 
 _DEAD = 2.0**-32
 """Channels this much smaller than the largest of their weight carry nothing."""
@@ -72,8 +71,8 @@ class Rescaling:
     """
 
     node: Node
-    operands: tuple[Node, ...]
-    output: Node
+    operands: tuple[FakeQuant, ...]
+    output: FakeQuant
 
 
 def layer_multipliers(layer: QuantizedLayer) -> Multipliers | None:
@@ -137,28 +136,27 @@ def _count(node: Node) -> int | None:
         whole = node.attribute("count_include_pad", 0) or not any(node.attribute("pads") or ())
         plain = not node.attribute("ceil_mode", 0) and node.attribute("auto_pad", "NOTSET") in ("NOTSET", "VALID")
         return prod(kernel) if whole and plain else None
-    kind = node.operands[0].type
-    shape = kind.shape if isinstance(kind, TensorType) else None
+    shape = node.operand(0).shape
     sizes = [size for size in shape[2:] if isinstance(size, int)] if shape else []
     return prod(sizes) if shape and len(sizes) == len(shape) - 2 and node.op == "GlobalAveragePool" else None
 
 
-def grid_scale(quantizer: Node) -> Array | None:
+def grid_scale(quantizer: FakeQuant) -> Array | None:
     """float32 scale [channels or 1] of a quantizer whose values are integers times a scale, else None."""
     grid = integer_grid(quantizer)
     return None if grid is None else grid.scale
 
 
-def integer_grid(quantizer: Node) -> Codes | None:
+def integer_grid(quantizer: FakeQuant) -> Codes | None:
     """The codes of a weight, or the code range of an activation (`values` empty), as integers times a scale.
 
     None where levels are not multiples of a step.
     """
-    if quantizer.operands[0].is_constant:
+    if quantizer.is_weight:
         return integer_codes(quantizer)
-    if not isinstance(bits_of(quantizer), int):
+    if not isinstance(quantizer.bits, int):
         return None
-    grid = parameters_of(quantizer)
+    grid = quantizer.grid()
     if grid.levels is not None:
         found = integer_levels(grid)
         if found is None:
@@ -181,7 +179,7 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
             message names the layer or quantizer and what to do.
     """
     for node in graph.fake_quants():
-        _check_underflow(node)
+        _check_underflow(FakeQuant(node))
     for layer in quantized_layers(graph):
         _check_multipliers(layer.name, layer_multipliers(layer), kind)
         bounds = proven_bounds(layer)
@@ -194,25 +192,25 @@ def check_requantization(graph: Graph, kind: Requantization = "float32", accumul
         _check_multipliers(found.node.name or found.node.result.name, rescaling_multipliers(found), kind)
 
 
-def _check_underflow(node: Node) -> None:
+def _check_underflow(quantizer: FakeQuant) -> None:
     """A scale raised to the smallest one that float32 products allow leaves no codes but zero.
 
     Channels that carry nothing next to the others of their weight may: BatchNorm with a vanishing gain leaves such.
     """
-    if not isinstance(bits_of(node), int):
+    if not isinstance(quantizer.bits, int):
         return
-    parameters, source = parameters_of(node), node.operands[0].constant
+    parameters, source = quantizer.grid(), quantizer.source.constant
     raised = parameters.scale <= SMALLEST_SCALE
     if not raised.any() or not parameters.has_integer_codes:
         return
     if source is not None:
-        axis = node.attribute("axis")
+        axis = quantizer.granularity.axis
         rows = source.numpy().reshape(1, -1) if axis is None else np.moveaxis(source.numpy(), axis, 0)
         largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
         raised = raised & (largest > _DEAD * largest.max(initial=0)) & (largest < SMALLEST_SCALE)
     if raised.any():
         raise ExportError(
-            f"quantizer {node.name!r}: the scale of channel {int(np.argmax(raised))} underflows (below "
+            f"quantizer {quantizer.name!r}: the scale of channel {int(np.argmax(raised))} underflows (below "
             f"{SMALLEST_SCALE:g}), so that all its values become zero: run fit-bias or equalize-weights, or rescale it"
         )
 

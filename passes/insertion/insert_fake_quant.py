@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from qir.backends.costs.layers.layer_shapes import WEIGHT_SUFFIX
 from qir.errors import QirError
-from qir.fake_quant import make_fake_quant
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
@@ -287,15 +287,15 @@ class _Inserter:
                 for quantizer in operand_quantizers(node):
                     pin(quantizer, width, f"first and last layer are kept at {width} bits")
         for rule in self.rules.keep:
-            found = [node for node in self.graph.fake_quants() if rule.pattern.search(node.name)]
+            found = [FakeQuant(node) for node in self.graph.fake_quants() if rule.pattern.search(node.name)]
             found += [q for node in layers if rule.pattern.fullmatch(node.op) for q in operand_quantizers(node)]
             if not found and rule.text in self.options.keep:
                 names = ", ".join(node.name for node in self.graph.fake_quants())
                 raise QirError(
                     f"insert-fake-quant: rule {rule.text!r} matches no operator and no quantizer; these are {names}"
                 )
-            for node in found:
-                pin(node, rule.width, f"the rule {rule.text!r} keeps it at {rule.width} bits")
+            for quantizer in found:
+                pin(quantizer, rule.width, f"the rule {rule.text!r} keeps it at {rule.width} bits")
 
     def _unique(self, base: str) -> str:
         """A name of no node and no quantizer yet; nor has a node one of those that a file gives to its parts."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qir.errors import QirError
+from qir.fake_quant import FakeQuant
 from qir.graph import Node
 from qir.ops import op_of
 from qir.passes.constraints.propagate_constraints import FIXED
@@ -94,11 +95,11 @@ def widths_of(text: str, default: Iterable[int]) -> tuple[int, ...]:
     return widths
 
 
-def pin(quantizer: Node, width: int, reason: str) -> None:
+def pin(quantizer: FakeQuant, width: int, reason: str) -> None:
     """Leave a quantizer one width, so that it is not a decision; the reason is what `explain` says."""
-    quantizer.set_attribute("widths", (width,))
-    quantizer.set_attribute("bits", width)
-    quantizer.metadata[FIXED] = reason
+    quantizer.widths = (width,)
+    quantizer.bits = width
+    quantizer.node.metadata[FIXED] = reason
 
 
 def _keep(text: str) -> Keep:

@@ -7,8 +7,8 @@ from typing import ClassVar, cast
 
 from qir.backends.execution.saturation import WeightStorage
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
+from qir.granularity import PerBlock
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
@@ -47,10 +47,10 @@ class Legalize(Pass):
                 f"profile {self.profile!r} needs operator set {found.profile.opset}; ONNX Runtime is known to load "
                 f"{rules.opset} from version {rules.since} on: install a newer one"
             )
-        for node in module.graph.fake_quants():
-            found.holdings[node.name] = holding = hold(node, found.profile)
+        for quantizer in map(FakeQuant, module.graph.fake_quants()):
+            found.holdings[quantizer.name] = holding = hold(quantizer, found.profile)
             if holding.emulation:
-                found.emulated[node.name] = holding.emulation
+                found.emulated[quantizer.name] = holding.emulation
         for layer in quantized_layers(module.graph):
             holdings = [found.holdings[operand.name] for operand in (layer.data, layer.weight)]
             integers = all(holding.grid is not None or holding.codes is not None for holding in holdings)
@@ -72,50 +72,54 @@ def legalization(module: Module, context: PassContext) -> Legalization:
     return cast("Legalization", context.reports[Legalize.name])
 
 
-def hold(node: Node, profile: Profile) -> Holding:
+def hold(quantizer: FakeQuant, profile: Profile) -> Holding:
     """How a profile holds a calibrated quantizer.
 
     Raises:
         ExportError: it cannot; the message names the quantizer, its width and which profiles can.
     """
-    found = _try(node, profile)
+    found = _try(quantizer, profile)
     if isinstance(found, Holding):
         return found
-    others = [other.name for other in profiles() if other != profile and isinstance(_try(node, other), Holding)]
+    others = [other.name for other in profiles() if other != profile and isinstance(_try(quantizer, other), Holding)]
     remedy = f"profiles that hold it: {', '.join(others)}" if others else "choose another width or scheme for it"
-    raise ExportError(f"quantizer {node.name!r} ({_describe(node)}): profile {profile.name!r} {found}; {remedy}")
+    raise ExportError(
+        f"quantizer {quantizer.name!r} ({_describe(quantizer)}): profile {profile.name!r} {found}; {remedy}"
+    )
 
 
-def _try(node: Node, profile: Profile) -> Holding | str:
+def _try(quantizer: FakeQuant, profile: Profile) -> Holding | str:
     """The holding, or why there is none."""
-    constant = node.operands[0].is_constant
-    if not isinstance(bits_of(node), int) and not constant:
+    constant = quantizer.is_weight
+    if not isinstance(quantizer.bits, int) and not constant:
         return "holds one width per activation tensor"
-    found = _weight(node) if constant else _activation(node)
-    if found.emulation and _needs(node, found) not in profile.emulates:
+    found = _weight(quantizer) if constant else _activation(quantizer)
+    if found.emulation and _needs(quantizer, found) not in profile.emulates:
         return f"cannot express {found.emulation}"
     types = profile.weights if constant else profile.activations
     container = _container(found, types)
     if container is not None:
-        emulation = found.emulation or _simulation(profile) or ("" if constant else _clipping(node, found, profile))
+        emulation = (
+            found.emulation or _simulation(profile) or ("" if constant else _clipping(quantizer, found, profile))
+        )
         return replace(found, container=container, emulation=emulation)
     if found.form != "levels" or "tables" not in profile.emulates:
         return f"has no element type for its codes ({', '.join(types)})"
     return replace(found, container=FLOAT, grid=None, codes=None, emulation="a table of levels, looked up in float")
 
 
-def _clipping(node: Node, found: Holding, profile: Profile) -> str:
+def _clipping(quantizer: FakeQuant, found: Holding, profile: Profile) -> str:
     """What a profile without zero points does about one."""
-    if profile.zero_points == "native" or found.form != "affine" or activation_form(node).bounds is None:
+    if profile.zero_points == "native" or found.form != "affine" or activation_form(quantizer).bounds is None:
         return ""
     return "a zero point: the grid is cut out of a wider one by Clip"
 
 
-def _needs(node: Node, found: Holding) -> str:
+def _needs(quantizer: FakeQuant, found: Holding) -> str:
     """The kind of emulation."""
-    if node.attribute("block") is not None:
+    if isinstance(quantizer.granularity, PerBlock):
         return "blocks"
-    if not isinstance(bits_of(node), int) and found.codes is not None:
+    if not isinstance(quantizer.bits, int) and found.codes is not None:
         return "channel-widths"
     return "tables" if found.form == "levels" and found.codes is None else found.form
 
@@ -124,15 +128,15 @@ def _simulation(profile: Profile) -> str:
     return "computed in float" if profile.simulated and profile.weights == (FLOAT.label,) else ""
 
 
-def _weight(node: Node) -> Holding:
-    codes = integer_codes(node)
-    if not isinstance(bits_of(node), int):
+def _weight(quantizer: FakeQuant) -> Holding:
+    codes = integer_codes(quantizer)
+    if not isinstance(quantizer.bits, int):
         if codes is None:
             return Holding(FLOAT, "levels", None, None, "a table of levels per channel, looked up in float")
         return Holding(FLOAT, "affine", None, codes, "a width per channel, stored at the widest")
-    grid = parameters_of(node)
+    grid = quantizer.grid()
     if grid.levels is None:
-        blocks = "" if node.attribute("block") is None else "blocks of scales, multiplied in float"
+        blocks = "blocks of scales, multiplied in float" if isinstance(quantizer.granularity, PerBlock) else ""
         return Holding(FLOAT, "affine", grid, codes, blocks)
     stepped = integer_levels(grid)
     if codes is None or stepped is None:
@@ -140,8 +144,8 @@ def _weight(node: Node) -> Holding:
     return Holding(FLOAT, "levels", stepped[1], codes, "levels as multiples of a step, biases in int32 steps of it")
 
 
-def _activation(node: Node) -> Holding:
-    grid = parameters_of(node)
+def _activation(quantizer: FakeQuant) -> Holding:
+    grid = quantizer.grid()
     if grid.is_affine:
         return Holding(FLOAT, "affine", grid)
     if grid.levels is None:
@@ -174,10 +178,10 @@ def _container(found: Holding, types: tuple[str, ...]) -> DType | None:
     return None
 
 
-def _describe(node: Node) -> str:
-    bits = bits_of(node)
+def _describe(quantizer: FakeQuant) -> str:
+    bits = quantizer.bits
     width = f"{bits} bits" if isinstance(bits, int) else f"{min(bits)} to {max(bits)} bits per channel"
-    return f"{width}, {node.attribute('scheme')}"
+    return f"{width}, {quantizer.scheme_name(bits if isinstance(bits, int) else max(bits))}"
 
 
 def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
@@ -201,17 +205,17 @@ def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
 
 
 def _widen(module: Module, found: Legalization) -> None:
-    for node in module.graph.fake_quants():
-        if not node.operands[0].is_constant:
-            for op in _neighbours(node):
-                _widen_refused(found, node, op, "")
+    for quantizer in map(FakeQuant, module.graph.fake_quants()):
+        if not quantizer.is_weight:
+            for op in _neighbours(quantizer):
+                _widen_refused(found, quantizer, op, "")
     for layer in quantized_layers(module.graph):
         weight = found.holdings[layer.weight.name].container.label
-        for quantizer in filter(None, (layer.data, layer.output)):
+        for quantizer in (q for q in (layer.data, layer.output) if q is not None):
             _widen_refused(found, quantizer, layer.node.op, weight)
 
 
-def _widen_refused(found: Legalization, quantizer: Node, op: str, weight: str) -> None:
+def _widen_refused(found: Legalization, quantizer: FakeQuant, op: str, weight: str) -> None:
     """An activation goes into a wider container where the runtime refuses its element type around an op."""
     holding, types, session = found.holdings[quantizer.name], found.profile.activations, found.profile.session
     while found.runtime.refuses(op, weight, holding.container.label, session):
@@ -227,12 +231,12 @@ def _widen_refused(found: Legalization, quantizer: Node, op: str, weight: str) -
     found.holdings[quantizer.name] = holding
 
 
-def _neighbours(node: Node) -> list[str]:
+def _neighbours(quantizer: FakeQuant) -> list[str]:
     """Op types in front of an activation's quantizer, and of the grid-keeping ops after it."""
-    maker, found = node.operands[0].producer, list[str]()
+    maker, found = quantizer.source.producer, list[str]()
     if maker is not None:
         found.append(maker.op)
-    reached = [node.result]
+    reached = [quantizer.result]
     while reached:
         for use in reached.pop().uses:
             if not use.node.is_return and op_of(use.node).grid_operand(use.node) == use.index:

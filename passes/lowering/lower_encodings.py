@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qir.errors import ExportError
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -50,18 +51,18 @@ class LowerEncodings(Pass):
         parameters: dict[Value, dict[str, Any]] = {}
         for layer in list(quantized_layers(module.graph)):
             round_bias(module.graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
-        for node in module.graph.fake_quants():
-            holding = found.holdings[node.name]
-            table = parameters if node.operands[0].is_constant else activations
-            source = _weight(module.graph, node, holding) if table is parameters else node.operands[0]
-            entry = _encoding(node, holding)
+        for quantizer in map(FakeQuant, module.graph.fake_quants()):
+            holding = found.holdings[quantizer.name]
+            table = parameters if quantizer.is_weight else activations
+            source = _weight(module.graph, quantizer, holding) if table is parameters else quantizer.source
+            entry = _encoding(quantizer, holding)
             if table.setdefault(source, entry) != entry:
                 raise ExportError(
-                    f"quantizer {node.name!r}: value {source.name!r} has another quantizer too, and encodings hold one "
-                    "a value: give both the same width"
+                    f"quantizer {quantizer.name!r}: value {source.name!r} has another quantizer too, and encodings "
+                    "hold one a value: give both the same width"
                 )
-            node.result.replace_all_uses_with(source)
-            module.graph.erase(node)
+            quantizer.result.replace_all_uses_with(source)
+            module.graph.erase(quantizer.node)
         if module.meta.get(CLIPPED_BY_CODES):
             activations = {_clipped(module.graph, value, entry): entry for value, entry in activations.items()}
         context.reports[self.name] = {
@@ -104,27 +105,26 @@ def encodings_text(encodings: Mapping[str, Any]) -> str:
     return json.dumps(encodings, indent=1) + "\n"
 
 
-def _weight(graph: Graph, node: Node, holding: Holding) -> Value:
+def _weight(graph: Graph, quantizer: FakeQuant, holding: Holding) -> Value:
     """The weight on its grid, in place of the float one; its own constant where others read the float one."""
-    source, codes = node.operands[0], holding.codes
+    source, codes = quantizer.source, holding.codes
     if codes is None:
         raise ExportError(
-            f"quantizer {node.name!r}: its levels are not multiples of a step, and encodings hold scale and offset: "
-            "profile 'qcdq' looks them up"
+            f"quantizer {quantizer.name!r}: its levels are not multiples of a step, and encodings hold scale and "
+            "offset: profile 'qcdq' looks them up"
         )
-    shape = kernels.channel_shape(codes.values.shape, codes.scale.size, node.attribute("axis"))
+    shape = kernels.channel_shape(codes.values.shape, codes.scale.size, quantizer.granularity.axis)
     values = ((codes.values - codes.zero_point.reshape(shape)).astype(np.float32) * codes.scale.reshape(shape)).astype(
         np.float32
     )
     if all(user.is_fake_quant for user in source.users) and len({user.name for user in source.users}) == 1:
         source.constant = Tensor.of(values)
         return source
-    return graph.add_constant(f"{node.name}.on_grid", Tensor.of(values))
+    return graph.add_constant(f"{quantizer.name}.on_grid", Tensor.of(values))
 
 
-def _encoding(node: Node, holding: Holding) -> dict[str, Any]:
-    constant = node.operands[0].is_constant
-    scale, zero, signed, bits = _grid(node, holding, constant)
+def _encoding(quantizer: FakeQuant, holding: Holding) -> dict[str, Any]:
+    scale, zero, signed, bits = _grid(quantizer, holding)
     lowest = code_range(bits, signed=signed)[0] if bits > 1 else -1 if signed else 0
     return {
         "dtype": "INT",
@@ -136,11 +136,11 @@ def _encoding(node: Node, holding: Holding) -> dict[str, Any]:
     }
 
 
-def _grid(node: Node, holding: Holding, constant: bool) -> tuple[Array, Array, bool, int]:
+def _grid(quantizer: FakeQuant, holding: Holding) -> tuple[Array, Array, bool, int]:
     """Scale, zero point, signedness and width of an encoding: weights have the width of their container."""
-    if constant:
-        assert holding.codes is not None  # noqa: S101 - checked where the weight is written
+    if holding.codes is not None:
         return holding.codes.scale, holding.codes.zero_point, True, holding.container.bits
-    assert holding.grid is not None  # noqa: S101 - legalize refuses tables of activations
-    grid = holding.grid
-    return grid.scale, grid.zero_point, grid.low_code < 0, int(node.attribute("bits"))
+    grid, bits = holding.grid, quantizer.bits
+    if grid is None or not isinstance(bits, int):
+        raise ExportError(f"quantizer {quantizer.name!r}: encodings hold one scale and one width for an activation")
+    return grid.scale, grid.zero_point, grid.low_code < 0, bits

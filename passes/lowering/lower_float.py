@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qir.fake_quant import parameters_of
-from qir.graph import Graph, Node, Value
+from qir.fake_quant import FakeQuant
+from qir.granularity import Granularity, PerBlock
+from qir.graph import Graph, Value
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
 from qir.passes.infrastructure.contract import Pass, PassContext
@@ -42,8 +43,8 @@ class LowerFloat(Pass):
         graph, found = module.graph, legalization(module, context)
         for layer in list(quantized_layers(graph)):
             round_bias(graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
-        for node in graph.fake_quants():
-            _lower(graph, node, found.holdings[node.name])
+        for quantizer in map(FakeQuant, graph.fake_quants()):
+            _lower(graph, quantizer, found.holdings[quantizer.name])
         module.ir_version = max(module.ir_version, MARKED_IR)
         return True
 
@@ -61,37 +62,39 @@ def round_bias(graph: Graph, layer: QuantizedLayer, data: Holding, weight: Holdi
         graph.remove_constant(bias)
 
 
-def _lower(graph: Graph, node: Node, holding: Holding) -> None:
-    source, chain = node.operands[0], Chain(graph, node, node.name)
-    lowered = _weight(chain, node, holding) if source.is_constant else _activation(chain, node, holding)
-    mark(lowered, node)
-    node.result.replace_all_uses_with(lowered)
-    graph.erase(node)
+def _lower(graph: Graph, quantizer: FakeQuant, holding: Holding) -> None:
+    source, chain = quantizer.source, Chain(graph, quantizer.node, quantizer.name)
+    lowered = _weight(chain, quantizer, holding) if source.is_constant else _activation(chain, quantizer, holding)
+    mark(lowered, quantizer)
+    quantizer.result.replace_all_uses_with(lowered)
+    graph.erase(quantizer.node)
     if source.is_constant and not source.uses:
         graph.remove_constant(source)
 
 
-def _weight(chain: Chain, node: Node, holding: Holding) -> Value:
+def _weight(chain: Chain, quantizer: FakeQuant, holding: Holding) -> Value:
     if holding.codes is None:
-        return emulate.weight_levels(chain, node)
-    codes, axis = holding.codes, node.attribute("axis")
-    scales, zeros = (_spread(node, part, codes.values.shape, axis) for part in (codes.scale, codes.zero_point))
+        return emulate.weight_levels(chain, quantizer)
+    codes, granularity = holding.codes, quantizer.granularity
+    scales, zeros = (_spread(granularity, part, codes.values.shape) for part in (codes.scale, codes.zero_point))
     centred = codes.values - zeros
     value = chain.constant("codes", centred.astype(np.float32))
     scale = chain.constant("scale", scales)
-    return chain.node("Mul", (value, scale), "dequantize", node.operands[0].type, result=f"{node.name}.dequantized")
+    return chain.node(
+        "Mul", (value, scale), "dequantize", quantizer.source.type, result=f"{quantizer.name}.dequantized"
+    )
 
 
-def _spread(node: Node, values: Array, shape: tuple[int, ...], axis: int | None) -> Array:
+def _spread(granularity: Granularity, values: Array, shape: tuple[int, ...]) -> Array:
     """One number a channel or a block in a shape that broadcasts against the weight."""
-    block = node.attribute("block")
-    if block is None or axis is None:
-        return values.reshape(kernels.channel_shape(shape, values.size, axis))
+    if not isinstance(granularity, PerBlock):
+        return values.reshape(kernels.channel_shape(shape, values.size, granularity.axis))
+    axis, block = granularity.axis, granularity.size
     return np.asarray(np.take(values.reshape(blocks_shape(shape, axis, block)), np.arange(shape[axis]) // block, axis))
 
 
-def _activation(chain: Chain, node: Node, holding: Holding) -> Value:
-    source, grid = node.operands[0], parameters_of(node)
+def _activation(chain: Chain, quantizer: FakeQuant, holding: Holding) -> Value:
+    source, grid = quantizer.source, quantizer.grid()
     if holding.grid is None:
         return emulate.activation_levels(chain, source, grid)
     value = emulate.activation_codes(chain, source, grid)
@@ -99,4 +102,4 @@ def _activation(chain: Chain, node: Node, holding: Holding) -> Value:
         zero = chain.constant("zero_point.back", holding.grid.zero_point.astype(np.float32).reshape(()))
         value = chain.node("Sub", (value, zero), "centred", source.type)
     scale = chain.constant("step", holding.grid.scale.reshape(()))
-    return chain.node("Mul", (value, scale), "dequantize", source.type, result=f"{node.name}.dequantized")
+    return chain.node("Mul", (value, scale), "dequantize", source.type, result=f"{quantizer.name}.dequantized")

@@ -10,12 +10,13 @@ value and lets those ops run on codes. What no container holds is emulated (`emu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import parameters_of
+from qir.fake_quant import FakeQuant
+from qir.granularity import PerBlock
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -69,8 +70,8 @@ class LowerQcdq(Pass):
         for node in list(graph):
             _guard_unplaced(graph, node)
             avoid_deviations(graph, node)
-        for node in graph.fake_quants():
-            _lower_quantizer(graph, node, found.holdings[node.name], module.opsets.get("", 0))
+        for quantizer in map(FakeQuant, graph.fake_quants()):
+            _lower_quantizer(graph, quantizer, found.holdings[quantizer.name], module.opsets.get("", 0))
         if any(KEY in node.metadata for node in graph):
             module.ir_version = max(module.ir_version, MARKED_IR)
         return True
@@ -118,8 +119,7 @@ def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
     bias = None if layer.bias_index is None else layer.node.input(layer.bias_index)
     if operand is None or not (float_weight or (bias is not None and bias.is_constant)):
         return
-    data = layer.node.input(operand.data)
-    assert data is not None  # noqa: S101 - it has a quantizer
+    data = layer.node.operand(operand.data)
     layer.node.set_input(operand.data, emulate.guarded(Chain(graph, layer.node, layer.name), data))
 
 
@@ -142,21 +142,21 @@ def _guard_unplaced(graph: Graph, node: Node) -> None:
         node.set_input(operands.data, emulate.guarded(Chain(graph, node, node.name or node.result.name), data))
 
 
-def _lower_quantizer(graph: Graph, node: Node, holding: Holding, opset: int) -> None:
-    source = node.operands[0]
+def _lower_quantizer(graph: Graph, quantizer: FakeQuant, holding: Holding, opset: int) -> None:
+    source, node = quantizer.source, quantizer.node
     if source.is_constant:
-        lowered = _dequantize_constant(graph, node, holding, opset)
+        lowered = _dequantize_constant(graph, quantizer, holding, opset)
     elif holding.form == "affine" and holding.grid is not None:
         _pass_clips(graph, node, holding.grid)
-        source = node.operands[0]
+        source = quantizer.source
         lowered = _quantize(graph, node.name, source, holding, after=node)
     else:
-        lowered = _emulate(graph, node, holding)
+        lowered = _emulate(graph, quantizer, holding)
     if holding.grid is not None and not source.is_constant:
         _repeat_on_grid(graph, node, holding)
-    rearranged = node.attribute("block") is not None and opset < NATIVE_OPSET
+    rearranged = isinstance(quantizer.granularity, PerBlock) and opset < NATIVE_OPSET
     if rearranged or _needs_mark(holding, source):
-        mark(lowered, node)
+        mark(lowered, quantizer)
     node.result.replace_all_uses_with(lowered)
     graph.erase(node)
     if source.is_constant and not source.uses:
@@ -167,10 +167,8 @@ def _pass_clips(graph: Graph, node: Node, grid: QuantParameters) -> None:
     """Read what stands before Clips that the quantizer's codes make superfluous."""
     last, first = node.operands[0], clipped_by_codes(node, grid)
     node.set_input(0, first)
-    while last is not first:
-        clip = last.producer
-        assert clip is not None  # noqa: S101 - a Clip makes it
-        last = clip.operands[0]
+    while last is not first and (clip := last.producer) is not None:
+        last = clip.operand(0)
         graph.erase(clip)
 
 
@@ -183,35 +181,36 @@ def _needs_mark(holding: Holding, source: Value) -> bool:
     return holding.container.bits == 16 and not fills(holding.grid, holding.container)
 
 
-def _emulate(graph: Graph, node: Node, holding: Holding) -> Value:
+def _emulate(graph: Graph, quantizer: FakeQuant, holding: Holding) -> Value:
     """An activation's codes computed in float, dequantized from their container; or its levels."""
-    source, chain, grid = node.operands[0], Chain(graph, node, node.name), parameters_of(node)
+    source, chain, grid = quantizer.source, Chain(graph, quantizer.node, quantizer.name), quantizer.grid()
     if holding.grid is None:
         return emulate.activation_levels(chain, source, grid)
     codes = emulate.activation_codes(chain, source, grid)
     dtype = holding.container
-    codes = chain.node("Cast", (codes,), "cast", source.type, dtype, f"{node.name}.codes", to=dtype.onnx_code)
-    scale, zero = _parameters(graph, node.name, holding.grid.scale, holding.grid.zero_point, dtype)
+    codes = chain.node("Cast", (codes,), "cast", source.type, dtype, f"{quantizer.name}.codes", to=dtype.onnx_code)
+    scale, zero = _parameters(graph, quantizer.name, holding.grid.scale, holding.grid.zero_point, dtype)
     return chain.node(
-        "DequantizeLinear", (codes, scale, zero), "dequantize", source.type, result=f"{node.name}.dequantized"
+        "DequantizeLinear", (codes, scale, zero), "dequantize", source.type, result=f"{quantizer.name}.dequantized"
     )
 
 
-def _dequantize_constant(graph: Graph, node: Node, holding: Holding, opset: int) -> Value:
-    chain, dtype = Chain(graph, node, node.name), holding.container
+def _dequantize_constant(graph: Graph, quantizer: FakeQuant, holding: Holding, opset: int) -> Value:
+    chain, dtype = Chain(graph, quantizer.node, quantizer.name), holding.container
     if holding.codes is None:
-        return emulate.weight_levels(chain, node)
-    if node.attribute("block") is not None:
-        return dequantize_blocks(chain, node, holding.codes, dtype, opset)
+        return emulate.weight_levels(chain, quantizer)
+    granularity = quantizer.granularity
+    if isinstance(granularity, PerBlock):
+        return dequantize_blocks(chain, quantizer.name, granularity, holding.codes, dtype, opset)
     codes = chain.constant("codes", holding.codes.values, dtype)
-    scale, zero = _parameters(graph, node.name, holding.codes.scale, holding.codes.zero_point, dtype)
-    attributes = {} if node.attribute("axis") is None else {"axis": node.attribute("axis")}
+    scale, zero = _parameters(graph, quantizer.name, holding.codes.scale, holding.codes.zero_point, dtype)
+    attributes: dict[str, Any] = {} if granularity.axis is None else {"axis": granularity.axis}
     return chain.node(
         "DequantizeLinear",
         (codes, scale, zero),
         "dequantize",
-        node.operands[0].type,
-        result=f"{node.name}.dequantized",
+        quantizer.source.type,
+        result=f"{quantizer.name}.dequantized",
         **attributes,
     )
 

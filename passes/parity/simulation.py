@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from qir.errors import QirError
-from qir.fake_quant import bits_of, parameters_of
 from qir.module import Module
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.data.samples import samples_of
@@ -89,8 +88,8 @@ class Simulation:
 
     def _learn_steps(self, outputs: Mapping[str, Array]) -> None:
         for name, value in zip(self.raised.graph.output_names, self.raised.graph.outputs, strict=True):
-            grid = quantizer_of(value)
-            if grid is not None and isinstance(bits_of(grid), int) and (scale := parameters_of(grid).scale).size == 1:
+            found = quantizer_of(value)
+            if found is not None and isinstance(found.bits, int) and (scale := found.grid().scale).size == 1:
                 self.steps[name] = float(scale[0])
             elif name in outputs:
                 self.steps.setdefault(name, float(np.abs(outputs[name]).max(initial=1e-30)) / _STEPS)

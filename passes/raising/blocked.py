@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from qir.fake_quant import FakeQuant
+from qir.granularity import PerBlock
 from qir.graph import Node, Value
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
@@ -136,7 +138,7 @@ def _weight(
     values = from_rows(grid.values(rows), codes.shape, axis, block)
     constant = state.graph.add_constant(name, frozen(values))
     made = state.quantizer(constant, replace(spec, axis=axis), label)
-    made.set_attribute("block", block)
+    FakeQuant(made).granularity = PerBlock(axis, block)
     return state.graph.insert(made, before=before).result
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from qir.backends.execution.evaluate import evaluate_apart
 from qir.errors import QirError
-from qir.fake_quant import make_fake_quant, set_levels, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
 from qir.module import Module
@@ -92,10 +92,11 @@ def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> N
         narrow=bool(entry["narrow"]),
         granularity=granularity_of(entry["axis"], entry.get("block")),
     )
-    made.set_attribute("scheme", [f"{width}={scheme}" for width, scheme in entry["schemes"].items()])
-    set_ranges(made, np.asarray(entry["ranges"], np.float32))
+    quantizer = FakeQuant(made)
+    quantizer.set_scheme({int(width): scheme for width, scheme in entry["schemes"].items()})
+    quantizer.calibration = np.asarray(entry["ranges"], np.float32)
     for width, levels in entry.get("levels", {}).items():
-        set_levels(made, int(width), np.asarray(levels, np.float32))
+        quantizer.set_levels(int(width), np.asarray(levels, np.float32))
     state.made.append(entry["name"])
     return made
 

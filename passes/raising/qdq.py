@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qir.fake_quant import parameters_of
 from qir.graph import Node, Value
 from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
@@ -102,7 +101,7 @@ def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) 
         return spec
     known = quantizer_of(data)
     if known is not None:
-        had = parameters_of(known)
+        had = known.grid()
         offset = int(had.zero_point.reshape(-1)[0]) - int(grid.zero_point.reshape(-1)[0])
         read = grid.moved(offset) if offset == -MIDDLE and grid.low_code >= 0 else grid
         same = np.array_equal(had.scale, read.scale) and np.array_equal(had.zero_point, read.zero_point)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qir.fake_quant import make_fake_quant, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
 from qir.labels import label_of, unique_labels
@@ -104,7 +104,6 @@ class RaiseState:
         """A fake-quant node on a value, calibrated, not yet inserted."""
         unique = self.graph.clock.unique_name(name) if name in self.made else name
         widths = sorted({spec.bits, *self.widths})
-        schemes = [f"{spec.bits}={spec.scheme}", "default=uniform"] if self.widths else spec.scheme
         made = make_fake_quant(
             value,
             name=unique,
@@ -114,9 +113,10 @@ class RaiseState:
             narrow=spec.narrow,
             granularity=granularity_of(spec.axis),
         )
-        made.set_attribute("scheme", schemes)
-        made.results[0].name = self.graph.clock.unique_name(f"{unique}.fake_quantized")
-        set_ranges(made, np.stack([spec.ranges if bits == spec.bits else spec.edges for bits in widths]))
+        made.result.name = self.graph.clock.unique_name(f"{unique}.fake_quantized")
+        quantizer = FakeQuant(made)
+        quantizer.set_scheme({width: spec.scheme if width == spec.bits else "uniform" for width in widths})
+        quantizer.calibration = np.stack([spec.ranges if bits == spec.bits else spec.edges for bits in widths])
         self.made.append(unique)
         return made
 

@@ -6,7 +6,7 @@ import html
 import json
 from collections import defaultdict
 
-from qir.fake_quant import bits_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.support.printable import html_text, printable
 from qir.types import TensorType
@@ -21,7 +21,7 @@ def label_of(node: Node) -> str:
     """Two lines: the op with its name, and the bits or the shape of its result."""
     if node.is_return:
         return "return"
-    bits = f"{bits_of(node)} bits" if node.is_fake_quant else ""
+    bits = f"{FakeQuant(node).bits} bits" if node.is_fake_quant else ""
     below = bits or _shape(node.results[0]) if node.results else ""
     return "\n".join(map(printable, (f"{node.op} {node.name}".strip(), below)))
 
@@ -36,7 +36,7 @@ def colour_of(node: Node) -> str:
     """Fill colour: warmer for fewer bits, white for nodes that are not quantizers."""
     if not node.is_fake_quant:
         return _COLOURS[0][1]
-    bits = bits_of(node)
+    bits = FakeQuant(node).bits
     widest = max(bits) if isinstance(bits, tuple) else bits
     return next((colour for limit, colour in _COLOURS[1:] if widest <= limit), _COLOURS[-1][1])
 

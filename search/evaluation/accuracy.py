@@ -204,8 +204,8 @@ class AccuracyObjective:
         policy = completed(self.constraints, decided)
         apply_policy(made, policy)
         self.network.write_back(made)
-        for node in quantizers(made.graph).values():
-            node.set_attribute("stale", None)
+        for quantizer in quantizers(made.graph).values():
+            quantizer.is_stale = False
         if correction is not None:
             twins = dict(zip(self.network.graph.nodes, made.graph.nodes, strict=True))
             fold_affine(made, {twins[node]: terms for node, terms in correction.terms.items()})

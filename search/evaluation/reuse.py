@@ -24,6 +24,7 @@ from qir.backends.training.affine_correction import (
     fit_affine_correction,
     pre_activations,
 )
+from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
@@ -184,20 +185,20 @@ class _ReusingPlan(GraphPlan):
         return missing[::-1]
 
 
-def _cones(plan: GraphPlan) -> dict[Node, tuple[Node, ...]]:
+def _cones(plan: GraphPlan) -> dict[Node, tuple[FakeQuant, ...]]:
     """Quantizers that every node's result depends on, in graph order."""
     order = {node: place for place, (node, _) in enumerate(plan.steps)}
-    found: dict[Node, tuple[Node, ...]] = {}
+    found: dict[Node, tuple[FakeQuant, ...]] = {}
     for node, _ in plan.steps:
-        above = {node} if node.is_fake_quant else set()
+        above = {FakeQuant(node)} if node.is_fake_quant else set[FakeQuant]()
         for value in node.operands:
             if value.producer in found:
                 above.update(found[value.producer])
-        found[node] = tuple(sorted(above, key=order.__getitem__))
+        found[node] = tuple(sorted(above, key=lambda quantizer: order[quantizer.node]))
     return found
 
 
-def _borders(plan: GraphPlan, cones: dict[Node, tuple[Node, ...]]) -> frozenset[Node]:
+def _borders(plan: GraphPlan, cones: dict[Node, tuple[FakeQuant, ...]]) -> frozenset[Node]:
     """Nodes whose result leaves the graph or is read by a node with a larger cone; constants on their grids are not."""
     outputs = {value.producer for value in plan.graph.outputs if value is not None}
     return frozenset(

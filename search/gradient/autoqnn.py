@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.quantizers import get_torch_scheme
 from qir.errors import SearchError
-from qir.fake_quant import bits_of, quantizers, scheme_of, set_levels, set_ranges
-from qir.graph import Node
+from qir.fake_quant import FakeQuant, quantizers
+from qir.granularity import PerBlock
 from qir.module import Module
 from qir.policy import Policy
 from qir.quantizers import get_scheme
@@ -55,7 +55,7 @@ class AutoQnn:
     protocol: AutoQnnProtocol = field(default_factory=AutoQnnProtocol)
     progress: Progress | None = None
     network: TorchModule = field(init=False)
-    nodes: dict[str, Node] = field(init=False)
+    nodes: dict[str, FakeQuant] = field(init=False)
     _training: RelaxedTraining = field(init=False)
     _grids: dict[str, RunningGrid] = field(init=False, default_factory=dict)
 
@@ -72,7 +72,7 @@ class AutoQnn:
             plan.seed,
             self.progress,
         )
-        self.nodes = quantizers(self.module.graph)
+        self.quantizers = quantizers(self.module.graph)
         if not self.decided:
             raise SearchError(
                 "AutoQNN: no quantizer has more than one width; insert fake-quant nodes with candidate widths"
@@ -86,9 +86,9 @@ class AutoQnn:
         return relaxation.elements
 
     @property
-    def decided(self) -> dict[str, Node]:
+    def decided(self) -> dict[str, FakeQuant]:
         """Quantizers with more than one candidate width; the others keep their calibrated grid."""
-        return {name: node for name, node in self.nodes.items() if len(node.attribute("widths")) > 1}
+        return {name: quantizer for name, quantizer in self.quantizers.items() if len(quantizer.widths) > 1}
 
     def search_schemes(
         self, candidates: Sequence[str] = CANDIDATES, bits: int = 3, granularity: str = "layer"
@@ -109,15 +109,15 @@ class AutoQnn:
         logits: dict[str, nn.Parameter] = {}
         choices: dict[str, SoftChoice] = {}
         names: dict[str, tuple[str, ...]] = {}
-        for name, node in self.decided.items():
+        for name, quantizer in self.decided.items():
             names[name] = tuple(
-                c for c in candidates if bits in get_scheme(c).widths and _signed(node) in get_scheme(c).signedness
+                c for c in candidates if bits in get_scheme(c).widths and quantizer.signed in get_scheme(c).signedness
             )
             if not names[name]:
                 raise SearchError(f"AutoQNN: none of {list(candidates)} has {bits} bits for quantizer {name!r}")
-            shared = name if granularity == "layer" else f"weight={_is_weight(node)} {names[name]}"
+            shared = name if granularity == "layer" else f"weight={quantizer.is_weight} {names[name]}"
             theta = logits.setdefault(shared, nn.Parameter(torch.zeros(len(names[name]))))
-            grids = [_grid(node, candidate) for candidate in names[name]]
+            grids = [_grid(quantizer, candidate) for candidate in names[name]]
             choices[name] = SoftChoice(grids, [bits] * len(grids), theta, generator)
         result = SchemeSearch({})
 
@@ -170,14 +170,14 @@ class AutoQnn:
         """
         first = start if start is not None else (target + 1 if cost is None else 32.0)
         learned: dict[str, LearnedBits] = {}
-        for name, node in self.decided.items():
-            scheme = schemes.get(name) or scheme_of(node, max(node.attribute("widths")))
+        for name, quantizer in self.decided.items():
+            scheme = schemes.get(name) or quantizer.scheme_name(max(quantizer.widths))
             given = widths.get(name) if isinstance(widths, Mapping) else widths
-            allowed = set(get_scheme(scheme).widths).intersection(node.attribute("widths"), given or range(1, 33))
+            allowed = set(get_scheme(scheme).widths).intersection(quantizer.widths, given or range(1, 33))
             if not allowed:
                 raise SearchError(f"quantizer {name!r}: scheme {scheme!r} has none of the widths that are allowed")
             learned[name] = LearnedBits(self.grid(name, scheme), sorted(allowed), first)
-        fixed = {name: _width(node) for name, node in self.nodes.items() if name not in learned}
+        fixed = {name: _width(quantizer) for name, quantizer in self.quantizers.items() if name not in learned}
 
         def value(chosen: Mapping[str, int]) -> float:
             if cost is not None:
@@ -200,7 +200,7 @@ class AutoQnn:
 
     def grid(self, name: str, scheme: str) -> RunningGrid:
         """A new grid of a scheme for a quantizer; `finish` writes back what it has become."""
-        self._grids[name] = _grid(self.nodes[name], scheme)
+        self._grids[name] = _grid(self.quantizers[name], scheme)
         return self._grids[name]
 
     def train_bits(
@@ -247,7 +247,9 @@ class AutoQnn:
         for name, width in choose(result.learned).items():
             learned[name].fix(width)
         chosen = {name: own.width for name, own in quantizers_of.items()}
-        result.policy = Policy({name: chosen.get(name) or _width(node) for name, node in self.nodes.items()})
+        result.policy = Policy(
+            {name: chosen.get(name) or _width(quantizer) for name, quantizer in self.quantizers.items()}
+        )
         self._training.run(relaxation, settling, after=result.losses.append)
         return result
 
@@ -260,21 +262,21 @@ class AutoQnn:
         """
         made = self.module.clone()
         self.network.write_back(made)
-        for name, node in quantizers(made.graph).items():
+        for name, quantizer in quantizers(made.graph).items():
             if name not in self._grids:
-                node.set_attribute("stale", None)  # the ranges that its weight was trained at
+                quantizer.is_stale = False  # the ranges that its weight was trained at
                 continue
             grid = self._grids[name]
-            widths = tuple(width for width in node.attribute("widths") if width in get_scheme(schemes[name]).widths)
-            node.set_attribute("scheme", schemes[name])
-            node.set_attribute("signed", int(grid.signed))
-            node.set_attribute("widths", widths)
+            widths = tuple(width for width in quantizer.widths if width in get_scheme(schemes[name]).widths)
+            quantizer.set_scheme(schemes[name])
+            quantizer.signed = grid.signed
+            quantizer.widths = widths
             stored = [grid.stored(width) for width in widths]
-            set_ranges(node, np.stack([pair[:, [0, -1]] for pair in stored]))
+            quantizer.calibration = np.stack([pair[:, [0, -1]] for pair in stored])
             if grid.scheme.scheme.stores_levels:
                 for width, levels in zip(widths, stored, strict=True):
-                    set_levels(node, width, levels)
-            node.set_attribute("bits", policy[name])
+                    quantizer.set_levels(width, levels)
+            quantizer.bits = policy[name]
         return made
 
 
@@ -304,23 +306,17 @@ def autoqnn(
     return run.finish(found.schemes, learned.policy), found, learned
 
 
-def _signed(node: Node) -> bool:
-    return bool(node.attribute("signed", 1))
-
-
-def _is_weight(node: Node) -> bool:
-    return node.operands[0].constant is not None
-
-
-def _width(node: Node) -> int:
-    bits = bits_of(node)
+def _width(quantizer: FakeQuant) -> int:
+    bits = quantizer.bits
     if not isinstance(bits, int):
-        raise SearchError(f"quantizer {node.name!r}: has a width per channel; expected one width")
+        raise SearchError(f"quantizer {quantizer.name!r}: has a width per channel; expected one width")
     return bits
 
 
-def _grid(node: Node, scheme: str) -> RunningGrid:
-    if node.attribute("block") is not None:
-        raise SearchError(f"quantizer {node.name!r}: has blocks of scales; AutoQNN takes a range per channel or tensor")
-    momentum = 0.0 if _is_weight(node) else 0.9
-    return RunningGrid(get_torch_scheme(scheme), _signed(node), node.attribute("axis"), momentum)
+def _grid(quantizer: FakeQuant, scheme: str) -> RunningGrid:
+    if isinstance(quantizer.granularity, PerBlock):
+        raise SearchError(
+            f"quantizer {quantizer.name!r}: has blocks of scales; AutoQNN takes a range per channel or tensor"
+        )
+    momentum = 0.0 if quantizer.is_weight else 0.9
+    return RunningGrid(get_torch_scheme(scheme), quantizer.signed, quantizer.granularity.axis, momentum)

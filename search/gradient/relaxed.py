@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qir.backends.torch.quantizers import TorchParameters, TorchScheme, get_torch_scheme
-from qir.backends.torch.quantizers.blocks import fake_quantize_blocks
+from qir.backends.torch.quantizers.blocks import fake_quantize
 from qir.errors import DataError, SearchError
-from qir.fake_quant import bits_of, parameters_of, scheme_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Node
 
 SAMPLE = 1 << 15
@@ -170,19 +170,20 @@ class Relaxation:
         """Replace the result of a fake-quant node."""
         if not node.is_fake_quant:
             return result
-        constant = node.operands[0].constant is not None
-        self.elements[node.name] = result.numel() if constant else result[0].numel()
-        if node.name in self.relaxed:
-            relaxed: Tensor = self.relaxed[node.name](result)
+        quantizer = FakeQuant(node)
+        constant = quantizer.source.constant is not None
+        self.elements[quantizer.name] = result.numel() if constant else result[0].numel()
+        if quantizer.name in self.relaxed:
+            relaxed: Tensor = self.relaxed[quantizer.name](result)
             return relaxed
-        scheme, parameters = self._fixed_grid(node, result.device)
-        return fake_quantize_blocks(result, scheme, parameters, node.attribute("axis"), node.attribute("block"))
+        scheme, parameters = self._fixed_grid(quantizer, result.device)
+        return fake_quantize(result, scheme, parameters, quantizer.granularity)
 
-    def _fixed_grid(self, node: Node, device: torch.device) -> tuple[TorchScheme, TorchParameters]:
-        if node.name not in self._fixed:
-            bits = bits_of(node)
+    def _fixed_grid(self, quantizer: FakeQuant, device: torch.device) -> tuple[TorchScheme, TorchParameters]:
+        if quantizer.name not in self._fixed:
+            bits = quantizer.bits
             if not isinstance(bits, int):
-                raise SearchError(f"quantizer {node.name!r}: has a width per channel; expected one width")
-            name = scheme_of(node, bits)
-            self._fixed[node.name] = (get_torch_scheme(name), TorchParameters.of(parameters_of(node, bits), device))
-        return self._fixed[node.name]
+                raise SearchError(f"quantizer {quantizer.name!r}: has a width per channel; expected one width")
+            scheme = get_torch_scheme(quantizer.scheme_name(bits))
+            self._fixed[quantizer.name] = (scheme, TorchParameters.of(quantizer.grid(bits), device))
+        return self._fixed[quantizer.name]

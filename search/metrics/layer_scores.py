@@ -44,9 +44,9 @@ def scored(
 
     A quantizer belongs to the layer that reads it; one that no layer reads, to the last layer before it.
     """
-    nodes = measured_quantizers(network, constraints)
-    operands, _ = float_operands(network, nodes, batch)
-    ratios = noise_to_signal_of(nodes, operands, constraints)
+    quantized = measured_quantizers(network, constraints)
+    operands, _ = float_operands(network, quantized, batch)
+    ratios = noise_to_signal_of(quantized, operands, constraints)
     owner = _owners(network, scores)
     return Sensitivity(metric, {key: ratio * scores[owner[key[0]]] for key, ratio in ratios.items()}, passes + 1)
 

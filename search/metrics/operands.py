@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
 from qir.backends.torch.quantizers import TorchParameters, get_torch_scheme
-from qir.backends.torch.quantizers.blocks import fake_quantize_blocks
+from qir.backends.torch.quantizers.blocks import fake_quantize
 from qir.errors import DataError
-from qir.fake_quant import parameters_of, quantizers, scheme_of
+from qir.fake_quant import FakeQuant, quantizers
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.tensor import Array
 
@@ -23,15 +23,10 @@ if TYPE_CHECKING:
 Tensors = dict[str, torch.Tensor]
 
 
-def measured_quantizers(network: TorchModule, constraints: BitConstraints) -> dict[str, Node]:
+def measured_quantizers(network: TorchModule, constraints: BitConstraints) -> dict[str, FakeQuant]:
     """Quantizers whose width a policy changes (decisions and what follows from them), in graph order."""
     changing = {*constraints.decisions, *constraints.implied}
-    return {name: node for name, node in quantizers(network.graph).items() if name in changing}
-
-
-def is_weight(node: Node) -> bool:
-    """Whether a quantizer's operand is a constant."""
-    return node.operands[0].is_constant
+    return {name: quantizer for name, quantizer in quantizers(network.graph).items() if name in changing}
 
 
 def checked_batch(images: Array) -> torch.Tensor:
@@ -45,21 +40,21 @@ def checked_batch(images: Array) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images, np.float32))
 
 
-def on_grid(node: Node, x: torch.Tensor, bits: int) -> torch.Tensor:
+def on_grid(quantizer: FakeQuant, x: torch.Tensor, bits: int) -> torch.Tensor:
     """An operand rounded to its quantizer's grid at so many bits, same shape."""
-    scheme = get_torch_scheme(scheme_of(node, bits))
-    parameters = TorchParameters.of(parameters_of(node, bits), x.device)
-    return fake_quantize_blocks(x, scheme, parameters, node.attribute("axis"), node.attribute("block"))
+    scheme = get_torch_scheme(quantizer.scheme_name(bits))
+    parameters = TorchParameters.of(quantizer.grid(bits), x.device)
+    return fake_quantize(x, scheme, parameters, quantizer.granularity)
 
 
 def float_operands(
-    network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor
+    network: TorchModule, quantized: Mapping[str, FakeQuant], batch: torch.Tensor
 ) -> tuple[Tensors, torch.Tensor]:
     """Operands of the quantizers and the first output, all in float: one forward pass."""
     found: Tensors = {}
 
     def keep(node: Node, result: Any) -> Any:
-        if node.name in nodes:
+        if node.name in quantized:
             found[node.name] = result.detach()
         return result
 
@@ -67,11 +62,11 @@ def float_operands(
         return found, network(batch, hook=keep)[0]
 
 
-def output_with(network: TorchModule, node: Node, bits: int, batch: torch.Tensor) -> torch.Tensor:
+def output_with(network: TorchModule, quantizer: FakeQuant, bits: int, batch: torch.Tensor) -> torch.Tensor:
     """First output of the float network with one quantizer on: one forward pass."""
 
-    def replace(other: Node, result: Any) -> Any:
-        return on_grid(other, result, bits) if other is node else result
+    def replace(node: Node, result: Any) -> Any:
+        return on_grid(quantizer, result, bits) if node is quantizer.node else result
 
     with torch.no_grad(), network.quantizers_off():
         first: torch.Tensor = network(batch, hook=replace)[0]
@@ -79,14 +74,14 @@ def output_with(network: TorchModule, node: Node, bits: int, batch: torch.Tensor
 
 
 def loss_and_leaves(
-    network: TorchModule, nodes: Mapping[str, Node], batch: torch.Tensor, labels: torch.Tensor
+    network: TorchModule, quantized: Mapping[str, FakeQuant], batch: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, Tensors]:
     """Mean cross-entropy of the float network, and each operand as a leaf it can be derived by: one forward pass."""
     network.require_gradients()
     leaves: Tensors = {}
 
     def derive(node: Node, result: Any) -> Any:
-        if node.name not in nodes:
+        if node.name not in quantized:
             return result
         leaf = torch.zeros_like(result).requires_grad_(True)
         leaves[node.name] = leaf
@@ -111,19 +106,19 @@ def targets(network: TorchModule, batch: torch.Tensor, labels: Array | None) -> 
 
 
 def perturbations(
-    nodes: Mapping[str, Node], operands: Tensors, constraints: BitConstraints
+    quantized: Mapping[str, FakeQuant], operands: Tensors, constraints: BitConstraints
 ) -> Iterator[tuple[str, int, torch.Tensor]]:
     """(quantizer, bits, operand on its grid minus operand) of every width that remains."""
-    for name, node in nodes.items():
+    for name, quantizer in quantized.items():
         for bits in constraints.options[name]:
-            yield name, bits, on_grid(node, operands[name], bits) - operands[name]
+            yield name, bits, on_grid(quantizer, operands[name], bits) - operands[name]
 
 
 def noise_to_signal_of(
-    nodes: Mapping[str, Node], operands: Tensors, constraints: BitConstraints
+    quantized: Mapping[str, FakeQuant], operands: Tensors, constraints: BitConstraints
 ) -> dict[tuple[str, int], float]:
     """(quantizer, bits) → mean squared change of the operand over its mean square."""
     return {
         (name, bits): float(change.square().mean()) / (float(operands[name].square().mean()) or 1.0)
-        for name, bits, change in perturbations(nodes, operands, constraints)
+        for name, bits, change in perturbations(quantized, operands, constraints)
     }

@@ -31,10 +31,10 @@ def quantization_error(
     Raises:
         DataError: there are no images.
     """
-    nodes = measured_quantizers(network, constraints)
-    operands, _ = float_operands(network, nodes, checked_batch(images))
+    quantized = measured_quantizers(network, constraints)
+    operands, _ = float_operands(network, quantized, checked_batch(images))
     values = {}
-    for name, bits, change in perturbations(nodes, operands, constraints):
+    for name, bits, change in perturbations(quantized, operands, constraints):
         power = float(operands[name].square().mean()) if relative else 1.0
         values[name, bits] = float(change.square().mean()) / (power or 1.0)
     return Sensitivity("noise-to-signal" if relative else "mse", values, 1)

@@ -13,6 +13,7 @@ from qir.backends.costs.layers.open_sizes import with_known_sizes
 from qir.backends.costs.tables.reports import FLOAT_BITS, peak_memory, ratios
 from qir.backends.costs.tables.table import CostRow, CostTable
 from qir.errors import SearchError
+from qir.fake_quant import FakeQuant
 from qir.graph import Value
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
@@ -182,8 +183,8 @@ class _Builder:
         fixed, weights = 0.0, 0
         counted: set[Value] = set()
         stored: set[tuple[Value, str | None, tuple[int, ...]]] = set()
-        for quantizer in module.graph.fake_quants():
-            weight = quantizer.operands[0]
+        for quantizer in map(FakeQuant, module.graph.fake_quants()):
+            weight = quantizer.source
             if weight.constant is None or not weight.is_constant:
                 continue
             elements = weight.constant.size

@@ -46,7 +46,7 @@ class ChannelGroups:
         followed = {source for source, _ in constraints.implied.values()}
         sizes = {}
         for layer in quantized_layers(module.graph):
-            name, axis = layer.weight.name, layer.weight.attribute("axis")
+            name, axis = layer.weight.name, layer.weight.granularity.axis
             if name in constraints.decisions and name not in followed and axis is not None and layer.weight_tensor:
                 channels = layer.weight_tensor.shape[axis]
                 parts = np.array_split(np.arange(channels), min(most, channels))

@@ -114,7 +114,7 @@ class Comparison:
 
 
 def _weights(module: Module) -> dict[str, Tensor]:
-    sources = {node.name: node.operands[0] for node in module.graph.fake_quants()}
+    sources = {node.name: node.operand(0) for node in module.graph.fake_quants()}
     return {
         name: source.constant for name, source in sources.items() if source.is_constant and source.constant is not None
     }

@@ -14,6 +14,7 @@ import typer.main
 import qir.models
 from qir.backends import load_target
 from qir.cli.main import make_app
+from qir.fake_quant import FakeQuant
 from qir.policy import Policy
 from qir.quantizers import registry
 from qir.search import load_network, prepare
@@ -105,7 +106,7 @@ def test_the_python_of_training_runs(folder: Path) -> None:
     prepare(module, load_target("npu-148"), calibration.images)
     names = {
         "module": module,
-        "policy": Policy({node.name: node.attribute("bits") for node in module.graph.fake_quants()}),
+        "policy": Policy({node.name: FakeQuant(node).bits for node in module.graph.fake_quants()}),
         "images": calibration.images,
         "labels": calibration.labels,
         "samples": calibration,

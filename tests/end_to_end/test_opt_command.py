@@ -34,7 +34,7 @@ def test_a_network_is_calibrated_on_data_that_are_distilled_from_it(tmp_path: Pa
     done = opt(LENET, "-p", pipeline, "-o", str(output), "--seed", "3")
     assert done.exit_code == 0, done.output
     module = qir.parse(output.read_text())
-    assert all(node.attribute("ranges") is not None for node in quantizers(module.graph).values())
+    assert all(node.is_calibrated for node in quantizers(module.graph).values())
 
 
 def test_data_of_a_file_and_a_target_reach_the_passes(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_data_of_a_file_and_a_target_reach_the_passes(tmp_path: Path) -> None:
     done = opt(LENET, "-p", pipeline, "-d", str(data), "-t", "npu-148", "-o", str(output))
     assert done.exit_code == 0, done.output
     module = qir.parse(output.read_text())
-    assert quantizers(module.graph)["fc1.weight"].attribute("widths") == (1, 4, 8)
+    assert quantizers(module.graph)["fc1.weight"].widths == (1, 4, 8)
 
 
 def test_instruments_say_what_happened(tmp_path: Path) -> None:

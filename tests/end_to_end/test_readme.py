@@ -11,6 +11,7 @@ import pytest
 
 import qir.models
 from qir.backends import load_target
+from qir.fake_quant import FakeQuant
 from qir.search import load_network, prepare
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -35,5 +36,5 @@ def test_the_pass_of_ones_own_narrows_every_quantizer(folder: Path) -> None:
     module = load_network(folder / "model.onnx")
     prepare(module, load_target("npu-148"), folder / "calibration.npy")
     exec(compile(BLOCKS[1], "README.md", "exec"), {"module": module, "__name__": __name__})
-    widths = [node.attribute("bits") for node in module.graph.fake_quants() if min(node.attribute("widths")) <= 4]
+    widths = [FakeQuant(node).bits for node in module.graph.fake_quants() if min(FakeQuant(node).widths) <= 4]
     assert max(widths) == 4

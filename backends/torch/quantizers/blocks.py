@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qir.backends.torch.quantizers.parameters import TorchParameters
 from qir.backends.torch.quantizers.scheme import TorchScheme
+from qir.granularity import Granularity, PerBlock
 from qir.quantizers.blocks import blocks_shape
 
 
@@ -29,18 +30,16 @@ def from_rows(rows: Tensor, shape: tuple[int, ...], axis: int, block: int) -> Te
     return parted.reshape(*counts[:axis], counts[axis] * block, *counts[axis + 1 :]).narrow(axis, 0, shape[axis])
 
 
-def fake_quantize_blocks(
-    x: Tensor, scheme: TorchScheme, parameters: TorchParameters, axis: int | None, block: int | None
-) -> Tensor:
-    """Fake-quantize with one grid a tensor, a channel along `axis`, or with `block` a block along it.
+def fake_quantize(x: Tensor, scheme: TorchScheme, parameters: TorchParameters, granularity: Granularity) -> Tensor:
+    """Fake-quantize with one grid a tensor, a channel or a block.
 
     Args:
         x: float32 values, any shape.
         scheme: the scheme.
         parameters: grids: one, one a channel, or one a block in C order of the tensor of blocks.
-        axis: axis of channels or blocks, None for one grid.
-        block: elements of a block, None for channels.
+        granularity: which elements share a grid.
     """
-    if block is None or axis is None:
-        return scheme.fake_quantize(x, parameters, axis)
+    if not isinstance(granularity, PerBlock):
+        return scheme.fake_quantize(x, parameters, granularity.axis)
+    axis, block = granularity.axis, granularity.size
     return from_rows(scheme.fake_quantize(to_rows(x, axis, block), parameters, 0), tuple(x.shape), axis, block)

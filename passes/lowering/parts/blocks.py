@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from qir.attributes import Attribute
-from qir.graph import Node, Value
+from qir.granularity import PerBlock
+from qir.graph import Value
 from qir.passes.lowering.parts.chain import Chain
 from qir.passes.lowering.parts.codes import Codes
 from qir.quantizers.blocks import blocks_shape, to_rows
@@ -20,18 +21,19 @@ NATIVE_OPSET = 21
 """First operator set whose DequantizeLinear has `block_size`."""
 
 
-def dequantize_blocks(chain: Chain, node: Node, codes: Codes, dtype: DType, opset: int) -> Value:
+def dequantize_blocks(chain: Chain, name: str, granularity: PerBlock, codes: Codes, dtype: DType, opset: int) -> Value:
     """The float weight from its codes.
 
     Args:
         chain: where the nodes go.
-        node: the weight's fake-quant node.
+        name: the quantizer's.
+        granularity: the blocks.
         codes: the weight's codes, with one scale a block.
         dtype: element type of the codes.
         opset: version of ONNX's operator set.
     """
-    shape, axis, block = codes.values.shape, node.attribute("axis"), node.attribute("block")
-    counts, result = blocks_shape(shape, axis, block), f"{node.name}.dequantized"
+    shape, axis, block = codes.values.shape, granularity.axis, granularity.size
+    counts, result = blocks_shape(shape, axis, block), f"{name}.dequantized"
     if opset >= NATIVE_OPSET:
         operands = (
             chain.constant("codes", codes.values, dtype),

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of, restored, rows_of
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.passes.analysis.accumulator_bounds import AccumulatorBounds, product_bounds, sum_bounds
 from qir.passes.analysis.quantized_layers import QuantizedLayer
-from qir.quantizers import get_scheme, kernels
+from qir.quantizers import kernels
 from qir.quantizers.channels import quantize_channels
 from qir.quantizers.multiples import integer_levels as integer_levels
 from qir.quantizers.multiples import integer_step
@@ -46,36 +45,38 @@ class Codes:
         return np.asarray(self.values - self.zero_point.reshape(shape))
 
 
-def float_weight(node: Node) -> npt.NDArray[np.float32]:
-    """The float values under a weight's fake-quant node."""
-    constant = node.operands[0].constant
-    assert constant is not None  # noqa: S101 - only called on weights
+def float_weight(quantizer: FakeQuant) -> npt.NDArray[np.float32]:
+    """The float values that a weight's quantizer reads.
+
+    Raises:
+        ExportError: they are computed.
+    """
+    constant = quantizer.source.constant
+    if constant is None:
+        raise ExportError(f"quantizer {quantizer.name!r}: its weight is not a constant: run fold-constants")
     return constant.numpy().astype(np.float32)
 
 
-def weight_codes(node: Node) -> Array:
-    """The integer codes of a weight's fake-quant node: int32, the weight's shape; 1 bit has the codes -1 and +1."""
-    weight = float_weight(node)
-    rows, axis = rows_of(node, weight)
-    codes = get_scheme("uniform").quantize(rows, parameters_of(node), axis)
-    return np.asarray(restored(node, codes, weight.shape))
+def weight_codes(quantizer: FakeQuant) -> Array:
+    """The integer codes of a quantized weight: int32, the weight's shape; 1 bit has the codes -1 and +1."""
+    return quantizer.codes(float_weight(quantizer))
 
 
-def integer_codes(node: Node) -> Codes | None:
+def integer_codes(quantizer: FakeQuant) -> Codes | None:
     """A weight as integers times a scale per channel; None where its levels are not multiples of a step.
 
     Widths per channel become one tensor of codes, pruned channels zeros.
     """
-    bits = bits_of(node)
-    if not isinstance(bits, int):
-        grids = {width: parameters_of(node, width) for width in sorted(set(bits) - {0})}
+    bits, axis = quantizer.bits, quantizer.granularity.axis
+    if not isinstance(bits, int) and axis is not None:
+        grids = quantizer.grids()
         if not all(grid.has_integer_codes for grid in grids.values()):
             return None
-        codes, scale, zero = quantize_channels(float_weight(node), grids, bits, node.attribute("axis"))
+        codes, scale, zero = quantize_channels(float_weight(quantizer), grids, bits, axis)
         low = min((grid.low_code for grid in grids.values()), default=0)
         high = max((grid.high_code for grid in grids.values()), default=0)
         return Codes(codes, scale, zero, low, high)
-    grid, codes = parameters_of(node), weight_codes(node)
+    grid, codes = quantizer.grid(), weight_codes(quantizer)
     if grid.levels is None:
         return Codes(codes, grid.scale, grid.zero_point, grid.low_code, grid.high_code)
     multiples = integer_levels(grid)
@@ -100,7 +101,7 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
     """
     assert layer.bias is not None and layer.bias.constant is not None  # noqa: S101, PT018 - checked by the caller
     if product is None:
-        product = parameters_of(layer.data).scale[0] * parameters_of(layer.weight).scale
+        product = layer.data.grid().scale[0] * layer.weight.grid().scale
     values = layer.bias.constant.numpy().astype(np.float64)
     if values.ndim == 2 and len(values) == 1:  # Gemm takes [1, channels] too
         values = values[0]
@@ -123,15 +124,15 @@ def proven_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
     if layer.weight_tensor is None:
         return product_bounds(layer)
     weight = integer_codes(layer.weight)
-    if weight is None or integer_step(parameters_of(layer.data)) is None:
+    if weight is None or integer_step(layer.data.grid()) is None:
         return None
     bias = integer_bias(layer)
-    return sum_bounds(layer, weight.centred(layer.weight.attribute("axis")), None if bias is None else bias[0])
+    return sum_bounds(layer, weight.centred(layer.weight.granularity.axis), None if bias is None else bias[0])
 
 
 def integer_bias(layer: QuantizedLayer) -> tuple[Array, Array] | None:
     """As `bias_codes`, in steps of the integers that the operands are; None without a bias or without integers."""
-    weight, step = integer_codes(layer.weight), integer_step(parameters_of(layer.data))
+    weight, step = integer_codes(layer.weight), integer_step(layer.data.grid())
     if layer.bias is None or layer.bias.constant is None or weight is None or step is None:
         return None
     return bias_codes(layer, step[0] * weight.scale)

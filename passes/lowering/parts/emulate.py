@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.fake_quant import bits_of, parameters_of
-from qir.graph import Node, Value
+from qir.errors import ExportError
+from qir.fake_quant import FakeQuant
+from qir.graph import Value
 from qir.passes.lowering.parts.chain import Chain
 from qir.passes.lowering.parts.codes import float_weight, integer_levels
-from qir.quantizers import QuantParameters, get_scheme, kernels
+from qir.quantizers import QuantParameters, kernels
 from qir.quantizers.channels import fake_quantize_channels
 from qir.tensor import Array
 from qir.types import DType
@@ -24,7 +25,8 @@ def activation_codes(chain: Chain, source: Value, grid: QuantParameters) -> Valu
     """Float32 codes of an activation on a grid of any kind; of tables of integer multiples the multiples."""
     if grid.levels is not None:
         multiples = integer_levels(grid)
-        assert multiples is not None  # noqa: S101 - legalize holds other tables as levels
+        if multiples is None:
+            raise ExportError("a table of levels that are not multiples of a step: legalize looks such levels up")
         return _look_up(chain, _index(chain, source, grid), multiples[0].astype(np.float32), "multiples", source)
     if grid.code_step == 2 and grid.codes == 2:
         signs = np.asarray([grid.low_code, grid.high_code], np.float32)
@@ -48,25 +50,23 @@ def affine_codes(chain: Chain, source: Value, grid: QuantParameters) -> Value:
 
 def activation_levels(chain: Chain, source: Value, grid: QuantParameters) -> Value:
     """Float32 levels of an activation whose grid is a table."""
-    assert grid.levels is not None  # noqa: S101 - asked only for tables
-    return _look_up(chain, _index(chain, source, grid), grid.levels[0], "levels", source)
+    return _look_up(chain, _index(chain, source, grid), _table(grid)[0], "levels", source)
 
 
-def weight_levels(chain: Chain, node: Node) -> Value:
+def weight_levels(chain: Chain, quantizer: FakeQuant) -> Value:
     """A weight looked up in its table, one table a channel where channels differ."""
-    bits, axis, like = bits_of(node), node.attribute("axis"), node.operands[0].type
-    weight = float_weight(node)
-    if not isinstance(bits, int):
-        grids = {width: parameters_of(node, width) for width in sorted(set(bits) - {0})}
+    bits, axis, like = quantizer.bits, quantizer.granularity.axis, quantizer.source.type
+    weight = float_weight(quantizer)
+    if not isinstance(bits, int) and axis is not None:
+        grids = quantizer.grids()
         levels = fake_quantize_channels(weight, grids, bits, axis)
         table, places = np.unique(levels, return_inverse=True)
         index = places.reshape(weight.shape)
     else:
-        grid = parameters_of(node)
-        assert grid.levels is not None  # noqa: S101 - legalize holds other grids as codes
-        codes = np.asarray(get_scheme("uniform").quantize(weight, grid, axis), np.int64) - grid.low_code
+        grid = quantizer.grid()
+        codes = quantizer.codes(weight).astype(np.int64) - grid.low_code
         channel = np.arange(grid.channels).reshape(kernels.channel_shape(weight.shape, grid.channels, axis))
-        index, table = codes + channel * grid.codes, grid.levels.reshape(-1)
+        index, table = codes + channel * grid.codes, _table(grid).reshape(-1)
     narrow = np.uint8 if len(table) <= 256 else np.uint16 if len(table) <= 65536 else np.int32
     indices = chain.constant("codes", index.astype(narrow))
     wide = chain.node("Cast", (indices,), "indices", like, DType.INT32, to=DType.INT32.onnx_code)
@@ -122,6 +122,13 @@ def _bisected(chain: Chain, source: Value, boundaries: Array) -> Value:
         found = taken if found is None else chain.node("Add", (found, taken), f"index{step}", like, DType.INT32)
     assert found is not None  # noqa: S101 - there is at least one step
     return found
+
+
+def _table(grid: QuantParameters) -> Array:
+    """The levels of a grid that is a table: float32 [channels or 1, codes]."""
+    if grid.levels is None:
+        raise ExportError(f"a grid of {grid.codes} integer codes has no table to look levels up in: write its codes")
+    return grid.levels
 
 
 def _look_up(chain: Chain, index: Value, table: Array, label: str, source: Value) -> Value:

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, ranges_at, scheme_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 
 KEY = "qir.quantizer"
@@ -20,16 +20,17 @@ MARKED_IR = 10
 """Oldest ONNX IR version whose nodes have metadata."""
 
 
-def mark(value: Value, node: Node) -> None:
+def mark(value: Value, quantizer: FakeQuant) -> None:
     """Write on the node that makes `value` which quantizer it stands for.
 
     Args:
         value: result of the last node of the chain.
-        node: the fake-quant node, still in the graph.
+        quantizer: the quantizer, still in the graph.
     """
     maker = value.producer
-    assert maker is not None  # noqa: S101 - chains have nodes
-    entry = entry_of(node) | {"source": None if node.operands[0].is_constant else _reader(node)}
+    if maker is None:
+        raise ExportError(f"quantizer {quantizer.name!r}: no node makes {value.name!r}, so that none can be marked")
+    entry = entry_of(quantizer) | {"source": None if quantizer.is_weight else _reader(quantizer)}
     maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
 
 
@@ -49,39 +50,35 @@ def marked_codes(graph: Graph) -> list[tuple[Node, Node, str]]:
     return found
 
 
-def entry_of(node: Node) -> dict[str, Any]:
-    """The attributes of a fake-quant node as JSON holds them."""
-    bits = bits_of(node)
+def entry_of(quantizer: FakeQuant) -> dict[str, Any]:
+    """What a quantizer is, as JSON holds it."""
+    bits, granularity = quantizer.bits, quantizer.granularity
     widths = sorted({bits} if isinstance(bits, int) else set(bits) - {0})
     entry: dict[str, Any] = {
-        "name": node.name,
+        "name": quantizer.name,
         "bits": bits,
-        "signed": node.attribute("signed", 1),
-        "narrow": node.attribute("narrow", 0),
-        "axis": node.attribute("axis"),
-        "block": node.attribute("block"),
+        "signed": int(quantizer.signed),
+        "narrow": int(quantizer.narrow),
+        "axis": granularity.axis,
+        "block": granularity.size,
         "widths": widths,
-        "schemes": {width: scheme_of(node, width) for width in widths},
-        "ranges": [_plain(ranges_at(node, width)) for width in widths],
+        "schemes": {width: quantizer.scheme_name(width) for width in widths},
+        "ranges": [quantizer.ranges(width).tolist() for width in widths],
     }
-    tables = {width: node.attribute(f"levels_{width}") for width in widths}
-    levels = {width: _plain(table.numpy()) for width, table in tables.items() if table is not None}
+    tables = {width: quantizer.levels(width) for width in widths}
+    levels = {width: table.tolist() for width, table in tables.items() if table is not None}
     if levels:
         entry["levels"] = levels
     return entry
 
 
-def _reader(node: Node) -> list[str | int]:
+def _reader(quantizer: FakeQuant) -> list[str | int]:
     """Name of a node of the chain that reads the quantizer's operand, and the operand's index there.
 
     Values that become outputs of the network are renamed on writing; nodes keep their names.
     """
-    source = node.operands[0]
+    source = quantizer.source
     for use in source.uses:
-        if use.node.name.startswith(f"{node.name}."):
+        if use.node.name.startswith(f"{quantizer.name}."):
             return [use.node.name, use.index]
-    raise ExportError(f"quantizer {node.name!r}: no node of its chain reads {source.name!r}")
-
-
-def _plain(array: Any) -> Any:
-    return None if array is None else array.tolist()
+    raise ExportError(f"quantizer {quantizer.name!r}: no node of its chain reads {source.name!r}")

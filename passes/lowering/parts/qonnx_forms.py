@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.passes.lowering.parts.codes import Codes
 from qir.tensor import Array
 
@@ -56,60 +55,62 @@ def smallest_type(low: int, high: int) -> str:
     return integer_type(_signed_bits(low, high), signed=True)
 
 
-def weight_form(node: Node, codes: Codes) -> QonnxForm:
+def weight_form(quantizer: FakeQuant, codes: Codes) -> QonnxForm:
     """The quantizer of QONNX on a weight that lies on its grid already.
 
     Args:
-        node: the weight's fake-quant node.
+        quantizer: the weight's.
         codes: the weight as integers.
     """
-    if _is_bipolar(node):
+    if _is_bipolar(quantizer):
         return QonnxForm("BipolarQuant", codes.scale)
     bits, signed, narrow = _smallest(codes.low - int(codes.zero_point.max()), codes.high - int(codes.zero_point.min()))
     return QonnxForm("Quant", codes.scale, bits, signed, narrow)
 
 
-def activation_form(node: Node) -> QonnxForm:
-    """The quantizer of QONNX that computes exactly what an activation's fake-quant node computes.
+def activation_form(quantizer: FakeQuant) -> QonnxForm:
+    """The quantizer of QONNX that computes exactly what an activation's quantizer computes.
 
     QONNX adds the zero point before it rounds, so that a zero point other than 0 rounds other ties than QuantizeLinear.
     Such a grid is written without one: as the signed grid of the same width where the zero point is half the codes,
     else as the part of a wider signed grid that Clip cuts out.
 
     Args:
-        node: the activation's fake-quant node.
+        quantizer: the activation's.
 
     Raises:
         ExportError: the width differs per channel, codes do not stand for code times scale, channels have different
             zero points, or float32 does not hold the codes.
     """
-    if not isinstance(bits_of(node), int):
+    if not isinstance(quantizer.bits, int):
         raise ExportError(
-            f"quantizer {node.name!r}: QONNX holds one width for an activation: choose one for all channels"
+            f"quantizer {quantizer.name!r}: QONNX holds one width for an activation: choose one for all channels"
         )
-    grid = parameters_of(node)
-    if _is_bipolar(node):
+    grid = quantizer.grid()
+    if _is_bipolar(quantizer):
         return QonnxForm("BipolarQuant", grid.scale)
     if not grid.is_affine:
         raise ExportError(
-            f"quantizer {node.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
+            f"quantizer {quantizer.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
             "use a uniform scheme"
         )
     zero = int(grid.zero_point[0])
     if (grid.zero_point != zero).any():
-        raise ExportError(f"quantizer {node.name!r}: zero points differ between channels: calibrate it per tensor")
+        raise ExportError(f"quantizer {quantizer.name!r}: zero points differ between channels: calibrate it per tensor")
     low, high = grid.low_code - zero, grid.high_code - zero
     bits, signed, narrow = _smallest(low, high)
     if bits > LARGEST_BITS:
-        raise ExportError(f"quantizer {node.name!r}: codes of {bits} bits; QONNX computes in float32, which holds 24")
+        raise ExportError(
+            f"quantizer {quantizer.name!r}: codes of {bits} bits; QONNX computes in float32, which holds 24"
+        )
     if (low, high) == _limits(bits, signed=signed, narrow=narrow):
         return QonnxForm("Quant", grid.scale, bits, signed, narrow)
     bounds = np.float32(low) * grid.scale[0], np.float32(high) * grid.scale[0]
     return QonnxForm("Quant", grid.scale, bits, signed, narrow, bounds)
 
 
-def _is_bipolar(node: Node) -> bool:
-    return bits_of(node) == 1 and (grid := parameters_of(node)).code_step == 2 and grid.levels is None
+def _is_bipolar(quantizer: FakeQuant) -> bool:
+    return quantizer.bits == 1 and (grid := quantizer.grid()).code_step == 2 and grid.levels is None
 
 
 def _smallest(low: int, high: int) -> tuple[int, bool, bool]:

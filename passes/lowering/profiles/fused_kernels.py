@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from qir.fake_quant import parameters_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node
 from qir.passes.analysis.quantized_layers import output_quantizer
 from qir.passes.lowering.parts import emulate
@@ -116,12 +116,10 @@ def _count_inside(node: Node) -> bool:
     return True
 
 
-def _is_stacked(quantizer: Node | None) -> bool:
+def _is_stacked(quantizer: FakeQuant | None) -> bool:
     """Whether a weight has more than two dimensions and a scale per channel."""
-    weight = None if quantizer is None else quantizer.operands[0].constant
-    return (
-        quantizer is not None and weight is not None and len(weight.shape) > 2 and parameters_of(quantizer).channels > 1
-    )
+    weight = None if quantizer is None else quantizer.source.constant
+    return quantizer is not None and weight is not None and len(weight.shape) > 2 and quantizer.grid().channels > 1
 
 
 def _has_other(found: Any, value: int) -> bool:

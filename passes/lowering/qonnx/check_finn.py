@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qir.errors import ExportError
-from qir.graph import Graph, Node
+from qir.fake_quant import FakeQuant
+from qir.graph import Graph
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.parts.qonnx_forms import activation_form
@@ -52,33 +53,34 @@ def _shapes(graph: Graph) -> Iterator[str]:
 
 
 def _quantizers(graph: Graph) -> Iterator[str]:
-    for node in graph.fake_quants():
-        yield from _weight(node) if node.operands[0].is_constant else _activation(node)
+    for quantizer in map(FakeQuant, graph.fake_quants()):
+        yield from _weight(quantizer) if quantizer.is_weight else _activation(quantizer)
 
 
-def _weight(node: Node) -> Iterator[str]:
-    users = node.result.users
+def _weight(quantizer: FakeQuant) -> Iterator[str]:
+    users = quantizer.result.users
     if len(users) != 1:
-        yield f"weight {node.name!r} has {len(users)} users, FINN folds it into one: copy the weight"
+        yield f"weight {quantizer.name!r} has {len(users)} users, FINN folds it into one: copy the weight"
     elif users[0].op not in _WEIGHTED:
-        yield f"weight {node.name!r} is used by {users[0].op}, FINN folds it into {', '.join(sorted(_WEIGHTED))} only"
+        known = ", ".join(sorted(_WEIGHTED))
+        yield f"weight {quantizer.name!r} is used by {users[0].op}, FINN folds it into {known} only"
 
 
-def _activation(node: Node) -> Iterator[str]:
-    form, producer = activation_form(node), node.operands[0].producer
+def _activation(quantizer: FakeQuant) -> Iterator[str]:
+    form, producer = activation_form(quantizer), quantizer.source.producer
     before = None if producer is None else producer.op
     if before is not None and before not in _PREDECESSORS:
         yield (
-            f"quantizer {node.name!r} follows {before}, FINN knows {', '.join(sorted(_PREDECESSORS))} there: "
+            f"quantizer {quantizer.name!r} follows {before}, FINN knows {', '.join(sorted(_PREDECESSORS))} there: "
             "use the profile finn-thresholds"
         )
     elif form.bounds is not None:
-        yield f"quantizer {node.name!r} has a zero point: run symmetric-activations after calibrate"
+        yield f"quantizer {quantizer.name!r} has a zero point: run symmetric-activations after calibrate"
     elif form.quantizer == "BipolarQuant":
         if before != "Relu" and not (form.scale == 1).all():
-            yield f"quantizer {node.name!r} is bipolar with a scale other than 1: use 2 bits or finn-thresholds"
+            yield f"quantizer {quantizer.name!r} is bipolar with a scale other than 1: use 2 bits or finn-thresholds"
     elif form.bits > MOST_BITS:
-        yield f"quantizer {node.name!r} has {form.bits} bits, FINN turns up to {MOST_BITS} into thresholds"
+        yield f"quantizer {quantizer.name!r} has {form.bits} bits, FINN turns up to {MOST_BITS} into thresholds"
     elif form.signed == (before == "Relu"):
         wanted = "unsigned codes after Relu" if form.signed else "signed codes where no Relu stands before"
-        yield f"quantizer {node.name!r}: FINN takes {wanted}: run symmetric-activations{{everywhere=true}}"
+        yield f"quantizer {quantizer.name!r}: FINN takes {wanted}: run symmetric-activations{{everywhere=true}}"

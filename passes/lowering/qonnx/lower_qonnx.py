@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import ExportError
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
@@ -43,8 +44,8 @@ class LowerQonnx(Pass):
         graph = module.graph
         round_biases(module, context)
         types = {}
-        for node in graph.fake_quants():
-            result, form = lower_quantizer(graph, node)
+        for quantizer in map(FakeQuant, graph.fake_quants()):
+            result, form = lower_quantizer(graph, quantizer)
             types[result] = form.data_type
         annotate_data_types(graph, types)
         module.opsets.setdefault(QONNX_DOMAIN, 1)
@@ -66,24 +67,24 @@ def round_biases(module: Module, context: PassContext) -> None:
         round_bias(module.graph, layer, held[layer.data.name], held[layer.weight.name])
 
 
-def lower_quantizer(graph: Graph, node: Node) -> tuple[Value, QonnxForm]:
-    """Replace one fake-quant node by a quantizer of QONNX: the value that its users read now, and the form."""
-    source = node.operands[0]
+def lower_quantizer(graph: Graph, quantizer: FakeQuant) -> tuple[Value, QonnxForm]:
+    """Replace one quantizer by one of QONNX: the value that its users read now, and the form."""
+    source = quantizer.source
     if source.is_constant:
-        codes = integer_codes(node)
+        codes = integer_codes(quantizer)
         if codes is None:
             raise ExportError(
-                f"quantizer {node.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
+                f"quantizer {quantizer.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
                 "use a uniform scheme"
             )
-        form, shape = weight_form(node, codes), scale_shape(node, source, codes.scale.size)
-        exact = codes.centred(node.attribute("axis")).astype(np.float32) * codes.scale.reshape(shape)
+        form, shape = weight_form(quantizer, codes), scale_shape(quantizer, source, codes.scale.size)
+        exact = codes.centred(quantizer.granularity.axis).astype(np.float32) * codes.scale.reshape(shape)
         data = graph.add_constant(f"{source.name}.on_grid", Tensor.of(exact.astype(np.float32)))
     else:
-        form, data = activation_form(node), source
-    made = _quantizer(graph, node, data, form)
-    node.result.replace_all_uses_with(made)
-    graph.erase(node)
+        form, data = activation_form(quantizer), source
+    made = _quantizer(graph, quantizer, data, form)
+    quantizer.result.replace_all_uses_with(made)
+    graph.erase(quantizer.node)
     if source.is_constant:
         name = source.name
         remove_unused(source)
@@ -92,45 +93,48 @@ def lower_quantizer(graph: Graph, node: Node) -> tuple[Value, QonnxForm]:
     return made, form
 
 
-def _quantizer(graph: Graph, node: Node, data: Value, form: QonnxForm) -> Value:
-    shape = scale_shape(node, node.operands[0], form.scale.size)
+def _quantizer(graph: Graph, quantizer: FakeQuant, data: Value, form: QonnxForm) -> Value:
+    shape = scale_shape(quantizer, quantizer.source, form.scale.size)
     made = Node(
         form.quantizer,
-        (data, graph.add_constant(f"{node.name}.scale", Tensor.of(form.scale.reshape(shape)))),
-        (f"{node.name}.quantized",),
+        (data, graph.add_constant(f"{quantizer.name}.scale", Tensor.of(form.scale.reshape(shape)))),
+        (f"{quantizer.name}.quantized",),
         domain=QONNX_DOMAIN,
-        name=node.name,
+        name=quantizer.name,
     )
     if form.quantizer == "Quant":
-        zero = graph.add_constant(f"{node.name}.zero_point", Tensor.of(np.float32(0)))
-        bits = graph.add_constant(f"{node.name}.bits", Tensor.of(np.float32(form.bits)))
+        zero = graph.add_constant(f"{quantizer.name}.zero_point", Tensor.of(np.float32(0)))
+        bits = graph.add_constant(f"{quantizer.name}.bits", Tensor.of(np.float32(form.bits)))
         made.set_inputs((*made.inputs, zero, bits))
         for name, value in (("signed", int(form.signed)), ("narrow", int(form.narrow)), ("rounding_mode", "ROUND")):
             made.set_attribute(name, value)
-    graph.insert(made, before=node)
+    graph.insert(made, before=quantizer.node)
     made.result.type = float_type(data)
     if form.bounds is None:
         return made.result
     low, high = (
-        graph.add_constant(f"{node.name}.{label}", Tensor.of(np.float32(bound)))
+        graph.add_constant(f"{quantizer.name}.{label}", Tensor.of(np.float32(bound)))
         for label, bound in zip(("low", "high"), form.bounds, strict=True)
     )
     clip = graph.insert(
-        Node("Clip", (made.result, low, high), (f"{node.name}.clipped",), name=f"{node.name}.clip"), before=node
+        Node("Clip", (made.result, low, high), (f"{quantizer.name}.clipped",), name=f"{quantizer.name}.clip"),
+        before=quantizer.node,
     )
     clip.result.type = float_type(data)
     return clip.result
 
 
-def scale_shape(node: Node, value: Value, channels: int) -> tuple[int, ...]:
+def scale_shape(quantizer: FakeQuant, value: Value, channels: int) -> tuple[int, ...]:
     """Shape in which a scale per channel broadcasts against a tensor; () for one scale."""
     if channels == 1:
         return ()
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = value.shape
     if shape is None:
-        raise ExportError(f"quantizer {node.name!r}: scales per channel need the tensor's rank: run infer-types first")
+        raise ExportError(
+            f"quantizer {quantizer.name!r}: scales per channel need the tensor's rank: run infer-types first"
+        )
     sizes = tuple(size if isinstance(size, int) else -1 for size in shape)
-    return channel_shape(sizes, channels, node.attribute("axis"))
+    return channel_shape(sizes, channels, quantizer.granularity.axis)
 
 
 def float_type(value: Value) -> Type:

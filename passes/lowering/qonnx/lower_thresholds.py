@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import bits_of, parameters_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
@@ -38,7 +38,6 @@ from qir.passes.lowering.qonnx.thresholds import layer_thresholds, value_thresho
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.quantizers import QuantParameters
 from qir.tensor import Array, Tensor
-from qir.types import TensorType, UnknownType
 
 LARGEST_SUM = 2**24
 """float32 holds every integer up to this one."""
@@ -64,14 +63,14 @@ class LowerThresholds(Pass):
         graph = module.graph
         lowering = _Lowering(graph, {layer.node: layer for layer in quantized_layers(graph)})
         for node in graph.nodes:
-            if node.is_fake_quant and not node.operands[0].is_constant:
-                lowering.activation(node)
+            if node.is_fake_quant:
+                lowering.activation(FakeQuant(node))
             elif node in lowering.layers:
                 lowering.layer(lowering.layers[node])
         context.run(EliminateDeadCode(), module)
         round_biases(module, context)
-        for node in graph.fake_quants():
-            result, form = lower_quantizer(graph, node)
+        for quantizer in map(FakeQuant, graph.fake_quants()):
+            result, form = lower_quantizer(graph, quantizer)
             lowering.types[result] = form.data_type
         annotate_data_types(graph, lowering.types)
         module.opsets.setdefault(QONNX_DOMAIN, 1)
@@ -93,40 +92,43 @@ class _Lowering:
     graph: Graph
     layers: dict[Node, QuantizedLayer]
     codes: dict[Value, Value] = field(default_factory=dict)
-    sums: dict[Node, tuple[QuantizedLayer, Value]] = field(default_factory=dict)
+    sums: dict[FakeQuant, tuple[QuantizedLayer, Value]] = field(default_factory=dict)
     types: dict[Value, str] = field(default_factory=dict)
-    _weights: dict[tuple[Node, bool], tuple[Value, Codes]] = field(default_factory=dict)
+    _weights: dict[tuple[FakeQuant, bool], tuple[Value, Codes]] = field(default_factory=dict)
 
-    def activation(self, node: Node) -> None:
+    def activation(self, quantizer: FakeQuant) -> None:
         """A quantizer of activations: MultiThreshold, and its codes times the scale for those who need real values."""
-        grid = _grid(node)
+        if quantizer.is_weight:
+            return
+        grid = _grid(quantizer)
         low, high = grid.low_code - int(grid.zero_point[0]), grid.high_code - int(grid.zero_point[0])
-        if node in self.sums:
-            layer, source = self.sums[node]
+        if quantizer in self.sums:
+            layer, source = self.sums[quantizer]
             found = layer_thresholds(layer)
             values = (found.values - found.bias.reshape(-1, 1)).astype(np.float32)
             axis = _channel_axis(layer)
         else:
-            source, values, axis = node.operands[0], value_thresholds(grid), 1
+            source, values, axis = quantizer.source, value_thresholds(grid), 1
         label = "BIPOLAR" if grid.code_step == 2 else smallest_type(low, high)
-        table = self.graph.add_constant(f"{node.name}.thresholds", Tensor.of(values))
-        if node in self.sums:
+        table = self.graph.add_constant(f"{quantizer.name}.thresholds", Tensor.of(values))
+        if quantizer in self.sums:
             self.types[table] = smallest_type(int(values.min()), int(values.max()))
         made = Node(
             "MultiThreshold",
             (source, table),
-            (f"{node.name}.codes",),
+            (f"{quantizer.name}.codes",),
             domain=QONNX_DOMAIN,
-            name=node.name,
+            name=quantizer.name,
             attributes={"out_dtype": label, "out_scale": float(grid.code_step), "out_bias": float(low)}
             | _layout(source, axis),
         )
-        mark_activation(made, node, self.sums[node][0] if node in self.sums else None)
-        codes = self._insert(made, node, source)
+        mark_activation(made, quantizer, self.sums[quantizer][0] if quantizer in self.sums else None)
+        codes = self._insert(made, quantizer.node, source)
         self.types[codes] = label
-        real = self._times(codes, grid.scale, node, node.name, scale_shape(node, node.operands[0], grid.channels))
+        shape = scale_shape(quantizer, quantizer.source, grid.channels)
+        real = self._times(codes, grid.scale, quantizer.node, quantizer.name, shape)
         self.codes[real] = codes
-        node.result.replace_all_uses_with(real)
+        quantizer.result.replace_all_uses_with(real)
 
     def layer(self, layer: QuantizedLayer) -> None:
         """A layer on codes: its sum goes to the thresholds of its output, or becomes a real value."""
@@ -138,7 +140,7 @@ class _Lowering:
             return
         bounds = _checked_bounds(layer, codes)
         weight = self._weight(layer, codes)
-        product = (parameters_of(layer.data).scale[0] * codes.scale).astype(np.float32)
+        product = (layer.data.grid().scale[0] * codes.scale).astype(np.float32)
         biased = layer.bias is not None and layer.bias.constant is not None
         bias = bias_codes(layer, product)[0].reshape(-1) if biased else None
         gemm, index = layer.node.op == "Gemm", _operands(layer)[1]
@@ -156,7 +158,7 @@ class _Lowering:
         if layer.output is not None and _grid(layer.output).is_affine and _grid(layer.output).channels == 1:
             self.sums[layer.output] = (layer, total)
             return
-        spread = [-1 if axis == _channel_axis(layer) else 1 for axis in range(_rank(layer.node.result) or 2)]
+        spread = [-1 if axis == _channel_axis(layer) else 1 for axis in range(layer.node.result.rank or 2)]
         if bias is not None:
             constant = self.graph.add_constant(f"{layer.name}.bias", Tensor.of(bias.astype(np.float32).reshape(spread)))
             name = self._free(f"{layer.name}.biased")
@@ -188,10 +190,10 @@ class _Lowering:
         turned = _is_turned(layer)
         key = (layer.weight, turned)
         if key not in self._weights:
-            centred = codes.centred(layer.weight.attribute("axis")).astype(np.float32)
+            centred = codes.centred(layer.weight.granularity.axis).astype(np.float32)
             made = self.graph.add_constant(f"{layer.weight.name}.codes", Tensor.of(centred.T if turned else centred))
             zero = codes.zero_point
-            bipolar = bits_of(layer.weight) == 1 and bool((np.abs(centred) == 1).all())
+            bipolar = layer.weight.bits == 1 and bool((np.abs(centred) == 1).all())
             label = smallest_type(codes.low - int(zero.max()), codes.high - int(zero.min()))
             self.types[made] = "BIPOLAR" if bipolar else label
             self._weights[key] = made, codes
@@ -217,7 +219,7 @@ class _Lowering:
 
 def _checked_bounds(layer: QuantizedLayer, codes: Codes) -> AccumulatorBounds | None:
     """The bounds of a layer's sums without its bias, held against what float32 holds."""
-    bounds = sum_bounds(layer, codes.centred(layer.weight.attribute("axis")), None)
+    bounds = sum_bounds(layer, codes.centred(layer.weight.granularity.axis), None)
     if bounds is not None and max(-bounds.low, bounds.high) > LARGEST_SUM:
         raise ExportError(
             f"layer {layer.name!r}: its sums reach {bounds.low} to {bounds.high}; FINN-ONNX holds integers "
@@ -226,22 +228,27 @@ def _checked_bounds(layer: QuantizedLayer, codes: Codes) -> AccumulatorBounds | 
     return bounds
 
 
-def _grid(node: Node) -> QuantParameters:
-    if not isinstance(bits_of(node), int):
-        raise ExportError(f"quantizer {node.name!r}: thresholds hold one width for an activation, not one a channel")
-    grid = parameters_of(node)
+def _grid(quantizer: FakeQuant) -> QuantParameters:
+    if not isinstance(quantizer.bits, int):
+        raise ExportError(
+            f"quantizer {quantizer.name!r}: thresholds hold one width for an activation, not one a channel"
+        )
+    grid = quantizer.grid()
     if not (grid.is_affine or grid.codes == 2) or (grid.zero_point != grid.zero_point[0]).any():
         raise ExportError(
-            f"quantizer {node.name!r}: MultiThreshold steps by one scale: use a uniform scheme per tensor"
+            f"quantizer {quantizer.name!r}: MultiThreshold steps by one scale: use a uniform scheme per tensor"
         )
     if grid.codes > MOST_CODES:
-        raise ExportError(f"quantizer {node.name!r}: {grid.codes} codes; FINN takes up to {MOST_CODES}: choose 8 bits")
+        raise ExportError(
+            f"quantizer {quantizer.name!r}: {grid.codes} codes; FINN takes up to {MOST_CODES}: choose 8 bits"
+        )
     return grid
 
 
 def _operands(layer: QuantizedLayer) -> tuple[int, int]:
     operands = op_of(layer.node).quantizable(layer.node)
-    assert operands is not None  # noqa: S101 - quantized layers have operands
+    if operands is None:
+        raise ExportError(f"layer {layer.name!r}: {layer.node.op} multiplies no operands")
     return operands.data, operands.weight
 
 
@@ -250,17 +257,13 @@ def _is_turned(layer: QuantizedLayer) -> bool:
     return layer.node.op == "Gemm" and bool(layer.node.attribute("transB", 0))
 
 
-def _rank(value: Value) -> int | None:
-    return value.type.rank if isinstance(value.type, TensorType) else None
-
-
 def _channel_axis(layer: QuantizedLayer) -> int:
-    rank = _rank(layer.node.result)
+    rank = layer.node.result.rank
     return rank - 1 if rank is not None and layer.node.op == "MatMul" else 1
 
 
 def _layout(value: Value, axis: int) -> dict[str, str]:
-    rank = None if isinstance(value.type, UnknownType) else _rank(value)
+    rank = value.rank
     if rank not in _LAYOUTS:
         return {}
     layout = _LAYOUTS[rank]

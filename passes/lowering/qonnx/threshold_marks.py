@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qir.fake_quant import FakeQuant
 from qir.graph import Node
 from qir.passes.analysis.quantized_layers import QuantizedLayer, activation_bounds
 from qir.passes.lowering.parts.codes import Codes
@@ -20,17 +21,17 @@ LAYER = "qir.layer"
 """Key in the metadata of a layer on codes: its op, weight quantizer, scales and bias."""
 
 
-def mark_activation(made: Node, quantizer: Node, layer: QuantizedLayer | None) -> None:
+def mark_activation(made: Node, quantizer: FakeQuant, layer: QuantizedLayer | None) -> None:
     """Write on a MultiThreshold what it stands for.
 
     Args:
         made: the MultiThreshold.
-        quantizer: the fake-quant node, still in the graph.
+        quantizer: the quantizer, still in the graph.
         layer: the layer whose sums it takes, None for real values.
     """
     activations: list[list[Any]] = []
     value = None if layer is None else layer.node.result
-    while value is not None and (user := value.users[0]) is not quantizer:
+    while value is not None and (user := value.users[0]) is not quantizer.node:
         bounds = [None if np.isinf(bound) else bound for bound in activation_bounds(user)]
         activations.append([user.op] if len(user.inputs) == 1 else [user.op, *bounds])
         value = user.result

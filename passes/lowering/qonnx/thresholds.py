@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from qir.backends.integer.requantization import dyadic, exact_product, rounded_quotient
 from qir.errors import ExportError
-from qir.fake_quant import parameters_of
 from qir.passes.analysis.accumulator_bounds import sum_bounds
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp
 from qir.passes.lowering.parts.codes import bias_codes, integer_codes
@@ -74,13 +73,13 @@ def layer_thresholds(layer: QuantizedLayer, arithmetic: Arithmetic = "float32") 
     weight = None if layer.weight_tensor is None else integer_codes(layer.weight)
     if layer.output is None or weight is None:
         raise ExportError(f"layer {layer.name!r}: thresholds need a constant weight and an output quantizer")
-    data, output = parameters_of(layer.data), parameters_of(layer.output)
+    data, output = layer.data.grid(), layer.output.grid()
     if not (data.is_affine and output.is_affine and data.channels == output.channels == 1):
         raise ExportError(f"layer {layer.name!r}: thresholds need uniform activations with one scale")
     biased = layer.bias is not None and layer.bias.constant is not None
     product = (data.scale[0] * weight.scale).astype(np.float32)
     bias = bias_codes(layer, product)[0].astype(np.int64).reshape(-1) if biased else np.zeros(1, np.int64)
-    bounds = sum_bounds(layer, weight.centred(layer.weight.attribute("axis")), bias)
+    bounds = sum_bounds(layer, weight.centred(layer.weight.granularity.axis), bias)
     low, high = output_clamp(layer)
     if arithmetic == "dyadic":
         requantize = dyadic_requantize(data.scale[0], weight.scale, output.scale[0], int(output.zero_point[0]))

@@ -13,8 +13,7 @@ import numpy as np
 
 from qir.backends.execution.saturation import CodeRange
 from qir.constraints import OperandRules
-from qir.fake_quant import bits_of, parameters_of, scheme_of, set_ranges
-from qir.graph import Node
+from qir.fake_quant import FakeQuant
 from qir.module import Module
 from qir.passes.analysis.constants import set_constant
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
@@ -53,7 +52,7 @@ class ReduceRange(Pass):
 
 def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
     """Whether products of the layer's input and of signed codes from `low` to `high` can leave int16 in pairs."""
-    data = parameters_of(layer.data)
+    data = layer.data.grid()
     shift = 0 if data.low_code >= 0 else 128  # ONNX Runtime reads signed activations as unsigned on x86
     largest = data.high_code + shift
     if not data.has_integer_codes or largest > 255 or not -128 <= low <= high <= 127:
@@ -61,7 +60,7 @@ def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
     return planned(layer, CodeRange(DType.UINT8, data.low_code + shift, largest), CodeRange(DType.INT8, low, high))
 
 
-def _found_codes(weight: Node) -> tuple[int, int]:
+def _found_codes(weight: FakeQuant) -> tuple[int, int]:
     """Smallest and largest code of a signed weight; (0, 0) where it has no codes around zero."""
     codes = integer_codes(weight)
     if codes is None or codes.low >= 0:
@@ -70,27 +69,28 @@ def _found_codes(weight: Node) -> tuple[int, int]:
 
 
 def _narrow(layer: QuantizedLayer, rules: OperandRules | None) -> None:
-    weight, found = layer.weight, bits_of(layer.weight)
-    data = bits_of(layer.data)
-    assert isinstance(data, int)  # noqa: S101 - activations have one width
-    for width in sorted(weight.attribute("widths"), reverse=True):
-        grid = parameters_of(weight, width)
+    weight, found, data = layer.weight, layer.weight.bits, layer.data.bits
+    if not isinstance(data, int):
+        return
+    for width in reversed(weight.widths):
+        grid = weight.grid(width)
         legal = rules is None or rules.allows(data, width, layer.node.op)
         if legal and grid.has_integer_codes and not _saturates(layer, grid.low_code, grid.high_code):
-            weight.set_attribute("bits", width if isinstance(found, int) else tuple(min(bits, width) for bits in found))
+            weight.bits = width if isinstance(found, int) else tuple(min(bits, width) for bits in found)
             return
-    if isinstance(found, int) and scheme_of(weight, found) in _SCALED:
+    if isinstance(found, int) and weight.scheme_name(found) in _SCALED:
         _double_step(weight, found)
 
 
-def _double_step(weight: Node, bits: int) -> None:
+def _double_step(weight: FakeQuant, bits: int) -> None:
     """Clip a weight to the range of its codes, and give the codes twice the step."""
-    grid, axis, widths = parameters_of(weight), weight.attribute("axis"), weight.attribute("widths")
+    grid, axis = weight.grid(), weight.granularity.axis
     if grid.zero_point.any():
         return
     values = float_weight(weight)
     scale = grid.scale.reshape(channel_shape(values.shape, grid.channels, axis))
-    ranges = np.array(weight.attribute("ranges").numpy())
-    ranges[list(widths).index(bits)] *= np.asarray(_SCALED[scheme_of(weight, bits)], np.float32)
-    set_constant(weight, 0, np.clip(values, grid.low_code * scale, grid.high_code * scale), f"{weight.name}.clipped")
-    set_ranges(weight, ranges)
+    ranges = weight.ranges(bits) * np.asarray(_SCALED[weight.scheme_name(bits)], np.float32)
+    set_constant(
+        weight.node, 0, np.clip(values, grid.low_code * scale, grid.high_code * scale), f"{weight.name}.clipped"
+    )
+    weight.set_ranges(bits, ranges)

@@ -7,6 +7,7 @@ unsigned bytes exactly (`qir.passes.lowering.saturation.layers`).
 from __future__ import annotations
 
 from qir.backends.execution.saturation import WeightStorage
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
 from qir.passes.lowering.holdings import Holding, Legalization
@@ -30,9 +31,9 @@ def store_weights(graph: Graph, found: Legalization, weights: WeightStorage) -> 
         return
     layers = [layer for layer in quantized_layers(graph) if _saturates(layer, found)]
     if any(layer.weight_tensor is None or _held(layer, found)[0].container is DType.INT8 for layer in layers):
-        for node in graph.fake_quants():
-            if not node.operands[0].is_constant and _is_signed(found.holdings[node.name]):
-                found.holdings[node.name] = found.holdings[node.name].unsigned()
+        for quantizer in map(FakeQuant, graph.fake_quants()):
+            if not quantizer.is_weight and _is_signed(found.holdings[quantizer.name]):
+                found.holdings[quantizer.name] = found.holdings[quantizer.name].unsigned()
     for layer in quantized_layers(graph) if weights == "uint8" else layers:
         data, weight = _held(layer, found)
         if (data.container, weight.container) == (DType.UINT8, DType.INT8) and layer.weight_tensor is not None:

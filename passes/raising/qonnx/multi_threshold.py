@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.fake_quant import parameters_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.ops import op_of
@@ -45,8 +45,8 @@ def raise_multi_threshold(node: Node, state: RaiseState) -> None:
         return
     name = base_name(node.name) or f"{data.name}.quantizer"
     made = state.graph.insert(state.quantizer(data, spec, name), after=steps.last)
-    exact = value_thresholds(parameters_of(made))
-    if (np.abs(exact - table) > CLOSE * parameters_of(made).scale[:, None]).any():
+    grid = FakeQuant(made).grid()
+    if (np.abs(value_thresholds(grid) - table) > CLOSE * grid.scale[:, None]).any():
         state.graph.erase(made)
         state.made.remove(made.name)
         state.leave(node, "its thresholds are not those of equal steps around its values")

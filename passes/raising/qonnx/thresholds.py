@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from qir.errors import QirError
-from qir.fake_quant import parameters_of
+from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
@@ -71,7 +71,7 @@ class _Raising:
         if source in self.sums:
             source = self._activated(self.sums[source], entry["activations"], node)
         made = self.graph.insert(make_quantizer(source, entry["quantizer"], self.state), before=node)
-        scale = parameters_of(made).scale
+        scale = FakeQuant(made).grid().scale
         self.twins[node.result] = made.result, scale[0]
         if (scale == 1).all():
             for use in node.result.uses:

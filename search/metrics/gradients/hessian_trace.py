@@ -61,14 +61,14 @@ def hessian_trace(
     """
     if iterations < 1:
         raise SearchError(f"hessian trace: {iterations} iterations; expected 1 or more")
-    nodes, batch = measured_quantizers(network, constraints), checked_batch(images)
+    quantized, batch = measured_quantizers(network, constraints), checked_batch(images)
     aims, extra = targets(network, batch, labels)
-    loss, leaves = loss_and_leaves(network, nodes, batch, aims)
+    loss, leaves = loss_and_leaves(network, quantized, batch, aims)
     traces, draws = hutchinson(loss, leaves, iterations=iterations, tolerance=tolerance, seed=seed)
-    operands, _ = float_operands(network, nodes, batch)
+    operands, _ = float_operands(network, quantized, batch)
     values = {
         (name, bits): traces[name] * float(change.square().mean())
-        for name, bits, change in perturbations(nodes, operands, constraints)
+        for name, bits, change in perturbations(quantized, operands, constraints)
     }
     return Sensitivity("hessian-trace", values, 2 + extra, backward_passes=1 + draws)
 

@@ -11,7 +11,6 @@ from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.metrics.operands import (
     checked_batch,
     float_operands,
-    is_weight,
     loss_and_leaves,
     measured_quantizers,
     perturbations,
@@ -50,16 +49,16 @@ def mean_over_samples(
     Raises:
         DataError: no images, or another number of labels.
     """
-    nodes, batch = measured_quantizers(network, constraints), checked_batch(images)
+    quantized, batch = measured_quantizers(network, constraints), checked_batch(images)
     aims, extra = targets(network, batch, labels)
-    operands, _ = float_operands(network, nodes, batch)
-    changes = {(name, bits): change for name, bits, change in perturbations(nodes, operands, constraints)}
+    operands, _ = float_operands(network, quantized, batch)
+    changes = {(name, bits): change for name, bits, change in perturbations(quantized, operands, constraints)}
     values = dict.fromkeys(changes, 0.0)
     for n in range(len(batch)):
-        loss, leaves = loss_and_leaves(network, nodes, batch[n : n + 1], aims[n : n + 1])
+        loss, leaves = loss_and_leaves(network, quantized, batch[n : n + 1], aims[n : n + 1])
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         gradients = dict(zip(leaves, found, strict=True))
         for (name, bits), change in changes.items():
-            own = change if is_weight(nodes[name]) else change[n : n + 1]
+            own = change if quantized[name].is_weight else change[n : n + 1]
             values[name, bits] += float(measure(gradients[name], own)) / (2 * len(batch))
     return Sensitivity(metric, values, 1 + extra + len(batch), backward_passes=len(batch))

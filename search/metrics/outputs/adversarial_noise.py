@@ -20,7 +20,8 @@ from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.backends.torch.module import TorchModule
-    from qir.graph import Node
+    from qir.fake_quant import FakeQuant
+from qir.graph import Node
 
 LARGEST_NOISE = 64.0
 """Largest noise that is tried, in root mean squares of the operand."""
@@ -60,34 +61,36 @@ def adversarial_noise(
     """
     if not 0 < drop < 1 or steps < 1:
         raise SearchError(f"adversarial noise: drop {drop}, {steps} steps; expected 0 < drop < 1 and 1 or more steps")
-    nodes, batch = measured_quantizers(network, constraints), checked_batch(images)
+    quantized, batch = measured_quantizers(network, constraints), checked_batch(images)
     aims, extra = targets(network, batch, labels)
-    operands, output = float_operands(network, nodes, batch)
+    operands, output = float_operands(network, quantized, batch)
     floor = _accuracy(output, aims) - drop
     generator = torch.Generator().manual_seed(seed)
     values = {}
-    for name, node in nodes.items():
+    for name, quantizer in quantized.items():
         noise = torch.rand(operands[name].shape, generator=generator) * 2 - 1
         noise *= float(operands[name].square().mean().sqrt()) * 3**0.5
         low, high, allowed = 0.0, LARGEST_NOISE, 0.0
         for _ in range(steps):
             middle = (low + high) / 2
-            noisy = _output_with_noise(network, node, noise * middle, batch)
+            noisy = _output_with_noise(network, quantizer, noise * middle, batch)
             allowed = float((noisy - output).square().mean())
             low, high = (middle, high) if _accuracy(noisy, aims) > floor else (low, middle)
         for bits in constraints.options[name]:
-            made = float((output_with(network, node, bits, batch) - output).square().mean())
+            made = float((output_with(network, quantizer, bits, batch) - output).square().mean())
             values[name, bits] = made / (allowed or 1.0)
-    return Sensitivity("adversarial-noise", values, 1 + extra + steps * len(nodes) + len(values))
+    return Sensitivity("adversarial-noise", values, 1 + extra + steps * len(quantized) + len(values))
 
 
 def _accuracy(output: torch.Tensor, labels: torch.Tensor) -> float:
     return float((output.argmax(1) == labels).double().mean())
 
 
-def _output_with_noise(network: TorchModule, node: Node, noise: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    def add(other: Node, result: Any) -> Any:
-        return result + noise if other is node else result
+def _output_with_noise(
+    network: TorchModule, quantizer: FakeQuant, noise: torch.Tensor, batch: torch.Tensor
+) -> torch.Tensor:
+    def add(node: Node, result: Any) -> Any:
+        return result + noise if node is quantizer.node else result
 
     with torch.no_grad(), network.quantizers_off():
         first: torch.Tensor = network(batch, hook=add)[0]

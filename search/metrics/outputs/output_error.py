@@ -38,11 +38,11 @@ def output_error(network: TorchModule, constraints: BitConstraints, images: Arra
     Raises:
         DataError: there are no images.
     """
-    nodes, batch = measured_quantizers(network, constraints), checked_batch(images)
+    quantized, batch = measured_quantizers(network, constraints), checked_batch(images)
     _, aim = float_operands(network, {}, batch)
     values = {
         (name, bits): float((output_with(network, node, bits, batch) - aim).square().mean())
-        for name, node in nodes.items()
+        for name, node in quantized.items()
         for bits in constraints.options[name]
     }
     return Sensitivity("output-mse", values, 1 + len(values))

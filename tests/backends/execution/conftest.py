@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qir.fake_quant import make_fake_quant, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -21,7 +21,7 @@ def quantizer(graph, value, name, *, signed, span, axis=None, scheme="uniform"):
     graph.insert(node)
     channels = 1 if axis is None else value.type.shape[axis]
     ranges = np.tile(np.asarray([[-span if signed else 0.0, span]], np.float32), (len(WIDTHS), channels, 1))
-    set_ranges(node, ranges)
+    FakeQuant(node).calibration = ranges
     return node.result
 
 

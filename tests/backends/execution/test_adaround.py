@@ -24,7 +24,7 @@ from qir.backends.training.adaptive_rounding import (
 )
 from qir.cli.main import make_app
 from qir.errors import PassError, QirError
-from qir.fake_quant import parameters_of, quantizers, restored, rows_of, scheme_of, set_levels, set_ranges
+from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.models import fashion_mnist, path
 from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline
@@ -36,21 +36,22 @@ WEIGHTS = ("conv1.weight", "conv2.weight", "fc.weight")
 
 
 def weights_of(module):
-    return {name: quantizers(module.graph)[name].operands[0].constant.numpy() for name in WEIGHTS}
+    return {name: quantizers(module.graph)[name].source.constant.numpy() for name in WEIGHTS}
 
 
 def at(module, bits, scheme="uniform"):
     """The network with weights of a scheme fitted to them, at a width."""
     for name in WEIGHTS:
         node = quantizers(module.graph)[name]
-        node.set_attribute("scheme", scheme)
-        node.set_attribute("widths", (bits,))
-        node.set_attribute("bits", bits)
+        node.set_scheme(scheme)
+        node.calibration = None
+        node.widths = (bits,)
+        node.bits = bits
         fitted = get_scheme(scheme)
-        weight, axis = node.operands[0].constant.numpy(), node.attribute("axis")
-        set_ranges(node, fitted.fit(weight, bits, True, False, axis)[None])
+        weight, axis = node.source.constant.numpy(), node.granularity.axis
+        node.calibration = fitted.fit(weight, bits, True, False, axis)[None]
         if fitted.stores_levels:
-            set_levels(node, bits, fitted.fit_parameters(weight, bits, True, False, axis).levels)
+            node.set_levels(bits, fitted.fit_parameters(weight, bits, True, False, axis).levels)
     return module
 
 
@@ -73,7 +74,7 @@ def test_every_weight_goes_to_a_level_next_to_it(samples, make_network, scheme, 
         lower, upper = around[name]
         assert ((weight == lower) | (weight == upper)).all()
         node = quantizers(module.graph)[name]
-        found = get_scheme(scheme).fake_quantize(weight, parameters_of(node), node.attribute("axis"))
+        found = get_scheme(scheme).fake_quantize(weight, node.grid(), node.granularity.axis)
         np.testing.assert_array_equal(found, weight)
     assert left["adaround"] == {}
     qir.verify(module)
@@ -84,7 +85,7 @@ def test_codes_differ_from_the_floor_by_at_most_one(samples, make_network, bits)
     module = at(make_network(), bits)
     floors = {}
     for name, weight in weights_of(module).items():
-        scale = parameters_of(quantizers(module.graph)[name]).scale.reshape(-1, *[1] * (weight.ndim - 1))
+        scale = quantizers(module.graph)[name].grid().scale.reshape(-1, *[1] * (weight.ndim - 1))
         floors[name] = np.floor(weight.astype(np.float64) / scale), scale
     run(module, samples[0])
     for name, weight in weights_of(module).items():
@@ -116,7 +117,7 @@ def test_layers_that_cannot_be_rounded_are_left_with_a_reason(samples, make_netw
     module = make_network()
     apply_policy(module, {"conv2.weight": (2, 4, 8, 0, 2, 4, 8, 8)})
     before = weights_of(module)
-    quantizers(module.graph)["fc.weight"].set_attribute("scheme", "dorefa")
+    quantizers(module.graph)["fc.weight"].set_scheme("dorefa")
     left = {}
     run(module, samples[0], reports=left)
     assert set(left["adaround"]) == {"conv2", "fc"}
@@ -130,7 +131,7 @@ def test_layers_with_blocks_of_scales_are_rounded_too(samples):
     module, images = qir.load(path("residual")), fashion_mnist("calibration").images[:16]
     steps = "fold-constants,fold-batchnorm,insert-fake-quant{block=4,weight_widths=3,activation_widths=8},calibrate"
     PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
-    blocked = [node for node in module.graph.fake_quants() if node.attribute("block") is not None]
+    blocked = [node for node in module.graph.fake_quants() if FakeQuant(node).granularity.size is not None]
     before = [node.operands[0].constant.digest() for node in blocked]
     left = {}
     run(module, images, reports=left)
@@ -144,7 +145,7 @@ def test_a_pipeline_text_names_it_and_progress_is_told(samples, make_network):
     step = parse_pipeline("adaround{iterations=3,images=16}")
     PassManager(step).run(module, PassContext(calibration_data=samples[0], progress=told.append))
     assert told == [f"adaround: {name}, layer {i} of 3" for i, name in enumerate(("conv1", "conv2", "fc"), 1)]
-    assert not any(node.attribute("stale", 0) for node in module.graph.fake_quants())
+    assert not any(FakeQuant(node).is_stale for node in module.graph.fake_quants())
 
 
 def test_networks_without_quantizers_and_nonsense_are_refused(samples, make_network):
@@ -168,9 +169,9 @@ def test_neighbours_enclose_each_weight(scheme, axis, seed):
     attributes = {"bits": bits, "signed": 1, "narrow": 0, "scheme": name, "widths": (bits,)}
     node = Node("fake_quant", (), domain="qir", attributes=attributes | ({} if axis is None else {"axis": axis}))
     fitted = get_scheme(name).fit(weight, bits, True, False, axis) * np.float32(0.8)
-    set_ranges(node, fitted[None])
-    lower, upper = neighbours(node, weight)
-    grid = get_scheme(scheme_of(node, bits)).grid(parameters_of(node))
+    FakeQuant(node).calibration = fitted[None]
+    lower, upper = neighbours(FakeQuant(node), weight)
+    grid = FakeQuant(node).scheme(bits).grid(FakeQuant(node).grid())
     rows = [np.moveaxis(part, axis or 0, 0).reshape(len(grid), -1) for part in (lower, weight, upper)]
     for low, value, high, levels in zip(*rows, grid, strict=True):
         inside = (value >= levels[0]) & (value < levels[-1])
@@ -184,10 +185,12 @@ def test_blocks_of_scales_have_neighbours_of_their_own():
     weight = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32) * np.linspace(0.1, 3, 8, dtype=np.float32)
     attributes = {"bits": 3, "signed": 1, "narrow": 0, "scheme": "uniform", "widths": (3,), "axis": 1, "block": 4}
     node = Node("fake_quant", (), domain="qir", attributes=attributes)
-    rows, _ = rows_of(node, weight)
-    set_ranges(node, get_scheme("uniform").fit(rows, 3, True, False, 0)[None])
-    lower, upper = neighbours(node, weight)
-    scale = restored(node, np.repeat(parameters_of(node).scale[:, None], rows.shape[1], 1), weight.shape)
+    rows, _ = FakeQuant(node).granularity.rows(weight)
+    FakeQuant(node).calibration = get_scheme("uniform").fit(rows, 3, True, False, 0)[None]
+    lower, upper = neighbours(FakeQuant(node), weight)
+    scale = FakeQuant(node).granularity.restored(
+        np.repeat(FakeQuant(node).grid().scale[:, None], rows.shape[1], 1), weight.shape
+    )
     inside, codes = upper != lower, lower / scale
     np.testing.assert_allclose(codes, np.rint(codes), atol=1e-4)
     np.testing.assert_allclose(((upper - lower) / scale)[inside], 1, rtol=1e-4)

@@ -10,7 +10,7 @@ from qir.backends import retrain as retrain_module
 from qir.backends.torch.module import TorchModule
 from qir.backends.training.loop import PRESETS, RetrainProtocol, protocol, retrain
 from qir.errors import DataError, QirError
-from qir.fake_quant import quantizers, ranges_at
+from qir.fake_quant import FakeQuant, quantizers
 from qir.policy import Policy
 from qir.quantizers import get_scheme
 
@@ -142,7 +142,7 @@ def test_a_module_is_retrained_without_being_changed(samples, make_network, netw
     before = {v.name: v.constant.digest() for v in module.graph.constants}
     made = retrain_module(module, Policy(LOW), Samples(*samples), RetrainProtocol(steps=30, batch=32))
     assert {v.name: v.constant.digest() for v in module.graph.constants} == before
-    assert all(node.attribute("bits") == 4 for node in made.graph.fake_quants())
+    assert all(FakeQuant(node).bits == 4 for node in made.graph.fake_quants())
     network = network_at()
     retrain(network, *samples, RetrainProtocol(steps=30, batch=32))
     images = torch.from_numpy(samples[0][:8])
@@ -153,11 +153,11 @@ def test_trained_widths_keep_their_ranges_and_the_others_are_refreshed(samples, 
     module = make_network()
     made = retrain_module(module, Policy(LOW), Samples(*samples), RetrainProtocol(steps=20, batch=32))
     before, after = quantizers(module.graph)["conv2.weight"], quantizers(made.graph)["conv2.weight"]
-    np.testing.assert_array_equal(ranges_at(after, 4), ranges_at(before, 4))
-    weight = after.operands[0].constant.numpy()
+    np.testing.assert_array_equal(after.ranges(4), before.ranges(4))
+    weight = after.source.constant.numpy()
     for bits in (2, 8):
-        np.testing.assert_array_equal(ranges_at(after, bits), get_scheme("uniform").fit(weight, bits, True, False, 0))
-    assert not any(node.attribute("stale", 0) for node in made.graph.fake_quants())
+        np.testing.assert_array_equal(after.ranges(bits), get_scheme("uniform").fit(weight, bits, True, False, 0))
+    assert not any(FakeQuant(node).is_stale for node in made.graph.fake_quants())
 
 
 def test_a_preset_has_a_name_and_a_bar(samples, make_network, capsys):

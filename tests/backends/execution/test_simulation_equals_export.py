@@ -26,8 +26,8 @@ def lenet():
 def test_logits_agree(lenet, tmp_path, bits):
     module = lenet.clone()
     for node in quantizers(module.graph).values():
-        if bits in node.attribute("widths"):
-            node.set_attribute("bits", bits)
+        if bits in node.widths:
+            node.bits = bits
     report = export(module, tmp_path / "lenet.quant.onnx", data=IMAGES)
     (wanted,) = OrtSession(report.model, optimization="disable").run({module.graph.inputs[0].name: IMAGES}).values()
     with torch.no_grad():

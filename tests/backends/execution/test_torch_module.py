@@ -8,7 +8,7 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.weights import fitted_ranges
 from qir.errors import QirError
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.quantizers import get_scheme
@@ -47,7 +47,7 @@ def test_weights_and_activations_lie_on_the_grids_of_the_schemes(network):
         ("conv1.weight", 4, weight, 0),
         ("conv2.input", 2, values["relu"].detach().numpy(), None),
     ):
-        wanted = get_scheme("uniform").fake_quantize(x, parameters_of(nodes[name], bits), axis)
+        wanted = get_scheme("uniform").fake_quantize(x, nodes[name].grid(bits), axis)
         np.testing.assert_array_equal(values[f"{name}.quantized"].detach().numpy(), wanted)
     assert set(values) == {"logits", "conv1.weight.quantized", "conv2.input.quantized", "relu"}
 
@@ -64,7 +64,7 @@ def test_biases_are_codes_of_the_accumulator(network):
     made.set_policy({"conv1.input": 2, "conv1.weight": 2})
     made(zero, hook=keep)
     nodes = quantizers(network.graph)
-    scale = parameters_of(nodes["conv1.input"], 2).scale[0] * parameters_of(nodes["conv1.weight"], 2).scale
+    scale = nodes["conv1.input"].grid(2).scale[0] * nodes["conv1.weight"].grid(2).scale
     bias = seen["conv1"][0, :, 0, 0].detach().numpy()
     true = next(v for v in network.graph.constants if v.name == "conv1.bias").constant.numpy()
     np.testing.assert_array_equal(bias, np.rint(true.astype(np.float64) / scale).astype(np.float32) * scale)
@@ -81,9 +81,9 @@ def test_a_policy_set_equals_a_network_built_at_it(network):
     switched.set_policy(policy)
     made = network.clone()
     for name, bits in policy.items():
-        quantizers(made.graph)[name].set_attribute("bits", bits)
+        quantizers(made.graph)[name].bits = bits
     assert torch.equal(switched(images())[0], TorchModule(made)(images())[0])
-    assert network.graph.fake_quants()[0].attribute("bits") == 8, "the graph's own bits stay"
+    assert FakeQuant(network.graph.fake_quants()[0]).bits == 8, "the graph's own bits stay"
 
 
 def test_widths_per_channel_and_pruned_channels(network):
@@ -136,18 +136,16 @@ def test_writing_back_marks_ranges_stale_or_recalibrates(network):
         made.trainable_constants()["fc.weight"].mul_(0.5)
     copy = network.clone()
     made.write_back(copy)
-    assert quantizers(copy.graph)["fc.weight"].attribute("stale") == 1
-    assert quantizers(copy.graph)["conv1.weight"].attribute("stale") is None
+    assert quantizers(copy.graph)["fc.weight"].is_stale
+    assert not quantizers(copy.graph)["conv1.weight"].is_stale
     copy = network.clone()
-    made.write_back(copy, recalibrate=lambda node, weight: node.attribute("ranges").numpy() * np.float32(0.5))
-    assert quantizers(copy.graph)["fc.weight"].attribute("stale") is None
+    made.write_back(copy, recalibrate=lambda node, weight: node.calibration * np.float32(0.5))
+    assert not quantizers(copy.graph)["fc.weight"].is_stale
     copy = network.clone()
     made.write_back(copy, recalibrate=fitted_ranges)
     node = quantizers(copy.graph)["fc.weight"]
     weight = made.trainable_constants()["fc.weight"].detach().numpy()
-    np.testing.assert_array_equal(
-        node.attribute("ranges").numpy()[0], get_scheme("uniform").fit(weight, 2, True, axis=0)
-    )
+    np.testing.assert_array_equal(node.calibration[0], get_scheme("uniform").fit(weight, 2, True, axis=0))
 
 
 @pytest.mark.parametrize("scheme", ["lsq", "pact"])
@@ -163,7 +161,7 @@ def test_learned_ranges_receive_gradients_and_are_written_back(scheme, make_netw
         ranges["conv2.input"].mul_(0.5)
     made.write_back(network)
     node = quantizers(network.graph)["conv2.input"]
-    assert node.attribute("ranges").numpy()[:, 0, 1].tolist() == [2.0, 2.0, 1.0]
+    assert node.calibration[:, 0, 1].tolist() == [2.0, 2.0, 1.0]
 
 
 def scalar(graph, name, value, dtype=np.float32):

@@ -16,7 +16,7 @@ import qir.models
 from qir.backends import load_target
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError, QirError
-from qir.fake_quant import quantizers, ranges_at, set_ranges
+from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.exporting.build_guide import build_guide
 from qir.passes.parity.compare import parity
@@ -48,8 +48,8 @@ def test_fake_quant_nodes_that_were_not_lowered_are_named(random_network) -> Non
 def test_a_layer_with_one_quantizer_missing_stays_float_and_is_named(random_network, tmp_path, operand) -> None:
     network, module = random_network(5, 8, 8)
     node = quantizers(module.graph)[f"n3_conv.{operand}"]
-    node.result.replace_all_uses_with(node.operands[0])
-    module.graph.erase(node)
+    node.result.replace_all_uses_with(node.source)
+    module.graph.erase(node.node)
     written = export(module, tmp_path / "m.quant.onnx", data=network.images(4))
     report = parity(qir.load(written.model), network.images(4))
     assert "n3_conv" in report.float_nodes
@@ -98,7 +98,7 @@ def test_a_tensor_that_vanishes_is_named(random_network) -> None:
     network, _ = random_network(5, 8, 8)
     module = calibrated(network.module(), network)
     node = quantizers(module.graph)["n3_conv.input"]
-    set_ranges(node, np.stack([ranges_at(node, bits) * np.float32(1e-30) for bits in node.attribute("widths")]))
+    node.calibration = np.stack([node.ranges(bits) * np.float32(1e-30) for bits in node.widths])
     layer = next(n for n in module.graph if n.name == "n3_conv")
     layer.set_input(2, None)
     with pytest.raises(ExportError, match=r"quantizer 'n3_conv.input': the scale of channel 0 underflows"):
@@ -109,7 +109,7 @@ def test_an_output_range_far_below_the_sums_is_named(random_network) -> None:
     network, _ = random_network(5, 8, 8)
     module = calibrated(network.module(), network)
     node = quantizers(module.graph)["n14_gemm.output"]
-    set_ranges(node, np.stack([ranges_at(node, bits) * np.float32(1e-13) for bits in node.attribute("widths")]))
+    node.calibration = np.stack([node.ranges(bits) * np.float32(1e-13) for bits in node.widths])
     with pytest.raises(ExportError, match=r"layer 'n14_gemm': its requantization multiplier .* leaves 31 bits"):
         build_guide(module, weights_file="w.bin")
 

@@ -86,7 +86,7 @@ def test_only_weights_that_could_saturate_become_uint8(random_network) -> None:
     for widths in WIDTHS[1:]:
         _, module = random_network(5, *widths)
         layers = list(quantized_layers(module.graph))
-        wide = sum(layer.weight.attribute("bits") == layer.data.attribute("bits") == 8 for layer in layers)
+        wide = sum(layer.weight.bits == layer.data.bits == 8 for layer in layers)
         found = constants(lowered(module, "qcdq", "auto")[0])
         assert sum(dtype is DType.UINT8 for dtype in found) <= wide, widths
 
@@ -126,8 +126,8 @@ def test_the_element_type_of_weights_is_not_seen_after_reading_back(random_netwo
         again = raise_quantized(qir.load(written.model))
         grids.append(
             [
-                (layer.weight.name, layer.weight.attribute("bits"), layer.weight.attribute("narrow", 0),
-                 layer.weight.attribute("signed", 1), weight_codes(layer.weight).tobytes())
+                (layer.weight.name, layer.weight.bits, layer.weight.narrow,
+                 layer.weight.signed, weight_codes(layer.weight).tobytes())
                 for layer in quantized_layers(again.graph)
             ]
         )  # fmt: skip

@@ -9,7 +9,7 @@ from qir.backends.vela.lowering import tflite_bytes
 from qir.backends.vela.network import Network
 from qir.backends.vela.tflite import ACTIVATIONS, OPERATORS, SAME, VALID
 from qir.errors import QirError, TargetError
-from qir.fake_quant import make_fake_quant, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -148,7 +148,7 @@ def test_quantizers_give_codes_and_ranges():
             narrow=signed,
         )
         graph.insert(node, before=conv)
-        set_ranges(node, ranges)
+        FakeQuant(node).calibration = ranges
         conv.set_input(index, node.result)
     infer_graph(module)
     made = Network(module).made

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qir.fake_quant import make_fake_quant, parameters_of, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.graph import Value
 from qir.passes.calibration.activation_ranges import activation_ranges
 from qir.passes.calibration.observers import Histogram
@@ -20,8 +20,8 @@ def calibrated(values, scheme, widths=(3, 4)):
     )
     histogram = Histogram()
     histogram.update(values)
-    set_ranges(node, activation_ranges(node, histogram, "mse"))
-    return node, parameters_of(node, widths[-1])
+    FakeQuant(node).calibration = activation_ranges(FakeQuant(node), histogram, "mse")
+    return node, FakeQuant(node).grid(widths[-1])
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def test_values_on_both_sides_of_zero_are_kept(scheme):
     node, grid = calibrated(NORMAL, scheme)
     error = get_scheme(scheme).fake_quantize(NORMAL, grid) - NORMAL
     assert np.mean(error**2) < 0.07
-    assert bool(node.attribute("signed")) is (scheme not in {"uniform", "zoomq"})
+    assert FakeQuant(node).signed is (scheme not in {"uniform", "zoomq"})
 
 
 @pytest.mark.parametrize("scheme", ["clipq", "lsq"])
 def test_unsigned_codes_stay_where_few_values_are_negative(scheme):
     for values in (np.maximum(NORMAL, 0), NORMAL * np.clip(NORMAL + 3, 0, 6) / 6):
-        assert not calibrated(values, scheme, widths=(2, 3))[0].attribute("signed")
+        assert not FakeQuant(calibrated(values, scheme, widths=(2, 3))[0]).signed

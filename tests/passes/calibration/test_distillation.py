@@ -8,6 +8,7 @@ import pytest
 import qir.models
 from qir.backends.training.distillation import distill_data, statistics_distance
 from qir.errors import QirError
+from qir.fake_quant import FakeQuant
 from qir.passes import PassContext, PassManager, parse_pipeline
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search import load_network
@@ -41,4 +42,4 @@ def test_distilled_data_calibrate_a_network() -> None:
     data = distill_data(module, samples=8, iterations=10)
     steps = f"{SIMPLIFY},insert-fake-quant,calibrate"
     PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=data))
-    assert all(node.attribute("ranges") is not None for node in module.graph.fake_quants())
+    assert all(FakeQuant(node).is_calibrated for node in module.graph.fake_quants())

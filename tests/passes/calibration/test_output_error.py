@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qir.errors import PassError
-from qir.fake_quant import make_fake_quant, quantizers, ranges_at, scheme_of
+from qir.fake_quant import FakeQuant, make_fake_quant, quantizers
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -145,14 +145,14 @@ def test_the_output_error_of_ranges_by_output_is_least(axis) -> None:
     node = weight_quantizer(axis=axis)
 
     def error(ranges: np.ndarray) -> float:
-        scheme = get_scheme(scheme_of(node, 2))
+        scheme = FakeQuant(node).scheme(2)
         made = scheme.fake_quantize(weight, scheme.parameters(ranges[0], 2, True, True), axis)
         return float(np.square(inputs @ (made - weight).T).mean())
 
-    by_output = weight_ranges(node, weight, "output", sketch.error(), channel_axis=0)
+    by_output = weight_ranges(FakeQuant(node), weight, "output", sketch.error(), channel_axis=0)
     assert by_output.shape == (2, 4 if axis == 0 else 1, 2)
     for method in ("mse", "minmax"):
-        assert error(by_output) <= error(weight_ranges(node, weight, method))
+        assert error(by_output) <= error(weight_ranges(FakeQuant(node), weight, method))
 
 
 @pytest.mark.parametrize("axis", [0, None])
@@ -168,8 +168,8 @@ def test_weights_beyond_the_cache_lose_little_by_fewer_candidates(axis) -> None:
         "granularity": granularity_of(axis),
     }
     node = make_fake_quant(value, name="w", bits=2, **options)
-    found = weight_ranges(node, weight, "mse", channel_axis=0)
-    for ranges, bits in zip(found, node.attribute("widths"), strict=True):
+    found = weight_ranges(FakeQuant(node), weight, "mse", channel_axis=0)
+    for ranges, bits in zip(found, FakeQuant(node).widths, strict=True):
         scheme = get_scheme("uniform")
         full = scheme.fit(weight, bits, True, True, axis)
         errors = []
@@ -181,7 +181,7 @@ def test_weights_beyond_the_cache_lose_little_by_fewer_candidates(axis) -> None:
 
 def test_an_unknown_way_to_clip_weights_is_named() -> None:
     with pytest.raises(PassError, match="'guess' is unknown; expected one of output"):
-        weight_ranges(weight_quantizer(), np.ones((4, 6), np.float32), "guess")
+        weight_ranges(FakeQuant(weight_quantizer()), np.ones((4, 6), np.float32), "guess")
 
 
 def calibrate(module: Module, images: np.ndarray, **options) -> None:
@@ -195,8 +195,8 @@ def test_output_ranges_differ_from_weight_ranges_at_few_bits_only(inserted, imag
     others = quantizers(by_weight.graph)
     for name, node in quantizers(by_output.graph).items():
         if name.endswith(".weight"):
-            assert np.array_equal(ranges_at(node, 8), ranges_at(others[name], 8))
-            assert not np.array_equal(ranges_at(node, 2), ranges_at(others[name], 2))
+            assert np.array_equal(node.ranges(8), others[name].ranges(8))
+            assert not np.array_equal(node.ranges(2), others[name].ranges(2))
 
 
 @pytest.mark.parametrize("scheme", ["resq", "kmeans"])
@@ -204,16 +204,16 @@ def test_levels_are_stored_for_schemes_that_keep_them(inserted, images, scheme) 
     module = inserted("lenet", "weight_widths=2|8,activation_widths=4|8")
     nodes = quantizers(module.graph)
     for node in nodes.values():
-        narrow = min(node.attribute("widths"))
+        narrow = min(node.widths)
         if narrow < 8:
-            node.set_attribute("scheme", (f"{narrow}={scheme}", "default=uniform"))
+            node.set_scheme({narrow: scheme})
             if scheme == "resq":
-                node.set_attribute("signed", 1)
+                node.signed = True
     calibrate(module, images)
-    stored = {bits for node in nodes.values() for bits in (2, 4, 8) if node.attribute(f"levels_{bits}") is not None}
+    stored = {bits for node in nodes.values() for bits in (2, 4, 8) if node.levels(bits) is not None}
     assert stored == {2, 4}
     for node in nodes.values():
-        bits = min(node.attribute("widths"))
+        bits = min(node.widths)
         if bits < 8:
-            channels = 1 if node.attribute("axis") is None else len(ranges_at(node, bits))
-            assert node.attribute(f"levels_{bits}").numpy().shape == (channels, 1 << bits)
+            channels = 1 if node.granularity.axis is None else len(node.ranges(bits))
+            assert node.levels(bits).shape == (channels, 1 << bits)

@@ -13,7 +13,7 @@ def places(module) -> dict[str, tuple[str, list[str]]]:
     """Activation quantizers: name → (operator that computes the value, operators that read it)."""
     return {
         name: (
-            node.operands[0].producer.op if node.operands[0].producer else "input",
+            node.source.producer.op if node.source.producer else "input",
             sorted(user.op for user in node.result.users),
         )
         for name, node in quantizers(module.graph).items()
@@ -97,9 +97,7 @@ def test_a_value_that_two_layers_read_has_one_quantizer(inserted) -> None:
 
 def test_rules_keep_widths_by_name_and_by_operator(inserted) -> None:
     module = inserted("lenet", r"weight_widths=2|4|8,keep=[Gemm:8,fc1\.weight:4]")
-    found = {
-        name: (node.attribute("widths"), node.metadata.get(FIXED)) for name, node in quantizers(module.graph).items()
-    }
+    found = {name: (node.widths, node.node.metadata.get(FIXED)) for name, node in quantizers(module.graph).items()}
     assert found["fc1.weight"] == ((4,), r"the rule 'fc1\\.weight:4' keeps it at 4 bits")
     assert found["fc2.weight"] == found["fc1.input"] == ((8,), "the rule 'Gemm:8' keeps it at 8 bits")
     assert found["conv1.weight"] == ((2, 4, 8), None)

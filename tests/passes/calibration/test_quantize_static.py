@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import qir
 import qir.models
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.calibration.calibrate import float_network
 from qir.passes.simplify.canonicalize import SIMPLIFY
@@ -90,9 +90,9 @@ def grids(path) -> dict[str, tuple[float, int]]:
 def ours(module: qir.Module) -> dict[str, tuple[float, int]]:
     found = {}
     for node in quantizers(module.graph).values():
-        grid = parameters_of(node)
-        if not node.operands[0].is_constant:
-            found[node.operands[0].name] = (float(grid.scale[0]), int(grid.zero_point[0]))
+        grid = node.grid()
+        if not node.source.is_constant:
+            found[node.source.name] = (float(grid.scale[0]), int(grid.zero_point[0]))
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import qir
 import qir.models
+from qir.fake_quant import FakeQuant
 from qir.passes.calibration.calibrate import float_network, observe
 from qir.passes.calibration.clipping import percentile, threshold
 from qir.passes.calibration.observers import BINS, Histogram
@@ -37,7 +38,7 @@ def thresholds_of(images, tmp_path_factory):
 
     module = load_network(qir.models.path("lenet"))
     PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, PassContext())
-    nodes = [node for node in module.graph.fake_quants() if not node.name.endswith(".weight")]
+    nodes = [FakeQuant(node) for node in module.graph.fake_quants() if not node.name.endswith(".weight")]
     histograms = observe(module, nodes, batches(module, images, batch=16))
     folder = tmp_path_factory.mktemp("float")
     qir.save(float_network(module), folder / "float.onnx")
@@ -54,7 +55,7 @@ def thresholds_of(images, tmp_path_factory):
         name = next(value.name for value in module.graph.inputs if value.constant is None)
         calibrator.collect_data(Reader([{name: images[i : i + 16]} for i in range(0, len(images), 16)]))
         found = {name: data.range_value for name, data in calibrator.compute_data().items()}
-        ours = {node.operands[0].name: histogram for node, histogram in histograms.items()}
+        ours = {node.source.name: histogram for node, histogram in histograms.items()}
         return {
             name: (ours[name], *(float(np.squeeze(end)) for end in found[name])) for name in ours.keys() & found.keys()
         }

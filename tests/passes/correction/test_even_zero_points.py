@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 from qir.errors import PassError
-from qir.fake_quant import parameters_of, quantizers, ranges_at
+from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.correction.even_zero_points import EvenZeroPoints
 from qir.passes.parity.compare import parity
@@ -39,25 +39,23 @@ def pooled():
 
 
 def activations(module):
-    return [node for node in quantizers(module.graph).values() if not node.operands[0].is_constant]
+    return [node for node in quantizers(module.graph).values() if not node.is_weight]
 
 
 def test_ranges_widen_by_less_than_two_steps_at_every_width(pooled) -> None:
     module, _ = pooled
-    before = {
-        n.name: [(ranges_at(n, b), parameters_of(n, b)) for b in n.attribute("widths")] for n in activations(module)
-    }
+    before = {n.name: [(n.ranges(b), n.grid(b)) for b in n.widths] for n in activations(module)}
     assert any(grid.zero_point[0] % 2 for entries in before.values() for _, grid in entries)
     EvenZeroPoints().run(module, PassContext())
     for node in activations(module):
-        for width, (ranges, grid) in zip(node.attribute("widths"), before[node.name], strict=True):
-            found = ranges_at(node, width)
+        for width, (ranges, grid) in zip(node.widths, before[node.name], strict=True):
+            found = node.ranges(width)
             if width > 2:  # codes enough on both sides
-                assert not parameters_of(node, width).zero_point[0] % 2
+                assert not node.grid(width).zero_point[0] % 2
             slack = 1e-6 * float(np.ptp(ranges))
             assert found[0, 0] <= ranges[0, 0] + slack
             assert found[0, 1] >= ranges[0, 1] - slack
-            assert np.ptp(found) - np.ptp(ranges) < 2 * float(parameters_of(node, width).scale[0]) or width <= 2
+            assert np.ptp(found) - np.ptp(ranges) < 2 * float(node.grid(width).scale[0]) or width <= 2
             assert (grid.zero_point[0] % 2) or np.array_equal(found, ranges)
     assert not EvenZeroPoints().run(module, PassContext())
 
@@ -77,6 +75,6 @@ def test_quantizers_without_ranges_are_named(pooled) -> None:
     module, _ = pooled
     bare = qir.parse(qir.print_module(module))
     node = activations(bare)[0]
-    node.set_attribute("ranges", None)
+    node.calibration = None
     with pytest.raises(PassError, match=f"{node.name!r} is not calibrated"):
         EvenZeroPoints().run(bare, PassContext())

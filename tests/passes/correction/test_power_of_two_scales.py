@@ -11,7 +11,7 @@ from qir import quantize
 from qir.backends import load_target
 from qir.backends.costs.target import ExportSpec
 from qir.errors import QirError
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import quantizers
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
@@ -61,20 +61,18 @@ def test_no_code_of_a_trained_network_differs_between_any_two_executors(name, pa
 
 def test_every_candidate_width_gets_a_power_of_two_near_its_scale(random_network) -> None:
     _, module = random_network(2, 8, 8)
-    before = {
-        name: [parameters_of(n, b).scale for b in n.attribute("widths")] for name, n in quantizers(module.graph).items()
-    }
+    before = {name: [n.grid(b).scale for b in n.widths] for name, n in quantizers(module.graph).items()}
     PassManager([PowerOfTwoScales()]).run(module, PassContext())
     for name, node in quantizers(module.graph).items():
-        for bits, old in zip(node.attribute("widths"), before[name], strict=True):
-            scale = parameters_of(node, bits).scale
+        for bits, old in zip(node.widths, before[name], strict=True):
+            scale = node.grid(bits).scale
             assert (np.log2(scale) % 1 == 0).all()
             assert (np.abs(np.log2(scale / old)) <= 0.51).all()
 
 
 def test_a_stale_quantizer_is_refused(random_network) -> None:
     _, module = random_network(2, 8, 8)
-    next(iter(quantizers(module.graph).values())).set_attribute("stale", 1)
+    next(iter(quantizers(module.graph).values())).is_stale = True
     with pytest.raises(QirError, match="run calibrate first"):
         PassManager([PowerOfTwoScales()]).run(module, PassContext())
 

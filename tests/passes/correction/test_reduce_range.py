@@ -10,7 +10,7 @@ import qir
 import qir.models
 from qir.backends.costs.target import load_target
 from qir.cli.main import make_app
-from qir.fake_quant import bits_of, parameters_of, policy_of
+from qir.fake_quant import policy_of
 from qir.passes import PassContext, export
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.lowering.parts.codes import weight_codes
@@ -45,34 +45,32 @@ def test_export_narrows_what_can_saturate_and_leaves_the_network_alone(random_ne
 
 def test_layers_that_cannot_saturate_keep_their_widths(random_network) -> None:
     _, module = random_network(5, 8, 7)
-    inner = [layer.weight for layer in quantized_layers(module.graph) if bits_of(layer.data) == 7]
+    inner = [layer.weight for layer in quantized_layers(module.graph) if layer.data.bits == 7]
     ReduceRange().run(module, PassContext())
     assert inner
-    assert {bits_of(weight) for weight in inner} == {8}
+    assert {weight.bits for weight in inner} == {8}
 
 
 def test_widths_per_channel_are_capped(random_network) -> None:
     _, module = random_network(5, 8, 8)
     layer = next(iter(quantized_layers(module.graph)))
-    channels = layer.weight.attribute("ranges").numpy().shape[1]
-    layer.weight.set_attribute("bits", (8, 4, *(0,) * (channels - 2)))
+    channels = layer.weight.calibration.shape[1]
+    layer.weight.bits = (8, 4, *(0,) * (channels - 2))
     ReduceRange().run(module, PassContext())
-    assert bits_of(layer.weight) == (7, 4, *(0,) * (channels - 2))
+    assert layer.weight.bits == (7, 4, *(0,) * (channels - 2))
 
 
 def test_a_weight_without_narrower_candidates_keeps_its_width_and_its_range(random_network) -> None:
     _, module = random_network(5, 8, 8)
     layer = next(iter(quantized_layers(module.graph)))
-    node, before = layer.weight, parameters_of(layer.weight)
+    node, before = layer.weight, layer.weight.grid()
     old = weight_codes(node)
-    ranges = node.attribute("ranges").numpy()
-    node.set_attribute("widths", (8,))
-    node.set_attribute("ranges", qir.tensor.Tensor.of(ranges[-1:]))
+    node.widths = (8,)
     ReduceRange().run(module, PassContext())
-    assert bits_of(node) == 8
+    assert node.bits == 8
     codes = weight_codes(node)
     assert np.abs(codes).max() <= 64
-    assert (parameters_of(node).scale == 2 * before.scale).all()
+    assert (node.grid().scale == 2 * before.scale).all()
     assert np.abs(2 * codes - old).max() <= 1
 
 

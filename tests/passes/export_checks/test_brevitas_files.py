@@ -52,7 +52,7 @@ def test_the_file_is_read_back_and_exported(written, tmp_path):
     context = PassContext()
     module = raise_quantized(qir.load(path), context)
     assert not context.reports["raise-quantized"].left
-    bits = {name: node.attribute("bits") for name, node in quantizers(module.graph).items()}
+    bits = {name: node.bits for name, node in quantizers(module.graph).items()}
     weights = {"conv1.weight": 4, "conv2.weight": 3, "conv3.weight": 1, "fc.weight": 8}
     assert bits == weights | {name: width for name, width in bits.items() if name not in weights}
     assert {width for name, width in bits.items() if name not in weights} == {8, 4, 5, 3, 2}

@@ -84,9 +84,9 @@ def quantized(module, images, weight, activation, further="", *, widths=ALL, act
     fixed = f"freeze-inputs{{shapes=[{name}:{shape}]}},infer-types"
     PassManager(parse_pipeline(fixed)).run(module, PassContext())
     policy = {
-        name: weight if node.operands[0].is_constant else activation
+        name: weight if node.source.is_constant else activation
         for name, node in quantizers(module.graph).items()
-        if FIXED not in node.metadata and len(node.attribute("widths")) > 1
+        if FIXED not in node.node.metadata and len(node.widths) > 1
     }
     apply_policy(module, policy)
     return module

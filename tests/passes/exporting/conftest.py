@@ -65,8 +65,8 @@ def images(count: int, seed: int = 1) -> np.ndarray:
 def set_widths(module, weight, activation) -> None:
     policy = {}
     for name, node in quantizers(module.graph).items():
-        bits = weight if node.operands[0].is_constant else activation
-        if FIXED not in node.metadata and bits in node.attribute("widths"):
+        bits = weight if node.source.is_constant else activation
+        if FIXED not in node.node.metadata and bits in node.widths:
             policy[name] = bits
     apply_policy(module, policy)
 

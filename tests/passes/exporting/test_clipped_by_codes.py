@@ -34,7 +34,7 @@ def quantized(high: float, bits: int):
     module = relu6_network(high)
     steps = "insert-fake-quant{weight_widths=2|4|8,activation_widths=2|4|8},calibrate{method=minmax},fit-bias"
     PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
-    free = {name: bits for name, node in quantizers(module.graph).items() if bits in node.attribute("widths")}
+    free = {name: bits for name, node in quantizers(module.graph).items() if bits in node.widths}
     apply_policy(module, free)
     return module, images
 

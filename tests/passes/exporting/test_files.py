@@ -12,7 +12,7 @@ import pytest
 
 import qir
 from qir.errors import ExportError
-from qir.fake_quant import quantizers, set_ranges
+from qir.fake_quant import quantizers
 from qir.passes import export
 from qir.passes.lowering.profiles.profiles import profile_names
 from qir.tensor import Tensor
@@ -123,18 +123,18 @@ def test_a_folder_in_the_way_is_named(calibrated, samples, tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_numbers_are_refused(calibrated, tmp_path, bad):
     module = calibrated(8, 8)
-    weight = quantizers(module.graph)["stem.weight"].operands[0]
+    weight = quantizers(module.graph)["stem.weight"].source
     values = weight.constant.numpy().copy()
     values[0, 0, 0, 0] = bad
     weight.constant = Tensor.of(values)
-    quantizers(module.graph)["stem.weight"].set_attribute("stale", None)
+    quantizers(module.graph)["stem.weight"].is_stale = False
     with pytest.raises(ExportError, match=r"'stem.weight' holds NaN or infinities"):
         export(module, tmp_path / "model.onnx")
 
 
 def test_a_quantizer_without_ranges_is_refused(calibrated, tmp_path):
     module = calibrated(8, 8)
-    quantizers(module.graph)["stem.input"].set_attribute("ranges", None)
+    quantizers(module.graph)["stem.input"].calibration = None
     with pytest.raises(ExportError, match=r"'stem.input' is not calibrated: run the pass calibrate"):
         export(module, tmp_path / "model.onnx")
 
@@ -142,7 +142,7 @@ def test_a_quantizer_without_ranges_is_refused(calibrated, tmp_path):
 def test_an_accumulator_that_can_overflow_is_named(calibrated, tmp_path):
     module = calibrated(8, 8)
     stem = quantizers(module.graph)["stem.input"]
-    set_ranges(stem, np.tile(np.float32([0, 1e-9]), (len(stem.attribute("widths")), 1, 1)))
+    stem.calibration = np.tile(np.float32([0, 1e-9]), (len(stem.widths), 1, 1))
     with pytest.raises(ExportError, match=r"layer 'stem': .* int32"):
         export(module, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -121,7 +121,7 @@ def test_sixteen_bits(calibrated, simulation, samples, tmp_path, weight, activat
         report = export(module, tmp_path / f"{profile}.quant.onnx", profile=profile, data=samples)
         found = run(report, samples)["last"]
         step = quantizers(module.graph)["last.output"]
-        one_code = float(np.ptp(step.attribute("ranges").numpy()[-1])) / (2**activation - 1)
+        one_code = float(np.ptp(step.calibration[-1])) / (2**activation - 1)
         assert np.abs(found - expected).max() < 1.01 * one_code, "float32 sums round: a code next to it at most"
         assert (np.abs(found - expected) > one_code / 2).sum() <= 4
 
@@ -181,9 +181,9 @@ def test_odd_codes_of_activations_are_emulated_exactly(
     module = calibrated(8, 8)
     for name in ("stem.input", "added.node.output"):
         node = quantizers(module.graph)[name]
-        node.set_attribute("signed", 1)
-        node.set_attribute("scheme", scheme)
-        node.set_attribute("bits", bits)
+        node.signed = True
+        node.set_scheme(scheme)
+        node.bits = bits
     report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
     assert "odd codes" in dict(report.emulated)["stem.input"]
     assert differing(run(report, samples), simulation(module)) == 0
@@ -193,7 +193,7 @@ def test_odd_codes_of_activations_are_emulated_exactly(
 def test_widths_per_channel_are_emulated(calibrated, expected, samples, tmp_path, profile):
     module = calibrated(8, 8)
     node = quantizers(module.graph)["stem.weight"]
-    node.set_attribute("bits", (8, 4, 2, 1, 0, 3, 8, 5))
+    node.bits = (8, 4, 2, 1, 0, 3, 8, 5)
     report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
     assert "per channel" in dict(report.emulated)["stem.weight"] or profile == "float"
     assert differing(run(report, samples), expected(module)) == 0
@@ -301,7 +301,7 @@ def test_layers_whose_integer_operator_a_version_lacks_stay_between_quantizers(c
     """ONNX Runtime takes signed weights in ConvInteger from 1.24 on."""
     module = calibrated(8, 8)
     added = quantizers(module.graph)["added.node.input0"]
-    added.result.replace_all_uses_with(added.operands[0])
+    added.result.replace_all_uses_with(added.source)
     module.graph.erase(added)
     PassManager([Legalize("qoperator", runtime=runtime), LowerQcdq(), LowerQoperator()]).run(module)
     assert ("ConvInteger" in {node.op for node in module.graph}) == integer

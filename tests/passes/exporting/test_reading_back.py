@@ -49,9 +49,7 @@ def test_widths_and_names_of_weights_are_the_exported_ones(calibrated, samples, 
 def test_a_weights_width_comes_back(calibrated, samples, tmp_path, profile, bits):
     module = calibrated(bits, 8)
     back = raised(export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples))
-    assert {node.attribute("bits") for name, node in quantizers(back.graph).items() if name.endswith("weight")} == {
-        bits
-    }
+    assert {node.bits for name, node in quantizers(back.graph).items() if name.endswith("weight")} == {bits}
 
 
 @pytest.mark.parametrize("profile", ["qcdq", "qdq-int4", "float", "qdq-16"])
@@ -109,7 +107,7 @@ def test_a_pass_puts_encodings_back(calibrated, samples, tmp_path):
     report = export(calibrated(4, 8), tmp_path / "model.quant.onnx", profile="encodings", data=samples)
     module = qir.load(report.model)
     assert ApplyEncodings(str(report.encodings)).run(module, PassContext())
-    assert quantizers(module.graph)["stem.weight"].attribute("bits") == 4
+    assert quantizers(module.graph)["stem.weight"].bits == 4
     with pytest.raises(qir.errors.ModelFileError, match=r"other\.json: cannot be read as encodings"):
         ApplyEncodings(str(tmp_path / "other.json")).run(module, PassContext())
     (tmp_path / "old.json").write_text('{"version": "0.6.1"}')
@@ -134,5 +132,5 @@ def test_asymmetric_weights_come_back_from_encodings(calibrated, expected, sampl
     assert report.mismatches == 0
     back = qir.load(report.model)
     apply_encodings(back, read_encodings(report.encodings))
-    assert {node.attribute("bits") for name, node in quantizers(back.graph).items() if name.endswith("weight")} == {5}
+    assert {node.bits for name, node in quantizers(back.graph).items() if name.endswith("weight")} == {5}
     assert_same(expected(back), expected(module))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qir.errors import DataError, PassError, QirError
-from qir.fake_quant import quantizers, ranges_at
+from qir.fake_quant import quantizers
 from qir.graph import Graph
 from qir.passes import PassContext, PassManager
 from qir.passes.calibration.calibrate import Calibrate
@@ -86,10 +86,9 @@ def test_nan_is_refused() -> None:
 
 def test_calibration_sets_ranges_for_every_width_in_one_pass(lenet) -> None:
     module, _ = lenet
-    for name, node in quantizers(module.graph).items():
-        for bits in node.attribute("widths"):
-            ranges = ranges_at(node, bits)
-            assert ranges is not None, name
+    for node in quantizers(module.graph).values():
+        for bits in node.widths:
+            ranges = node.ranges(bits)
             assert (ranges[:, 0] <= ranges[:, 1]).all()
 
 

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qir.constraints import OperandRules
 from qir.errors import QirError
+from qir.fake_quant import FakeQuant
 from qir.onnx_io import from_proto
 from qir.passes import PassContext, bit_constraints, find_pass
 from qir.passes.constraints.propagate_constraints import FIXED
@@ -134,7 +135,7 @@ def test_a_conflict_shows_its_path() -> None:
     for node, bits in zip(
         [n for n in module.graph.fake_quants() if not n.name.endswith(".weight")], (2, 8), strict=True
     ):
-        node.set_attribute("bits", bits)
+        FakeQuant(node).bits = bits
         node.metadata[FIXED] = f"fixed at {bits} by the test"
     with pytest.raises(QirError) as raised:
         bit_constraints(module, RULES)

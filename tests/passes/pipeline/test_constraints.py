@@ -8,7 +8,7 @@ import pytest
 
 from qir.constraints import OperandRules
 from qir.errors import QirError
-from qir.fake_quant import quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.passes import apply_policy
 from qir.passes.constraints.propagate_constraints import FIXED, bit_constraints
 
@@ -48,17 +48,17 @@ def test_applying_a_policy_writes_bits_without_touching_the_structure(lenet) -> 
 
 def test_an_unknown_quantizer_is_refused_before_anything_is_written(lenet) -> None:
     module, _ = lenet
-    before = [node.attribute("bits") for node in module.graph.fake_quants()]
+    before = [FakeQuant(node).bits for node in module.graph.fake_quants()]
     with pytest.raises(QirError, match="'nowhere' does not exist"):
         apply_policy(module, {"conv1.input": 4, "nowhere": 4})
-    assert [node.attribute("bits") for node in module.graph.fake_quants()] == before
+    assert [FakeQuant(node).bits for node in module.graph.fake_quants()] == before
 
 
 def test_a_conflict_names_quantizer_and_node(lenet) -> None:
     module, _ = lenet
     node = quantizers(module.graph)["conv1.input"]
-    node.set_attribute("bits", 2)
-    node.metadata[FIXED] = "fixed by the test"
+    node.bits = 2
+    node.node.metadata[FIXED] = "fixed by the test"
     rules = OperandRules((2, 4, 8), (1, 4, 8), frozenset({(4, 4), (8, 8)}))
     with pytest.raises(QirError, match=r"no width remains.*conv1"):
         bit_constraints(module, rules)

@@ -31,7 +31,7 @@ def test_onnx_runtime_computes_what_the_simulation_computes(lenet, splits, tmp_p
     with torch.no_grad():
         simulated = TorchModule(module)(torch.from_numpy(images))[0].numpy()
     step = quantizers(module.graph)["fc2.output"]
-    one_code = float(np.ptp(step.attribute("ranges").numpy())) / 255
+    one_code = float(np.ptp(step.calibration)) / 255
     assert np.abs(found - simulated).max() <= 1.01 * one_code
     assert (found != simulated).mean() < 1e-3
     assert (found.argmax(1) == simulated.argmax(1)).all()
@@ -73,7 +73,7 @@ def test_a_stale_weight_is_refused_and_the_old_file_stays(lenet, splits, tmp_pat
     module, _ = lenet
     report = export(module, tmp_path / "model.quant.onnx", data=splits["calibration"].images[:64])
     before = report.model.read_bytes()
-    quantizers(module.graph)["fc1.weight"].set_attribute("stale", 1)
+    quantizers(module.graph)["fc1.weight"].is_stale = True
     with pytest.raises(ExportError, match=r"fc1.weight.*calibrate again"):
         export(module, tmp_path / "model.quant.onnx", data=splits["calibration"].images[:64])
     assert report.model.read_bytes() == before

@@ -14,7 +14,7 @@ from qir import quantize
 from qir.backends.torch.module import TorchModule
 from qir.constraints import OperandRules
 from qir.errors import ExportError, QirError
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import quantizers
 from qir.guide import read_guide
 from qir.models.networks.text import LstmClassifier
 from qir.onnx_io import from_proto, to_bytes
@@ -95,8 +95,8 @@ def test_blocks_are_exported_exactly(tmp_path, opset: int, scheme: str) -> None:
     options = f"weight_widths=4|8,activation_widths=8,block=4,weight_scheme={scheme}"
     module = calibrated(convolution(opset), x, options)
     found = quantizers(module.graph)
-    assert (found["conv.weight"].attribute("axis"), found["conv.weight"].attribute("block")) == (1, 4)
-    assert found["conv.weight"].attribute("ranges").shape == (2, 12 * 3 * 9, 2)
+    assert (found["conv.weight"].granularity.axis, found["conv.weight"].granularity.size) == (1, 4)
+    assert found["conv.weight"].calibration.shape == (2, 12 * 3 * 9, 2)
     apply_policy(module, {"conv.weight": 4, "fc.weight": 4})
     report = export(module, tmp_path / "model.onnx", data=x)
     assert {name for name, _ in report.emulated} >= {"conv", "fc"}
@@ -110,7 +110,7 @@ def test_blocks_are_exported_exactly(tmp_path, opset: int, scheme: str) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(report.model), options, providers=["CPUExecutionProvider"])
     ours = TorchModule(module)(torch.from_numpy(x))[0].detach().numpy()
-    step = float(parameters_of(found["fc.output"]).scale[0])
+    step = float(found["fc.output"].grid().scale[0])
     np.testing.assert_allclose(session.run(None, {"x": x})[0], ours, atol=1.01 * step)
 
 
@@ -121,7 +121,7 @@ def test_blocks_have_a_smaller_error_than_channels() -> None:
         module = calibrated(convolution(17), x, f"weight_widths=3,activation_widths=8,{options}")
         node = quantizers(module.graph)["conv.weight"]
         network = TorchModule(module)
-        weight = torch.from_numpy(node.operands[0].constant.numpy().copy())
+        weight = torch.from_numpy(node.source.constant.numpy().copy())
         return float((network._fake_quantize(node, [weight]) - weight).square().mean())
 
     assert error("block=4") < error("per_channel=true") < error("per_channel=false")
@@ -133,13 +133,13 @@ def test_blocks_survive_text_and_file() -> None:
     assert "block = 4" in text
     assert qir.print_module(qir.parse(text)) == text
     read = quantizers(from_bytes(to_bytes(module)).graph)
-    assert read["conv.weight"].attribute("block") == 4
+    assert read["conv.weight"].granularity.size == 4
 
 
 def test_a_short_axis_keeps_its_channels() -> None:
     found = quantizers(calibrated(convolution(17), normal(4, 10, 6, 6), "block=10").graph)
-    assert (found["conv.weight"].attribute("axis"), found["conv.weight"].attribute("block")) == (0, None)
-    assert found["fc.weight"].attribute("block") == 10
+    assert (found["conv.weight"].granularity.axis, found["conv.weight"].granularity.size) == (0, None)
+    assert found["fc.weight"].granularity.size == 10
 
 
 def test_a_profile_without_blocks_refuses_them(tmp_path) -> None:
@@ -158,7 +158,7 @@ def test_recurrent_layers_and_embeddings_are_quantized_and_exported(tmp_path, op
     assert {"table.weight", "cell.weight", "cell.recurrence", "cell.state", "fc.input", "fc.weight"} <= set(found)
     assert "cell.input" not in found
     assert "step to step" in left["insert-fake-quant"]["cell"]
-    assert found["cell.weight"].attribute("axis") == found["cell.recurrence"].attribute("axis") == 1
+    assert found["cell.weight"].granularity.axis == found["cell.recurrence"].granularity.axis == 1
     apply_policy(module, {"cell.weight": 4, "cell.recurrence": 4})
     report = export(module, tmp_path / "model.onnx", data=[feed])
     assert {name for name, _ in report.emulated} == {"embedding", "cell"}
@@ -184,7 +184,7 @@ def test_the_guide_holds_stored_weights_and_where_their_codes_lie(tmp_path) -> N
     codes = unpack(data, int(np.prod(packed.shape)), packed.bits, entry.weight.low_code).reshape(packed.shape)
     scale = np.asarray(entry.weight.scale, np.float32).reshape(1, -1, 1)
     weight = quantizers(module.graph)["cell.recurrence"]
-    values = weight.operands[0].constant.numpy()
+    values = weight.source.constant.numpy()
     assert np.abs(codes * scale - values).max() <= scale.max() / 2 + 1e-6
 
 
@@ -213,8 +213,8 @@ def test_an_initial_state_of_zeros_has_no_quantizer() -> None:
 def test_rows_of_an_embedding_with_blocks_get_a_quantizer_after_them() -> None:
     module = calibrated(recurrent("GRU", 3), [tokens()], "weight_widths=4,activation_widths=8,block=4")
     found = quantizers(module.graph)
-    assert found["table.weight"].attribute("block") == 4
-    assert found["cell.input"].operands[0].producer.op == "Gather"
+    assert found["table.weight"].granularity.size == 4
+    assert found["cell.input"].source.producer.op == "Gather"
 
 
 def test_blocks_have_one_width() -> None:

@@ -8,7 +8,7 @@ import qir.models
 from qir.backends import load_target
 from qir.backends.costs.target import QuantizeSpec
 from qir.errors import QirError
-from qir.fake_quant import quantizers, scheme_of
+from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, bit_constraints, parse_pipeline
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search import load_network
@@ -32,12 +32,12 @@ def test_a_target_keeps_first_and_last_layer_at_a_width() -> None:
 
 def test_the_option_wins_over_the_target() -> None:
     module, _ = inserted("lenet", "input_widths=all,first_last=4", first_last=8)
-    assert quantizers(module.graph)["fc2.weight"].attribute("widths") == (4,)
+    assert quantizers(module.graph)["fc2.weight"].widths == (4,)
 
 
 def test_rules_of_target_and_option_add_up_and_the_option_comes_last() -> None:
     module, _ = inserted("lenet", r"keep=[fc1\.weight:1]", keep=("Gemm:8", "LSTM:8"))
-    found = {name: node.attribute("widths") for name, node in quantizers(module.graph).items()}
+    found = {name: node.widths for name, node in quantizers(module.graph).items()}
     assert found["fc1.weight"] == (1,)
     assert found["fc2.weight"] == found["fc1.input"] == (8,)
     assert found["conv2.weight"] == (1, 4, 8)
@@ -93,8 +93,8 @@ def test_the_output_is_not_decision_unless_it_is_asked_for() -> None:
 def test_weights_and_activations_have_the_scheme_that_is_asked_for() -> None:
     module, _ = inserted("lenet", "weight_scheme=uniform-asymmetric,activation_scheme=power-of-two")
     found = quantizers(module.graph)
-    assert scheme_of(found["fc1.weight"], 4) == "uniform-asymmetric"
-    assert scheme_of(found["fc1.input"], 4) == "power-of-two"
+    assert found["fc1.weight"].scheme_name(4) == "uniform-asymmetric"
+    assert found["fc1.input"].scheme_name(4) == "power-of-two"
     with pytest.raises(QirError, match="did you mean"):
         inserted("lenet", "weight_scheme=unifrom")
 
@@ -103,6 +103,6 @@ def test_widths_that_are_floats_on_the_target_are_not_candidates() -> None:
     module = load_network(qir.models.path("lenet"))
     context = PassContext(target=load_target("cpu-onnxruntime"))
     PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, context)
-    assert {node.attribute("widths") for node in quantizers(module.graph).values()} == {(8,)}
+    assert {node.widths for node in quantizers(module.graph).values()} == {(8,)}
     with pytest.raises(QirError, match=r"'binary' has the widths \[1\]"):
         inserted("lenet", "weight_scheme=binary,weight_widths=4")

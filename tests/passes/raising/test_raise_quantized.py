@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 import qir
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
@@ -21,7 +21,7 @@ def lowered(module):
     made = module.clone()
     graph = made.graph
     for node in graph.fake_quants():
-        grid, axis = parameters_of(node), node.attribute("axis")
+        grid, axis = FakeQuant(node).grid(), node.attribute("axis")
         dtype = np.int8 if grid.low_code < 0 else np.uint8
         shape = () if axis is None else (-1,)
         scale = graph.add_constant("s", Tensor.of(grid.scale.reshape(shape)))
@@ -107,7 +107,8 @@ def test_networks_quantized_by_onnxruntime(tmp_path, builder, form, per_channel,
     )
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) < (1e-5 if form == "QDQ" else 0.02)
     if form == "QDQ":
-        ours = {(p.scale.tobytes(), p.zero_point.tobytes()) for p in map(parameters_of, module.graph.fake_quants())}
+        grids = [FakeQuant(node).grid() for node in module.graph.fake_quants()]
+        ours = {(grid.scale.tobytes(), grid.zero_point.tobytes()) for grid in grids}
         assert ours <= scales_in(path)
     names = set(quantizers(module.graph))
     assert {"conv1.weight", "conv2.weight", "fc.weight"} <= names
@@ -124,9 +125,9 @@ def test_other_widths_by_onnxruntime(tmp_path, builder, activations, weights):
     context = PassContext()
     raise_quantized(module, context)
     assert not context.reports["raise-quantized"].left
-    bits = {node.attribute("bits") for node in module.graph.fake_quants() if not node.input(0).is_constant}
+    bits = {FakeQuant(node).bits for node in module.graph.fake_quants() if not node.input(0).is_constant}
     assert bits == {16 if activations == "QUInt16" else 8}
-    weights_bits = {node.attribute("bits") for node in module.graph.fake_quants() if node.input(0).is_constant}
+    weights_bits = {FakeQuant(node).bits for node in module.graph.fake_quants() if node.input(0).is_constant}
     assert max(weights_bits) == (8 if weights == "QInt8" else 4)
     if activations == "QUInt8":
         assert largest_error(expected, run_onnxruntime(lowered(module), feed)) < 1e-5
@@ -151,14 +152,14 @@ def test_an_exported_network_comes_back_with_its_names_bits_and_scales(tmp_path,
     pipeline = "infer-types,fold-batchnorm,insert-fake-quant,calibrate{method=minmax}"
     PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=data))
     for index, node in enumerate(module.graph.fake_quants()):
-        if len(node.attribute("widths")) > 1:
-            node.set_attribute("bits", 8 - index % 4)
+        if len(FakeQuant(node).widths) > 1:
+            FakeQuant(node).bits = 8 - index % 4
     export(module, tmp_path / "q.onnx", profile="qcdq", data=data)
     raised = raise_quantized(qir.load(tmp_path / "q.onnx"))
     before, after = quantizers(module.graph), quantizers(raised.graph)
     assert set(before) == set(after)
     for name, node in before.items():
-        ours, theirs = parameters_of(node), parameters_of(after[name])
+        ours, theirs = node.grid(), after[name].grid()
         assert (theirs.low_code, theirs.high_code) == (ours.low_code, ours.high_code)
         np.testing.assert_array_equal(ours.scale, theirs.scale)
         np.testing.assert_array_equal(ours.zero_point, theirs.zero_point)
@@ -183,8 +184,8 @@ def test_clip_between_narrows_the_width_and_grid_keepers_stay(builder):
     raise_quantized(module)
     assert [node.op for node in module.graph] == ["fake_quant", "Flatten"]
     (node,) = module.graph.fake_quants()
-    assert (node.attribute("bits"), node.attribute("signed"), node.attribute("widths")) == (4, 0, (4,))
-    grid = parameters_of(node)
+    assert (FakeQuant(node).bits, FakeQuant(node).signed, FakeQuant(node).widths) == (4, 0, (4,))
+    grid = FakeQuant(node).grid()
     assert grid.scale[0] == np.float32(0.037)
     assert grid.zero_point[0] == 3
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) == 0
@@ -215,8 +216,8 @@ def test_a_weight_gets_the_smallest_width_that_holds_its_codes(builder):
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     node = quantizers(module.graph)["conv.weight"]
-    assert (node.attribute("bits"), node.attribute("narrow"), node.attribute("axis")) == (4, 1, 0)
-    np.testing.assert_array_equal(parameters_of(node).scale, np.linspace(0.01, 0.2, 6).astype(np.float32))
+    assert (node.bits, node.narrow, node.granularity.axis) == (4, 1, 0)
+    np.testing.assert_array_equal(node.grid().scale, np.linspace(0.01, 0.2, 6).astype(np.float32))
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) == 0
 
 
@@ -231,7 +232,7 @@ def test_codes_packed_into_int4_are_unpacked(builder):
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     (node,) = module.graph.fake_quants()
-    assert (node.attribute("bits"), node.attribute("axis")) == (4, 1)
+    assert (FakeQuant(node).bits, node.attribute("axis")) == (4, 1)
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) < 1e-6
 
 
@@ -274,7 +275,8 @@ def test_qonnx_quant(tmp_path, builder, scale, zero, bits, signed, narrow):
     (node,) = module.graph.fake_quants()
     assert "qonnx.custom_op.general" not in module.opsets
     x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
-    found = get_scheme(node.attribute("scheme")).fake_quantize(x, parameters_of(node), node.attribute("axis"))
+    view = FakeQuant(node)
+    found = view.scheme(view.bits).fake_quantize(x, view.grid(), view.granularity.axis)
     s = np.asarray(scale, np.float32)
     high = 2 ** (bits - signed) - 1
     low = (-high if narrow else -high - 1) if signed else 0
@@ -288,7 +290,7 @@ def test_qonnx_bipolar(tmp_path, builder, op):
     raise_quantized(module)
     (node,) = module.graph.fake_quants()
     x = np.array([-1.0, -0.0, 0.0, 2.0], np.float32)
-    found = get_scheme("uniform").fake_quantize(x, parameters_of(node))
+    found = get_scheme("uniform").fake_quantize(x, FakeQuant(node).grid())
     np.testing.assert_array_equal(found, np.float32(0.3) * np.array([-1, 1, 1, 1], np.float32))
 
 
@@ -335,8 +337,8 @@ def test_more_widths_can_be_asked_for(builder):
     module = b.module(b.node("DequantizeLinear", [y, "s", "z"]))
     RaiseQuantized(widths=(4,)).run(module, PassContext())
     (node,) = module.graph.fake_quants()
-    assert parameters_of(node).scale[0] == np.float32(0.162)
-    assert parameters_of(node, 4).scale[0] == pytest.approx(0.162 * 255 / 15, rel=1e-5)
+    assert FakeQuant(node).grid().scale[0] == np.float32(0.162)
+    assert FakeQuant(node).grid(4).scale[0] == pytest.approx(0.162 * 255 / 15, rel=1e-5)
 
 
 def test_scales_that_were_computed_from_a_range_are_ranges_again():

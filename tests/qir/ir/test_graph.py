@@ -3,7 +3,7 @@ import pytest
 
 import qir
 from qir.errors import QirError
-from qir.fake_quant import make_fake_quant
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.types import DType, TensorType
@@ -97,7 +97,7 @@ def test_bits_advance_only_the_policy_version():
     graph = chain()
     node = graph.insert(make_fake_quant(graph.inputs[0], name="q", bits=2, widths=(2, 4), signed=True))
     version, policy = graph.clock.version, graph.clock.policy_version
-    node.set_attribute("bits", 4)
+    FakeQuant(node).bits = 4
     assert (graph.clock.version, graph.clock.policy_version) == (version, policy + 1)
     assert node.result.type.quant.bits == 4
 

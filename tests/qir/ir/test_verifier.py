@@ -7,7 +7,7 @@ import qir
 from qir.attributes import Attribute
 from qir.constraints import OperandRules
 from qir.errors import VerifyError
-from qir.fake_quant import make_fake_quant
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Function, Module
 from qir.node_rules import check_bias
@@ -284,7 +284,7 @@ def test_only_legal_pairs_pass_with_rules():
     qir.verify(module)
     with pytest.raises(VerifyError, match="legal-pair"):
         qir.verify(module, rules)
-    quantizer.set_attribute("bits", 8)
+    FakeQuant(quantizer).bits = 8
     qir.verify(module, rules)
 
 
@@ -294,6 +294,6 @@ def test_a_policy_write_is_verified_although_the_version_stands_still():
         make_fake_quant(module.graph.inputs[0], name="q", bits=4, widths=(2, 4), signed=True)
     )
     qir.verify(module)
-    quantizer.set_attribute("bits", 7)
+    FakeQuant(quantizer).bits = 7
     with pytest.raises(VerifyError, match="candidate widths"):
         qir.verify(module)

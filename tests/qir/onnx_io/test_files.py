@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from qir.errors import ModelFileError, QirError
-from qir.fake_quant import make_fake_quant, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.onnx_io import infer_types, load, save, to_bytes, to_proto
 from qir.onnx_io.protos.wire import field
 from qir.tensor import Tensor, numpy_dtype
@@ -262,7 +262,7 @@ def test_quantizers_come_back(tmp_path):
     quantizer = make_fake_quant(relu.input(0), name="q", bits=4, widths=(2, 4, 8), signed=True)
     graph.insert(quantizer, before=relu)
     relu.set_input(0, quantizer.result)
-    set_ranges(quantizer, np.array([[[-1, 1]]] * 3, np.float32))
+    FakeQuant(quantizer).calibration = np.array([[[-1, 1]]] * 3, np.float32)
     save(module, tmp_path / "m.onnx")
     again = load(tmp_path / "m.onnx")
     found = again.graph.nodes[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qir.errors import QirError
-from qir.fake_quant import make_fake_quant, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node
 from qir.module import Function, Module
@@ -28,7 +28,7 @@ def quantized(graph, value, low=-1.0, high=1.0, bits=4, signed=True, axis=None, 
     )
     graph.insert(node)
     if calibrated:
-        set_ranges(node, np.tile(np.asarray([[[low, high]]], np.float32), (1, channels, 1)))
+        FakeQuant(node).calibration = np.tile(np.asarray([[[low, high]]], np.float32), (1, channels, 1))
     return node.result
 
 

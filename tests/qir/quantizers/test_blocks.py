@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qir.backends.torch.quantizers import TorchParameters, blocks, get_torch_scheme
 from qir.errors import QirError
+from qir.granularity import PerBlock
 from qir.quantizers import get_scheme
 from qir.quantizers.blocks import blocks_shape, from_rows, to_rows
 
@@ -39,7 +40,7 @@ def test_onnxruntime_reads_the_same_values_from_codes_and_blocks_of_scales(schem
     grid = chosen.parameters(chosen.fit(rows, 4, signed=True, axis=0), 4, signed=True)
     ours = from_rows(chosen.fake_quantize(rows, grid, 0), shape, axis, block)
     twin = get_torch_scheme(scheme)
-    torches = blocks.fake_quantize_blocks(torch.from_numpy(x), twin, TorchParameters.of(grid), axis, block)
+    torches = blocks.fake_quantize(torch.from_numpy(x), twin, TorchParameters.of(grid), PerBlock(axis, block))
     np.testing.assert_array_equal(torches.numpy(), ours)
     codes = from_rows(chosen.quantize(rows, grid, 0), shape, axis, block).astype(np.int8)
     counts = blocks_shape(shape, axis, block)
@@ -63,7 +64,7 @@ def test_gradients_pass_through_blocks() -> None:
     x = torch.linspace(-1, 1, 20).reshape(2, 10).requires_grad_()
     scheme = get_torch_scheme("uniform")
     grid = scheme.parameters(np.tile(np.float32([[-1, 1]]), (6, 1)), 4, signed=True)
-    blocks.fake_quantize_blocks(x, scheme, grid, 1, 4).sum().backward()
+    blocks.fake_quantize(x, scheme, grid, PerBlock(1, 4)).sum().backward()
     assert x.grad is not None
     np.testing.assert_array_equal(x.grad.numpy(), np.ones((2, 10)))
 

@@ -5,7 +5,8 @@ import torch
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.quantizers import get_torch_scheme
 from qir.errors import DataError, SearchError
-from qir.fake_quant import make_fake_quant, parameters_of, quantizers, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant, quantizers
+from qir.granularity import PerBlock
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.quantizers import get_scheme
@@ -43,7 +44,9 @@ def network():
         made = []
         for name, operand, signed in ((f"x{index}", value, index == 0), (f"weight{index}", weight, True)):
             node = graph.insert(make_fake_quant(operand, name=name, bits=8, widths=WIDTHS, signed=signed))
-            set_ranges(node, np.tile(np.array([-3.0 if signed else 0.0, 3.0], np.float32), (len(WIDTHS), 1, 1)))
+            FakeQuant(node).calibration = np.tile(
+                np.array([-3.0 if signed else 0.0, 3.0], np.float32), (len(WIDTHS), 1, 1)
+            )
             made.append(node.result)
         layer = graph.insert(
             Node("Gemm", (*made, bias), (f"y{index}",), name=f"layer{index}", attributes={"transB": 1})
@@ -198,9 +201,9 @@ def test_algorithm_two_ends_within_the_target_and_can_be_written_back():
     assert precision.losses[3] < precision.losses[0]
     made = run.finish(found.schemes, precision.policy)
     nodes = quantizers(made.graph)
-    assert {name: node.attribute("bits") for name, node in nodes.items()} == dict(precision.policy)
-    assert {name: node.attribute("scheme") for name, node in nodes.items()} == found.schemes
-    assert all(node.attribute("bits") == 8 for node in quantizers(module.graph).values())
+    assert {name: node.bits for name, node in nodes.items()} == dict(precision.policy)
+    assert {name: node.scheme_name(node.bits) for name, node in nodes.items()} == found.schemes
+    assert all(node.bits == 8 for node in quantizers(module.graph).values())
     (logits,) = TorchModule(made)(torch.from_numpy(images))
     assert (logits.argmax(1).numpy() == labels).mean() > 0.6
 
@@ -211,9 +214,9 @@ def test_levels_of_residual_binaries_are_written_back():
     schemes = dict.fromkeys(run.decided, "resq")
     precision = run.learn_precision(schemes, target=3.0, widths=(3,))
     weight = quantizers(run.finish(schemes, precision.policy).graph)["weight0"]
-    scheme, constant = get_scheme("resq"), weight.operands[0].constant.numpy()
+    scheme, constant = get_scheme("resq"), weight.source.constant.numpy()
     expected = scheme.fake_quantize(constant, run._grids["weight0"]._grid(3))
-    np.testing.assert_allclose(scheme.fake_quantize(constant, parameters_of(weight)), expected, atol=1e-5)
+    np.testing.assert_allclose(scheme.fake_quantize(constant, weight.grid()), expected, atol=1e-5)
 
 
 def test_terms_come_from_a_cost_table():
@@ -256,7 +259,7 @@ def test_data_and_networks_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="as many of both"):
         AutoQnn(network(), images, labels[:9])
     blocked = network()
-    quantizers(blocked.graph)["weight0"].set_attribute("block", 4)
+    quantizers(blocked.graph)["weight0"].granularity = PerBlock(0, 4)
     with pytest.raises(SearchError, match="blocks of scales"):
         AutoQnn(blocked, images, labels).search_schemes()
     with pytest.raises(SearchError, match="granularity"):
@@ -304,12 +307,11 @@ def test_a_fixed_quantizer_keeps_the_ranges_that_its_weight_was_trained_at():
     images, labels = data(64)
     module = network()
     node = quantizers(module.graph)["weight1"]
-    before = parameters_of(node, 8).scale
-    node.set_attribute("ranges", Tensor.of(node.attribute("ranges").numpy()[-1:]))
-    node.set_attribute("widths", (8,))
+    before = node.grid(8).scale
+    node.widths = (8,)
     run = AutoQnn(module, images, labels, FAST)
     precision = run.learn_precision({}, 4.0)
     made = quantizers(run.finish(dict.fromkeys(run.decided, "uniform"), precision.policy).graph)["weight1"]
-    np.testing.assert_array_equal(parameters_of(made).scale, before)
-    weights = [n.operands[0].constant.numpy() for n in (node, made)]
+    np.testing.assert_array_equal(made.grid().scale, before)
+    weights = [n.source.constant.numpy() for n in (node, made)]
     assert not np.array_equal(*weights)

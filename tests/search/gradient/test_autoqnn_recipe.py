@@ -39,14 +39,14 @@ def test_a_float_network_gets_schemes_bits_and_weights_within_every_budget(resul
     from qir.search.network.problem import METRICS
 
     made = quantizers(result.module.graph)
-    assert {name: made[name].attribute("scheme") for name in result.schemes} == dict(result.schemes)
+    assert {name: made[name].scheme_name(made[name].bits) for name in result.schemes} == dict(result.schemes)
     assert set(result.schemes.values()) <= set(CANDIDATES)
     target = load_target("npu-148")
     table = cost_table(result.module, target)
     wide = dict.fromkeys(made, 8)
     for name, share in (("latency", 0.6), ("energy", 0.8)):
         column = METRICS[name]
-        bits = {name: node.attribute("bits") for name, node in made.items()}
+        bits = {name: node.bits for name, node in made.items()}
         cost, reference = (sum(getattr(row.cost, column) for row in table.rows(p)) for p in (bits, wide))
         assert cost == pytest.approx(result.costs[name])
         assert cost <= share * reference * (1 + 1e-9)
@@ -56,7 +56,7 @@ def test_the_policy_is_legal_on_the_target(result):
     from qir.backends import load_target
 
     constraints = bit_constraints(result.module, load_target("npu-148").operand_rules())
-    bits = {name: node.attribute("bits") for name, node in quantizers(result.module.graph).items()}
+    bits = {name: node.bits for name, node in quantizers(result.module.graph).items()}
     for relation in constraints.relations:
         assert (bits[relation.first], bits[relation.second]) in relation.allowed
 
@@ -84,7 +84,7 @@ def test_average_bits_are_a_budget(samples):
         qir.models.path("lenet"), target="bitfusion-e", budget={"bits": "4"}, evaluations=4, **samples
     )
     kept = {name: n for name, n in found.precision.elements.items() if name in found.schemes}
-    bits = {name: quantizers(found.module.graph)[name].attribute("bits") for name in kept}
+    bits = {name: quantizers(found.module.graph)[name].bits for name in kept}
     assert sum(bits[name] * count for name, count in kept.items()) / sum(kept.values()) <= 4 + 1e-9
     assert found.costs["bits"] <= 4 + 1e-9
 

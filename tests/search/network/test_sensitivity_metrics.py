@@ -42,7 +42,7 @@ def linear():
     changes = {}
     for name in ("fc.input", "fc.weight"):
         quantizer = quantizers(module.graph)[name]
-        values = torch.from_numpy(WEIGHT if quantizer.operands[0].is_constant else IMAGES)
+        values = torch.from_numpy(WEIGHT if quantizer.source.is_constant else IMAGES)
         for bits in constraints.options[name]:
             changes[name, bits] = (on_grid(quantizer, values, bits) - values).numpy().astype(np.float64)
     return TorchModule(module), constraints, changes

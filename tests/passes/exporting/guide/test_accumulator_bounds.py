@@ -10,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.backends import load_target
 from qir.errors import ExportError
-from qir.fake_quant import parameters_of
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
 from qir.passes.analysis.accumulator_bounds import AccumulatorBounds, product_bounds, sum_bounds
@@ -73,7 +72,7 @@ def test_products_of_two_activations_are_bounded_by_their_length() -> None:
         PassManager(pipeline).run(module, PassContext(calibration_data=data))
         (layer,) = quantized_layers(module.graph)
         bounds = product_bounds(layer)
-        grids = [parameters_of(quantizer) for quantizer in (layer.data, layer.weight)]
+        grids = [quantizer.grid() for quantizer in (layer.data, layer.weight)]
         ends = [(grid.low_code - grid.zero_point[0], grid.high_code - grid.zero_point[0]) for grid in grids]
         products = [int(a) * int(b) * length for a in ends[0] for b in ends[1]]
         assert (bounds.low, bounds.high) == (min(products), max(products))
@@ -96,9 +95,9 @@ def test_integer_multiples_of_a_step_are_bounded_too(random_network, scheme, bit
     """The worst input, one extreme code a weight, reaches the bounds."""
     _, module = random_network(2, 8, 8, first=6)
     layer = next(iter(quantized_layers(module.graph)))
-    layer.weight.set_attribute("scheme", scheme)
-    layer.weight.set_attribute("bits", bits)
-    codes, grid = integer_codes(layer.weight), parameters_of(layer.data)
+    layer.weight.set_scheme(scheme)
+    layer.weight.bits = bits
+    codes, grid = integer_codes(layer.weight), layer.data.grid()
     rows = codes.centred(0).reshape(6, -1).astype(np.int64)
     ends = np.array([grid.low_code, grid.high_code]) - int(grid.zero_point[0])
     worst = np.maximum(rows * ends[0], rows * ends[1]).sum(1)

@@ -228,10 +228,10 @@ def test_weights_on_other_grids_are_recomputed_too(reader, random_network, tmp_p
     module = network.module()
     PassManager(parse_pipeline("insert-fake-quant")).run(module, PassContext())
     for node in quantizers(module.graph).values():
-        if node.operands[0].is_constant:
-            node.set_attribute("scheme", scheme)
-            node.set_attribute("widths", (bits,))
-            node.set_attribute("bits", bits)
+        if node.source.is_constant:
+            node.set_scheme(scheme)
+            node.widths = (bits,)
+            node.bits = bits
     calibrated = PassContext(calibration_data=network.images(16))
     PassManager(parse_pipeline("calibrate{method=minmax,weights=minmax}")).run(module, calibrated)
     written = export(module, tmp_path / "m.quant.onnx", data=network.images(2))

@@ -89,9 +89,9 @@ def quantized(
     widths = f"weight_widths={weight_widths},activation_widths={activation_widths}{given}"
     pipeline = f"infer-types,insert-fake-quant{{input_widths=all,{widths}}},calibrate{{method=minmax}}"
     PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(32, seed=7)))
-    free = {name: node for name, node in quantizers(module.graph).items() if FIXED not in node.metadata}
-    chosen = {name: weight if node.operands[0].is_constant else activation for name, node in free.items()}
-    policy = {name: bits for name, bits in chosen.items() if bits in free[name].attribute("widths")}
+    free = {name: node for name, node in quantizers(module.graph).items() if FIXED not in node.node.metadata}
+    chosen = {name: weight if node.source.is_constant else activation for name, node in free.items()}
+    policy = {name: bits for name, bits in chosen.items() if bits in free[name].widths}
     apply_policy(module, policy)
     return module
 

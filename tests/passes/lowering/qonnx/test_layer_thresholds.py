@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError
-from qir.fake_quant import parameters_of
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.lowering.qonnx.thresholds import (
     Thresholds,
@@ -195,17 +194,18 @@ def test_dead_channels_have_one_code(quantized_network):
     layer.bias.constant = Tensor.of(bias)
     weight = np.array(layer.weight_tensor.numpy())
     weight[0] = 0
-    layer.weight.operands[0].constant = Tensor.of(weight)
-    ranges = np.array(layer.weight.attribute("ranges").numpy())
+    quantizer = layer.weight
+    quantizer.source.constant = Tensor.of(weight)
+    ranges = np.array(quantizer.calibration)
     ranges[:, 0] = 0
-    layer.weight.set_attribute("ranges", Tensor.of(ranges))
+    quantizer.calibration = ranges
     found = layer_thresholds(layer)
     reachable = found.codes(np.broadcast_to(found.bias[:, None], (len(found.values), 1)))
     assert reachable[0, 0] == max(round(1e-3 / float(layer_scale(layer))), 0)
 
 
 def layer_scale(layer):
-    return parameters_of(layer.output).scale[0]
+    return layer.output.grid().scale[0]
 
 
 def test_a_layer_without_output_grid_is_refused(quantized_network):

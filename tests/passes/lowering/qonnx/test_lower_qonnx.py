@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.kernels import quant
 from qir.backends.qonnx.reference import QonnxReference
-from qir.fake_quant import make_fake_quant, parameters_of, set_ranges
+from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.graph import Value
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.ops.families.qonnx import QONNX_DOMAIN
@@ -80,10 +80,10 @@ def test_every_grid_is_computed_exactly_by_the_quantizer_it_is_written_as(scale,
     node = make_fake_quant(
         Value("x"), name="q", bits=bits, widths=[bits], signed=signed, narrow=narrow, scheme="uniform-step"
     )
-    set_ranges(node, np.float32([[[low - zero, scale]]]))
-    grid = parameters_of(node)
+    FakeQuant(node).calibration = np.float32([[[low - zero, scale]]])
+    grid = FakeQuant(node).grid()
     assert int(grid.zero_point[0]) == zero
-    form = activation_form(node)
+    form = activation_form(FakeQuant(node))
     found = quant(x, form.scale, np.float32(0), np.float32(form.bits), signed=form.signed, narrow=form.narrow)
     if form.bounds is not None:
         found = np.clip(found, *form.bounds)

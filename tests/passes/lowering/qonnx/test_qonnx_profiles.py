@@ -5,7 +5,7 @@ import pytest
 
 import qir
 from qir.errors import DataError, ExportError, PassError
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.parity.reference_outputs import simulated
 
@@ -54,7 +54,7 @@ def test_what_finn_refuses_is_refused_with_a_remedy(quantized_network, tmp_path,
 def test_symmetric_activations_have_no_zero_points(quantized_network):
     _, module = quantized_network(0, 8, 8)
     prepared(module, everywhere="false")
-    grids = [parameters_of(node) for node in module.graph.fake_quants()]
+    grids = [FakeQuant(node).grid() for node in module.graph.fake_quants()]
     assert not any(grid.zero_point.any() for grid in grids)
     assert any(not grid.signed for grid in grids)
     prepared_again = module.clone()
@@ -86,7 +86,7 @@ def test_zero_points_are_marked_where_the_profile_has_none(tmp_path, quantized_n
     network, module = quantized_network(1, 4, 4)
     report = export(module, tmp_path / "m.quant.onnx", profile="qonnx", data=network.images())
     marked = {name for name, reason in report.emulated if "zero point" in reason}
-    grids = {name: parameters_of(node) for name, node in quantizers(module.graph).items()}
+    grids = {name: node.grid() for name, node in quantizers(module.graph).items()}
     assert marked == {name for name, grid in grids.items() if grid.zero_point.any() and grid.zero_point[0] != 8}
     assert "conv0.input" in marked
 
@@ -95,8 +95,8 @@ def test_zero_points_are_marked_where_the_profile_has_none(tmp_path, quantized_n
 def test_a_width_per_channel_of_a_weight(tmp_path, quantized_network, profile):
     network, module = quantized_network(1, 8, 8)
     node = quantizers(module.graph)["conv0.weight"]
-    widths = [(0, 2, 8, 1)[index % 4] for index in range(node.operands[0].constant.shape[0])]
-    node.set_attribute("bits", tuple(widths))
+    widths = [(0, 2, 8, 1)[index % 4] for index in range(node.source.constant.shape[0])]
+    node.bits = tuple(widths)
     report = export(module, tmp_path / "m.quant.onnx", profile=profile, data=network.images())
     assert report.mismatches == 0
     assert dict(report.emulated)["conv0.weight"] == "a width per channel, stored at the widest"

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
-from qir.fake_quant import quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
 from qir.passes.parity.reference_outputs import simulated
 
@@ -53,8 +53,8 @@ def test_our_files_with_blocks(tmp_path, opset):
     before, after = quantizers(module.graph), quantizers(raised.graph)
     assert set(before) == set(after)
     for name in ("a.weight", "fc.weight"):
-        for key in ("bits", "axis", "block"):
-            assert after[name].attribute(key) == before[name].attribute(key), (name, key)
+        assert after[name].bits == before[name].bits
+        assert after[name].granularity == before[name].granularity
     np.testing.assert_array_equal(*(simulated(each, {"x": x})["y"] for each in (module, raised)))
 
 
@@ -85,7 +85,7 @@ def test_dequantize_linear_in_blocks(signed, zeros, axis):
     assert not context.reports["raise-quantized"].left
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul"]
     (node,) = module.graph.fake_quants()
-    assert (node.attribute("bits"), node.attribute("axis"), node.attribute("block")) == (4, axis, block)
+    assert (FakeQuant(node).bits, node.attribute("axis"), FakeQuant(node).granularity.size) == (4, axis, block)
     np.testing.assert_allclose(simulated(module, {"x": x})["y"], expected, rtol=0, atol=1e-5)
     TorchModule(module)
 
@@ -133,7 +133,11 @@ def test_matmul_nbits(bits, zeros, biased):
     assert "com.microsoft" not in module.opsets
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul", *(["Add"] if biased else [])]
     (quantizer,) = module.graph.fake_quants()
-    assert (quantizer.attribute("bits"), quantizer.attribute("axis"), quantizer.attribute("block")) == (bits, 0, block)
+    assert (FakeQuant(quantizer).bits, quantizer.attribute("axis"), FakeQuant(quantizer).granularity.size) == (
+        bits,
+        0,
+        block,
+    )
     np.testing.assert_allclose(simulated(module, {"x": x})["y"], expected, rtol=0, atol=1e-4)
 
 
@@ -171,7 +175,11 @@ def test_gather_from_blocks(dtype, bits, zeros):
     raise_quantized(module, context)
     assert not context.reports["raise-quantized"].left
     (quantizer,) = module.graph.fake_quants()
-    assert (quantizer.attribute("bits"), quantizer.attribute("axis"), quantizer.attribute("block")) == (bits, 1, block)
+    assert (FakeQuant(quantizer).bits, quantizer.attribute("axis"), FakeQuant(quantizer).granularity.size) == (
+        bits,
+        1,
+        block,
+    )
     np.testing.assert_array_equal(simulated(module, {"x": x})["y"], expected)
 
 

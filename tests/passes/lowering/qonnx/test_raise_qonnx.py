@@ -5,7 +5,7 @@ import pytest
 
 import qir
 from qir.backends.execution.session import OrtSession
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import quantizers
 from qir.onnx_io.annotations import read_annotations
 from qir.passes import PassContext, PassManager, raise_quantized
 from qir.passes.lowering.lower_qcdq import LowerQcdq
@@ -39,7 +39,7 @@ def test_our_qonnx_files_come_back_with_their_names_widths_and_codes(
     before, after = quantizers(module.graph), quantizers(raised.graph)
     assert set(before) == set(after)
     for name, node in before.items():
-        ours, theirs = parameters_of(node), parameters_of(after[name])
+        ours, theirs = node.grid(), after[name].grid()
         np.testing.assert_array_equal(ours.scale, theirs.scale)
         assert ours.high_code - ours.low_code == theirs.high_code - theirs.low_code
         assert ours.low_code - ours.zero_point[0] == theirs.low_code - theirs.zero_point[0]

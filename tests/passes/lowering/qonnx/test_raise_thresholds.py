@@ -9,10 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 from qir.backends.qonnx.reference import QonnxReference
-from qir.fake_quant import parameters_of, quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.ops.families.qonnx import QONNX_DOMAIN
 from qir.passes import PassContext, raise_quantized
-from qir.quantizers import get_scheme
 
 
 def model(thresholds, *, scale, bias, attributes=None, tail=True):
@@ -50,9 +49,9 @@ def model(thresholds, *, scale, bias, attributes=None, tail=True):
 def simulated(module, x):
     """The raised network on fake-quant nodes, in numpy."""
     names = quantizers(module.graph)
-    weight = names["w"].operands[0].constant.numpy()
+    weight = names["w"].source.constant.numpy()
     node = next(n for name, n in names.items() if name != "w")
-    return get_scheme(node.attribute("scheme")).fake_quantize(x @ weight, parameters_of(node), node.attribute("axis"))
+    return node.scheme(node.bits).fake_quantize(x @ weight, node.grid(), node.granularity.axis)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_equal_steps_come_back_as_a_quantizer(bits, signed, scale):
     raise_quantized(module, context)
     assert not context.reports["raise-quantized"].left
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul", "fake_quant"]
-    assert {node.attribute("bits") for node in module.graph.fake_quants()} == {4, bits}
+    assert {FakeQuant(node).bits for node in module.graph.fake_quants()} == {4, bits}
     np.testing.assert_array_equal(simulated(module, x), expected)
 
 
@@ -81,7 +80,7 @@ def test_scale_and_bias_of_the_node_itself():
     expected = QonnxReference(module).run({"x": x})["c"]
     raise_quantized(module)
     node = quantizers(module.graph)["act"]
-    assert (node.attribute("bits"), node.attribute("signed")) == (1, 1)
+    assert (node.bits, node.signed) == (1, 1)
     np.testing.assert_array_equal(simulated(module, x), expected)
 
 
