@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.tensor import Array, Tensor
 
@@ -51,3 +52,15 @@ def number_of(value: Value | None) -> float | None:
     """The number that a constant with one element is, or None."""
     constant = constant_of(value)
     return uniform_value(constant.numpy()) if constant is not None and constant.size == 1 else None
+
+
+def require_array(value: Value) -> Array:
+    """The values of a constant.
+
+    Raises:
+        QirError: the value is computed, or an input.
+    """
+    found = array_of(value)
+    if found is None:
+        raise QirError(f"value {value.name!r}: is computed, and a constant was expected: run fold-constants")
+    return found

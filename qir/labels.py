@@ -10,11 +10,6 @@ from qir.graph import Graph, Node, Value
 T = TypeVar("T", bound=Hashable)
 
 
-def label_of(node: Node) -> str:
-    """A node's name, else its first result's, else its operator: what it is called in messages, not always unique."""
-    return node.name or (node.results[0].name if node.results else "") or node.op.lower()
-
-
 def unique_labels(graph: Graph) -> dict[Node, str]:
     """A label for every node of a graph and its subgraphs.
 
@@ -22,7 +17,7 @@ def unique_labels(graph: Graph) -> dict[Node, str]:
     is called after its first result. What repeats ends with `.2`, `.3`, ….
     """
     nodes = sorted(graph.walk(), key=lambda node: (not node.is_fake_quant, not node.name))
-    return unique((node, label_of(node)) for node in nodes)
+    return unique((node, node.label) for node in nodes)
 
 
 def constant_labels(graph: Graph) -> dict[Value, str]:

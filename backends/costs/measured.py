@@ -21,7 +21,6 @@ from qir.backends.execution.session import OrtSession
 from qir.constants import array_of
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
-from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.known_integers import known_integers
@@ -227,7 +226,7 @@ def _adds_branch(node: Node) -> bool:
 
 
 def _dims(value: Value) -> tuple[object, ...] | None:
-    return value.type.shape if isinstance(value.type, TensorType) else None
+    return value.shape
 
 
 @cache
@@ -302,7 +301,7 @@ def _element(value: Value) -> DType:
 
 
 def _shape(value: Value, batch: int) -> tuple[int, ...]:
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = value.shape
     if shape is None or any(not isinstance(dim, int) for dim in shape[1:]):
         raise TargetError(f"value {value.name!r}: its shape is not known: give the shapes of the inputs (--shape)")
     return tuple(dim if isinstance(dim, int) else batch for dim in shape)
@@ -324,7 +323,7 @@ def _runner(layer: Module, node: Node) -> Call:
         feeds = {value.name: _sample(value, 1) for value in layer.graph.inputs}
         kernels = session.kernel_times(feeds)
     except Exception as error:
-        raise TargetError(f"node {label_of(node)!r}: cannot be timed alone in ONNX Runtime: {error}") from error
+        raise TargetError(f"node {node.label!r}: cannot be timed alone in ONNX Runtime: {error}") from error
     layout = sum(time for op, time in kernels.items() if op in _LAYOUT_OPS and op != node.op)
     return Call(lambda: session.run(feeds), 1.0 - layout / max(sum(kernels.values()), 1.0))
 

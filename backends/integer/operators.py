@@ -16,7 +16,6 @@ from qir.backends.integer.kernels import Operand, kernel_of
 from qir.backends.integer.requantization import Requantization
 from qir.backends.integer.values import Grid, Pending, integer_limits, on_grid
 from qir.graph import Node
-from qir.labels import label_of
 from qir.tensor import Array
 
 
@@ -95,7 +94,7 @@ def run_operator(
         return found.real() + bias if bias is not None and bias.dtype.kind == "f" else found.real()
     dtype = np.dtype(np.uint8) if offset is None else offset.dtype
     code = 0 if offset is None else int(offset.reshape(-1)[0])
-    return on_grid(found, np.float32(step.reshape(-1)[0]), code, dtype, kind, label_of(node))
+    return on_grid(found, np.float32(step.reshape(-1)[0]), code, dtype, kind, node.label)
 
 
 def _quantized_dynamically(*operands: Operand) -> list[Array | None]:

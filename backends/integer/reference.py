@@ -25,7 +25,6 @@ from qir.backends.integer.saturation import is_fused, turns_unsigned
 from qir.backends.integer.values import Grid, Pending, integer_limits, on_grid, quantized
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
-from qir.labels import label_of
 from qir.module import Module
 from qir.tensor import Array
 
@@ -188,7 +187,7 @@ class State:
         results: Sequence[Array | Grid | Pending] = [found] if found is not None else self._evaluate(node, operands)
         if variable:
             exact = found is not None or all(_is_integral(value) for value in (*operands, *results))
-            (self.integer_nodes if exact else self.float_nodes).append(label_of(node))
+            (self.integer_nodes if exact else self.float_nodes).append(node.label)
         return results
 
     def _saturates(self, node: Node, operands: Sequence[Operand]) -> bool:
@@ -246,7 +245,7 @@ def _quantize(node: Node, operands: Sequence[Operand], requantization: Requantiz
     plain = isinstance(value, Pending) or (isinstance(value, Grid) and value.per_tensor() is not None)
     if plain and scale.size == 1 and isinstance(value, Grid | Pending):
         step, code = np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
-        return on_grid(value, step, code, dtype, requantization, label_of(node))
+        return on_grid(value, step, code, dtype, requantization, node.label)
     assert value is not None  # noqa: S101 - QuantizeLinear's first operand is required
     return np.asarray(quantized(_plain(value), scale, zero, dtype), dtype)
 

@@ -12,7 +12,6 @@ from qir.backends.vela.tflite import Grid, Tflite
 from qir.errors import TargetError
 from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
-from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.definition import sizes_of
@@ -69,7 +68,7 @@ class Network:
             LOWERINGS[node.op](self, node)
         else:
             raise TargetError(
-                f"node {label_of(node)!r}: op {node.op} has no int8 TensorFlow Lite form here; expected "
+                f"node {node.label!r}: op {node.op} has no int8 TensorFlow Lite form here; expected "
                 f"{', '.join(sorted(LOWERINGS))} (fold BatchNormalization and constants first)"
             )
 
@@ -92,9 +91,7 @@ class Network:
         """
         value = node.input(index)
         if value is None or value not in self.at:
-            raise TargetError(
-                f"node {label_of(node)!r}: operand {index} is not an activation; {node.op} needs one there"
-            )
+            raise TargetError(f"node {node.label!r}: operand {index} is not an activation; {node.op} needs one there")
         return self.at[value]
 
     def operand(self, node: Node, index: int) -> int:

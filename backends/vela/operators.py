@@ -12,7 +12,6 @@ from qir.backends.vela.network import CHANNELS_FIRST, CHANNELS_LAST, Network, ac
 from qir.backends.vela.tflite import ACTIVATIONS, SAME, VALID, Grid
 from qir.errors import TargetError
 from qir.graph import Node
-from qir.labels import label_of
 from qir.ops import op_of
 
 SIGMOID_GRID, TANH_GRID = Grid((1 / 256,), -128), Grid((1 / 128,), 0)
@@ -303,4 +302,4 @@ def _strides(window: Window, padding: int) -> dict[str, Any]:
 
 
 def _unsupported(node: Node, expected: str) -> TargetError:
-    return TargetError(f"node {label_of(node)!r}: this {node.op} has no int8 TensorFlow Lite form; expected {expected}")
+    return TargetError(f"node {node.label!r}: this {node.op} has no int8 TensorFlow Lite form; expected {expected}")

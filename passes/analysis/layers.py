@@ -236,8 +236,7 @@ class MatMulLayer(LinearLayer):
             self._insert_add(values)
 
     def _insert_add(self, values: Array) -> None:
-        graph, result = self.node.graph, self.node.result
-        assert graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
+        graph, result = self.node.scope, self.node.result
         constant = graph.add_constant(self.bias_name(), frozen(values))
         add = Node("Add", (), name=f"{self.node.name}.bias" if self.node.name else "")
         add.result.type = result.type

@@ -17,7 +17,6 @@ from qir.graph import Node, Value
 from qir.passes.analysis.affine import Affine, Reject, Vector
 from qir.passes.analysis.constants import set_constant
 from qir.tensor import Array
-from qir.types import TensorType
 
 PREACTIVATION = "preactivation"
 """Key of `Node.meta` of a layer: (mean, standard deviation) of its outputs per channel, float64, from BatchNorm."""
@@ -25,7 +24,7 @@ PREACTIVATION = "preactivation"
 
 def rank_of(value: Value | None) -> int | None:
     """Rank of a value, None when unknown."""
-    return value.type.rank if value is not None and isinstance(value.type, TensorType) else None
+    return None if value is None else value.rank
 
 
 def multiplied(weight: Array, factor: Array) -> Array:

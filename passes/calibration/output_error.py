@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qir.errors import QirError
+from qir.fake_quant import FakeQuant
 from qir.graph import Node
 from qir.ops import op_of
 from qir.ops.families.matrix import same_pads
@@ -161,10 +163,11 @@ def _directions(inputs: int) -> Array:
 
 def _patches(node: Node, data: Array, sketch: RowSketch) -> Array:
     """What a convolution multiplies its weight by, at the places that are drawn: [groups, number of rows, inputs]."""
-    weight = node.operands[1]
-    while weight.constant is None:
-        assert weight.producer is not None  # noqa: S101 - layers here have constant weights
-        weight = weight.producer.operands[0]
+    weight = node.operand(1)
+    while (quantizer := FakeQuant.of(weight)) is not None:
+        weight = quantizer.source
+    if weight.constant is None:
+        raise QirError(f"layer {node.label!r}: its weight is computed; an error of its output needs a constant")
     kernel = weight.constant.shape[2:]
     rank, ones = len(kernel), (1,) * len(kernel)
     pads = same_pads(node, data.shape[2:], kernel)

@@ -86,8 +86,8 @@ def store_levels(quantizer: FakeQuant, values: Array) -> None:
         signed, narrow = quantizer.signed, quantizer.narrow
         rows, axis = quantizer.granularity.rows(values)
         fitted = scheme.fit_parameters(rows, bits, signed, narrow, axis)
-        assert fitted.levels is not None  # noqa: S101 - what storing levels means
-        quantizer.set_levels(bits, fitted.levels)
+        if fitted.levels is not None:
+            quantizer.set_levels(bits, fitted.levels)
 
 
 @dataclass(frozen=True)

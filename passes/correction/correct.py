@@ -122,8 +122,9 @@ def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array
         layer.node.set_inputs([*layer.node.inputs[:place], made])
     elif add is not None:
         node, index = add
-        vector = node.operands[index].constant
-        assert vector is not None  # noqa: S101 - so it was found
+        vector = node.operand(index).constant
+        if vector is None:
+            raise PassError(f"layer {layer.name!r}: what is added to its result is computed: run fold-constants")
         added = Tensor.of((vector.numpy() + offset).astype(np.float32))
         node.set_inputs(
             [

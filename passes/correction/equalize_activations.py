@@ -189,8 +189,7 @@ def _scale_operands(node: Node, indices: tuple[int, ...], factor: Vector, axis: 
 
 
 def _insert_division(value: Value, scale: Vector, layers: list[LinearLayer]) -> None:
-    graph = layers[0].node.graph
-    assert graph is not None  # noqa: S101 - found in a graph
+    graph = layers[0].node.scope
     shape = (len(scale), *(1,) * (-layers[0].axis - 1))
     weight = layers[0].weight
     constant = graph.add_constant(f"{value.name}.equalizer", frozen((1.0 / scale).reshape(shape).astype(weight.dtype)))

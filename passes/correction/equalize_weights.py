@@ -144,8 +144,7 @@ def rescale(pair: Pair, scale: Vector) -> bool:
 
 
 def _to_relu(clip: Node) -> None:
-    graph = clip.graph
-    assert graph is not None  # noqa: S101 - found in a graph
+    graph = clip.scope
     relu = Node("Relu", (clip.input(0),), name=clip.name)
     relu.result.type = clip.result.type
     graph.insert(relu, after=clip)

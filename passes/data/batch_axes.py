@@ -14,7 +14,6 @@ from qir.errors import DataError
 from qir.graph import Value
 from qir.module import Module
 from qir.tensor import Array
-from qir.types import TensorType
 
 Feed = dict[str, Array]
 
@@ -24,7 +23,7 @@ META = "batch_axes"
 
 def shape_of(value: Value) -> tuple[int | str | None, ...] | None:
     """The shape of a value as far as it is known."""
-    return value.type.shape if isinstance(value.type, TensorType) else None
+    return value.shape
 
 
 class BatchAxes:

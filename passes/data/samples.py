@@ -63,7 +63,7 @@ def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) 
     """
     elements = 0
     for value in values:
-        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        shape = value.shape
         elements += math.prod(dim for dim in (shape or ())[1:] if isinstance(dim, int))
     return max(min(batch, memory // (4 * max(elements, 1))), 1)
 

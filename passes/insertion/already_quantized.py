@@ -6,7 +6,6 @@ from collections import Counter
 
 from qir.errors import PassError
 from qir.graph import Node
-from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.families.qonnx import QONNX_DOMAINS
@@ -40,7 +39,7 @@ def refuse_quantized(module: Module) -> None:
         remedy = f"its activations are quantized at run time, which no command of qir changes: {_FROM_THERE}"
     else:
         remedy = f"`qir export` writes it in another profile, `qir verify` checks it; {_FROM_THERE}"
-    raise PassError(f"the network is quantized already ({what}; the first is {label_of(found[0])!r}): {remedy}")
+    raise PassError(f"the network is quantized already ({what}; the first is {found[0].label!r}): {remedy}")
 
 
 def _holds_codes(node: Node) -> bool:

@@ -183,7 +183,8 @@ class _Inserter:
                 if value is not None and not _is_blank(value):
                     self._activation(node, index, f"{label(node)}.{suffix}")
             return
-        assert operands is not None  # noqa: S101 - layers have one or the other
+        if operands is None:
+            return
         self._activation(node, operands.data, f"{label(node)}.input")
         weight = node.input(operands.weight)
         if weight is not None and not is_weight(weight):
@@ -216,7 +217,7 @@ class _Inserter:
             node.set_input(index, self.quantized[weight].result)
 
     def _weight_quantizer(self, weight: Value, name: str, axis: int | None, summed: int | None) -> Node:
-        shape = weight.type.shape if isinstance(weight.type, TensorType) else None
+        shape = weight.shape
         length = None if shape is None or summed is None else shape[summed]
         blocked = self.options.block > 0 and isinstance(length, int) and length > self.options.block
         return make_fake_quant(

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from qir.backends.execution.saturation import CodeRange
+from qir.errors import ExportError
 from qir.passes.lowering.parts.codes import Codes
 from qir.passes.lowering.profiles.profiles import Profile, Runtime
 from qir.quantizers import QuantParameters
@@ -40,6 +41,17 @@ class Holding:
     grid: QuantParameters | None
     codes: Codes | None = None
     emulation: str = ""
+
+    @property
+    def integers(self) -> QuantParameters:
+        """The grid of integers that the file has.
+
+        Raises:
+            ExportError: there is none: a table of levels, or a width per channel.
+        """
+        if self.grid is None:
+            raise ExportError(f"a quantizer of form {self.form!r} has no one grid of integers in the file")
+        return self.grid
 
     def unsigned(self) -> Holding:
         """The same values as uint8 codes around zero point 128, for codes that are int8."""

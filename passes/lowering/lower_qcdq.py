@@ -216,8 +216,7 @@ def _dequantize_constant(graph: Graph, quantizer: FakeQuant, holding: Holding, o
 
 
 def _quantize(graph: Graph, name: str, source: Value, holding: Holding, *, after: Node, clip: bool = True) -> Value:
-    grid, dtype = holding.grid, holding.container
-    assert grid is not None  # noqa: S101 - asked for integer grids
+    grid, dtype = holding.integers, holding.container
     scale, zero = _parameters(graph, name, grid.scale, grid.zero_point, dtype)
     quantize = graph.insert(
         Node("QuantizeLinear", (source, scale, zero), (f"{name}.codes",), name=f"{name}.quantize"), after=after
@@ -231,8 +230,7 @@ def _quantize(graph: Graph, name: str, source: Value, holding: Holding, *, after
 
 def _clip(graph: Graph, name: str, quantize: Node, holding: Holding) -> Node:
     """The node that limits codes to those of the grid; ONNX Runtime clips no 16-bit integers, so they pass by int32."""
-    grid, dtype = holding.grid, holding.container
-    assert grid is not None  # noqa: S101 - asked for integer grids
+    grid, dtype = holding.integers, holding.container
     clipped = DType.INT32 if dtype.bits == 16 else dtype
     bounds = [
         graph.add_constant(f"{name}.{label}", Tensor.of(np.asarray(code), dtype=clipped))

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from qir.constants import require_array
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
@@ -179,8 +180,7 @@ def _replace(graph: Graph, made: Node, quantize: Node, activations: tuple[Node, 
     graph.insert(made, before=quantize)
     made.result.type = quantize.result.type
     last, name = made.result, quantize.result.name
-    scale, zero = array_of(quantize.input(1)), array_of(quantize.input(2))
-    assert scale is not None and zero is not None  # noqa: S101, PT018 - per tensor and constant
+    scale, zero = require_array(quantize.operand(1)), require_array(quantize.operand(2))
     limits = np.iinfo(zero.dtype)
     low, high = bounded_codes(
         activations, float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), limits.min, limits.max
@@ -254,8 +254,7 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None],
         made.set_attribute(name, attribute)
     shape = _channel_last_shape(node)
     if bias is not None:
-        constant = array_of(bias.codes)
-        assert constant is not None  # noqa: S101 - biases are constant
+        constant = require_array(bias.codes)
         added = chain.constant("bias", constant.reshape(shape if constant.size > 1 else ()))
         value = chain.node("Add", (value, added), "biased", like, DType.INT32)
     value = chain.node("Cast", (value,), "real", like, to=DType.FLOAT32.onnx_code)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from qir.backends.execution.session import OrtSession
 from qir.backends.integer.reference import QUANTIZE, IntegerRun
 from qir.graph import Node, Value
-from qir.labels import label_of
 from qir.module import Module
 from qir.passes.parity.compare import default_engine
 from qir.passes.parity.layers import LayerParity, code_values, expose_codes
@@ -73,7 +72,7 @@ def layer_losses(quantized: Module, original: Module, feed: Mapping[str, Array])
 def _label(node: Node) -> str:
     """The node that makes the values, in front of the QuantizeLinear that makes codes of them."""
     made = node.operands[0].producer if node.op == QUANTIZE else node
-    return label_of(node if made is None else made)
+    return (node if made is None else made).label
 
 
 def _operands(module: Module, codes: Mapping[Node, Value]) -> dict[str, frozenset[str]]:

@@ -10,7 +10,6 @@ from qir.backends.execution.session import INTEGER_OPS, OrtSession
 from qir.backends.integer.operators import operator_of
 from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
 from qir.graph import Node, Value
-from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.types import DType, TensorType, tensor_type
@@ -117,7 +116,7 @@ def expose_codes(module: Module) -> Module:
             continue
         cast = Node("Cast", (value,), (f"{value.name}.wide",), attributes={"to": wide.onnx_code})
         graph.insert(cast, after=value.producer)
-        cast.result.type = tensor_type(wide, value.type.shape if isinstance(value.type, TensorType) else None)
+        cast.result.type = tensor_type(wide, value.shape)
         extra.append(cast.result)
     graph.set_outputs([*graph.outputs, *extra], [*graph.output_names, *names])
     return copy
@@ -148,7 +147,7 @@ def layers_of(module: Module, exposed: Module | None, *, fused: bool) -> list[La
         reason = ""
         if kernel == "float" and made is not None:
             reason = _reason(node, made) if fused else "the file asks for a session without QDQ fusion"
-        label = label_of(node if made is None else made)
+        label = (node if made is None else made).label
         layers.append(LayerParity(value.name, label, kernel, reason, kernel != "float"))
     return layers
 

@@ -58,10 +58,8 @@ def raise_matmul_nbits(node: Node, state: RaiseState) -> None:
     codes = _unpacked(packed.reshape(columns, -1), bits)[:, :rows]
     shift = 1 << (bits - 1) if (zeros == 1 << (bits - 1)).all() else 0
     limits = (-shift, (1 << bits) - 1 - shift)
-    source = node.input(1)
-    assert source is not None  # noqa: S101 - it has codes
     grids = scale.reshape(columns, blocks).T, (zeros - shift).T
-    weight = _weight(source, (codes - shift).T, grids, (0, block), limits, state, node)
+    weight = _weight(node.operand(1), (codes - shift).T, grids, (0, block), limits, state, node)
     if isinstance(weight, Reject):
         state.leave(node, weight.reason)
         return

@@ -52,9 +52,7 @@ def raise_integer_layer(node: Node, state: RaiseState) -> bool:
         int(limits.min),
         int(limits.max),
     )
-    source = node.input(1)
-    assert source is not None  # noqa: S101 - it has codes
-    weight = state.weight(source, codes, weight_grid)
+    weight = state.weight(node.operand(1), codes, weight_grid)
     if isinstance(weight, Reject):
         return False
     _replace(node, twin, weight, tail, state)

@@ -178,7 +178,7 @@ def float_type(value: Value) -> TensorType | UnknownType:
 
 def _axis(node: Node, value: Value | None) -> int | None:
     axis = int(node.attribute("axis", 1))
-    rank = value.type.rank if value is not None and isinstance(value.type, TensorType) else None
+    rank = None if value is None else value.rank
     return axis + rank if axis < 0 and rank is not None else axis
 
 

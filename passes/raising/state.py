@@ -9,14 +9,14 @@ import numpy as np
 from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
-from qir.labels import label_of, unique_labels
+from qir.labels import unique_labels
 from qir.module import Module
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.grids import MIDDLE, Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.support.json_text import parse_json
 from qir.tensor import Array
-from qir.types import DType, TensorType
+from qir.types import DType
 
 _SUFFIXES = (
     ".quantize",
@@ -70,7 +70,7 @@ class RaiseState:
 
     def leave(self, node: Node, reason: str) -> None:
         """Note that a node stays."""
-        self.left[self._labels.get(node) or label_of(node)] = reason
+        self.left[self._labels.get(node) or node.label] = reason
 
     def twin(self, value: Value | None, grid: Grid) -> Value | Reject:
         """The float twin of codes that a node reads with `grid`; constants get one."""
@@ -170,7 +170,7 @@ def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DT
 
 def element_of(value: Value | None) -> DType | None:
     """The element type of a value, None when unknown."""
-    return value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
+    return None if value is None else value.dtype
 
 
 def weight_spec(grid: Grid, codes: Array, least: int = 0) -> QuantizerSpec | Reject:

@@ -38,8 +38,7 @@ class Site:
 
     def constant(self, array: Array, label: str) -> Value:
         """A constant in front of the node."""
-        graph = self.node.graph
-        assert graph is not None  # noqa: S101 - adapters see nodes of a graph
+        graph = self.node.scope
         name = f"{self.node.name or self.node.result.name}.{label}"
         tensor = Tensor.of(array)
         if not self.in_function:
@@ -50,8 +49,7 @@ class Site:
 
     def before(self, op: str, *operands: Value | None, **attributes: object) -> Value:
         """The result of a new node in front of the node."""
-        graph = self.node.graph
-        assert graph is not None  # noqa: S101 - adapters see nodes of a graph
+        graph = self.node.scope
         name = graph.clock.unique_name(f"{self.node.name or self.node.result.name}.{op.lower()}")
         return graph.insert(Node(op, operands, name=name, attributes=attributes), before=self.node).result
 
@@ -77,7 +75,7 @@ Adapter = Callable[[Site], None]
 
 
 def _shape_of(value: Value | None) -> tuple[object, ...] | None:
-    return value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+    return None if value is None else value.shape
 
 
 def _to_input(name: str, index: int, *, dtype: str = "int64") -> Adapter:
@@ -197,14 +195,13 @@ def _softmax(site: Site) -> None:
         if all(dim == 1 for dim in shape[start + 1 :]):
             node.set_attribute("axis", start)
             return
-    assert node.graph is not None  # noqa: S101 - adapters see nodes of a graph
     old = node.result
     uses = old.uses
     size = site.before("Shape", data)
     node.set_input(0, site.before("Flatten", data, axis=start))
     node.set_attribute("axis", -1)
-    reshaped = Node("Reshape", (), name=node.graph.clock.unique_name(f"{node.name or node.op}.reshape"))
-    node.graph.insert(reshaped, after=node)
+    reshaped = Node("Reshape", (), name=node.scope.clock.unique_name(f"{node.name or node.op}.reshape"))
+    node.scope.insert(reshaped, after=node)
     reshaped.result.type = old.type
     if isinstance(old.type, TensorType):
         old.type = TensorType(old.type.element, (None, None))

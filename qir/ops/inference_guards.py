@@ -12,7 +12,6 @@ import numpy as np
 from qir.errors import QirError
 from qir.node import Node
 from qir.tensor import Array, Tensor
-from qir.types import TensorType
 
 _LARGEST = 2**15
 _SIZES = ("strides", "dilations", "kernel_shape", "blocksize", "group", "num_groups")
@@ -99,11 +98,11 @@ def undefined_division(node: Node, operands: Mapping[int, Array | None]) -> str 
 
 def _length(node: Node, index: int) -> int | None:
     value = node.input(index)
-    shape = value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+    shape = None if value is None else value.shape
     return shape[0] if shape is not None and len(shape) == 1 and isinstance(shape[0], int) else None
 
 
 def _rank(node: Node, index: int) -> int | None:
     value = node.input(index)
-    shape = value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+    shape = None if value is None else value.shape
     return None if shape is None else len(shape)

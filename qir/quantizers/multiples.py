@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qir.errors import QirError
 from qir.quantizers.parameters import Float, Int, QuantParameters
 
 LARGEST_MULTIPLE = 2**15
@@ -18,7 +19,8 @@ def integer_levels(grid: QuantParameters) -> tuple[Int, QuantParameters] | None:
     Returns:
         k int32 [codes], and the grid without levels whose scale is s.
     """
-    assert grid.levels is not None  # noqa: S101 - asked only of tables
+    if grid.levels is None:
+        raise QirError(f"a grid of {grid.codes} integer codes is not a table of levels: its codes are the multiples")
     sizes = np.abs(grid.levels.astype(np.float64))
     step = np.where(sizes > 0, sizes, np.inf).min(axis=1)
     if not np.isfinite(step).all():

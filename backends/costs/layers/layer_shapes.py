@@ -8,7 +8,7 @@ from math import prod
 from qir.backends.costs.layers.shape import ConvShape
 from qir.errors import TargetError
 from qir.graph import Graph, Node, Value
-from qir.labels import label_of, unique
+from qir.labels import unique
 from qir.module import Module
 from qir.ops import LayerShape, op_of
 from qir.ops.definition import sizes_of
@@ -41,7 +41,7 @@ def layer_name(node: Node) -> str:
     operands = op_of(node).quantizable(node)
     quantizer = None if operands is None else quantizer_of(node.input(operands.weight))
     found = quantizer is not None and quantizer.name.endswith(WEIGHT_SUFFIX)
-    return quantizer.name.removesuffix(WEIGHT_SUFFIX) if found and quantizer is not None else label_of(node)
+    return quantizer.name.removesuffix(WEIGHT_SUFFIX) if found and quantizer is not None else node.label
 
 
 def layer_names(graph: Graph) -> dict[Node, str]:
@@ -51,7 +51,7 @@ def layer_names(graph: Graph) -> dict[Node, str]:
     ones end with `.2`, `.3`, ….
     """
     nodes = sorted(graph.walk(), key=lambda node: not op_of(node).is_expensive)
-    return unique((node, layer_name(node) if op_of(node).is_expensive else label_of(node)) for node in nodes)
+    return unique((node, layer_name(node) if op_of(node).is_expensive else node.label) for node in nodes)
 
 
 def elements_of(value: Value | None, batch: int | None = 1) -> int | None:
@@ -83,7 +83,7 @@ def layer_shape(node: Node, batch: int | None = 1) -> tuple[ConvShape, int] | No
     made_for = found.in_channels if weight is None or found.transposed else weight[1] * found.groups
     if data is not None and data[1] != made_for:
         raise TargetError(
-            f"layer {label_of(node)!r}: its input has {data[1]} channels; its weights are made for {made_for}"
+            f"layer {node.label!r}: its input has {data[1]} channels; its weights are made for {made_for}"
         )
     return (_transposed(found) if found.transposed else _conv(found)), found.copies
 

@@ -7,7 +7,7 @@ import torch
 from qir.backends.torch.ops.base import Operands, Result, lowers, optional, tensor, torch_dtype
 from qir.errors import QirError
 from qir.graph import Node
-from qir.types import DType, TensorType, code_range
+from qir.types import DType, code_range
 
 
 def _along(x: torch.Tensor, parameter: torch.Tensor, axis: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def _quantize(node: Node, operands: Operands) -> torch.Tensor:
 def _code_range(node: Node, dtype: torch.dtype) -> tuple[int, int]:
     """Smallest and largest code; codes of 2 and 4 bits live in tensors of 8."""
     value = node.input(2)
-    stored = value.type.dtype if value is not None and isinstance(value.type, TensorType) else None
+    stored = None if value is None else value.dtype
     if stored in {DType.INT4, DType.UINT4, DType.INT2, DType.UINT2}:
         return code_range(stored.bits, signed=stored in {DType.INT4, DType.INT2})
     bounds = torch.iinfo(dtype)

@@ -14,7 +14,6 @@ from qir.graph import Value
 from qir.passes.data.kinds.folders import files_in
 from qir.passes.data.kinds.source import Source
 from qir.tensor import Array
-from qir.types import TensorType
 
 SUFFIXES = frozenset({".wav", ".wave"})
 """How names of sounds end, in lower case."""
@@ -29,7 +28,7 @@ def audio_source(folder: Path, value: Value, most: int | None = None) -> Source:
     Raises:
         DataError: there are no sounds, one is damaged or of another sampling rate, or the input takes no sound.
     """
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = value.shape
     if shape is None or len(shape) not in {1, 2, 3}:
         raise DataError(f"input {value.name!r} takes {value.type}; sounds fit inputs [samples, time], or with channels")
     files = files_in(folder, SUFFIXES).first(most)

@@ -50,7 +50,7 @@ def text_source(path: Path, value: Value, most: int | None = None) -> Source:
     rows = [row for number, line in enumerate(lines, 1) if len(row := _row(path, number, line))][:most]
     if not rows:
         raise DataError(f"{path}: holds no ids: give a line of whole numbers a sample")
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = value.shape
     length = shape[-1] if shape else None
     lengths = [len(row) for row in rows]
     what = f"{len(rows):,} lines of {min(lengths)} to {max(lengths)} ids"

@@ -99,7 +99,8 @@ def bias_codes(layer: QuantizedLayer, product: Array | None = None) -> tuple[Arr
     Raises:
         ExportError: a code does not fit int64 (the product of the scales underflows against the bias).
     """
-    assert layer.bias is not None and layer.bias.constant is not None  # noqa: S101, PT018 - checked by the caller
+    if layer.bias is None or layer.bias.constant is None:
+        raise ExportError(f"layer {layer.name!r}: has no constant bias, so that there are no codes of one")
     if product is None:
         product = layer.data.grid().scale[0] * layer.weight.grid().scale
     values = layer.bias.constant.numpy().astype(np.float64)

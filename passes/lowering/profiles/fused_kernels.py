@@ -88,8 +88,7 @@ def fused_kernels() -> dict[str, FusedKernel]:
 def avoid_deviations(graph: Graph, node: Node) -> None:
     """Give a node between quantizers a form that fused kernels compute as ONNX says, or that none takes."""
     kernel = fused_kernels().get(node.op) if node.domain in STANDARD and not node.is_return else None
-    data = node.input(0) if kernel is not None else None
-    if kernel is None or not kernel.deviations or quantizer_of(data) is None:
+    if kernel is None or not kernel.deviations or quantizer_of(node.input(0)) is None:
         return
     for name, silent in kernel.left_out.items():
         if not _has_other(node.attribute(name), silent):
@@ -97,8 +96,7 @@ def avoid_deviations(graph: Graph, node: Node) -> None:
     fuses = output_quantizer(node) is not None or any(user.is_fake_quant for user in node.result.users)
     forms = {found.form for found in kernel.deviations if found.covers(node) and (fuses or found.stacked)}
     if "apart" in forms or ("uncounted" in forms and not _count_inside(node)):
-        assert data is not None  # noqa: S101 - it has a quantizer
-        node.set_input(0, emulate.guarded(Chain(graph, node, node.name or node.result.name), data))
+        node.set_input(0, emulate.guarded(Chain(graph, node, node.name or node.result.name), node.operand(0)))
 
 
 def _count_inside(node: Node) -> bool:

@@ -15,7 +15,6 @@ from qir.backends.execution.saturation import CodeRange, can_saturate
 from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE
 from qir.backends.integer.saturation import turns_unsigned
 from qir.graph import Node, Value
-from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of
@@ -118,7 +117,7 @@ def _judged(module: Module) -> Iterator[LayerExactness]:
             depthwise = constant is not None and _depthwise(node, constant.shape)
             wrong = can_saturate(node.op, first, second, depthwise=depthwise)
             remedied = wrong and constant is not None and not on_codes
-            yield LayerExactness(label_of(node), not wrong, remedied, _reason(first, second, wrong, depthwise))
+            yield LayerExactness(node.label, not wrong, remedied, _reason(first, second, wrong, depthwise))
 
 
 def _is_fused(module: Module) -> bool:

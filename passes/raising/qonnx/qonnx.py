@@ -10,7 +10,6 @@ from qir.passes.analysis.constants import array_of, is_standard
 from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.qonnx.multi_threshold import raise_multi_threshold
 from qir.passes.raising.state import RaiseState, base_name
-from qir.types import TensorType
 
 
 def raise_qonnx(node: Node, state: RaiseState) -> None:
@@ -105,7 +104,7 @@ def _channel_axis(scale: np.ndarray, node: Node) -> int | Reject | None:
     if scale.size == 1:
         return None
     data = node.input(0)
-    rank = data.type.rank if data is not None and isinstance(data.type, TensorType) else None
+    rank = None if data is None else data.rank
     long = [index for index, length in enumerate(scale.shape) if length > 1]
     if len(long) != 1 or rank is None:
         return Reject(f"its scale has shape {scale.shape}: one scale per tensor or channel is raised")

@@ -15,7 +15,6 @@ from qir.passes.analysis.layers import layer_at, layer_producing
 from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, LinearLayer, rank_of
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
-from qir.types import TensorType
 
 
 @dataclass
@@ -91,9 +90,7 @@ class FoldBatchNorm(Pass):
             edits = after
         for edit in edits:
             edit.apply()
-        data = node.input(0)
-        assert data is not None  # noqa: S101 - checked above
-        replace(node, data)
+        replace(node, node.operand(0))
         report.folded[name] = tuple(edit.layer.name for edit in edits)
         if warning:
             report.warnings[name] = warning
@@ -166,7 +163,7 @@ def _channels(value: Value) -> int | None:
     layer = layer_producing(value)
     if isinstance(layer, LinearLayer):
         return layer.out_channels
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = value.shape
     return shape[1] if shape is not None and len(shape) > 1 and isinstance(shape[1], int) else None
 
 
@@ -212,7 +209,7 @@ def _edits_of_user(node: Node, index: int, affine: Affine, rank: int | None) -> 
 
 def _flattened(node: Node, affine: Affine) -> Affine | Reject:
     data = node.input(0)
-    shape = data.type.shape if data is not None and isinstance(data.type, TensorType) else None
+    shape = None if data is None else data.shape
     spatial = [d for d in (shape or (None, None, None))[2:] if isinstance(d, int)]
     if shape is None or len(spatial) != len(shape) - 2:
         return Reject("it is flattened and its shape is unknown")
@@ -226,7 +223,7 @@ def rewrite_as_affine(node: Node, affine: Affine) -> Reject | None:
     rank = rank_of(data) or rank_of(node.result)
     if data is None or graph is None or rank is None:
         return Reject("the rank of its operand is unknown")
-    dtype = data.type.dtype if isinstance(data.type, TensorType) else None
+    dtype = data.dtype
     parameter = array_of(node.input(1))
     element = numpy_dtype(dtype) if dtype is not None else parameter.dtype if parameter is not None else np.float32
     shape = (affine.channels, *(1,) * (rank - 2))

@@ -178,8 +178,7 @@ def _evaluate(node: Node, operands: list[Array | None], module: Module) -> list[
 
 
 def _replace(node: Node, values: list[Array]) -> None:
-    graph = node.graph
-    assert graph is not None  # noqa: S101 - checked by the caller
+    graph = node.scope
     for result, array in zip(node.results, values, strict=False):
         if not result.uses:
             continue

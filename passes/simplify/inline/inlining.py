@@ -24,8 +24,7 @@ def inline(
     Returns:
         The copies, in order.
     """
-    graph = node.graph
-    assert graph is not None  # noqa: S101 - chosen by the caller
+    graph = node.scope
     mapped: dict[Value, Value] = dict(given)  # type: ignore[arg-type]  # operands that are left out map to None
     nodes: list[Node] = []
     made: list[Value] = []
@@ -47,8 +46,7 @@ def inline(
 
 
 def _replace(node: Node, result: Value, value: Value) -> None:
-    graph = node.graph
-    assert graph is not None  # noqa: S101 - the node stands in a graph
+    graph = node.scope
     if isinstance(value.type, UnknownType):
         value.type = result.type
     if result.is_output and (value.is_output or value.producer is None or value.producer.graph is not graph):

@@ -21,7 +21,7 @@ def lowered(module):
     made = module.clone()
     graph = made.graph
     for node in graph.fake_quants():
-        grid, axis = FakeQuant(node).grid(), node.attribute("axis")
+        grid, axis = FakeQuant(node).grid(), FakeQuant(node).granularity.axis
         dtype = np.int8 if grid.low_code < 0 else np.uint8
         shape = () if axis is None else (-1,)
         scale = graph.add_constant("s", Tensor.of(grid.scale.reshape(shape)))
@@ -232,7 +232,7 @@ def test_codes_packed_into_int4_are_unpacked(builder):
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     (node,) = module.graph.fake_quants()
-    assert (FakeQuant(node).bits, node.attribute("axis")) == (4, 1)
+    assert (FakeQuant(node).bits, FakeQuant(node).granularity.axis) == (4, 1)
     assert largest_error(expected, run_onnxruntime(lowered(module), feed)) < 1e-6
 
 

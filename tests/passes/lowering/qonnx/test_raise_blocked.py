@@ -85,7 +85,11 @@ def test_dequantize_linear_in_blocks(signed, zeros, axis):
     assert not context.reports["raise-quantized"].left
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul"]
     (node,) = module.graph.fake_quants()
-    assert (FakeQuant(node).bits, node.attribute("axis"), FakeQuant(node).granularity.size) == (4, axis, block)
+    assert (FakeQuant(node).bits, FakeQuant(node).granularity.axis, FakeQuant(node).granularity.size) == (
+        4,
+        axis,
+        block,
+    )
     np.testing.assert_allclose(simulated(module, {"x": x})["y"], expected, rtol=0, atol=1e-5)
     TorchModule(module)
 
@@ -133,7 +137,11 @@ def test_matmul_nbits(bits, zeros, biased):
     assert "com.microsoft" not in module.opsets
     assert [node.op for node in module.graph] == ["fake_quant", "MatMul", *(["Add"] if biased else [])]
     (quantizer,) = module.graph.fake_quants()
-    assert (FakeQuant(quantizer).bits, quantizer.attribute("axis"), FakeQuant(quantizer).granularity.size) == (
+    assert (
+        FakeQuant(quantizer).bits,
+        FakeQuant(quantizer).granularity.axis,
+        FakeQuant(quantizer).granularity.size,
+    ) == (
         bits,
         0,
         block,
@@ -175,7 +183,11 @@ def test_gather_from_blocks(dtype, bits, zeros):
     raise_quantized(module, context)
     assert not context.reports["raise-quantized"].left
     (quantizer,) = module.graph.fake_quants()
-    assert (FakeQuant(quantizer).bits, quantizer.attribute("axis"), FakeQuant(quantizer).granularity.size) == (
+    assert (
+        FakeQuant(quantizer).bits,
+        FakeQuant(quantizer).granularity.axis,
+        FakeQuant(quantizer).granularity.size,
+    ) == (
         bits,
         1,
         block,
