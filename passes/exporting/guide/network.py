@@ -12,7 +12,7 @@ from qir.attributes import Attribute
 from qir.backends.integer.requantization import LARGEST_SHIFT, Requantization, binary_exponent, dyadic
 from qir.backends.integer.values import Grid, Pending
 from qir.errors import QirError
-from qir.fake_quant import quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node, Value
 from qir.guide_network import (
     ConstantGuide,
@@ -27,7 +27,6 @@ from qir.guide_network import (
     StepGuide,
     WindowGuide,
 )
-from qir.labels import label_of
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.exporting.guide.trace import Trace, TracedOutput, TracedStep, TracedTensor, trace_network
@@ -74,7 +73,7 @@ class NetworkGuide:
 def describe_network(
     module: Module,
     weights: WeightsFile,
-    packed: Callable[[Node], tuple[Any, PackedTensor | None]],
+    packed: Callable[[FakeQuant], tuple[Any, PackedTensor | None]],
     *,
     kind: Requantization,
     layers: dict[str, str],
@@ -103,7 +102,7 @@ def describe_network(
 def _plain_steps(module: Module, costs: dict[str, CostGuide | None], layers: dict[str, str]) -> list[StepGuide]:
     return [
         StepGuide(
-            name=label_of(node),
+            name=node.label,
             op=node.op,
             kind="unknown",
             layer=layers.get(node.name, ""),
@@ -135,7 +134,7 @@ class _Describer:
     module: Module
     trace: Trace
     weights: WeightsFile
-    packed: Callable[[Node], tuple[Any, PackedTensor | None]]
+    packed: Callable[[FakeQuant], tuple[Any, PackedTensor | None]]
     kind: Requantization
     layers: dict[str, str]
     costs: dict[str, CostGuide | None]
@@ -164,7 +163,7 @@ class _Describer:
         if len({tensor.name for tensor in tensors}) != len(tensors):
             raise AssertionError("two tensors of a network have one name")
 
-    def _origin(self, tensor: TracedTensor) -> Node | None:
+    def _origin(self, tensor: TracedTensor) -> FakeQuant | None:
         """The quantizer that a tensor's name tells, or that of the codes it holds copies of."""
         if tensor.moved is not None:
             return self._origin(tensor.moved)
@@ -247,18 +246,20 @@ class _Describer:
 
     def _stored(self, value: Value, centred: Array) -> dict[str, Any] | None:
         """Where the codes of a weight's quantizer lie that give these integers."""
-        node = self.quantizers.get(value.name.removesuffix(".dequantized"))
-        codes = None if node is None else integer_codes(node)
-        if node is None or codes is None or not np.array_equal(codes.centred(node.attribute("axis")), centred):
+        quantizer = self.quantizers.get(value.name.removesuffix(".dequantized"))
+        codes = None if quantizer is None else integer_codes(quantizer)
+        if quantizer is None or codes is None:
             return None
-        grid, packed = self.packed(node)
+        if not np.array_equal(codes.centred(quantizer.granularity.axis), centred):
+            return None
+        grid, packed = self.packed(quantizer)
         if packed is None:
             return None
         entries = {"packed": packed, "low_code": grid.low_code, "code_step": grid.code_step, "table": grid.table}
         return entries | {"zero_point": self.weights.numbers(codes.zero_point)}
 
     def _step(self, step: TracedStep) -> StepGuide:
-        name = label_of(step.node)
+        name = step.node.label
         return StepGuide(
             name=name,
             op=step.node.op,

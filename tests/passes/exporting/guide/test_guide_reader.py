@@ -17,13 +17,12 @@ from qir.backends import load_target
 from qir.backends.costs.target import ExportSpec
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError
-from qir.fake_quant import quantizers
+from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.guide import guide_schema, read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
 from qir.passes.exporting.build_guide import build_guide
-from qir.tensor import Tensor
 
 ROOT = Path(__file__).parents[4]
 READER = ROOT / "examples" / "read_guide.py"
@@ -99,7 +98,7 @@ def test_one_convolution_that_feeds_two_quantizers_has_two_outputs(reader, small
     first = addition.operands[0].producer
     second = Node(first.op, first.inputs, ("wider",), name="wider", domain=first.domain, attributes=first.attributes)
     module.graph.insert(second, before=addition)
-    second.set_attribute("ranges", Tensor.of(first.attribute("ranges").numpy() * np.float32(1.5)))
+    FakeQuant(second).calibration = FakeQuant(first).calibration * np.float32(1.5)
     addition.set_input(0, second.result)
     report = export(module, tmp_path / "m.quant.onnx", data=[feeds])
     guide = read_guide(report.guide)
