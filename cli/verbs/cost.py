@@ -138,10 +138,9 @@ def _import(module: Module | None, source: Path, without: list[str], export: Pat
 
 def _fit(console: Terminal, module: Module | None, name: str, file: Path, save: Path | None) -> None:
     from qir.backends.costs.fitting import fit
-    from qir.backends.costs.target import load_target
     from qir.cli.cost_report import print_fit
 
-    found = fit(load_target(name), file, module)
+    found = fit(name, file, module)
     print_fit(console, found)
     if save is not None:
         found.target.save(save)

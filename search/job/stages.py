@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.backends.costs.building import cost_table
-from qir.backends.costs.target import as_target
+from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import QirError, SearchError
 from qir.fake_quant import policy_of, quantizers
 from qir.module import Module
@@ -85,7 +85,7 @@ class Job:
     """
 
     model: Module | str | Path
-    target: Any
+    target: TargetLike
     splits: Splits
     budgets: Mapping[str, Budget | str] = field(default_factory=dict)
     input_widths: str = "8"
@@ -101,18 +101,19 @@ class Job:
     protocol: EvaluationProtocol | None = None
     final: RetrainProtocol | None = None
 
+    hardware: Target = field(init=False, repr=False)
     network: Module = field(init=False, repr=False)
     original: Module = field(init=False, repr=False)
     result: Result | None = field(init=False, default=None, repr=False)
     written: ExportReport | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
-        target = as_target(self.target)
-        self.target = target.model_copy(update={"reduce_range": self.reduce_range or target.reduce_range})
+        hardware = as_target(self.target)
+        self.hardware = hardware.model_copy(update={"reduce_range": self.reduce_range or hardware.reduce_range})
         self.budgets, self._reports = read_budgets(self.budgets), dict[str, Any]()
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:
-            run_passes(self.network, self.before, target=self.target, reports=self._reports)
+            run_passes(self.network, self.before, target=self.hardware, reports=self._reports)
         named = self.model if isinstance(self.model, str | Path) else None
         self.splits = self.splits.opened(self.network, named)
         self.original = float_form(self.network) if self._calibrated else self.network.clone()
@@ -133,15 +134,15 @@ class Job:
         """The decisions that the target leaves open in the calibrated network."""
         samples = self.samples
         if self._calibrated:
-            return bit_constraints(self.network, self.target.operand_rules())
+            return bit_constraints(self.network, self.hardware.operand_rules())
         how: dict[str, Any] = {"input_widths": self.input_widths, "method": self.calibration, "insert": self.insert}
-        return prepare(self.network, self.target, samples, seed=self.seed, reports=self._reports, **how)
+        return prepare(self.network, self.hardware, samples, seed=self.seed, reports=self._reports, **how)
 
     @cached_property
     def table(self) -> CostTable:
         """What every node costs at every width."""
         _ = self.constraints
-        return cost_table(self.network, self.target)
+        return cost_table(self.network, self.hardware)
 
     @cached_property
     def costs(self) -> Problem:
@@ -273,7 +274,7 @@ class Job:
         apply_policy(made, completed(self.constraints, policy))
         last: list[Pass] = [*([AdaRound()] if self.adaround else []), *([CorrectChannels()] if self.correct else [])]
         steps = [*last, *(self._scales if last else [])]
-        return run_passes(made, steps, target=self.target, data=self.samples)
+        return run_passes(made, steps, target=self.hardware, data=self.samples)
 
     def export(
         self,
@@ -302,7 +303,7 @@ class Job:
 
     def _export(self, output: str | Path, module: Module) -> ExportReport:
         sources = dict(self.splits.sources)
-        return export(module, output, target=self.target, data=self._shown, splits=sources, **self._exported)
+        return export(module, output, target=self.hardware, data=self._shown, splits=sources, **self._exported)
 
     def comparison(self, budget: str = "latency", test: Samples | None = None) -> Comparison:
         """A closing table of policies that are all finished alike and tested once.
@@ -348,7 +349,7 @@ class Job:
             provenance=self._provenance(),
             options={name: self.constraints.options[name] for name in self.constraints.decisions},
             reference=costed.reference(self.chosen),
-            target=self.target,
+            target=self.hardware,
             module=module,
             samples=self._shown,
         )
@@ -363,7 +364,7 @@ class Job:
 
     @property
     def _scales(self) -> list[Pass]:
-        return parse_pipeline(SCALES[self.target.export.requantization].lstrip(","))
+        return parse_pipeline(SCALES[self.hardware.export.requantization].lstrip(","))
 
     @property
     def _shown(self) -> Any:
@@ -411,7 +412,7 @@ class Job:
         return provenance(
             model=Path(str(self.model)).name if named else "network",
             sha256=self.network.meta.get("source_sha256", ""),
-            target=self.target.name,
+            target=self.hardware.name,
             budgets={name: limit for name, limit in self.budgets.items() if isinstance(limit, Budget)},
             splits=self.splits.sources,
             settings={name: getattr(self, name) for name in settings if getattr(self, name) not in ("", False)},

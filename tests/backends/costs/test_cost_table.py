@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.backends import cost_table
+from qir.backends import cost_table, load_target
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
 from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
@@ -165,3 +165,11 @@ def test_every_node_of_the_shipped_networks_is_costed(network: str) -> None:
         assert not table.unknown
         assert peak_memory(table, [table.uniform(8, 8)])[0] > 0
         assert critical_path(table, table.uniform(8, 8)).cycles <= table.cost([table.uniform(8, 8)])[0] + 1e-6
+
+
+def test_a_target_is_an_object_a_name_or_a_file(tmp_path: Path) -> None:
+    module, target = qir.load(MODELS / "lenet_fashion_mnist.onnx"), load_target("npu-148")
+    target.save(tmp_path / "mine.json")
+    tables = [cost_table(module, given) for given in (target, "npu-148", tmp_path / "mine.json")]
+    costs = [float(table.cost([table.uniform(8, 4)])[0]) for table in tables]
+    assert costs[0] == costs[1] == costs[2] > 0

@@ -5,12 +5,13 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from qir.errors import MissingExtraError, ModelFileError, PassError
+from qir.backends import load_target
+from qir.errors import MissingExtraError, ModelFileError, PassError, TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.passes import Pass, PassContext, PassManager, Repeat, available_passes, find_pass
 from qir.passes.infrastructure.contract import Analysis
-from qir.passes.infrastructure.instruments import ChangeCounts, DumpIR, Instrument, PrintAfter, Timing
+from qir.passes.infrastructure.instruments import ChangeCounts, DumpIR, Instrument, PrintAfter, Timing, VerifyEach
 from qir.passes.infrastructure.reproducer import KEPT
 from qir.types import DType, tensor_type
 
@@ -27,6 +28,33 @@ class AppendRelu(Pass):
         node = module.graph.append(Node("Relu", (last,)))
         node.result.type = last.type
         module.graph.set_outputs((node.result,), module.graph.output_names)
+        return True
+
+
+@dataclass(frozen=True)
+class AppendThrough(Pass):
+    """Runs other passes; around the second a result has a wrong type, which verification refuses."""
+
+    name: ClassVar[str] = "append-through"
+
+    def run(self, module, context):
+        context.run(AppendRelu(), module)
+        result, type_ = module.graph.outputs[0], module.graph.outputs[0].type
+        result.type = tensor_type(DType.INT8, (3,))
+        context.run(Touch(), module)
+        result.type = type_
+        context.reports[self.name] = {"nodes": len(module.graph)}
+        return True
+
+
+@dataclass(frozen=True)
+class Touch(Pass):
+    name: ClassVar[str] = "touch"
+
+    def run(self, module, context):
+        module.graph.outputs[0].type = module.graph.outputs[0].type
+        if context.reports.get("fail-in") == self.name:
+            raise ValueError("boom")
         return True
 
 
@@ -149,6 +177,41 @@ def test_text_is_printed_and_dumped(module, tmp_path):
     files = sorted(path.name for path in (tmp_path / "ir").iterdir())
     assert files == ["00-input.qir", "01-append-relu.qir", "02-append-relu.qir"]
     assert (tmp_path / "ir" / files[0]).read_text() != (tmp_path / "ir" / files[1]).read_text()
+
+
+def test_a_run_returns_what_passes_report(module):
+    context = PassContext(reports={"earlier": 1})
+    found = PassManager([AppendThrough(), AppendRelu(most=0)]).run(module, context)
+    assert found
+    assert found.changed is True
+    assert found.reports == {"earlier": 1, "append-through": {"nodes": 2}}
+    again = PassManager([AppendRelu(most=0)]).run(module)
+    assert not again
+    assert again.reports == {}
+
+
+def test_passes_that_a_pass_runs_are_seen_and_verified_with_it(module):
+    timing, counts = Timing(), ChangeCounts()
+    PassManager([AppendThrough()], [VerifyEach(), timing, counts]).run(module)
+    assert [name for name, _ in timing.seconds] == ["append-relu", "touch", "append-through"]
+    assert counts.changes == [("append-relu", {"Relu": 1}), ("touch", {}), ("append-through", {"Relu": 1})]
+    assert all(seconds >= 0 for _, seconds in timing.seconds)
+
+
+def test_a_failure_inside_a_pass_is_that_of_the_pass(module, tmp_path):
+    context = PassContext(reports={"fail-in": "touch"})
+    with pytest.raises(PassError, match=r"pass append-through: ValueError: boom.*--replay") as caught:
+        PassManager([AppendThrough()], reproducers=tmp_path).run(module, context)
+    assert "append-relu" not in str(caught.value)
+
+
+def test_a_target_is_an_object_a_name_or_a_file(tmp_path):
+    target = load_target("npu-148")
+    target.save(tmp_path / "mine.json")
+    for given in (target, "npu-148", tmp_path / "mine.json", str(tmp_path / "mine.json")):
+        assert PassContext(target=given).target == target
+    with pytest.raises(TargetError, match="did you mean 'npu-148'"):
+        PassContext(target="npu-149")
 
 
 def test_an_instrument_that_refuses_blames_the_pass(module):
