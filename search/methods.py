@@ -167,9 +167,7 @@ def _open(store: Store | str | Path | None) -> Store | None:
 def _best(run: Run, outcome: Outcome) -> tuple[Evaluation, bool]:
     """The winning row of a run, and whether its value is a sensitivity."""
     if outcome.row is not None:
-        sensitivity = run.problem.tables.sensitivity
-        assert sensitivity is not None  # noqa: S101 - a solver that names a row has minimised the sensitivity
-        value = float(sensitivity.total(np.array([outcome.row]))[0])
+        value = float(run.problem.tables.proxy.total(np.array([outcome.row]))[0])
         return run.ledger.evaluation(outcome.row, value), True
     if run.ledger.best is not None:
         return run.ledger.best, run.ledger.minimised

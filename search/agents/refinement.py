@@ -30,8 +30,7 @@ class Refinement:
     @staticmethod
     def of(env: QuantizationEnv, proposals: int) -> Refinement:
         """The refinement by the sensitivity of an environment's problem."""
-        sensitivity = env.problem.tables.sensitivity
-        assert sensitivity is not None  # noqa: S101 - asked for only where the problem has one
+        sensitivity = env.problem.tables.proxy
         counts = np.array([len(d.options) for d in env.problem.decisions], dtype=np.float64)
         loss = np.zeros(sensitivity.unary.shape)
         for decision, line in enumerate(sensitivity.unary):

@@ -36,8 +36,7 @@ class Potential:
     """
 
     def __init__(self, tables: Tables) -> None:
-        sensitivity = tables.sensitivity
-        assert sensitivity is not None  # noqa: S101 - asked for only where the problem has one
+        sensitivity = tables.proxy
         budgets = [(tables.costs[name], tables.scaled_limit(name)) for name in tables.additive_budgets]
         most = np.where(tables.legal, sensitivity.unary, -np.inf).max(1)
         least = np.where(tables.legal, sensitivity.unary, np.inf).min(1)

@@ -218,8 +218,7 @@ class Ledger:
         if self.problem.objective is not None:
             yield from self._executor.measure(self.problem.objective, policies)
             return
-        sensitivity = self.problem.tables.sensitivity
-        assert sensitivity is not None  # noqa: S101 - Problem holds an objective or a sensitivity
+        sensitivity = self.problem.tables.proxy
         for i, policy in enumerate(policies):
             yield i, Measured(float(sensitivity.total(np.array([self.problem.indices(policy)]))[0]), 0.0, None)
 

@@ -101,6 +101,17 @@ class Tables:
         self.limits = {name: self._limit(name, budget) for name, budget in problem.budgets.items()}
 
     @property
+    def proxy(self) -> AdditiveCost:
+        """The additive sensitivity, where a search cannot do without one.
+
+        Raises:
+            SearchError: the problem has an objective alone.
+        """
+        if self.sensitivity is None:
+            raise SearchError("the problem has no sensitivity, which this search needs: give it one, or another method")
+        return self.sensitivity
+
+    @property
     def additive_budgets(self) -> tuple[str, ...]:
         """Names of the budgets on additive costs."""
         return tuple(name for name in self._problem.budgets if name in self.costs)

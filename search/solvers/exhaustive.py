@@ -69,8 +69,7 @@ def exhaustive(run: Run) -> Outcome:
 
 
 def _additive(run: Run) -> Outcome:
-    sensitivity = run.problem.tables.sensitivity
-    assert sensitivity is not None  # noqa: S101 - Problem holds an objective or a sensitivity
+    sensitivity = run.problem.tables.proxy
     best: tuple[float, tuple[int, ...]] = (np.inf, ())
     looked_at = 0
     for rows in feasible_rows(run.problem):

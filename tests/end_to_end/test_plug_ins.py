@@ -10,6 +10,7 @@ from qir import models
 from qir.backends import cost_table, load_target, target_names
 from qir.backends.costs.models import COST_MODELS
 from qir.errors import QirError
+from qir.fake_quant import FakeQuant
 from qir.passes import PassManager, available_passes, export, find_pass, parse_pipeline
 from qir.passes.infrastructure.registry import PASSES
 from qir.passes.lowering.profiles.profiles import find_profile, profile_names
@@ -176,7 +177,7 @@ def test_a_network_goes_all_the_way_through_a_foreign_pass_target_scheme_metric_
     assert not found
     assert found.reports["count-nodes"] == len(module.graph)
     constraints = prepare(module, "lucky-chip", images, insert="weight_scheme=plain-uniform")
-    assert {node.attribute("scheme") for node in module.graph.fake_quants()} >= {"plain-uniform"}
+    assert {FakeQuant(node).scheme_name(8) for node in module.graph.fake_quants()} >= {"plain-uniform"}
     rows = cost_table(module, "lucky-chip").rows(cost_table(module, "lucky-chip").uniform(8, 8))
     assert 1.0 in {row.cost.cycles for row in rows}
     assert set(measure("ones", module, constraints, images).values.values()) == {1.0}
