@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from qir.backends.costs.layers.constant_values import is_held
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import (
     WEIGHT_SUFFIX,
@@ -20,6 +19,7 @@ from qir.backends.costs.layers.open_sizes import shape_text, taken_sizes, with_k
 from qir.backends.costs.models.base import CostModel
 from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
 from qir.backends.costs.target import TargetLike, as_target
+from qir.constants import is_standard
 from qir.errors import TargetError
 from qir.fake_quant import FakeQuant, quantizers
 from qir.granularity import PerBlock, granularity_of
@@ -102,7 +102,7 @@ class _Quantizers:
                 if value is None:
                     continue
                 origin = grid_origin(value)
-                constant = is_held(origin)
+                constant = _is_held(origin)
                 name = f"{names[node]}{suffix}" if constant else origin.name
                 self.stand_ins.setdefault(origin, name)
                 self.widths.setdefault(
@@ -210,7 +210,7 @@ class _Builder:
         for node in self.module.graph:
             from_constants = bool(node.operands) and all(map(self._is_constant, node.operands))
             for result in node.results:
-                if from_constants or is_held(result) or known_integers(result) is not None:
+                if from_constants or _is_held(result) or known_integers(result) is not None:
                     self.computed.add(result)
 
     def _root(self, value: Value) -> Value:
@@ -392,7 +392,7 @@ class _Builder:
     def weights(self) -> tuple[StoredWeight, ...]:
         """Constants of the graph that are real numbers; integers are shapes and indices."""
         found = []
-        held = (node.result for node in self.module.graph if node.results and is_held(node.result))
+        held = (node.result for node in self.module.graph if node.results and _is_held(node.result))
         for value in (*self.module.graph.constants, *held):
             elements = elements_of(value)
             if elements is None or _is_integer(value) or not value.users:
@@ -451,3 +451,8 @@ def _moves(row: CostRow) -> bool:
 
 def _is_integer(value: Value) -> bool:
     return value.dtype in _INTEGERS
+
+
+def _is_held(value: Value) -> bool:
+    """Tell whether the file holds a value: a constant, or the result of a `Constant` node."""
+    return value.is_constant or (value.producer is not None and is_standard(value.producer, "Constant"))

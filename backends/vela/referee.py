@@ -9,8 +9,9 @@ import numpy as np
 
 from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import TargetLike, as_target
+from qir.backends.vela import operators as operators  # enters the lowerings of ops
 from qir.backends.vela.compiler import VelaLayer, compile_network
-from qir.backends.vela.lowering import tflite_bytes
+from qir.backends.vela.network import Network
 from qir.errors import TargetError
 from qir.module import Module
 from qir.policy import Bits
@@ -125,3 +126,19 @@ def predicted(rows: Sequence[Compared], fits: Mapping[str, OpFit]) -> float:
     """Cycles of a network by the fits of another one; an op that they do not know counts as the model has it."""
     unknown = OpFit(1.0, 0.0)
     return sum(row.cycles / fits.get(row.op, unknown).efficiency + fits.get(row.op, unknown).constant for row in rows)
+
+
+def tflite_bytes(module: Module) -> bytes:
+    """Write the int8 form of a network, batch 1, as a TensorFlow Lite file.
+
+    Weights take the codes of their quantizers at the chosen widths (else 8 bits per channel); activations are stored in
+    8 bits over the calibrated ranges; where a range is not known a fixed one is taken.
+
+    Args:
+        module: constants and BatchNormalization folded; shapes known.
+
+    Raises:
+        TargetError: an op has no TensorFlow Lite form here, or a shape is unknown.
+        MissingExtraError: the package `flatbuffers` is not installed.
+    """
+    return Network(module).made.to_bytes()

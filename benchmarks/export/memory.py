@@ -1,6 +1,6 @@
 """Peak memory of quantizing a shipped network against the number of samples: it should be flat.
 
-python benchmarks/memory.py [SAMPLES ...]
+python benchmarks memory [SAMPLES ...]
 """
 
 import subprocess

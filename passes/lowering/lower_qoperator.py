@@ -9,6 +9,7 @@ QuantizeLinear.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,11 +20,11 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of, is_standard
+from qir.passes.analysis.quantized_layers import activation_bounds
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.parts.chain import Chain
-from qir.passes.lowering.parts.code_bounds import bounded_codes
 from qir.passes.lowering.parts.marks import KEY, marked_codes
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.tensor import Tensor
@@ -182,7 +183,7 @@ def _replace(graph: Graph, made: Node, quantize: Node, activations: tuple[Node, 
     last, name = made.result, quantize.result.name
     scale, zero = require_array(quantize.operand(1)), require_array(quantize.operand(2))
     limits = np.iinfo(zero.dtype)
-    low, high = bounded_codes(
+    low, high = _bounded_codes(
         activations, float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), limits.min, limits.max
     )
     quantize.result.name = graph.clock.unique_name(f"{name}.before")
@@ -279,3 +280,22 @@ def _take_place(graph: Graph, node: Node, value: Value) -> None:
     node.result.replace_all_uses_with(value)
     graph.erase(node)
     value.name = name
+
+
+def _bounded_codes(activations: Iterable[Node], scale: float, zero_point: int, low: int, high: int) -> tuple[int, int]:
+    """The smallest and largest code after Relu and Clip nodes: rounding keeps order, so bounds pass through it.
+
+    Args:
+        activations: Relu and Clip nodes in front of the quantizer.
+        scale: scale of the quantizer, rounded to float32.
+        zero_point: of the quantizer.
+        low: smallest code of the quantizer.
+        high: largest code of the quantizer.
+    """
+    for node in activations:
+        bounds = activation_bounds(node)
+        first, last = (
+            int(np.clip(np.rint(np.float32(bound) / np.float32(scale)) + zero_point, low, high)) for bound in bounds
+        )
+        low, high = first, last
+    return low, high

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
-from qir.search.agents.imitation import teach
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Run
 
@@ -23,6 +22,7 @@ _DENSE_TRACE = 0.5
 _LEAST_RATE = 0.05
 _EXAMPLES = 2048
 _LESSONS = 100
+_LESSON_RATE = 1e-2
 
 
 def maskable_ppo(
@@ -105,7 +105,7 @@ def maskable_ppo(
         )
         if not dense:
             draws = Sampler(run.problem, run.completion, run.generator).draw()
-            teach(model, env, list(islice(draws, max(1, _EXAMPLES // decisions))), _LESSONS)
+            _teach(model, env, list(islice(draws, max(1, _EXAMPLES // decisions))), _LESSONS)
         callback = episode_callback(run, env, record=record)
         model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
@@ -212,3 +212,30 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             return [float(p) for p in np.asarray(inner.probs.detach().cpu()).reshape(-1)]
 
     return Episodes()
+
+
+def _teach(model: Any, env: QuantizationEnv, rows: Sequence[tuple[int, ...]], steps: int) -> None:
+    """Make policies likely, in so many supervised steps of Adam on the agent's cross-entropy.
+
+    Args:
+        model: sb3-contrib's MaskablePPO.
+        env: its environment.
+        rows: option indices of the policies; nothing is taught by none.
+        steps: of gradient descent, each on all rows.
+    """
+    from torch import as_tensor
+    from torch.optim import Adam
+
+    if not rows:
+        return
+    prefixes = [row[:t] for row in rows for t in range(len(row))]
+    seen = as_tensor(np.stack([env.observation(prefix) for prefix in prefixes]))
+    masks = np.stack([env.masks(prefix) for prefix in prefixes])
+    taken = as_tensor(np.concatenate(rows))
+    optimizer = Adam(model.policy.parameters(), lr=_LESSON_RATE)
+    for _ in range(steps):
+        _, chances, _ = model.policy.evaluate_actions(seen, taken, masks)
+        loss = -chances.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

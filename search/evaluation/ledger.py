@@ -89,11 +89,6 @@ class Ledger:
         """The best evaluation so far."""
         return self._best[1] if self._best else None
 
-    @property
-    def best_score(self) -> float:
-        """Score of the best evaluation so far; -inf before the first."""
-        return self._best[0][1] if self._best else -np.inf
-
     def select_by(self, name: str, reward: Callable[[Row, float], float]) -> None:
         """Let the best evaluation be the one with the highest reward, not with the highest score.
 

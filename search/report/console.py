@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from qir.search.report.comparison import HEADINGS, Comparison
-from qir.support.peak_memory import peak_memory
 from qir.support.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
         ("report", report),
     ):
         CONSOLE.print(f"{label:8}{path}  ({path.stat().st_size:,} bytes)")
-    peak = peak_memory()
+    peak = _peak_memory()
     memory = "" if peak is None else f", peak memory {peak / 2**20:,.0f} MiB"
     CONSOLE.print(f"{time.perf_counter() - _START:.0f} s{memory}")
     return wrong
@@ -145,3 +144,13 @@ def _off_reference(model: Path, feed: dict[str, Array], found: Array) -> int:
 
     expected = next(iter(IntegerReference(load(model)).run(feed).outputs.values()))
     return int((expected != found).sum())
+
+
+def _peak_memory() -> int | None:
+    """The most bytes that this process has had, None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

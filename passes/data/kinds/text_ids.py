@@ -20,11 +20,6 @@ IDS, MASK, SEGMENTS, POSITIONS = "input_ids", "attention_mask", "token_type_ids"
 """Names of the inputs in networks that Hugging Face's exporter writes."""
 
 
-def takes_ids(inputs: Sequence[Value]) -> bool:
-    """Whether a network takes ids of tokens: its first input is of integers with two axes, or one is called so."""
-    return ids_input(inputs) is not None
-
-
 def ids_input(inputs: Sequence[Value]) -> Value | None:
     """The input of ids: the one called `input_ids`, else the first where it is of integers [samples, tokens]."""
     named = next((value for value in inputs if value.name == IDS), None)

@@ -5,8 +5,8 @@ import pytest
 
 from qir.backends.vela.flatbuffer import IDENTIFIER
 from qir.backends.vela.grids import UNKNOWN_RANGE, affine_grid
-from qir.backends.vela.lowering import tflite_bytes
 from qir.backends.vela.network import Network
+from qir.backends.vela.referee import tflite_bytes
 from qir.backends.vela.tflite import ACTIVATIONS, OPERATORS, SAME, VALID
 from qir.errors import QirError, TargetError
 from qir.fake_quant import FakeQuant, make_fake_quant

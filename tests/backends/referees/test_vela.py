@@ -17,8 +17,17 @@ from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.tables.table import CostRow, CostTable
 from qir.backends.execution.session import OrtSession
 from qir.backends.vela.compiler import VelaLayer, compile_network, read_report, vela_command
-from qir.backends.vela.lowering import tflite_bytes
-from qir.backends.vela.referee import OTHER, Compared, OpFit, compare, fit_ops, predicted, rank_correlation, referee
+from qir.backends.vela.referee import (
+    OTHER,
+    Compared,
+    OpFit,
+    compare,
+    fit_ops,
+    predicted,
+    rank_correlation,
+    referee,
+    tflite_bytes,
+)
 from qir.errors import MissingExtraError, TargetError
 from qir.passes import PassContext, PassManager, parse_pipeline
 
