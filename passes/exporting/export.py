@@ -43,9 +43,6 @@ from qir.passes.simplify.upgrade_opset import UpgradeOpset
 from qir.support.atomic_write import make_folder, rename_all, temporary_folder
 from qir.types import UnknownType
 
-PROFILES = profile_names()
-"""Names of the export profiles, the default first."""
-
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -133,7 +130,7 @@ def export(
             codes differ, or a file cannot be written. Older files then stay.
     """
     path, target = Path(path), None if target is None else as_target(target)
-    chosen = find_profile(profile or (PROFILES[0] if target is None else target.export.profile))
+    chosen = find_profile(profile or (profile_names()[0] if target is None else target.export.profile))
     _check(module)
     module, data = with_names(module), readable_again(data)
     if reduce_range or (target is not None and target.reduce_range):
