@@ -297,7 +297,7 @@ def _operand(graph: Graph, value: Value, batch: int, *, quantized: bool) -> Valu
 
 
 def _element(value: Value) -> DType:
-    return value.type.dtype if isinstance(value.type, TensorType) else DType.FLOAT32
+    return value.dtype or DType.FLOAT32
 
 
 def _shape(value: Value, batch: int) -> tuple[int, ...]:
@@ -310,9 +310,9 @@ def _shape(value: Value, batch: int) -> tuple[int, ...]:
 def _sample(value: Value, batch: int) -> Array:
     generator = np.random.default_rng(0)
     shape = _shape(value, batch)
-    if isinstance(value.type, TensorType) and value.type.element is DType.UINT8:
+    if value.dtype is DType.UINT8:
         return generator.integers(0, 256, shape, dtype=np.uint8)
-    if isinstance(value.type, TensorType) and value.type.element is DType.INT64:
+    if value.dtype is DType.INT64:
         return np.zeros(shape, np.int64)
     return generator.normal(size=shape).astype(np.float32)
 

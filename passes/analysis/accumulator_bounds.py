@@ -16,7 +16,6 @@ from qir.passes.analysis.quantized_layers import QuantizedLayer
 from qir.quantizers import QuantParameters
 from qir.quantizers.multiples import integer_levels
 from qir.tensor import Array
-from qir.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
 
 def _length(layer: QuantizedLayer) -> int | None:
     """Number of products of one sum of MatMul or Gemm."""
-    kind = layer.data.source.type
-    shape = kind.shape if isinstance(kind, TensorType) else None
+    shape = layer.data.source.shape
     if layer.node.op not in ("MatMul", "Gemm") or not shape:
         return None
     size = shape[0 if layer.node.attribute("transA", 0) else -1]

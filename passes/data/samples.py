@@ -92,7 +92,7 @@ def fitting_samples(module: Module, data: Any, values: Iterable[Value], batch: i
 
 def _is_sized(value: Value) -> bool:
     """Whether the sizes of one sample of a value are known."""
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    shape = value.shape
     return shape is not None and all(isinstance(size, int) for size in shape[1:])
 
 

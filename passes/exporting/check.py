@@ -257,11 +257,7 @@ def observe_ranks(module: Module, lowered: Module, path: Path, profile: Profile,
     from qir.onnx_io import load
 
     outputs = dict(zip(lowered.graph.output_names, lowered.graph.outputs, strict=True))
-    unknown = {
-        name: value
-        for name, value in outputs.items()
-        if value is not None and not (isinstance(value.type, TensorType) and value.type.rank is not None)
-    }
+    unknown = {name: value for name, value in outputs.items() if value is not None and value.rank is None}
     if not unknown:
         return False
     feed = next(iter(batches(module, _random(module) if data is None else data, batch=256)))

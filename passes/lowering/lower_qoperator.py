@@ -28,7 +28,7 @@ from qir.passes.lowering.parts.chain import Chain
 from qir.passes.lowering.parts.marks import KEY, marked_codes
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.tensor import Tensor
-from qir.types import DType, TensorType
+from qir.types import DType
 
 MICROSOFT = "com.microsoft"
 
@@ -269,9 +269,8 @@ def _channel_last_shape(node: Node) -> tuple[int, ...]:
     """Shape that lays one number a channel along the channels of a layer's result."""
     if node.op != "Conv":
         return (-1,)
-    known = node.result.type
-    rank = known.rank if isinstance(known, TensorType) and known.rank is not None else 4
-    return (-1, *(1,) * (rank - 2))
+    rank = node.result.rank
+    return (-1, *(1,) * ((4 if rank is None else rank) - 2))
 
 
 def _take_place(graph: Graph, node: Node, value: Value) -> None:

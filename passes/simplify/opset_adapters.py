@@ -110,8 +110,8 @@ def _drop(*names: str) -> Adapter:
 
 def _element_of(site: Site) -> str:
     known = site.node.input(0)
-    if known is not None and isinstance(known.type, TensorType) and known.type.dtype.is_float:
-        return str(known.type.dtype.name.lower())
+    if known is not None and known.dtype is not None and known.dtype.is_float:
+        return str(known.dtype.name.lower())
     return "float32"
 
 

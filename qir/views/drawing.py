@@ -9,7 +9,6 @@ from collections import defaultdict
 from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.support.printable import html_text, printable
-from qir.types import TensorType
 
 _COLOURS = ((0, "#ffffff"), (2, "#f4a582"), (4, "#fddbc7"), (8, "#d1e5f0"), (32, "#92c5de"))
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 190, 40, 20, 26
@@ -27,9 +26,9 @@ def label_of(node: Node) -> str:
 
 
 def _shape(value: Value) -> str:
-    if not isinstance(value.type, TensorType) or value.type.shape is None:
+    if value.shape is None:
         return ""
-    return f"{value.type.dtype}[{', '.join('?' if d is None else str(d) for d in value.type.shape)}]"
+    return f"{value.dtype}[{', '.join('?' if d is None else str(d) for d in value.shape)}]"
 
 
 def colour_of(node: Node) -> str:

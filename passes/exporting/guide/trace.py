@@ -132,7 +132,7 @@ def _sample(module: Module) -> dict[str, Array]:
     for value in module.graph.inputs:
         if value.constant is not None:
             continue
-        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        shape = value.shape
         sizes = [1 if not isinstance(d, int) and index == 0 else d for index, d in enumerate(shape or ())]
         if shape is None or not all(isinstance(size, int) for size in sizes):
             raise QirError(f"the sizes of input {value.name!r} are unknown: run freeze-inputs{{shapes=[…]}} first")

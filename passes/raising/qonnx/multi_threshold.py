@@ -16,7 +16,6 @@ from qir.passes.lowering.qonnx.thresholds import value_thresholds
 from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.state import RaiseState, base_name
 from qir.tensor import Array
-from qir.types import TensorType
 
 CLOSE = 2.0**-16
 """Thresholds that other tools compute lie within this part of a step around the exact ones."""
@@ -116,7 +115,7 @@ def _axis(scale: Array, rank: int) -> int:
 
 def _spec(table: Array, steps: _Steps) -> QuantizerSpec | Reject:
     low, count = steps.bias / steps.step, table.shape[1]
-    rank = known.rank if isinstance(known := steps.last.result.type, TensorType) else None
+    rank = steps.last.result.rank
     if steps.scale.size > 1 and rank is None:
         return Reject("its scale is one per channel and its rank is unknown")
     axis = None if rank is None or steps.scale.size == 1 else _axis(steps.scale, rank)
