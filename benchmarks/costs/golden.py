@@ -24,6 +24,7 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from qir.backends import ConvShape, cost_table, load_target
+from qir.passes import run_passes
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -215,11 +216,10 @@ def folded(network: str) -> Module:
     """A reference network of random weights with its BatchNormalization folded."""
     import qir
     from qir.models.builders import export_onnx
-    from qir.passes import PassManager, parse_pipeline
 
     with tempfile.TemporaryDirectory() as folder:
         module = qir.load(export_onnx(network, Path(folder) / f"{network}.onnx"))
-        PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(module)
+        run_passes(module, "fold-constants,fold-batchnorm")
     return module
 
 

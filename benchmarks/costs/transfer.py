@@ -23,7 +23,7 @@ from qir.backends.costs.tables.reports import transfer_matrix
 from qir.models.builders import export_onnx
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes import PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.quantizers import get_scheme
 from qir.search import Budget, Decision, Problem, solve
 
@@ -38,7 +38,7 @@ def network() -> Module:
     """MobileNetV2 with random weights, BatchNormalization folded."""
     with tempfile.TemporaryDirectory() as folder:
         module = qir.load(export_onnx("mobilenet-v2", Path(folder) / "network.onnx"))
-        PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(module)
+        run_passes(module, "fold-constants,fold-batchnorm")
     return module
 
 

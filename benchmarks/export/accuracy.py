@@ -33,7 +33,7 @@ import qir
 import qir.models
 from qir.backends.execution.session import OrtSession
 from qir.fake_quant import FakeQuant
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import Array
 
@@ -81,7 +81,7 @@ def source_of(network: str, folder: Path, place: Path) -> Path:
         module = qir.load(efficientnet_lite0(folder))
     else:
         module = qir.load(qir.models.path(network))
-    PassManager(parse_pipeline(SIMPLIFY)).run(module, PassContext())
+    run_passes(module, SIMPLIFY)
     path = place / f"{network}.onnx"
     qir.save(module, path)
     return path
@@ -127,7 +127,7 @@ def exported(source: Path, images: Array, method: str, target: Path) -> tuple[Pa
     """Write qir's file; the ranges of activations."""
     module = qir.load(source)
     steps = f"insert-fake-quant{{weight_widths=8,activation_widths=8}},calibrate{{method={method}}},fit-bias"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    run_passes(module, steps, data=images)
     ranges: Ranges = {}
     for quantizer in map(FakeQuant, module.graph.fake_quants()):
         if not quantizer.is_weight and quantizer.is_calibrated:

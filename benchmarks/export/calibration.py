@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from qir.passes import run_passes
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NETWORKS = {"lenet": 64, "resnet-20": 64, "mobilenet-v2": 8}
@@ -72,13 +74,12 @@ def source_of(network: str, folder: Path) -> Path:
     import qir
     import qir.models
     from qir.models.builders import export_onnx
-    from qir.passes import PassManager, parse_pipeline
     from qir.passes.simplify.canonicalize import SIMPLIFY
 
     target = folder / f"{network}.float.onnx"
     path = export_onnx(network, folder / "raw.onnx") if network == "mobilenet-v2" else qir.models.path(network)
     module = qir.load(path)
-    PassManager(parse_pipeline(SIMPLIFY)).run(module)
+    run_passes(module, SIMPLIFY)
     qir.save(module, target)
     return target
 
@@ -119,7 +120,7 @@ def work(network: str, row: str, source: str, times: int) -> None:
             method, weights = row.split("/")
             module = qir.load(source)
             insert = f"insert-fake-quant{{weight_widths={ALL},activation_widths={ALL}}}"
-            PassManager(parse_pipeline(insert)).run(module, PassContext())
+            run_passes(module, insert)
             manager = PassManager(parse_pipeline(f"calibrate{{method={method},weights={weights}}}"))
             base, started = peak_memory(), time.process_time()
             manager.run(module, PassContext(calibration_data=batches()))

@@ -34,7 +34,7 @@ from qir.graph import Value
 from qir.models.builders import export_onnx
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, PassManager, export, run_passes
 from qir.passes.constraints.policies import apply_policy
 from qir.passes.correction.correct import CorrectChannels
 from qir.passes.simplify.canonicalize import SIMPLIFY
@@ -77,7 +77,7 @@ def calibrated(path: Path, images: Array, method: str = "minmax") -> Module:
     module = qir.load(path)
     insert = "insert-fake-quant{weight_widths=4|8,activation_widths=8}"
     steps = f"{SIMPLIFY},{insert},calibrate{{method={method}}},fit-bias"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    run_passes(module, steps, data=images)
     return module
 
 
@@ -104,7 +104,7 @@ def statically_quantized(source: Path, name: str, images: Array, path: Path) -> 
             return next(self.feeds, None)
 
     module = qir.load(source)
-    PassManager(parse_pipeline(SIMPLIFY)).run(module, PassContext())
+    run_passes(module, SIMPLIFY)
     folded = path.with_suffix(".folded.onnx")
     qir.save(module, folded)
     quantize_static(

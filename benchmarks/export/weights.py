@@ -22,7 +22,7 @@ import qir.models
 from qir.backends.execution.cpu import instruction_set
 from qir.backends.execution.saturation import WeightStorage
 from qir.backends.execution.session import OrtSession
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import Array
 
@@ -34,7 +34,7 @@ def sessions(name: str, images: Array, folder: Path) -> dict[str, OrtSession]:
     module = qir.load(qir.models.path(name))
     found = {"float": OrtSession(qir.models.path(name))}
     steps = f"{SIMPLIFY},insert-fake-quant{{weight_widths=8,activation_widths=8}},calibrate{{method=minmax}},fit-bias"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    run_passes(module, steps, data=images)
     for weights in STORAGES:
         path = folder / weights / f"{name}.quant.onnx"
         found[weights] = OrtSession(export(module, path, data=images[:4], weights=weights).model)

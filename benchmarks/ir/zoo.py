@@ -29,7 +29,7 @@ import qir
 from qir.backends.execution.session import OrtSession
 from qir.cli.main import make_app
 from qir.errors import DataError, QirError
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tensor import numpy_dtype
 from qir.types import TensorType
@@ -85,7 +85,7 @@ def stages(path: Path, folder: Path, options: argparse.Namespace) -> Iterator[St
 
     def simplify() -> None:
         expected, made = OrtSession(path, optimization="disable").run(feed), qir.load(path)
-        PassManager(parse_pipeline(f"widen-floats,{SIMPLIFY}")).run(made, PassContext())
+        run_passes(made, f"widen-floats,{SIMPLIFY}")
         _same(expected, OrtSession(made).run(feed))
 
     yield "load", lambda: qir.verify(module)

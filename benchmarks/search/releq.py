@@ -29,7 +29,7 @@ from qir.fake_quant import quantizers
 from qir.models import Samples, fashion_mnist, path
 from qir.models.recipes import training_data
 from qir.module import Module
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Policy
 from qir.search import Budget, Decision, Problem, solve
@@ -83,7 +83,7 @@ def main() -> None:
         retraining = evenly(training_data("fashion-mnist").samples, options.images)
     module = qir.load(path(options.network))
     exact = [100 * accuracy(TorchModule(module), samples) for samples in (validation, test)]
-    PassManager(parse_pipeline(PIPELINE)).run(module, PassContext(calibration_data=fashion_mnist("calibration").images))
+    run_passes(module, PIPELINE, data=fashion_mnist("calibration").images)
     widths = {name: quantizer.widths for name, quantizer in quantizers(module.graph).items()}
     constraints = BitConstraints(widths, (), {})
     plan = protocol("releq-long", epochs=options.epochs)

@@ -28,7 +28,7 @@ import qir
 from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models.builders import build, export_onnx
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 
 PIPELINE = (
     "fold-constants,fold-batchnorm,insert-fake-quant{placement=qag,weight_widths=4|8,activation_widths=4|8,"
@@ -39,7 +39,7 @@ PIPELINE = (
 def qir_network(images: torch.Tensor) -> TorchModule:
     with tempfile.TemporaryDirectory() as folder:
         module = qir.load(export_onnx("resnet-20", Path(folder) / "network.onnx", random_batch_norm=False))
-    PassManager(parse_pipeline(PIPELINE)).run(module, PassContext(calibration_data=images[:32].numpy()))
+    run_passes(module, PIPELINE, data=images[:32].numpy())
     return TorchModule(module, trainable=True, quantize_bias=False)
 
 

@@ -23,7 +23,7 @@ from qir.backends.training.retrain import accuracy
 from qir.fake_quant import quantizers
 from qir.models.recipes import training_data
 from qir.module import Module
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.policy import Policy
 from qir.tensor import Array
@@ -42,7 +42,7 @@ def prepared(file: Path, schemes: str, images: Array) -> Module:
         f"{SIMPLIFY},insert-fake-quant{{weight_scheme={weights},activation_scheme={activations},weight_widths=2|3|4,"
         "activation_widths=2|3|4,output_widths=4},calibrate,fit-bias"
     )
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    run_passes(module, steps, data=images)
     return module
 
 

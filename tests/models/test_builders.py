@@ -14,7 +14,7 @@ from qir.backends.torch.module import TorchModule
 from qir.errors import DataError
 from qir.models.builders import NETWORKS, build, export_onnx
 from qir.models.exporting import export_network
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 
 WEIGHTS = {
@@ -93,7 +93,7 @@ def test_every_network_loads_in_qir_and_computes_what_onnx_runtime_does(name, tm
     with torch.no_grad():
         (found,) = TorchModule(module)(torch.from_numpy(given))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, PassContext())
+    run_passes(module, f"{SIMPLIFY},insert-fake-quant")
     assert sum(1 for _ in module.graph.fake_quants()) >= 2
 
 

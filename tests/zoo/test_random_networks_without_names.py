@@ -7,7 +7,7 @@ import pytest
 
 import qir
 from qir.backends.execution.session import OrtSession
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.parity.compare import parity
 
 STEPS = (
@@ -17,7 +17,7 @@ STEPS = (
 
 
 def quantized(module: qir.Module, images: np.ndarray) -> qir.Module:
-    PassManager(parse_pipeline(STEPS)).run(module, PassContext(calibration_data=images))
+    run_passes(module, STEPS, data=images)
     return module
 
 

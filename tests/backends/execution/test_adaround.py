@@ -27,7 +27,7 @@ from qir.errors import PassError, QirError
 from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.models import fashion_mnist, path
-from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline
+from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline, run_passes
 from qir.passes.correction.adaround import AdaRound, neighbours
 from qir.quantizers import get_scheme
 
@@ -130,7 +130,7 @@ def test_layers_that_cannot_be_rounded_are_left_with_a_reason(samples, make_netw
 def test_layers_with_blocks_of_scales_are_rounded_too(samples):
     module, images = qir.load(path("residual")), fashion_mnist("calibration").images[:16]
     steps = "fold-constants,fold-batchnorm,insert-fake-quant{block=4,weight_widths=3,activation_widths=8},calibrate"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    run_passes(module, steps, data=images)
     blocked = [node for node in module.graph.fake_quants() if FakeQuant(node).granularity.size is not None]
     before = [node.operands[0].constant.digest() for node in blocked]
     left = {}

@@ -9,7 +9,7 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.fake_quant import quantizers
 from qir.models.shipped import path
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 
 PIPELINE = "fold-constants,fold-batchnorm,insert-fake-quant{weight_widths=4|8,activation_widths=4|8},calibrate"
 IMAGES = np.random.default_rng(0).random((64, 1, 28, 28), np.float32)
@@ -18,7 +18,7 @@ IMAGES = np.random.default_rng(0).random((64, 1, 28, 28), np.float32)
 @pytest.fixture(scope="module")
 def lenet():
     module = qir.load(path("lenet"))
-    PassManager(parse_pipeline(PIPELINE)).run(module, PassContext(calibration_data=IMAGES))
+    run_passes(module, PIPELINE, data=IMAGES)
     return module
 
 

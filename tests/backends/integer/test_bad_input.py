@@ -17,7 +17,7 @@ from qir.backends import load_target
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError, QirError
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.exporting.build_guide import build_guide
 from qir.passes.parity.compare import parity
 from qir.tensor import Tensor
@@ -31,7 +31,7 @@ def scaled(module: qir.Module, name: str, factor) -> qir.Module:
 
 
 def calibrated(module: qir.Module, network, text: str = "insert-fake-quant,calibrate{method=minmax}") -> qir.Module:
-    PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=network.images(16)))
+    run_passes(module, text, data=network.images(16))
     return module
 
 
@@ -63,7 +63,7 @@ def test_a_layer_with_one_quantizer_missing_stays_float_and_is_named(random_netw
 def test_missing_calibration_is_named(random_network, tmp_path) -> None:
     network, _ = random_network(5, 8, 8)
     module = network.module()
-    PassManager(parse_pipeline("insert-fake-quant")).run(module, PassContext())
+    run_passes(module, "insert-fake-quant")
     with pytest.raises(ExportError, match=r"quantizer 'n0_conv.input' is not calibrated: run the pass calibrate"):
         export(module, tmp_path / "m.quant.onnx")
     assert not list(tmp_path.iterdir())
@@ -89,7 +89,7 @@ def test_a_scale_that_underflows_is_named_and_fit_bias_helps(random_network, tmp
     module = calibrated(scaled(network.module(), "c2", factor), network, text)
     with pytest.raises(QirError, match=r"layer 'n3_conv': its bias .* at scale .*: run fit-bias after"):
         export(module, tmp_path / "m.quant.onnx")
-    PassManager(parse_pipeline("fit-bias")).run(module, PassContext())
+    run_passes(module, "fit-bias")
     written = export(module, tmp_path / "m.quant.onnx", data=network.images(4))
     assert written.mismatches == 0
 

@@ -7,7 +7,7 @@ import pytest
 import qir
 import qir.models
 from qir.backends.execution.session import OrtSession
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.parity.compare import parity
 from qir.passes.parity.layers import expose_codes
 
@@ -56,6 +56,6 @@ def test_no_code_of_a_trained_network_differs_at_any_pair_of_widths(at_every_wid
     module = qir.load(qir.models.path(name))
     pipeline = "fold-constants,fold-batchnorm,insert-fake-quant{input_widths=all},calibrate{method=minmax}"
     calibration = qir.models.fashion_mnist("calibration").images[:64]
-    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=calibration))
+    run_passes(module, pipeline, data=calibration)
     images = qir.models.fashion_mnist("test").images[: 64 if name == "lenet" else 8]
     print(f"{name}: {count_all_widths(at_every_width(module), images)}")

@@ -14,7 +14,7 @@ from qir.backends.execution.saturation import CodeRange, can_saturate
 from qir.backends.execution.session import OrtSession
 from qir.backends.integer.reference import IntegerReference
 from qir.guide import read_guide
-from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized, run_passes
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.parts.codes import weight_codes
@@ -147,7 +147,7 @@ def quantized(text: str, shapes: dict[str, tuple[int, ...]], *, steps: str, samp
     )
     types = {value.name: value.type.shape for value in module.graph.inputs}
     data = {name: random.normal(size=(samples, *shape[1:])).astype(np.float32) for name, shape in types.items()}
-    PassManager(parse_pipeline(f"infer-types,{steps}")).run(module, PassContext(calibration_data=data))
+    run_passes(module, f"infer-types,{steps}", data=data)
     return module, data
 
 

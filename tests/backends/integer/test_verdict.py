@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import qir
 from qir.backends.integer.reference import IntegerReference
 from qir.cli.main import make_app
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.parity.compare import SESSIONS, parity
 from qir.passes.parity.comparison import FLOAT_ERROR, is_tie
 
@@ -59,7 +59,7 @@ def exported(tmp_path):
         )
         module = qir.load(tmp_path / "f.onnx")
         feed = random.standard_normal((samples, 3, 8, 8)).astype(np.float32)
-        PassManager(parse_pipeline("insert-fake-quant,calibrate")).run(module, PassContext(calibration_data=feed))
+        run_passes(module, "insert-fake-quant,calibrate", data=feed)
         written = export(module, tmp_path / "m.quant.onnx", data=feed, weights=weights)
         return qir.load(written.model), feed, written
 

@@ -29,7 +29,7 @@ from qir.backends.vela.referee import (
     tflite_bytes,
 )
 from qir.errors import MissingExtraError, TargetError
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import PassContext, PassManager, parse_pipeline, run_passes
 
 MODELS = Path(__file__).resolve().parents[3] / "models" / "trained"
 LITERT = os.environ.get("QIR_LITERT_PYTHON")
@@ -120,7 +120,7 @@ def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["ethos-u55-128-like", "ethos-u65-256-like", "ethos-u85-256-like"])
 def test_layers_rank_as_vela_ranks_them_and_none_is_lost(name: str) -> None:
     module = qir.load(MODELS / "residual_fashion_mnist.onnx")
-    PassManager(parse_pipeline("fold-constants,fold-batchnorm")).run(module)
+    run_passes(module, "fold-constants,fold-batchnorm")
     target = load_target(name)
     table = cost_table(module, target)
     rows = referee(module, target, table, table.uniform(8, 8))

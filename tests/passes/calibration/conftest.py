@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import qir.models
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search import load_network
 
@@ -19,7 +19,7 @@ def inserted():
 
     def make(network: str, options: str = ""):
         module = load_network(qir.models.path(network))
-        PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant{{{options}}}")).run(module, PassContext())
+        run_passes(module, f"{SIMPLIFY},insert-fake-quant{{{options}}}")
         return module
 
     return make

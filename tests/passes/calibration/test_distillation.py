@@ -9,7 +9,7 @@ import qir.models
 from qir.backends.training.distillation import distill_data, statistics_distance
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search import load_network
 
@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_data() -> None:
 
 def test_a_folded_network_is_refused_with_the_reason() -> None:
     module = load_network(qir.models.path("lenet"))
-    PassManager(parse_pipeline(SIMPLIFY)).run(module, PassContext())
+    run_passes(module, SIMPLIFY)
     with pytest.raises(QirError, match="before folding"):
         distill_data(module)
 
@@ -41,5 +41,5 @@ def test_distilled_data_calibrate_a_network() -> None:
     module = load_network(qir.models.path("lenet"))
     data = distill_data(module, samples=8, iterations=10)
     steps = f"{SIMPLIFY},insert-fake-quant,calibrate"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=data))
+    run_passes(module, steps, data=data)
     assert all(FakeQuant(node).is_calibrated for node in module.graph.fake_quants())

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 import qir
 import qir.models
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.calibration.calibrate import float_network
 from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.search import load_network
@@ -41,7 +41,7 @@ def calibrated(images):
     def make(method: str) -> qir.Module:
         module = load_network(qir.models.path("lenet"))
         steps = f"insert-fake-quant{{weight_widths=8,activation_widths=8}},calibrate{{method={method},weights=minmax}}"
-        PassManager(parse_pipeline(f"{SIMPLIFY},{steps}")).run(module, PassContext(calibration_data=images))
+        run_passes(module, f"{SIMPLIFY},{steps}", data=images)
         return module
 
     return make

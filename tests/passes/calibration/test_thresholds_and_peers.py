@@ -10,6 +10,7 @@ import pytest
 import qir
 import qir.models
 from qir.fake_quant import FakeQuant
+from qir.passes import run_passes
 from qir.passes.calibration.calibrate import float_network, observe
 from qir.passes.calibration.clipping import percentile, threshold
 from qir.passes.calibration.observers import BINS, Histogram
@@ -32,12 +33,11 @@ def thresholds_of(images, tmp_path_factory):
     pytest.importorskip("onnxruntime.quantization")
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-    from qir.passes import PassContext, PassManager, parse_pipeline
     from qir.passes.simplify.canonicalize import SIMPLIFY
     from qir.search import load_network
 
     module = load_network(qir.models.path("lenet"))
-    PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant")).run(module, PassContext())
+    run_passes(module, f"{SIMPLIFY},insert-fake-quant")
     nodes = [FakeQuant(node) for node in module.graph.fake_quants() if not node.name.endswith(".weight")]
     histograms = observe(module, nodes, batches(module, images, batch=16))
     folder = tmp_path_factory.mktemp("float")

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.errors import PassError
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, export, run_passes
 from qir.passes.correction.even_zero_points import EvenZeroPoints
 from qir.passes.parity.compare import parity
 
@@ -32,9 +32,7 @@ def pooled():
     module = qir.load(model.SerializeToString())
     samples = np.clip(random.normal(size=(16, 3, 16, 16)), -1, 2).astype(np.float32)
     samples[0, 0], samples[0, 1] = -1, 2
-    PassManager(parse_pipeline("insert-fake-quant,calibrate{method=minmax}")).run(
-        module, PassContext(calibration_data=samples)
-    )
+    run_passes(module, "insert-fake-quant,calibrate{method=minmax}", data=samples)
     return module, samples
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import qir
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, export, run_passes
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.correction.fit_bias import FitBias
 from qir.passes.infrastructure.testing import random_inputs
@@ -21,7 +21,7 @@ def calibrated(builder, tiny):
     module = network(builder, tiny)
     pipeline = "infer-types,insert-fake-quant,calibrate{method=minmax}"
     data = random_inputs(module)["x"]
-    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=data))
+    run_passes(module, pipeline, data=data)
     return module, data
 
 

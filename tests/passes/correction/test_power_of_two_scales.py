@@ -13,7 +13,7 @@ from qir.backends.costs.target import ExportSpec
 from qir.errors import QirError
 from qir.fake_quant import quantizers
 from qir.guide import read_guide
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, PassManager, export, run_passes
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
 from qir.passes.parity.compare import parity
 
@@ -50,7 +50,7 @@ def test_no_code_of_a_trained_network_differs_between_any_two_executors(name, pa
         placed = f"insert-fake-quant{{weight_widths={weight},activation_widths={activation}}}"
         text = f"fold-constants,fold-batchnorm,{placed},calibrate{{method=minmax}},power-of-two-scales"
         calibration = qir.models.fashion_mnist("calibration").images[:64]
-        PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=calibration))
+        run_passes(module, text, data=calibration)
         images = qir.models.fashion_mnist("test").images[:32]
         written = export(module, tmp_path / "m.quant.onnx", data=images, requantization="power-of-two")
         report = parity(qir.load(written.model), images)

@@ -23,7 +23,7 @@ from onnx.reference import ReferenceEvaluator
 
 import qir
 from qir.backends.execution.session import OrtSession
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 from qir.passes.lowering.profiles.profiles import find_profile, profile_names
 
 NETRON = os.environ.get("QIR_NETRON_PYTHON")
@@ -71,7 +71,7 @@ def exported(tmp_path):
         insert = f"insert-fake-quant{{input_widths={bits},weight_widths={bits},activation_widths={bits}}}"
         symmetric = ",symmetric-activations{everywhere=true}" if profile == "finn" else ""
         text = f"infer-types,{insert},calibrate{{method=minmax}}{symmetric}"
-        PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=[{"x": images()}]))
+        run_passes(module, text, data=[{"x": images()}])
         return export(module, tmp_path / f"{profile}.quant.onnx", profile=profile, data=[{"x": images()}]).model
 
     return make

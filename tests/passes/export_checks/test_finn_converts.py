@@ -20,7 +20,7 @@ import qir
 import qir.models
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import QirError
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import export, run_passes
 
 PYTHON = os.environ.get("QIR_FINN_PYTHON")
 RUNNER = Path(__file__).with_name("run_finn.py")
@@ -68,7 +68,7 @@ def prepared(module, images, bits, further):
         f"fold-batchnorm,freeze-inputs{{shapes=[{name}:{shape}]}},infer-types,eliminate-identities,"
         f"insert-fake-quant{{weight_widths={bits},activation_widths={bits}}},calibrate{{method=minmax}}{further}"
     )
-    PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=images))
+    run_passes(module, text, data=images)
     return module
 
 

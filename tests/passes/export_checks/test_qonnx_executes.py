@@ -20,7 +20,7 @@ import qir.models
 from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.reference import QonnxReference
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
+from qir.passes import apply_policy, export, run_passes
 from qir.passes.constraints.propagate_constraints import FIXED
 from qir.passes.parity.reference_outputs import reference_outputs
 
@@ -80,9 +80,9 @@ def quantized(module, images, weight, activation, further="", *, widths=ALL, act
     name, shape = module.graph.inputs[0].name, "x".join(map(str, (4, *images.shape[1:])))
     options = f"weight_widths={widths},activation_widths={activations}"
     text = f"fold-batchnorm,insert-fake-quant{{{options}}},calibrate{{method=minmax}}{further}"
-    PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=images))
+    run_passes(module, text, data=images)
     fixed = f"freeze-inputs{{shapes=[{name}:{shape}]}},infer-types"
-    PassManager(parse_pipeline(fixed)).run(module, PassContext())
+    run_passes(module, fixed)
     policy = {
         name: weight if node.source.is_constant else activation
         for name, node in quantizers(module.graph).items()

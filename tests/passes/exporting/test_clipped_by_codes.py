@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline, raise_quantized
+from qir.passes import apply_policy, export, raise_quantized, run_passes
 
 
 def relu6_network(high: float):
@@ -33,7 +33,7 @@ def quantized(high: float, bits: int):
     images = np.random.default_rng(1).normal(size=(32, 3, 8, 8)).astype(np.float32)
     module = relu6_network(high)
     steps = "insert-fake-quant{weight_widths=2|4|8,activation_widths=2|4|8},calibrate{method=minmax},fit-bias"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=images))
+    run_passes(module, steps, data=images)
     free = {name: bits for name, node in quantizers(module.graph).items() if bits in node.widths}
     apply_policy(module, free)
     return module, images

@@ -11,7 +11,7 @@ from qir.backends import load_target
 from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError, PassError
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, PassManager, export, parse_pipeline, run_passes
 from qir.passes.exporting.check import CLOSE
 from qir.passes.lowering import lower_qcdq
 from qir.passes.lowering.legalize import Legalize, hold
@@ -248,7 +248,7 @@ def test_the_targets_profile_is_the_default(calibrated, samples, tmp_path):
 
 def test_profiles_run_from_text_too(calibrated):
     module = calibrated(4, 4)
-    PassManager(parse_pipeline("legalize{profile=qdq-int4},lower-qcdq")).run(module, PassContext())
+    run_passes(module, "legalize{profile=qdq-int4},lower-qcdq")
     dtypes = {v.constant.dtype for v in module.graph.constants if v.name.endswith("weight.codes")}
     assert dtypes == {DType.INT4}
 
@@ -289,9 +289,7 @@ def test_layers_may_share_a_weight(samples, simulation, tmp_path, profile, schem
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     module = qir.load(model.SerializeToString())
     options = f"insert-fake-quant{{weight_scheme={scheme},weight_widths=3,activation_widths=8}}"
-    PassManager(parse_pipeline(f"{options},calibrate{{method=minmax}}")).run(
-        module, PassContext(calibration_data=samples)
-    )
+    run_passes(module, f"{options},calibrate{{method=minmax}}", data=samples)
     report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
     assert differing(run(report, samples), simulation(module)) <= 2
 

@@ -13,7 +13,7 @@ import qir.models
 from qir.backends import load_target
 from qir.cli.main import make_app
 from qir.errors import QirError
-from qir.passes import PassContext, PassManager, apply_policy, bit_constraints, export, parse_pipeline
+from qir.passes import PassContext, PassManager, apply_policy, bit_constraints, export, parse_pipeline, run_passes
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
 from qir.passes.parity.compare import parity
 from qir.tensor import Tensor
@@ -177,7 +177,7 @@ def test_16_bit_networks_are_compared_code_by_code(tmp_path, random_network) -> 
     network, _ = random_network(5, 8, 8)
     module = network.module()
     pipeline = "insert-fake-quant{weight_widths=12,activation_widths=10},calibrate{method=minmax}"
-    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(16)))
+    run_passes(module, pipeline, data=network.images(16))
     written = export(module, tmp_path / "m.quant.onnx", profile="qdq-16", data=network.images(2))
     report = parity(qir.load(written.model), network.images(4), against=network.module())
     assert report.float_nodes == ()

@@ -11,7 +11,7 @@ import qir
 import qir.onnx_io
 from qir import quantize
 from qir.onnx_io import from_proto
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, PassManager, export, parse_pipeline, run_passes
 from qir.tensor import Tensor
 
 STEPS = "insert-fake-quant{weight_widths=4|8,activation_widths=8},calibrate"
@@ -61,7 +61,7 @@ def test_a_bias_that_two_layers_read_has_codes_for_each(tmp_path) -> None:
     module = module_of(nodes, 5, **constants)
     x = generator.normal(size=(32, 5)).astype(np.float32)
     before = onnxruntime.InferenceSession(qir.onnx_io.to_bytes(module)).run(None, {"x": x})[0]
-    PassManager(parse_pipeline(STEPS)).run(module, PassContext(calibration_data=x))
+    run_passes(module, STEPS, data=x)
     report = export(module, tmp_path / "model.onnx", data=x)
     assert report.mismatches == 0
     assert report.integer_nodes == ("QGemm", "QGemm")

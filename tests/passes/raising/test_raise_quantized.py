@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 import qir
 from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
-from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes import PassContext, export, raise_quantized, run_passes
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.passes.raising import RaiseQuantized
 from qir.passes.raising.grids import Grid, spec_of
@@ -150,7 +150,7 @@ def test_an_exported_network_comes_back_with_its_names_bits_and_scales(tmp_path,
     module = network(builder)
     data = random_inputs(module, size=8)["x"]
     pipeline = "infer-types,fold-batchnorm,insert-fake-quant,calibrate{method=minmax}"
-    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=data))
+    run_passes(module, pipeline, data=data)
     for index, node in enumerate(module.graph.fake_quants()):
         if len(FakeQuant(node).widths) > 1:
             FakeQuant(node).bits = 8 - index % 4

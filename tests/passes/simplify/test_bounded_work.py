@@ -13,7 +13,7 @@ from qir.errors import ModelFileError, ParseError, PassError, SearchError, Targe
 from qir.guide import read_guide
 from qir.onnx_io import to_bytes
 from qir.ops import inference
-from qir.passes import PassContext, PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.search.problem.result import read_result
 from qir.support.json_text import parse_json
 
@@ -43,7 +43,7 @@ def once(other):
 
 def inlined(data):
     module = qir.load(data)
-    PassManager(parse_pipeline("inline-functions")).run(module, PassContext())
+    run_passes(module, "inline-functions")
     return module
 
 
@@ -57,15 +57,15 @@ def test_functions_that_stand_for_too_many_nodes_are_refused_before_one_is_made(
 def test_the_limit_is_an_option():
     module = qir.load(functions(4, twice))
     with pytest.raises(PassError, match="23 nodes"):
-        PassManager(parse_pipeline("inline-functions{largest=22}")).run(module, PassContext())
-    PassManager(parse_pipeline("inline-functions{largest=23}")).run(module, PassContext())
+        run_passes(module, "inline-functions{largest=22}")
+    run_passes(module, "inline-functions{largest=23}")
     assert [node.op for node in module.graph] == ["Relu"] * 8
 
 
 def test_types_of_functions_that_stand_for_too_many_nodes_end(monkeypatch):
     monkeypatch.setattr(inference, "LARGEST_CALLS", 1000)
     module = qir.load(functions(60, twice))
-    PassManager(parse_pipeline("infer-types")).run(module, PassContext())
+    run_passes(module, "infer-types")
     assert str(module.graph.outputs[0].type) == "tensor<[2]xfloat32>"
 
 
@@ -101,7 +101,7 @@ def test_many_branches_are_inlined_in_linear_time():
     info = [helper.make_tensor_value_info(n, 1, [2]) for n in ("x", name)]
     graph = helper.make_graph(nodes, "g", info[:1], info[1:], [numpy_helper.from_array(np.array(True), "c")])
     module = qir.load(helper.make_model(graph, opset_imports=OPSETS[:1], ir_version=10).SerializeToString())
-    PassManager(parse_pipeline("inline-branches")).run(module, PassContext())
+    run_passes(module, "inline-branches")
     assert [node.op for node in module.graph] == ["Abs"] * count
     assert len({value.name for value in module.graph.values()}) == count + 1
     qir.load(to_bytes(module))

@@ -7,7 +7,7 @@ import pytest
 
 import qir
 from qir.errors import PassError
-from qir.passes import PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
 from qir.passes.simplify.canonicalize import SIMPLIFY
 
@@ -25,7 +25,7 @@ def test_models_of_the_onnx_wheel(path):
     except PassError as error:
         before = None
         reason = str(error)
-    PassManager(parse_pipeline(SIMPLIFY)).run(module)
+    run_passes(module, SIMPLIFY)
     if before is None:
         pytest.skip(f"verified, not compared: {reason[:80]}")
     assert largest_error(before, run_onnxruntime(module, inputs)) < 1e-4
@@ -38,7 +38,7 @@ def test_shipped_networks_have_no_batchnorm_left(name, nodes):
     module = qir.load(shipped.path(name))
     inputs = random_inputs(module)
     before = run_onnxruntime(module, inputs)
-    PassManager(parse_pipeline(SIMPLIFY)).run(module)
+    run_passes(module, SIMPLIFY)
     assert "BatchNormalization" not in {node.op for node in module.graph}
     assert len(module.graph) <= nodes
     assert largest_error(before, run_onnxruntime(module, inputs)) < 1e-5

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.backends.torch.module import TorchModule
 from qir.onnx_io import from_proto, to_bytes
-from qir.passes import PassContext, PassManager, VerifyEach, parse_pipeline
+from qir.passes import PassManager, VerifyEach, parse_pipeline, run_passes
 from qir.passes.simplify.canonicalize import SIMPLIFY
 
 FLOAT = TensorProto.FLOAT
@@ -88,9 +88,7 @@ def test_calls_become_the_functions_nodes_and_compute_the_same():
 def test_quantizers_stand_in_front_of_layers_inside_functions():
     module = from_proto(model())
     images = np.random.default_rng(1).normal(size=(16, 4)).astype(np.float32)
-    PassManager(parse_pipeline(f"{SIMPLIFY},insert-fake-quant,calibrate")).run(
-        module, PassContext(calibration_data=images)
-    )
+    run_passes(module, f"{SIMPLIFY},insert-fake-quant,calibrate", data=images)
     assert {node.operands[0].constant is not None for node in module.graph.fake_quants()} == {True, False}
     assert sum(node.operands[0].constant is not None for node in module.graph.fake_quants()) >= 2
 

@@ -11,7 +11,7 @@ import qir
 import qir.models
 from qir.errors import QirError
 from qir.onnx_io import from_proto, to_bytes
-from qir.passes import PassContext, PassManager, VerifyEach, export, parse_pipeline
+from qir.passes import PassContext, PassManager, VerifyEach, export, parse_pipeline, run_passes
 from qir.types import DType
 
 ELEMENTS = {"float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}
@@ -96,7 +96,7 @@ def test_a_widened_network_is_quantized_and_exported(dtype: str, tmp_path) -> No
 
 def test_quantizers_refuse_half_precision_and_say_what_to_do() -> None:
     with pytest.raises(QirError, match=r"Gemm 'gemm' computes in float16: .*widen-floats"):
-        PassManager(parse_pipeline("insert-fake-quant")).run(network("float16"))
+        run_passes(network("float16"), "insert-fake-quant")
 
 
 def test_a_float32_network_is_left_as_it_is() -> None:

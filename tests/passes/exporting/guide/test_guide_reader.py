@@ -20,7 +20,7 @@ from qir.errors import ExportError
 from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.guide import guide_schema, read_guide
-from qir.passes import PassContext, PassManager, export, parse_pipeline
+from qir.passes import PassContext, PassManager, export, parse_pipeline, run_passes
 from qir.passes.correction.power_of_two_scales import PowerOfTwoScales
 from qir.passes.exporting.build_guide import build_guide
 
@@ -225,7 +225,7 @@ def test_the_reader_is_short_and_needs_numpy_and_json_only() -> None:
 def test_weights_on_other_grids_are_recomputed_too(reader, random_network, tmp_path, scheme, bits) -> None:
     network, _ = random_network(5, 8, 8)
     module = network.module()
-    PassManager(parse_pipeline("insert-fake-quant")).run(module, PassContext())
+    run_passes(module, "insert-fake-quant")
     for node in quantizers(module.graph).values():
         if node.source.is_constant:
             node.set_scheme(scheme)

@@ -11,7 +11,7 @@ import qir.models
 from qir.backends import cost_table, load_target
 from qir.backends.costs.tables.reports import peak_memory
 from qir.fake_quant import policy_of
-from qir.passes import PassManager, parse_pipeline
+from qir.passes import run_passes
 from qir.passes.exporting.memory_plan import Buffer, activations, execution_order, plan_memory
 from qir.types import UnknownType
 
@@ -47,7 +47,7 @@ def test_a_chain_stays_near_the_lower_bound(sizes) -> None:
 
 def network(name: str) -> qir.Module:
     module = qir.load(qir.models.path(name))
-    PassManager(parse_pipeline("fold-constants,fold-batchnorm,insert-fake-quant")).run(module)
+    run_passes(module, "fold-constants,fold-batchnorm,insert-fake-quant")
     return module
 
 

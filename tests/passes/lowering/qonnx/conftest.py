@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 from qir.fake_quant import quantizers
-from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline
+from qir.passes import apply_policy, run_passes
 from qir.passes.constraints.propagate_constraints import FIXED
 
 
@@ -88,7 +88,7 @@ def quantized(
     given = f",{options}" if options else ""
     widths = f"weight_widths={weight_widths},activation_widths={activation_widths}{given}"
     pipeline = f"infer-types,insert-fake-quant{{input_widths=all,{widths}}},calibrate{{method=minmax}}"
-    PassManager(parse_pipeline(pipeline)).run(module, PassContext(calibration_data=network.images(32, seed=7)))
+    run_passes(module, pipeline, data=network.images(32, seed=7))
     free = {name: node for name, node in quantizers(module.graph).items() if FIXED not in node.node.metadata}
     chosen = {name: weight if node.source.is_constant else activation for name, node in free.items()}
     policy = {name: bits for name, bits in chosen.items() if bits in free[name].widths}

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qir
 from qir.fake_quant import policy_of, quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes import PassContext, export, raise_quantized, run_passes
 from qir.passes.parity.reference_outputs import simulated
 
 
@@ -136,7 +136,7 @@ def calibrated(case, bits):
     x = np.random.default_rng(7).normal(size=(16, *shape)).astype(np.float32)
     widths = ",".join(f"{kind}_widths={bits}" for kind in ("input", "weight", "activation"))
     steps = f"infer-types,insert-fake-quant{{{widths}}},calibrate{{method=minmax}}"
-    PassManager(parse_pipeline(steps)).run(module, PassContext(calibration_data=x))
+    run_passes(module, steps, data=x)
     return module, x[:4]
 
 

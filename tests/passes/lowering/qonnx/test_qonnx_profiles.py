@@ -6,7 +6,7 @@ import pytest
 import qir
 from qir.errors import DataError, ExportError, PassError
 from qir.fake_quant import FakeQuant, quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized, run_passes
 from qir.passes.parity.reference_outputs import simulated
 
 
@@ -22,7 +22,7 @@ def test_profiles_are_exported_and_compared(quantized_network, tmp_path, profile
 
 def prepared(module, *, everywhere: str):
     text = f"freeze-inputs{{shapes=[input:4x3x10x10]}},infer-types,symmetric-activations{{everywhere={everywhere}}}"
-    PassManager(parse_pipeline(text)).run(module, PassContext())
+    run_passes(module, text)
 
 
 def test_a_network_made_for_finn_is_taken(quantized_network, tmp_path):
@@ -45,7 +45,7 @@ def test_what_finn_refuses_is_refused_with_a_remedy(quantized_network, tmp_path,
     if prepare == "true":
         prepared(module, everywhere="true")
     elif prepare == "none":
-        PassManager(parse_pipeline("freeze-inputs{shapes=[input:4x3x10x10]},infer-types")).run(module, PassContext())
+        run_passes(module, "freeze-inputs{shapes=[input:4x3x10x10]},infer-types")
     with pytest.raises((ExportError, PassError), match=message):
         export(module, tmp_path / "m.quant.onnx", profile="finn", data=network.images())
     assert not list(tmp_path.iterdir())
@@ -105,7 +105,7 @@ def test_a_width_per_channel_of_a_weight(tmp_path, quantized_network, profile):
 def test_a_network_with_a_fixed_batch_is_calibrated_and_exported_from_any_number_of_samples(tmp_path, network):
     module = network.module()
     fixed = "freeze-inputs{shapes=[input:4x3x10x10]},infer-types,insert-fake-quant,calibrate{method=minmax}"
-    PassManager(parse_pipeline(fixed)).run(module, PassContext(calibration_data=network.images(10)))
+    run_passes(module, fixed, data=network.images(10))
     report = export(module, tmp_path / "m.quant.onnx", data=network.images(10))
     assert (report.samples, report.mismatches) == (8, 0)
     with pytest.raises(DataError, match="3 samples; the network takes exactly 4"):

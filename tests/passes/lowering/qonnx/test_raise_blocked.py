@@ -10,7 +10,7 @@ import qir
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.fake_quant import FakeQuant, quantizers
-from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized
+from qir.passes import PassContext, export, raise_quantized, run_passes
 from qir.passes.parity.reference_outputs import simulated
 
 FLOAT = TensorProto.FLOAT
@@ -45,7 +45,7 @@ def test_our_files_with_blocks(tmp_path, opset):
     module = module_of(nodes, constants, ["N", 10, 6, 6], ["N", 5], opset=opset)
     x = random.normal(size=(8, 10, 6, 6)).astype(np.float32)
     text = "infer-types,insert-fake-quant{block=4,weight_widths=4,activation_widths=8},calibrate{method=minmax}"
-    PassManager(parse_pipeline(text)).run(module, PassContext(calibration_data=x))
+    run_passes(module, text, data=x)
     report = export(module, tmp_path / "m.quant.onnx", data=x)
     context = PassContext()
     raised = raise_quantized(qir.load(report.model), context)
