@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qir.guide import SourceGuide
     from qir.passes.exporting.export import ExportReport
     from qir.passes.parity.agreement import Agreement
     from qir.search.report.quantized import Quantized
@@ -46,6 +47,8 @@ def print_report(report: ExportReport) -> None:
         console.print(_where_exact(report))
     for option, value in report.session:
         console.print(f"ONNX Runtime loads it with the session option {option}={value} only")
+    if report.source is not None:
+        console.print(_source_text(report.source))
     for line in written_sizes(report).lines():
         console.print(line)
     files = (
@@ -57,6 +60,17 @@ def print_report(report: ExportReport) -> None:
     for label, path in files:
         if path is not None:
             console.print(f"{label:10}{path}  ({path.stat().st_size:,} bytes)")
+
+
+def _source_text(source: SourceGuide) -> str:
+    """What was written in C, and what was proven of it."""
+    memory = f"{source.arena_bytes + source.scratch_bytes:,} bytes of static memory"
+    if not source.compiler:
+        return f"C99: {', '.join(source.files)}: {memory}; NOT COMPARED: there is no C compiler (cc) on this machine"
+    return (
+        f"C99: {', '.join(source.files)}: {memory}; compiled by {source.compiler}, 0 of {source.codes:,} output codes "
+        f"differ from the integer reference"
+    )
 
 
 def print_agreement(agreement: Agreement) -> None:

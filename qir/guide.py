@@ -182,6 +182,18 @@ class ProofGuide(Strict):
     allowed: list[str] = Field(description="what breaks the promise and was allowed all the same")
 
 
+class SourceGuide(Strict):
+    """C source that was written with the guide, and what it was held against before it was handed over."""
+
+    files: list[str] = Field(description="names of header, source and self-test")
+    function: str
+    compiler: str = Field(description="that compiled it; empty where the machine has none, and nothing was compared")
+    samples: int
+    codes: int = Field(description="output codes that were compared with the integer reference, none of which differs")
+    arena_bytes: int = Field(description="static memory for activations")
+    scratch_bytes: int = Field(description="static memory for rows and columns of products")
+
+
 class Guide(Strict):
     """The whole file."""
 
@@ -192,6 +204,7 @@ class Guide(Strict):
     requantization: RequantizationGuide
     cpus: CpuGuide | None = Field(default=None, description="null for files that hold no codes")
     proof: ProofGuide | None = Field(default=None, description="null in guides without a model file")
+    source: SourceGuide | None = Field(default=None, description="of the profile c99")
     layers: list[LayerGuide]
     stored_weights: list[StoredWeightGuide] = Field(default=[], description="weights of kernels that compute in float")
     tensors: list[NetworkTensor] = Field(description="everything that steps read and write, but constants")

@@ -91,7 +91,7 @@ def compare(
     run = _Runner(path, profile, encodings)
     largest, flips, countable = 0.0, 0, True
     far = [0, 0]
-    feeds = _feeds(module, data)
+    feeds = compared_feeds(module, data)
     for name, output, other in (found for feed in feeds for found in run.both(feed)):
         if not np.isfinite(output).all():
             raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
@@ -229,7 +229,7 @@ def _read_back(path: Path, encodings: Mapping[str, Any], feed: dict[str, Array])
     return reference_outputs(network, feed)[1]
 
 
-def _feeds(module: Module, data: Any) -> list[Feed]:
+def compared_feeds(module: Module, data: Any) -> list[Feed]:
     """The samples to run: up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed."""
     count = fitting_samples(
         module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK

@@ -20,12 +20,13 @@ from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers
-from qir.guide import CpuGuide, Guide
+from qir.guide import CpuGuide, Guide, SourceGuide
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.data.recording import readable_again
 from qir.passes.exporting.build_guide import build_guide
-from qir.passes.exporting.check import Comparison, compare, observe_ranks
+from qir.passes.exporting.c99.prove import proven_sources
+from qir.passes.exporting.check import Comparison, compare, compared_feeds, observe_ranks
 from qir.passes.exporting.proof import proof_of
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager, PassResult
@@ -69,6 +70,7 @@ class ExportReport:
         encodings: path of the encodings file, for the profile `encodings`.
         ties: codes that differ by a rounding tie.
         allowed: what breaks the promise and was allowed by `allow_mismatches`, one sentence an engine.
+        source: what was written and proven of C source, for the profile `c99`.
     """
 
     model: Path
@@ -90,6 +92,7 @@ class ExportReport:
     encodings: Path | None = None
     ties: int = 0
     allowed: tuple[str, ...] = ()
+    source: SourceGuide | None = None
 
 
 def export(
@@ -136,7 +139,10 @@ def export(
     if reduce_range or (target is not None and target.reduce_range):
         module = module.clone()
         _run([ReduceRange()], module, target)
-    stem = path.name.removesuffix(".onnx").removesuffix(".quant")
+    stem = path.name.removesuffix(".c").removesuffix(".onnx").removesuffix(".quant")
+    path = path.with_name(f"{stem}.quant.onnx") if path.suffix == ".c" else path
+    if chosen.source:
+        requantization = requantization if requantization == "power-of-two" else "dyadic"
     guide_path, weights_path = path.with_name(f"{stem}.guide.json"), path.with_name(f"{stem}.weights.bin")
     lowered = module.clone()
     before: list[Pass] = [] if _is_typed(module) else [InferTypes()]
@@ -162,6 +168,10 @@ def export(
     forget_source_paths(lowered)
     lowered.metadata.update(_metadata(guide, chosen))
     made = {weights_path: packed, guide_path: b""}
+    if chosen.source:
+        proven = proven_sources(module, guide, packed, stem, compared_feeds(module, data))
+        guide = guide.model_copy(update={"source": proven.entry})
+        made |= {path.with_name(name): text.encode() for name, text in proven.files.items()}
     encodings = reports.get(LowerEncodings.name)
     if encodings is not None:
         made[path.with_name(f"{stem}.encodings")] = encodings_text(encodings).encode()
@@ -195,6 +205,7 @@ def export(
         next((name for name in made if name.suffix == ".encodings"), None),
         ties=report.ties,
         allowed=report.refusals,
+        source=guide.source,
     )
 
 

@@ -30,15 +30,17 @@ def runner_text(sources: Sources) -> str:
     write = [f"    fwrite({port.name}, 1, {port.count}, stdout);" for port in sources.outputs]
     names = ", ".join(port.name for port in (*sources.inputs, *sources.outputs))
     body = [*declared, f"  while ({read}) {{", f"    {sources.name}_run({names});", *write, "  }"]
-    return f'#include <stdio.h>\n#include "{sources.name}.h"\n\nint main(void) {{\n' + "\n".join(body) + "\n  return 0;\n}\n"
+    text = "\n".join(body)
+    return f'#include <stdio.h>\n#include "{sources.name}.h"\n\nint main(void) {{\n{text}\n  return 0;\n}}\n'
 
 
-def test_text(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array]) -> str:
+def self_test(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array]) -> str:
     """A program that runs one sample and returns 1 where a code differs from what it holds.
 
     Args:
         sources: the network.
-        inputs, outputs: codes of the sample, one array a port.
+        inputs: codes of the sample, one array an input.
+        outputs: codes of the sample, one array an output.
     """
     lines, checks = [], []
     for port, codes in zip(sources.inputs, inputs, strict=True):
@@ -47,9 +49,7 @@ def test_text(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array
         text = numbers(codes.reshape(-1))
         lines.append(f"static const {port.type} golden_{port.name}[{port.count}] = {{\n  {text}}};")
         lines.append(f"static {port.type} {port.name}[{port.count}];")
-        checks.append(
-            f"  for (i = 0; i < {port.count}; i++)\n    wrong += {port.name}[i] != golden_{port.name}[i];"
-        )
+        checks.append(f"  for (i = 0; i < {port.count}; i++)\n    wrong += {port.name}[i] != golden_{port.name}[i];")
     names = ", ".join(port.name for port in (*sources.inputs, *sources.outputs))
     body = [
         "int main(void) {", "  long i, wrong = 0;", f"  {sources.name}_run({names});", *checks,
@@ -58,7 +58,9 @@ def test_text(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array
     return f'#include <stdio.h>\n#include "{sources.name}.h"\n\n' + "\n".join([*lines, "", *body])
 
 
-def run_codes(sources: Sources, samples: Sequence[Sequence[Array]], folder: Path, flags: Sequence[str] = WARNINGS) -> list[list[Array]]:
+def run_codes(
+    sources: Sources, samples: Sequence[Sequence[Array]], folder: Path, flags: Sequence[str] = WARNINGS
+) -> list[list[Array]]:
     """The output codes of samples, as compiled C computes them.
 
     Args:
@@ -80,7 +82,9 @@ def run_codes(sources: Sources, samples: Sequence[Sequence[Array]], folder: Path
     for name, text in texts.items():
         (folder / name).write_text(text)
     command = [tool, *flags, "-o", "runner", f"{sources.name}.c", "runner.c"]
-    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    made = subprocess.run(  # noqa: S603 - the machine's own compiler on text that was just written
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
     if made.returncode:
         raise ExportError(f"profile 'c99': {tool} refuses the source: {made.stderr[:2000]}")
     given = b"".join(
@@ -88,7 +92,7 @@ def run_codes(sources: Sources, samples: Sequence[Sequence[Array]], folder: Path
         for sample in samples
         for port, codes in zip(sources.inputs, sample, strict=True)
     )
-    done = subprocess.run([folder / "runner"], input=given, capture_output=True, check=False)
+    done = subprocess.run([folder / "runner"], input=given, capture_output=True, check=False)  # noqa: S603 - as above
     if done.returncode or done.stderr:
         raise ExportError(f"profile 'c99': the compiled source stops: {done.stderr.decode(errors='replace')[:2000]}")
     return _split(sources, done.stdout, len(samples))

@@ -12,9 +12,10 @@ from qir.guide import Guide
 from qir.guide_network import ConstantGuide, Integers, NetworkTensor, PackedTensor, StepGuide
 from qir.tensor import Array
 
-KEYWORDS = frozenset(
-    ["auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"]
-)
+_WORDS = """auto break case char const continue default do double else enum extern float for goto if inline int long
+main register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"""
+KEYWORDS = frozenset(re.findall(r"\w+", _WORDS))
+"""Names that C has taken."""
 
 
 @dataclass(frozen=True)

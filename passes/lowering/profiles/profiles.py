@@ -86,6 +86,7 @@ class Profile(Record):
         codes: `compared` where the file holds every intermediate code as the integer reference reads it; otherwise
             the outputs are compared.
         session: session options without which ONNX Runtime does not load the file.
+        source: language in which the network is written next to the file, from its guide; empty = none.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Profile(Record):
     runs_in: Literal["onnxruntime", "qir"] = "onnxruntime"
     codes: Literal["compared", "hidden"] = "hidden"
     session: dict[str, str] = Field(default_factory=dict)
+    source: Literal["", "c99"] = ""
 
 
 class _Table(Record):
