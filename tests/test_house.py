@@ -36,6 +36,8 @@ OP_COMPARISONS = {
     "passes/parity/class_scores.py": "which operators scores of classes end in",
     "passes/parity/layer_losses.py": "pattern of the QDQ form",
     "passes/parity/correspondence.py": "pattern of the QDQ form",
+    "passes/exporting/c99/generate.py": "one kernel for each op",
+    "passes/exporting/c99/products.py": "where the channels of a weight lie",
     "passes/exporting/guide/trace.py": "patterns of the QDQ form and of windows",
     "passes/exporting/guide/network.py": "which kernels of ONNX Runtime multiply by ratios of scales",
     "passes/exporting/requantization.py": "Mul multiplies scales, other joins do not; which means cover whole images",

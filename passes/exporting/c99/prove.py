@@ -14,7 +14,8 @@ from qir.backends.integer.reference import IntegerReference
 from qir.errors import ExportError
 from qir.guide import Guide, SourceGuide
 from qir.module import Module
-from qir.passes.data.samples import Feed, samples_of
+from qir.passes.data.batch_axes import Feed
+from qir.passes.data.samples import samples_of
 from qir.passes.exporting.c99.build import compiler, run_codes, self_test
 from qir.passes.exporting.c99.generate import Port, Sources, c_sources
 from qir.passes.exporting.c99.reading import GuideReader
