@@ -65,9 +65,7 @@ def with_images(verb: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read_and_tell(
-    data: Path | None, module: Module, network: Path, images: Preprocessing | None, *, split: str = "the data given"
-) -> Any:
+def read_and_tell(data: Path | None, module: Module, network: Path, images: Images, *, stderr: bool = False) -> Any:
     """Samples for a network, after a line that says what they were taken for; None and `distilled` as they are."""
     from qir.passes.calibration.distill_data import DISTILLED
     from qir.passes.data.reading import read_samples
@@ -75,8 +73,8 @@ def read_and_tell(
 
     if data is None or str(data) == DISTILLED:
         return data
-    samples = read_samples(data, module, split=split, preprocessing=images, network=network)
-    console = Terminal(soft_wrap=True)
+    samples = read_samples(data, module, preprocessing=images, network=network)
+    console = Terminal(soft_wrap=True, stderr=stderr)
     for line in samples.understood.lines:
         console.print(line)
     return samples

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qir.cli.options import OptionalTarget, Seed
+from qir.cli.samples import Images, read_and_tell, with_images
 from qir.cli.written import ProfileName, print_report
 from qir.errors import ModelFileError, QirError
 from qir.support.atomic_write import atomic_write
@@ -23,7 +24,7 @@ TEXT_SUFFIX = ".qir"
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command(name="opt")(opt)
+    app.command(name="opt")(with_images(opt))
 
 
 def opt(
@@ -31,7 +32,7 @@ def opt(
     passes: Annotated[str, typer.Option("--passes", "-p", help="Pipeline, `pass,pass{option=1}`.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help=".onnx or .qir; without it, text.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Calibration samples: .npy or .npz; `distilled` makes them.")
+        Path | None, typer.Option("--data", "-d", help="Samples of any kind; `distilled` makes them.")
     ] = None,
     target: OptionalTarget = None,
     profile: ProfileName = None,
@@ -41,6 +42,7 @@ def opt(
     dump_ir: Annotated[Path | None, typer.Option(help="Write the text before and after every pass here.")] = None,
     timing: Annotated[bool, typer.Option(help="Seconds of every pass, to standard error.")] = False,
     list_passes: Annotated[bool, typer.Option("--list", help="Name every pass and say what it does.")] = False,
+    images: Images = None,
 ) -> None:
     """Run passes on a network and write it; without `-o` its text goes to standard output, long constants as hashes.
 
@@ -50,12 +52,12 @@ def opt(
         typer.echo(passes_text(), nl=False)
         return
     instruments = _Instruments(print_after=print_after, dump_ir=dump_ir, timing=timing)
-    module = _transformed(source, passes, replay, _Given(data, target, seed), instruments)
+    module = _transformed(source, passes, replay, _Given(data, target, seed, images), instruments)
     instruments.report()
     if profile is None:
         write(module, output)
     else:
-        _export(module, output, profile, _Given(data, target, seed))
+        _export(module, output, profile, _Given(data, target, seed, images))
 
 
 def _export(module: Module, output: Path | None, profile: str, given: _Given) -> None:
@@ -73,6 +75,11 @@ class _Given:
     data: Path | None
     target: str | None
     seed: int
+    images: Images = None
+
+    def samples(self, module: Module, source: Path) -> Any:
+        """The data, read for a network; what was understood goes to standard error, next to the text."""
+        return read_and_tell(self.data, module, source, self.images, stderr=True)
 
 
 class _Instruments:
@@ -110,7 +117,7 @@ def _transformed(
     for note in verify_types(module):
         typer.echo(f"note: {note}", err=True)
     if passes:
-        data = given_or_distilled(module, given.data, seed=given.seed)
+        data = given_or_distilled(module, given.samples(module, source), seed=given.seed)
         context = PassContext(target=hardware, calibration_data=data, seed=given.seed)
         PassManager(parse_pipeline(passes), instruments.all).run(module, context)
     return module

@@ -36,7 +36,7 @@ class BatchAxes:
 
     def __init__(self, module: Module, given: Mapping[str, int | None] | None = None) -> None:
         self.inputs = {value.name: value for value in module.graph.inputs if value.constant is None}
-        self._given = dict(module.meta.get(META, {}) if given is None else given)
+        self._given: dict[str, int | None] = dict(module.meta.get(META, {}) if given is None else given)
         if unknown := sorted(self._given.keys() - self.inputs.keys()):
             raise DataError(f"batch axis of {unknown[0]!r}: the network has the inputs {', '.join(self.inputs)}")
         self._symbol = _batch_symbol(list(self.inputs.values()))

@@ -62,7 +62,7 @@ class _Sounds:
             sound = np.pad(sound, ((0, 0), (0, length - sound.shape[1])))
         if len(self.shape) == 3 and self.shape[1] != 1:
             return sound[None]
-        mono = sound.mean(axis=0, dtype=np.float32)
+        mono: Array = sound.mean(axis=0, dtype=np.float32)
         return mono.reshape((1,) * (len(self.shape) - 1) + (-1,))
 
 
