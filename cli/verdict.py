@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from qir.module import Module
     from qir.passes.parity.compare import ParityReport
     from qir.passes.parity.layers import LayerParity
     from qir.support.terminal import Terminal
@@ -44,6 +45,35 @@ def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
     if len(lines) > _REASONS and not everything:
         console.print(f"… {len(lines) - _REASONS} more remarks (--all)")
     console.print(_verdict(report), style="bold")
+
+
+def print_pair(module: Module, pair: str, data: Any) -> None:
+    """Print what two executors of a network compute differently.
+
+    Args:
+        module: the network.
+        pair: names of the executors, separated by a comma.
+        data: samples; random ones without them.
+
+    Raises:
+        QirError: not two names, or as `compare_two`.
+    """
+    from qir.errors import QirError
+    from qir.passes.parity.compare import compare_two
+    from qir.support.terminal import Terminal
+
+    names = [name.strip() for name in pair.split(",")]
+    if len(names) != 2:
+        raise QirError(f"--pair {pair!r}: expected two names of executors, such as plain,fused")
+    found = compare_two(module, names[0], names[1], data)
+    flips = "" if found.flips is None else f", {found.flips} of {found.samples:,} decisions"
+    console = Terminal(soft_wrap=True)
+    console.print(
+        f"{names[0]} and {names[1]} differ in {sum(found.mismatches.values()):,} of {found.codes:,} codes, "
+        f"{found.unequal:,} of {found.elements:,} outputs (by {found.largest:.3g} at most){flips}"
+    )
+    for name, count in list(found.mismatches.items())[:_LAYERS]:
+        console.print(f"  {name}: {count:,} codes")
 
 
 def _worst(report: ParityReport, engines: list[str]) -> list[LayerParity]:

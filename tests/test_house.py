@@ -17,6 +17,7 @@ FLOORS = {"qir": 1, "backends": 2, "passes": 3, "search": 4, "cli": 5}
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 OP_COMPARISONS = {
+    "backends/execution/random_feed.py": "which operand holds the indices of a table",
     "qir/node.py": "the two ops of qir's own domain",
     "qir/rewriting/patterns.py": "patterns name the ops that they match",
     "qir/rewriting/engine.py": "rules are found by the op of their root",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from qir.backends.execution.evaluate import evaluate_constant, evaluate_control_flow, read_inside
+from qir.backends.execution.executor import Run
 from qir.backends.execution.node_sessions import NodeSessions
 from qir.backends.integer.kernels import MOVES, Operand, kernel_of
 from qir.backends.integer.operators import run_operator
@@ -32,21 +33,16 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 @dataclass(frozen=True)
-class IntegerRun:
-    """One run of the integer reference.
+class IntegerRun(Run):
+    """One run of the integer reference; its codes are every intermediate integer tensor that depends on the inputs.
 
     Attributes:
-        outputs: the network's outputs by name.
-        codes: every intermediate integer tensor that depends on the inputs, by value name, in the element type that
-            the file gives it.
         integer_nodes: names of the nodes computed on codes.
         float_nodes: names of the nodes computed on floats.
     """
 
-    outputs: dict[str, Array]
-    codes: dict[str, Array]
-    integer_nodes: tuple[str, ...]
-    float_nodes: tuple[str, ...]
+    integer_nodes: tuple[str, ...] = ()
+    float_nodes: tuple[str, ...] = ()
 
 
 class IntegerReference:
@@ -82,14 +78,14 @@ class IntegerReference:
         self._saturating = saturating
         self._sessions = NodeSessions(module.opsets)
 
-    def run(self, feeds: Mapping[str, Array]) -> IntegerRun:
+    def run(self, feed: Mapping[str, Array], /) -> IntegerRun:
         """Run one batch.
 
         Raises:
             DataError: an input is missing or holds NaN, or an accumulator leaves int32.
             QirError: requantization by powers of two, and a ratio of scales is none.
         """
-        state = self.begin(feeds)
+        state = self.begin(feed)
         for node in self._module.graph:
             if not node.is_return:
                 state.step(node)

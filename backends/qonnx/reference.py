@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qir.backends.execution.evaluate import evaluate_constant, evaluate_control_flow, read_inside
+from qir.backends.execution.executor import Run
 from qir.backends.execution.session import OrtSession
 from qir.backends.qonnx.kernels import bipolar_quant, multi_threshold, quant
 from qir.cloning import clone_node
@@ -41,19 +42,15 @@ class QonnxReference:
         self._optimization = optimization
         self._sessions: dict[tuple[Node, tuple[tuple[str, tuple[int, ...]], ...]], OrtSession] = {}
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name.
+    def run(self, feed: Mapping[str, Array], /) -> Run:
+        """One batch; its quantizers give real numbers, so that there are no codes to show.
 
         Raises:
             DataError: an input is missing, or a kernel fails.
         """
-        graph = self._module.graph
-        values = self.values(feeds)
-        return {
-            name: values[value]
-            for name, value in zip(graph.output_names, graph.outputs, strict=True)
-            if value is not None
-        }
+        graph, values = self._module.graph, self.values(feed)
+        named = zip(graph.output_names, graph.outputs, strict=True)
+        return Run({name: values[value] for name, value in named if value is not None})
 
     def values(self, feeds: Mapping[str, Array]) -> dict[Value, Array]:
         """Every value of the main graph.

@@ -196,10 +196,11 @@ def measure(tool: str, python: str, source: Path, rounds: int, folder: Path) -> 
 
 def difference(source: Path, target: Path) -> float:
     import qir
-    from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+    from qir.backends.execution.random_feed import random_feed
+    from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 
     module = qir.load(source)
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     return largest_error(run_onnxruntime(module, inputs), run_onnxruntime(qir.load(target), inputs))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qir.cli.samples import Images, read_and_tell, with_images
-from qir.cli.verdict import print_verdict
+from qir.cli.verdict import print_pair, print_verdict
 from qir.cli.written import print_agreement
 
 
@@ -23,6 +23,7 @@ def verify(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Samples of any kind; normal noise without them.")
     ] = None,
+    pair: Annotated[str, typer.Option(help="Only count what two executors compute differently: plain,fused.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
     images: Images = None,
 ) -> None:
@@ -36,6 +37,9 @@ def verify(
     Exit code 0: the file is exact, or exact only with VNNI (or ARM) and says so itself; 1: it is not; 2: the input is
     wrong.
 
+    With `--pair` two executors are compared, neither of them right by definition (`integer`, `no-vnni`, `dyadic`,
+    `power-of-two`, `fused`, `unfused`, `plain`, `precise`, `qonnx`, `torch`, `simulation`), and the exit code is 0.
+
     qir verify model.quant.onnx --against model.onnx --data x.npy
     """
     import qir
@@ -45,6 +49,9 @@ def verify(
     float_network = None if against is None else qir.load(against)
     exported = written_network(model)
     samples = read_and_tell(data, exported, against or model, images)
+    if pair:
+        print_pair(exported, pair, samples)
+        return
     report = parity(exported, samples, against=float_network)
     print_verdict(report, everything=everything)
     if float_network is not None:

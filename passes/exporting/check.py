@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from qir.backends.execution.executor import Executor, OrtExecutor, Run
+from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.operators import operator_of
 from qir.backends.integer.reference import QUANTIZE
 from qir.errors import ExportError, QirError
@@ -17,18 +17,13 @@ from qir.passes.data.batch_axes import Feed
 from qir.passes.data.samples import batches, fitting_samples, samples_of
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION
-from qir.passes.parity.reference_outputs import reference_outputs
-from qir.tensor import Array, Tensor
+from qir.passes.parity.executors import SATURATING, SESSIONS, ReferenceNetwork, executor
+from qir.passes.parity.pairs import Differences, pairs
+from qir.tensor import Tensor
 from qir.types import TensorType
-
-CLOSE = 1e-5
-"""Floats that differ by less than this part of the largest output stand for the same code."""
 
 SAMPLES, WORK = 16, 256 << 20
 """Samples that are compared: at most so many, and fewer where their float32 values would take more bytes."""
-
-FAR, MOST = 0.05, 0.5
-"""Where nothing runs on integers, more than `MOST` of the outputs off by this part of the largest one are not ties."""
 
 
 @dataclass(frozen=True)
@@ -80,115 +75,106 @@ def compare(
         lowered: the module that was written.
         path: the file.
         profile: its profile.
-        data: samples as for calibration, or None for noise between -1 and 1; up to `SAMPLES` of them are run, fewer of
-            a large network.
+        data: samples as for calibration, or None for random ones (`random_feed`); up to `SAMPLES` of them are run,
+            fewer of a large network.
         encodings: what lies next to the file where its grids do not lie in it (`lower-encodings`).
 
     Raises:
         ExportError: what runs the profile refuses the file or computes another network at its default, or an output is
             not finite.
     """
-    run = _Runner(path, profile, encodings)
-    largest, flips, countable = 0.0, 0, True
-    far = [0, 0]
+    run = _Runner(path, profile)
     feeds = compared_feeds(module, data)
-    for name, output, other in (found for feed in feeds for found in run.both(feed)):
-        if not np.isfinite(output).all():
-            raise ExportError(f"output {name!r} of the exported model is not finite: check the scales in the guide")
-        difference = np.abs(output.astype(np.float64) - other)
-        largest = max(largest, float(difference.max(initial=0)))
-        far[0] += int((difference > FAR * float(np.abs(other).max(initial=0))).sum())
-        far[1] += output.size
-        countable &= output.ndim == 2
-        flips += int((output.argmax(-1) != other.argmax(-1)).sum()) if countable else 0
-    if not run.integer_nodes and far[0] > MOST * far[1]:
+    found, outputs = Differences(), []
+    for feed, plain, own in pairs(run.plain, run.own, feeds):
+        found.add(feed, plain, own)
+        outputs.append(own)
+    if found.not_finite:
+        raise ExportError(
+            f"output {found.not_finite!r} of the exported model is not finite: check the scales in the guide"
+        )
+    if not run.integer_nodes and found.strangers:
         raise ExportError(
             f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "
-            f"optimizations ({far[0]} of {far[1]} outputs are far apart): another profile holds this network"
+            f"optimizations ({found.far} of {found.elements} outputs are far apart): another profile holds this network"
         )
-    samples = sum(samples_of(feed) for feed in feeds)
-    plain = Comparison(samples, largest, flips if countable else None, run.integer_nodes, "", run.engine, 0, 0)
-    return _held(module, lowered, path, profile, run, feeds, plain)
+    first = Comparison(found.samples, found.largest, found.flips, run.integer_nodes, "", run.engine, 0, 0)
+    return _held(module, lowered, path, profile, feeds, outputs, encodings, first)
 
 
 class _Runner:
-    """What runs the files of a profile, at its default and plain."""
+    """What runs the files of a profile: the executor that it is made for, and the plain one."""
 
-    def __init__(self, path: Path, profile: Profile, encodings: Mapping[str, Any] | None) -> None:
-        from qir.backends.execution.session import OrtSession
-        from qir.backends.qonnx.reference import QonnxReference
-        from qir.onnx_io import load
-
-        self.encodings = encodings
+    def __init__(self, path: Path, profile: Profile) -> None:
         self.integer_nodes: tuple[str, ...] = ()
         self.engine = "unfused" if "session.disable_quant_qdq" in profile.session else "fused"
         try:
             if profile.runs_in == "qir":
                 self.engine = "qonnx"
-                self.fast: Any = QonnxReference(load(path))
-                self.plain: Any = self.fast
+                self.own = self.plain = _executor(path, profile, self.engine)
                 return
-            self.fast = OrtSession(path, optimization="all", disable_qdq_fusion=self.engine == "unfused")
-            self.plain = OrtSession(path, optimization="disable")
-            self.integer_nodes = tuple(self.fast.integer_nodes())
+            session = OrtExecutor(path, **SESSIONS[self.engine])
+            self.own: Executor = session
+            self.plain: Executor = OrtExecutor(path, **SESSIONS["plain"])
+            self.integer_nodes = tuple(session.session.integer_nodes())
         except ExportError:
             raise
         except QirError as error:
             raise ExportError(f"profile {profile.name!r}: the exported model does not load: {error}") from error
 
-    def both(self, feed: dict[str, Array]) -> list[tuple[str, Array, Array]]:
-        """Name, default and plain result of every output."""
-        first = self.fast.run(feed)
-        second = first if self.plain is self.fast else self.plain.run(feed)
-        return [(name, output, second[name]) for name, output in first.items()]
+
+def _executor(path: Path, profile: Profile, name: str) -> Executor:
+    """What runs a file: ONNX Runtime from its path, or qir's executor of QONNX."""
+    from qir.onnx_io import load
+
+    return executor("qonnx", load(path)) if profile.runs_in == "qir" else OrtExecutor(path, **SESSIONS[name])
 
 
 def _held(
-    module: Module, lowered: Module, path: Path, profile: Profile, run: _Runner, feeds: list[Feed], plain: Comparison
+    module: Module,
+    lowered: Module,
+    path: Path,
+    profile: Profile,
+    feeds: list[Feed],
+    outputs: list[Run],
+    encodings: Mapping[str, Any] | None,
+    first: Comparison,
 ) -> Comparison:
     """The comparison with what the reference says: of every code where the file holds them, else of the outputs."""
-    found = plain
+    found = first
     if profile.codes == "compared" and any(node.op == QUANTIZE for node in lowered.graph):
-        found = _every_code(path, feeds, plain)
+        found = _every_code(path, feeds, first)
         if all(operator_of(node) is None for node in lowered.graph):  # the form that the reference itself reads
             return found
-    reference, size, wrong = "", 0, 0
-    for feed in feeds:
-        reference, elements, differing = _outputs(module, path, profile, run, feed)
-        size, wrong = size + elements, wrong + differing
-    refusals = found.refusals
-    if profile.codes == "compared" and wrong:
-        refusals = (*refusals, f"{wrong:,} of {size:,} outputs differ from the {reference} of the network")
-    return replace(
-        found, reference=reference, codes=found.codes + size, mismatches=found.mismatches + wrong, refusals=refusals
-    )
-
-
-def _outputs(module: Module, path: Path, profile: Profile, run: _Runner, feed: Feed) -> tuple[str, int, int]:
-    """Reference of the outputs, how many elements they have, and how many of them differ."""
-    found = run.fast.run(feed)
-    if run.encodings is not None:
-        found = _read_back(path, run.encodings, feed)
-    reference, expected = reference_outputs(module, feed)
-    size, wrong, far = 0, 0, 0
-    for name, output in expected.items():
-        scale = float(np.abs(output).max(initial=0))
-        difference = np.abs(found[name].astype(np.float64) - output)
-        size += output.size
-        wrong += int((difference > CLOSE * scale).sum())
-        far += int((difference > FAR * scale).sum())
-    if far > MOST * size:
+    reference = ReferenceNetwork(module)
+    if encodings is not None:
+        read = _read_back(path, encodings)
+        outputs = [read.run(feed) for feed in feeds]
+    other = Differences()
+    for feed, ours in zip(feeds, outputs, strict=True):
+        other.add(feed, reference.run(feed), ours)
+    if other.strangers:
         raise ExportError(
-            f"profile {profile.name!r}: the file computes another network than the {reference} ({far} of {size} "
-            "outputs are far apart): another profile holds this network"
+            f"profile {profile.name!r}: the file computes another network than the {reference.kind} ({other.far} of "
+            f"{other.elements} outputs are far apart): another profile holds this network"
         )
-    return reference, size, wrong
+    refusals = found.refusals
+    if profile.codes == "compared" and other.off:
+        differ = f"{other.off:,} of {other.elements:,} outputs differ from the {reference.kind} of the network"
+        refusals = (*refusals, differ)
+    return replace(
+        found,
+        reference=reference.kind,
+        codes=found.codes + other.elements,
+        mismatches=found.mismatches + other.off,
+        refusals=refusals,
+    )
 
 
 def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
     """The comparison of every code in the file with the integer reference of the file, exact and saturating."""
     from qir.onnx_io import load
-    from qir.passes.parity.compare import SATURATING, parity
+    from qir.passes.parity.compare import parity
 
     engine = plain.engine
     report = parity(load(path), feeds, engines=dict.fromkeys((engine, "plain", SATURATING)))
@@ -219,14 +205,14 @@ def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
     )
 
 
-def _read_back(path: Path, encodings: Mapping[str, Any], feed: dict[str, Array]) -> dict[str, Array]:
-    """Outputs of a float network whose encodings are put back as quantizers."""
+def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:
+    """A float network whose encodings are put back as quantizers."""
     from qir.onnx_io import load
     from qir.passes.raising.encodings import apply_encodings
 
     network = load(path)
     apply_encodings(network, encodings)
-    return reference_outputs(network, feed)[1]
+    return ReferenceNetwork(network)
 
 
 def compared_feeds(module: Module, data: Any) -> list[Feed]:
@@ -235,7 +221,7 @@ def compared_feeds(module: Module, data: Any) -> list[Feed]:
         module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK
     )
     feeds: list[Feed] = []
-    for feed in batches(module, _random(module) if data is None else data, batch=count):
+    for feed in batches(module, random_feed(module) if data is None else data, batch=count):
         feeds.append(feed)
         if sum(samples_of(feed) for feed in feeds) >= count:
             break
@@ -252,29 +238,13 @@ def observe_ranks(module: Module, lowered: Module, path: Path, profile: Profile,
         profile: what it is written in, which says what runs it.
         data: samples, as for calibration, or None.
     """
-    from qir.backends.execution.session import OrtSession
-    from qir.backends.qonnx.reference import QonnxReference
-    from qir.onnx_io import load
-
     outputs = dict(zip(lowered.graph.output_names, lowered.graph.outputs, strict=True))
     unknown = {name: value for name, value in outputs.items() if value is not None and value.rank is None}
     if not unknown:
         return False
-    feed = next(iter(batches(module, _random(module) if data is None else data, batch=256)))
-    runner = QonnxReference(load(path)) if profile.runs_in == "qir" else OrtSession(path, optimization="disable")
-    found = runner.run(feed)
+    feed = next(iter(batches(module, random_feed(module) if data is None else data, batch=256)))
+    found = _executor(path, profile, "plain").run(feed).outputs
     for name, value in unknown.items():
         value.type = TensorType(Tensor.of(found[name]).dtype, (None,) * found[name].ndim)
         value.declared = None
     return True
-
-
-def _random(module: Module) -> dict[str, Array]:
-    """One batch of uniform noise between -1 and 1 for every input, unknown dimensions 1."""
-    generator = np.random.default_rng(0)
-    feeds = {}
-    for value in module.graph.inputs:
-        if value.constant is None and isinstance(value.type, TensorType):
-            shape = [d if isinstance(d, int) else 1 for d in value.type.shape or ()]
-            feeds[value.name] = generator.uniform(-1, 1, shape).astype(np.float32)
-    return feeds

@@ -115,7 +115,7 @@ def export(
         path: path of the model file; guide and weights lie next to it.
         profile: name of an export profile; by default the target's, without one `qcdq`.
         target: the hardware, whose cost model gives the cycles in the guide: a target, the name of one, or its file.
-        data: samples to run, as for calibration; without them random inputs in the calibrated range are used.
+        data: samples to run, as for calibration; without them 16 random ones.
         splits: what each data split was used for, written into the guide.
         requantization: how the hardware turns sums into codes, for the guide and `qir verify`: `float32`, `dyadic` or
             `power-of-two`; by default the target's.

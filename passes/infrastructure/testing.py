@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from qir.backends.execution.random_feed import random_feed
 from qir.errors import PassError
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.tensor import Array, numpy_dtype
-from qir.types import TensorType
+from qir.tensor import Array
 
 Arrays = Mapping[str, Array]
 Executor = Callable[[Module, Arrays], list[Array]]
@@ -74,7 +74,7 @@ def check_pass(
     verify(module)
     twin = module.clone()
     if tolerance is not None:
-        inputs = random_inputs(module) if inputs is None else inputs
+        inputs = random_feed(module, samples=2, unknown=2) if inputs is None else inputs
         expected = execute(module, inputs)
     versions = (module.version, module.policy_version)
     changed = context.run(step, module)
@@ -112,35 +112,6 @@ def largest_error(expected: list[Array], found: list[Array]) -> float:
         scale = max(1.0, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
         worst = max(worst, float(difference.max()) / scale)
     return worst
-
-
-def random_inputs(module: Module, seed: int = 0, size: int = 2) -> dict[str, Array]:
-    """Standard normal arrays (small integers, booleans) for the inputs of a module that have no default.
-
-    Args:
-        module: the module.
-        seed: seed of the generator.
-        size: length of dimensions that are not known.
-
-    Raises:
-        PassError: the type of an input is not known.
-    """
-    generator = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
-    for value in module.graph.inputs:
-        if value.constant is not None:
-            continue
-        if not isinstance(value.type, TensorType) or value.type.shape is None:
-            raise PassError(f"input {value.name!r} has type {value.type}: give inputs={{...}}")
-        shape = [d if isinstance(d, int) else size for d in value.type.shape]
-        dtype = numpy_dtype(value.type.dtype)
-        if dtype.kind in "iu":
-            arrays[value.name] = generator.integers(0, 4, shape).astype(dtype)
-        elif dtype.kind == "b":
-            arrays[value.name] = generator.integers(0, 2, shape).astype(dtype)
-        else:
-            arrays[value.name] = generator.standard_normal(shape).astype(dtype)
-    return arrays
 
 
 def run_onnxruntime(module: Module, inputs: Arrays) -> list[Array]:

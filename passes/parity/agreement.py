@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from qir.backends.execution.session import OrtSession
-from qir.backends.qonnx.reference import QonnxReference
+from qir.backends.execution.executor import Run
+from qir.backends.execution.random_feed import random_feed
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.kinds.array_files import labels_of, read_arrays
 from qir.passes.data.reading import Samples
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.parity.class_scores import class_axis
-from qir.passes.parity.compare import default_engine, random_feed
+from qir.passes.parity.executors import code_forms, executor, executor_of
 from qir.passes.parity.layer_losses import LayerLoss, layer_losses
 from qir.passes.parity.noise import Noise
-from qir.passes.parity.simulation import holds_qonnx
+from qir.passes.parity.pairs import pairs
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
@@ -174,14 +174,14 @@ def agreement(
         DataError: the data do not fit, or the networks have other inputs, or outputs of other names or shapes.
         QirError: one of the networks cannot be loaded.
     """
-    ours, theirs = executor_of(quantized), OrtSession(original)
+    ours, theirs = executor_of(quantized), _FloatNetwork(original)
     made = dict(zip(original.graph.output_names, original.graph.outputs, strict=True))
     count, found = _Count(None if labels is None else labels.labels), dict[str, _Output]()
     batch = fitting_samples(original, data, (v for v in original.graph.values() if not v.is_constant), SAMPLES)
     first: Mapping[str, Array] = {}
-    for feed in batches(quantized, random_feed(quantized) if data is None else data, batch=batch):
-        first = first or feed
-        exact, other = _run(theirs, original, feed), ours.run(feed)
+    feeds = batches(quantized, random_feed(quantized) if data is None else data, batch=batch)
+    for feed, of_float, of_file in pairs(theirs, ours, feeds):
+        first, exact, other = first or feed, of_float.outputs, of_file.outputs
         for name, output in _paired(exact, other):
             if name not in found:
                 value = made[name]
@@ -239,7 +239,6 @@ def written_network(path: str | Path) -> Module:
         QirError: the file, or the encodings next to it, cannot be read.
     """
     from qir.onnx_io import load
-    from qir.passes.parity.reference_outputs import code_forms
     from qir.passes.raising.encodings import apply_encodings_next_to
 
     path = Path(path)
@@ -247,34 +246,26 @@ def written_network(path: str | Path) -> Module:
     return next(code_forms(module), module) if apply_encodings_next_to(module, path) else module
 
 
-class Executor(Protocol):
-    """What runs a network: samples by name of input to outputs by name."""
+class _FloatNetwork:
+    """The float network in ONNX Runtime, on the quantized network's samples in its own element types."""
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs."""
+    def __init__(self, module: Module) -> None:
+        self._executor = executor("fused", module)
+        self._kinds = {value.name: value.type for value in module.graph.inputs if value.constant is None}
 
-
-def executor_of(module: Module) -> Executor:
-    """What runs an exported file, at the session options that it is made for."""
-    if holds_qonnx(module):
-        return QonnxReference(module)
-    return OrtSession(module, disable_qdq_fusion=default_engine(module) == "unfused")
-
-
-def _run(session: OrtSession, module: Module, feed: Mapping[str, Array]) -> dict[str, Array]:
-    """The float network's outputs, on the samples in its own element types."""
-    missing = set(session.input_names) - set(feed)
-    if missing:
-        raise DataError(f"the float network has the input {min(missing)!r}, which the quantized network lacks")
-    kinds = {value.name: value.type for value in module.graph.inputs}
-    given = {}
-    for name in session.input_names:
-        kind = kinds.get(name)
-        given[name] = feed[name].astype(numpy_dtype(kind.dtype)) if isinstance(kind, TensorType) else feed[name]
-    try:
-        return session.run(given)
-    except QirError as error:
-        raise DataError(f"the float network does not take the quantized network's samples: {error}") from error
+    def run(self, feed: Mapping[str, Array], /) -> Run:
+        """One batch; raises `DataError` where the network does not take the samples."""
+        missing = self._kinds.keys() - feed.keys()
+        if missing:
+            raise DataError(f"the float network has the input {min(missing)!r}, which the quantized network lacks")
+        given = {
+            name: feed[name].astype(numpy_dtype(kind.dtype)) if isinstance(kind, TensorType) else feed[name]
+            for name, kind in self._kinds.items()
+        }
+        try:
+            return self._executor.run(given)
+        except QirError as error:
+            raise DataError(f"the float network does not take the quantized network's samples: {error}") from error
 
 
 def _paired(exact: Mapping[str, Array], found: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:

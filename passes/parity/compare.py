@@ -21,33 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from qir.backends.execution.session import OrtSession
+from qir.backends.execution.executor import Executor, OrtExecutor, Run
+from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.reference import IntegerReference
-from qir.backends.integer.requantization import REQUANTIZATIONS
-from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.parity.comparison import Comparison, Divergence
-from qir.passes.parity.layers import LayerParity, expose_codes, grids_of, layers_of
+from qir.passes.parity.executors import INTEGERS, SATURATING, SESSIONS, default_engine, executor, own_engine
+from qir.passes.parity.layers import LayerParity, codes_shown, expose_codes, grids_of, layers_of
 from qir.passes.parity.noise import FloatNetwork, Noise
-from qir.passes.parity.simulation import Simulation, holds_qonnx, is_simulation
+from qir.passes.parity.pairs import Differences, differences
+from qir.passes.parity.simulation import Simulation, is_simulation
 from qir.passes.simplify.name_nodes import with_names
-from qir.support.json_text import parse_json
 from qir.tensor import Array
-from qir.types import TensorType
-
-SESSIONS: dict[str, dict[str, Any]] = {
-    "fused": {"optimization": "all"},
-    "unfused": {"optimization": "all", "disable_qdq_fusion": True},
-    "plain": {"optimization": "disable"},
-    "precise": {"optimization": "all", "precise": True},
-}
-"""Settings of ONNX Runtime that are compared, by name."""
-
-SATURATING = "no-vnni"
-"""The integer reference with the sums of x86 CPUs without VNNI."""
 
 ENGINES = (*SESSIONS, SATURATING, "dyadic")
 """What is compared by default."""
@@ -170,7 +158,7 @@ def parity(
         exposed, feeds, (value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY
     )
     for feed in batches(module, feeds, batch=size):
-        run = comparison.add(feed, _outputs(sessions, refused, default, feed))
+        run = comparison.add(feed, _runs(sessions, refused, default, feed))
         if floats is not None:
             floats.add(run, feed)
     if floats is not None:
@@ -191,29 +179,46 @@ def parity(
     )
 
 
+def compare_two(module: Module, first: str, second: str, data: Any = None) -> Differences:
+    """What two executors of a network compute differently, neither of them right by definition.
+
+    Args:
+        module: the network, exported or with fake-quant nodes.
+        first: name of an executor (`qir.passes.parity.executors.EXECUTORS`).
+        second: name of the one that is held against it.
+        data: samples, as for calibration; by default 16 random ones (`random_feed`).
+
+    Raises:
+        QirError: a name is unknown, an executor does not take the network, or the data do not fit.
+    """
+    module = with_names(module)
+    values = (value for value in module.graph.values() if not value.is_constant)
+    feeds = batches(module, random_feed(module) if data is None else data, batch=fitting_batch(values, _BATCH))
+    return differences(*(executor(name, module, codes=True) for name in (first, second)), feeds)
+
+
 def _variants(module: Module, chosen: Iterable[str]) -> dict[str, IntegerReference]:
     """The integer reference in the other arithmetics that are asked for."""
-    kinds = [kind for kind in REQUANTIZATIONS if kind in chosen]
-    found: dict[str, IntegerReference] = {kind: IntegerReference(module, requantization=kind) for kind in kinds}
-    if SATURATING in chosen and default_engine(module) == "fused":  # without fusion there are no products of codes
-        found[SATURATING] = IntegerReference(module, saturating=True)
-    return found
+    skipped = "" if default_engine(module) == "fused" else SATURATING  # without fusion there are no products of codes
+    return {
+        name: IntegerReference(module, **options)
+        for name, options in INTEGERS.items()
+        if options and name in chosen and name != skipped
+    }
 
 
 def _simulated(module: Module, data: Any, engines: Iterable[str], against: Module | None) -> ParityReport:
     """Only the outputs of a file that holds no codes; QONNX files run in qir's executor."""
     reference = Simulation(module)
-    sessions: Mapping[str, Any]
-    default, refused = default_engine(module), dict[str, str]()
-    if holds_qonnx(module):
-        default = "qonnx"
-        sessions = {default: QonnxReference(module)}
+    default, refused = own_engine(module), dict[str, str]()
+    if default == "qonnx":
+        sessions = {default: executor(default, module)}
     else:
         sessions, refused = _sessions(module, module, engines)
-    floats, noise = None if against is None else OrtSession(against), Noise()
+    floats, noise = None if against is None else executor("fused", against), Noise()
     for feed in batches(module, data, batch=_BATCH):
         outputs = reference.add(feed, {name: session.run(feed) for name, session in sessions.items()})
-        for name, exact in ({} if floats is None else floats.run(feed)).items():
+        for name, exact in ({} if floats is None else floats.run(feed).outputs).items():
             if name in outputs:
                 noise.add(name, exact, outputs[name])
     for layer in reference.layers:
@@ -233,36 +238,25 @@ def _simulated(module: Module, data: Any, engines: Iterable[str], against: Modul
     )
 
 
-def random_feed(module: Module, samples: int = 16) -> dict[str, Array]:
-    """Normal noise for every input: float32, unknown first dimensions `samples`, other unknown dimensions 1."""
-    generator = np.random.default_rng(0)
-    feeds = {}
-    for value in module.graph.inputs:
-        if value.constant is None and isinstance(value.type, TensorType):
-            dimensions = value.type.shape or ()
-            shape = [d if isinstance(d, int) else samples if i == 0 else 1 for i, d in enumerate(dimensions)]
-            feeds[value.name] = generator.normal(size=shape).astype(np.float32)
-    return feeds
-
-
-def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[dict[str, OrtSession], dict[str, str]]:
-    """A session of each setting that loads the file as it stands, and why the others do not."""
-    sessions, refused = {}, {}
+def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[dict[str, Executor], dict[str, str]]:
+    """An executor for each setting of ONNX Runtime that loads the file as it stands, and why the others do not."""
+    sessions, refused = dict[str, Executor](), dict[str, str]()
+    codes = {} if exposed is module else codes_shown(module)
     for name in engines:
         if name not in SESSIONS:
             continue
         try:
-            OrtSession(module, **SESSIONS[name])
-            sessions[name] = OrtSession(exposed, **SESSIONS[name])
+            executor(name, module)
+            sessions[name] = OrtExecutor(exposed, codes=codes, **SESSIONS[name])
         except QirError as error:
             refused[name] = str(error)
     return sessions, refused
 
 
-def _outputs(
-    sessions: dict[str, OrtSession], refused: dict[str, str], default: str, feed: Mapping[str, Array]
-) -> dict[str, dict[str, Array]]:
-    """Outputs of every session; one that loads the file but fails to run it is refused, unless the file is for it."""
+def _runs(
+    sessions: dict[str, Executor], refused: dict[str, str], default: str, feed: Mapping[str, Array]
+) -> dict[str, Run]:
+    """What every executor computes; one that loads the file but fails to run is refused, unless the file is for it."""
     found = {}
     for name, session in list(sessions.items()):
         try:
@@ -273,15 +267,6 @@ def _outputs(
             refused[name] = str(error)
             del sessions[name]
     return found
-
-
-def default_engine(module: Module) -> str:
-    """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
-    try:
-        session = parse_json(module.metadata.get("qir.session", "{}"))
-        return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
-    except (ValueError, AttributeError):  # written by another tool
-        return "fused"
 
 
 def declares_saturation(module: Module) -> bool:

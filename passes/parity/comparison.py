@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from qir.backends.execution.executor import Run
 from qir.backends.integer.reference import QUANTIZE, IntegerReference, IntegerRun
 from qir.graph import Node
 from qir.module import Module
@@ -116,8 +117,8 @@ class Comparison:
         self.outputs_off: dict[str, int] = {}
         self._open: dict[tuple[str, str], _Open] = {}
 
-    def add(self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]]) -> IntegerRun:
-        """Compare one batch: `found` holds codes and outputs by name, of each engine; returns the reference's run."""
+    def add(self, feed: Mapping[str, Array], found: Mapping[str, Run]) -> IntegerRun:
+        """Compare one batch: `found` is what each engine computed; returns the reference's run."""
         run, others = self._walk.run(feed, found, self._judge)
         variants = {name: other for name, other in others.items() if name not in found}
         self.float_nodes = run.float_nodes
@@ -125,11 +126,10 @@ class Comparison:
             layer.codes += run.codes[layer.value].size
             for name, variant in variants.items():
                 self._differ(name, layer, run.codes[layer.value], variant.codes[layer.value])
-        off = {name: outputs_off(others[name].outputs, outputs) for name, outputs in found.items()}
+        off = {name: outputs_off(others[name].outputs, ours.outputs) for name, ours in found.items()}
         self._close(feed, found, off)
-        ends = {**found, **{name: variant.outputs for name, variant in variants.items()}}
-        for name, outputs in ends.items():
-            self.flips.update(flipped(self.flips.get(name), name, run.outputs, outputs))
+        for name, end in {**found, **variants}.items():
+            self.flips.update(flipped(self.flips.get(name), name, run.outputs, end.outputs))
         self.samples += samples_of(feed)
         return run
 
@@ -156,15 +156,13 @@ class Comparison:
             return layer.kernel == "float"
         return node.op == QUANTIZE and layer.kernel != "border"
 
-    def _close(
-        self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]], off: Mapping[str, int]
-    ) -> None:
+    def _close(self, feed: Mapping[str, Array], found: Mapping[str, Run], off: Mapping[str, int]) -> None:
         """Find what clipped sums explain, and note the first fault of each engine; `off`: outputs, by engine."""
         engines = dict.fromkeys((*(engine for engine, _ in self._open), *(name for name in off if off[name])))
         if engines:
             _, clipped = self._clipping().run(feed, {name: found[name] for name in engines}, self._explain)
             for name in engines:
-                if left := min(off[name], outputs_off(clipped[name].outputs, found[name])):
+                if left := min(off[name], outputs_off(clipped[name].outputs, found[name].outputs)):
                     self.outputs_off[name] = self.outputs_off.get(name, 0) + left
         for (engine, value), rest in self._open.items():
             layer = self._by_value[value]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qir.backends.execution.session import OrtSession
-from qir.backends.integer.reference import QUANTIZE, IntegerRun
+from qir.backends.integer.reference import QUANTIZE
 from qir.graph import Node, Value
 from qir.module import Module
-from qir.passes.parity.compare import default_engine
-from qir.passes.parity.layers import LayerParity, code_values, expose_codes
+from qir.passes.parity.executors import default_engine, executor, holds_qonnx
+from qir.passes.parity.layers import LayerParity, code_values
 from qir.passes.parity.noise import FloatNetwork
-from qir.passes.parity.simulation import holds_qonnx
 from qir.tensor import Array
 
 
@@ -56,8 +54,7 @@ def layer_losses(quantized: Module, original: Module, feed: Mapping[str, Array])
         return []
     layers = [LayerParity(value.name, _label(node), "", "", False) for node, value in codes.items()]
     floats = FloatNetwork(original, quantized, layers)
-    session = OrtSession(expose_codes(quantized), disable_qdq_fusion=default_engine(quantized) == "unfused")
-    floats.add(IntegerRun({}, session.run(dict(feed)), (), ()), feed)
+    floats.add(executor(default_engine(quantized), quantized, codes=True).run(feed), feed)
     floats.finish()
     ratios = {layer.value: layer.sqnr for layer in layers if layer.sqnr is not None}
     operands = _operands(quantized, codes)

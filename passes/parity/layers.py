@@ -98,6 +98,11 @@ def _limiter(value: Value) -> Node | None:
     return users[0] if users[0].op == "Clip" or integers else None
 
 
+def codes_shown(module: Module) -> dict[str, bool]:
+    """Names under which `expose_codes` shows codes → whether it is an output of the network too."""
+    return {value.name: value.is_output for value in code_values(module).values()}
+
+
 def expose_codes(module: Module) -> Module:
     """A copy of an exported network whose codes are outputs too, under their own names; kernels fuse as before.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from qir.backends.execution.executor import Run
 from qir.backends.execution.session import OrtSession
 from qir.backends.integer.operators import operator_of
-from qir.backends.integer.reference import IntegerRun
 from qir.errors import DataError, QirError
 from qir.graph import Node, Value
 from qir.module import Module
@@ -68,7 +68,7 @@ class FloatNetwork:
             raise DataError(f"the float network has the input {min(missing)!r}, which the quantized network lacks")
         self.noise = Noise()
 
-    def add(self, run: IntegerRun, feed: Mapping[str, Array]) -> None:
+    def add(self, run: Run, feed: Mapping[str, Array]) -> None:
         """Add one batch; raises `DataError` where the float network does not take it."""
         try:
             found = {**feed, **self.session.run(feed)}

@@ -6,23 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from qir.backends.execution.executor import Run
 from qir.errors import QirError
 from qir.module import Module
-from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.data.samples import samples_of
 from qir.passes.infrastructure.contract import PassContext
 from qir.passes.parity.comparison import Divergence, count, divergence, flipped
+from qir.passes.parity.executors import ReferenceNetwork
 from qir.passes.parity.layers import LayerParity, code_values
-from qir.passes.parity.reference_outputs import ReferenceNetwork
+from qir.passes.parity.pairs import FAR, MOST
 from qir.tensor import Array
 from qir.tracing import quantizer_of
 
 _STEPS = 2**16
 """An output without a grid of its own is compared in this many steps of its largest value."""
-
-
-FAR, MOST = 0.05, 0.5
-"""More than `MOST` of the outputs off by this part of the largest one are not ties: the file is another network."""
 
 
 class Simulation:
@@ -56,18 +53,18 @@ class Simulation:
         self.samples, self.flips = 0, dict[str, int]()
         self.first: dict[str, Divergence] = {}
 
-    def add(self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
-        """Compare one batch: `found` holds outputs by name, of each engine; returns the reference's outputs."""
-        outputs = self.reference.run(feed)
+    def add(self, feed: Mapping[str, Array], found: Mapping[str, Run]) -> dict[str, Array]:
+        """Compare one batch: `found` is what each engine computed; returns the reference's outputs."""
+        outputs = self.reference.run(feed).outputs
         self._learn_steps(outputs)
         exact = self.codes(outputs)
         for layer in self.layers:
             layer.codes += exact[layer.value].size
         for engine, given in found.items():
-            codes = self.codes(given)
+            codes = self.codes(given.outputs)
             for layer in self.layers:
                 self._compare(layer, engine, exact[layer.value], codes[layer.value])
-            self.flips.update(flipped(self.flips.get(engine), engine, outputs, given))
+            self.flips.update(flipped(self.flips.get(engine), engine, outputs, given.outputs))
         self.samples += samples_of(feed)
         return outputs
 
@@ -104,8 +101,3 @@ class Simulation:
 def is_simulation(module: Module) -> bool:
     """Whether a network holds no codes that depend on an input, and no fake-quant nodes that were not lowered."""
     return not module.graph.fake_quants() and not code_values(module)
-
-
-def holds_qonnx(module: Module) -> bool:
-    """Whether a network has quantizers of QONNX, which ONNX Runtime does not know."""
-    return any(node.domain in QONNX_DOMAINS for node in module.graph)

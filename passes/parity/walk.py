@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qir.backends.execution.evaluate import read_inside
+from qir.backends.execution.executor import Run
 from qir.backends.integer.operators import operator_of
 from qir.backends.integer.reference import QUANTIZE, IntegerReference, IntegerRun, State
 from qir.backends.integer.values import Grid, Pending
@@ -77,7 +78,7 @@ class Walk:
         self._done = self._last_uses(module)
 
     def run(
-        self, feed: Mapping[str, Array], found: Mapping[str, Mapping[str, Array]], judge: Callable[[Judged], None]
+        self, feed: Mapping[str, Array], found: Mapping[str, Run], judge: Callable[[Judged], None]
     ) -> tuple[IntegerRun, dict[str, IntegerRun]]:
         """One batch: what the reference computes from the inputs; what each variant does, and from each engine's codes.
 
@@ -85,7 +86,7 @@ class Walk:
 
         Args:
             feed: the network's inputs by name.
-            found: codes by value name, of each engine.
+            found: the codes of each engine.
             judge: called for each tensor of codes and engine, in the network's order.
 
         Raises:
@@ -101,7 +102,7 @@ class Walk:
             for value in node.results:
                 if value in self._makers:
                     for name, branch in engines.items():
-                        self._judge(value, name, branch, base, found[name][value.name], judge)
+                        self._judge(value, name, branch, base, found[name].codes[value.name], judge)
             for value in self._done.get(node, ()):
                 for branch in (*engines.values(), *variants.values()):
                     branch.own.pop(value, None)

@@ -103,26 +103,25 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
         How many outputs of ONNX Runtime differ from the integer reference; the simulated network, which computes on
         floats, may round ties otherwise.
     """
-    import torch
+    from qir.onnx_io import load
+    from qir.passes.data.samples import batches
+    from qir.passes.parity.executors import executor
+    from qir.passes.parity.pairs import Differences, pairs
 
-    from qir.backends.execution.session import OrtSession
-    from qir.backends.torch.module import TorchModule
-
-    session, network, flips, unequal, count, wrong = OrtSession(written.model), TorchModule(module), 0, 0, 0, 0
-    name = module.graph.inputs[0].name
-    for start in range(0, len(images), 500):
-        batch = images[start : start + 500]
-        output = session.run({name: batch})[session.output_names[0]]
-        with torch.no_grad():
-            simulated = network(torch.from_numpy(batch))[0].numpy()
-        flips += int((output.argmax(1) != simulated.argmax(1)).sum())
-        unequal += int((output != simulated).sum())
-        count += output.size
-        rows = (output != simulated).any(axis=1)
-        wrong += _off_reference(written.model, {name: batch[rows]}, output[rows]) if rows.any() else 0
+    exported = load(written.model)
+    simulated, fused, integer = executor("torch", module), executor("fused", exported), executor("integer", exported)
+    found, wrong = Differences(), 0
+    for feed, expected, run in pairs(simulated, fused, batches(module, images, batch=500)):
+        found.add(feed, expected, run)
+        (name, output), (other,) = next(iter(run.outputs.items())), expected.outputs.values()
+        rows = (output != other).any(axis=1)
+        if rows.any():
+            exact = integer.run({key: array[rows] for key, array in feed.items()}).outputs[name]
+            wrong += int((exact != output[rows]).sum())
     CONSOLE.print(
-        f"ONNX Runtime: {wrong} of {count:,} outputs differ from the integer reference, {unequal} from the simulated "
-        f"network ({flips} decisions); integer kernels: {', '.join(written.integer_nodes)}"
+        f"ONNX Runtime: {wrong} of {found.elements:,} outputs differ from the integer reference, "
+        f"{found.unequal} from the simulated network ({found.flips} decisions); "
+        f"integer kernels: {', '.join(written.integer_nodes)}"
     )
     for label, path in (
         ("model", written.model),
@@ -135,15 +134,6 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
     memory = "" if peak is None else f", peak memory {peak / 2**20:,.0f} MiB"
     CONSOLE.print(f"{time.perf_counter() - _START:.0f} s{memory}")
     return wrong
-
-
-def _off_reference(model: Path, feed: dict[str, Array], found: Array) -> int:
-    """Outputs that differ from the integer reference of a file with one output."""
-    from qir.backends.integer.reference import IntegerReference
-    from qir.onnx_io import load
-
-    expected = next(iter(IntegerReference(load(model)).run(feed).outputs.values()))
-    return int((expected != found).sum())
 
 
 def _peak_memory() -> int | None:

@@ -18,7 +18,7 @@ from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.parity.reference_outputs import code_forms
+from qir.passes.parity.executors import code_forms
 from qir.tensor import Array, Tensor
 from qir.types import TensorType
 

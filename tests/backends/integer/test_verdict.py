@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import qir
+from qir.backends.execution.executor import Run
 from qir.backends.integer.reference import IntegerReference
 from qir.cli.main import make_app
 from qir.passes import export, run_passes
@@ -83,7 +84,7 @@ class Engine:
                     state.values[value] = self.change(state.values[value])
                     state.codes[value.name] = state.values[value]
         run = state.finish()
-        return {**run.codes, **run.outputs}
+        return Run(run.outputs, run.codes)
 
 
 @pytest.fixture

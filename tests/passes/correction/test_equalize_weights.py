@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from qir.backends.execution.random_feed import random_feed
 from qir.passes import PassContext
 from qir.passes.analysis.layers import layer_at
 from qir.passes.correction.equalize_weights import EqualizeWeights
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 
 
@@ -31,7 +32,7 @@ def layers(module):
 @pytest.mark.parametrize("power_of_two", [False, True])
 def test_ranges_meet_and_outputs_stay(builder, power_of_two):
     module = mobile(builder)
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     assert EqualizeWeights(power_of_two=power_of_two).run(module, PassContext())
     after = run_onnxruntime(module, inputs)
@@ -60,7 +61,7 @@ def test_relu6_becomes_relu_where_it_is_asked_for(builder):
     y = b.node("Clip", [y, "zero", "big"])
     y = b.node("Clip", [b.node("Conv", [y, spread(b, "w1", 8, 8, 1, 1)]), "zero", "big"])
     module = b.module(b.node("Sigmoid", [y]))
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     assert not EqualizeWeights().run(module, PassContext())
     assert EqualizeWeights(relu6="relu").run(module, PassContext())
@@ -75,7 +76,7 @@ def test_several_takers_share_one_scale(builder):
     module = b.module(
         b.node("Conv", [y, spread(b, "w1", 4, 8, 1, 1)]), b.node("ConvTranspose", [y, spread(b, "w2", 8, 4, 3, 3)])
     )
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     assert EqualizeWeights().run(module, PassContext())
     assert largest_error(before, run_onnxruntime(module, inputs)) < 2e-6
@@ -94,7 +95,7 @@ def test_dense_layers(builder, op, shape):
     y = b.node(op, [b.input("x", [3, 4]), spread(b, "w0", 4, 8, axis=1)])
     y = b.node("Relu", [y])
     module = b.module(b.node(op, [y, spread(b, "w1", *shape)]))
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     assert EqualizeWeights().run(module, PassContext())
     assert largest_error(before, run_onnxruntime(module, inputs)) < 2e-6

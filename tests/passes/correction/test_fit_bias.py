@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 import qir
+from qir.backends.execution.random_feed import random_feed
 from qir.passes import PassContext, export, run_passes
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.correction.fit_bias import FitBias
-from qir.passes.infrastructure.testing import random_inputs
 from qir.passes.lowering.lower_qcdq import bias_codes
 
 
@@ -20,7 +20,7 @@ def network(builder, tiny):
 def calibrated(builder, tiny):
     module = network(builder, tiny)
     pipeline = "infer-types,insert-fake-quant,calibrate{method=minmax}"
-    data = random_inputs(module)["x"]
+    data = random_feed(module, samples=2, unknown=2)["x"]
     run_passes(module, pipeline, data=data)
     return module, data
 

@@ -43,7 +43,7 @@ def written(tmp_path_factory):
 def test_our_executor_computes_what_brevitas_computes(written):
     path, x, y = written
     module = qir.load(path)
-    (found,) = QonnxReference(module).run({module.graph.inputs[0].name: x}).values()
+    (found,) = QonnxReference(module).run({module.graph.inputs[0].name: x}).outputs.values()
     np.testing.assert_allclose(found, y, rtol=0, atol=1e-5 * np.abs(y).max())
 
 

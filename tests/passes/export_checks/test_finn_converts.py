@@ -94,7 +94,7 @@ def test_the_profile_finn_is_converted_wholly_and_computes_the_same(tmp_path, so
     assert run.returncode == 0, run.stderr[-1500:]
     assert "MultiThreshold" in run.stdout.split()
     assert not {"Quant", "BipolarQuant", "Gemm"} & set(run.stdout.split())
-    (expected,) = QonnxReference(qir.load(report.model)).run({module.graph.inputs[0].name: images[:4]}).values()
+    (expected,) = QonnxReference(qir.load(report.model)).run({module.graph.inputs[0].name: images[:4]}).outputs.values()
     found = np.load(tmp_path / "results.npz")["y"]
     print(f"{source} at {bits} bits: largest difference {np.abs(found - expected).max():g}")
     np.testing.assert_array_equal(found, expected)
@@ -121,7 +121,7 @@ def test_a_perceptron_of_the_profile_finn_thresholds_becomes_hardware_layers(tmp
     run = converted(report.model, x[:4], tmp_path, LAYERS)
     assert run.returncode == 0, run.stderr[-1500:]
     assert run.stdout.split() == ["Thresholding", "MVAU", "MVAU", "MVAU", "Mul"]
-    (expected,) = QonnxReference(qir.load(report.model)).run({"x": x[:4]}).values()
+    (expected,) = QonnxReference(qir.load(report.model)).run({"x": x[:4]}).outputs.values()
     np.testing.assert_array_equal(np.load(tmp_path / "results.npz")["y"], expected)
 
 

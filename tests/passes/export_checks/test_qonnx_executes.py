@@ -22,7 +22,7 @@ from qir.backends.qonnx.reference import QonnxReference
 from qir.fake_quant import quantizers
 from qir.passes import apply_policy, export, run_passes
 from qir.passes.constraints.propagate_constraints import FIXED
-from qir.passes.parity.reference_outputs import reference_outputs
+from qir.passes.parity.executors import ReferenceNetwork
 
 PYTHON = os.environ.get("QIR_QONNX_PYTHON")
 RUNNER = Path(__file__).with_name("run_qonnx.py")
@@ -129,7 +129,8 @@ def check(module, images, profile, folder):
     assert worst == 0
     sums = {"INT32", "UINT32"} if profile == "finn-thresholds" else set()
     assert not {name: pair for name, pair in types.items() if pair[0] != pair[1] and pair[1] not in sums}
-    kind, expected = reference_outputs(module, feeds)
+    reference = ReferenceNetwork(module)
+    expected, kind = reference.run(feeds).outputs, reference.kind
     codes = wrong_codes = 0
     for name, array in expected.items():
         codes += array.size

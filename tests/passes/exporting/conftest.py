@@ -14,7 +14,7 @@ import qir
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline
 from qir.passes.constraints.propagate_constraints import FIXED
-from qir.passes.parity.reference_outputs import reference_outputs, simulated
+from qir.passes.parity.executors import ReferenceNetwork, executor
 
 IMAGE = (3, 12, 12)
 
@@ -102,13 +102,13 @@ def calibrated():
 @pytest.fixture
 def expected(samples):
     """What a calibrated network computes: (network) → integer reference, or simulation."""
-    return lambda module: reference_outputs(module, {"input": samples})[1]
+    return lambda module: ReferenceNetwork(module).run({"input": samples}).outputs
 
 
 @pytest.fixture
 def simulation(samples):
     """What the torch simulation of a network computes."""
-    return lambda module: simulated(module, {"input": samples})
+    return lambda module: executor("torch", module).run({"input": samples}).outputs
 
 
 def weight(*shape: int, seed: int = 0) -> np.ndarray:

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 import qir
+from qir.backends.execution.random_feed import random_feed
 from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.passes import PassContext, export, raise_quantized, run_passes
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.raising import RaiseQuantized
 from qir.passes.raising.grids import Grid, spec_of
 from qir.quantizers import get_scheme
@@ -63,7 +64,7 @@ def quantize(folder, builder, **options):
 
     module = network(builder)
     qir.save(module, folder / "float.onnx")
-    feeds = [random_inputs(module, seed) for seed in range(4)]
+    feeds = [random_feed(module, samples=2, unknown=2, seed=seed) for seed in range(4)]
     quantize_static(str(folder / "float.onnx"), str(folder / "quant.onnx"), Reader(feeds), **options)
     return folder / "quant.onnx", feeds[0]
 
@@ -148,7 +149,7 @@ def test_dynamic_quantization_is_left_and_listed(tmp_path, builder):
 
 def test_an_exported_network_comes_back_with_its_names_bits_and_scales(tmp_path, builder):
     module = network(builder)
-    data = random_inputs(module, size=8)["x"]
+    data = random_feed(module, samples=8)["x"]
     pipeline = "infer-types,fold-batchnorm,insert-fake-quant,calibrate{method=minmax}"
     run_passes(module, pipeline, data=data)
     for index, node in enumerate(module.graph.fake_quants()):
@@ -179,7 +180,7 @@ def test_clip_between_narrows_the_width_and_grid_keepers_stay(builder):
     y = b.node("Clip", [y, codes("low", 0), codes("high", 15)])
     y = b.node("DequantizeLinear", [b.node("Flatten", [y]), scale, zero])
     module = b.module(y)
-    feed = random_inputs(module)
+    feed = random_feed(module, samples=2, unknown=2)
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     assert [node.op for node in module.graph] == ["fake_quant", "Flatten"]
@@ -197,7 +198,7 @@ def test_pad_on_codes(builder):
     y = b.node("QuantizeLinear", [b.input("x", [1, 1, 3, 3]), b.const("s", np.float32(0.05)), "z"])
     y = b.node("Pad", [y, b.ints("pads", [0, 0, 1, 1, 0, 0, 1, 1]), "fill"])
     module = b.module(b.node("DequantizeLinear", [y, "s", "z"]))
-    feed = random_inputs(module)
+    feed = random_feed(module, samples=2, unknown=2)
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     assert [node.op for node in module.graph] == ["fake_quant", "Pad"]
@@ -212,7 +213,7 @@ def test_a_weight_gets_the_smallest_width_that_holds_its_codes(builder):
     b.constants.append(numpy_helper.from_array(np.zeros(6, np.int8), "z"))
     w = b.node("DequantizeLinear", ["conv.weight_quantized", "s", "z"], axis=0)
     module = b.module(b.node("Conv", [b.input("x", [1, 4, 5, 5]), w]))
-    feed = random_inputs(module)
+    feed = random_feed(module, samples=2, unknown=2)
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     node = quantizers(module.graph)["conv.weight"]
@@ -228,7 +229,7 @@ def test_codes_packed_into_int4_are_unpacked(builder):
     b.const("s", np.linspace(0.01, 0.2, 4))
     w = b.node("DequantizeLinear", [b.node("Cast", ["fc.weight_quantized"], to=onnx.TensorProto.INT8), "s"], axis=1)
     module = b.module(b.node("MatMul", [b.input("x", [1, 6]), w]))
-    feed = random_inputs(module)
+    feed = random_feed(module, samples=2, unknown=2)
     expected = run_onnxruntime(module, feed)
     raise_quantized(module)
     (node,) = module.graph.fake_quants()

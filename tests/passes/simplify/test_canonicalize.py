@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 
+from qir.backends.execution.random_feed import random_feed
 from qir.errors import PassError
 from qir.passes import PassContext
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.simplify.canonicalize import RULES, Canonicalize
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.rewriting.engine import RULE_KEY, explain
@@ -16,7 +17,7 @@ def ops(module):
 
 
 def canonicalize(module, tolerance=2e-6, inputs=None, **options):
-    inputs = inputs or random_inputs(module)
+    inputs = inputs or random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     context = PassContext()
     Canonicalize(**options).run(module, context)

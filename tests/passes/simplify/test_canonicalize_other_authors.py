@@ -6,9 +6,10 @@ import onnx
 import pytest
 
 import qir
+from qir.backends.execution.random_feed import random_feed
 from qir.errors import PassError
 from qir.passes import run_passes
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.simplify.canonicalize import SIMPLIFY
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
@@ -20,7 +21,7 @@ MODELS = sorted([*(DATA / "light").glob("*.onnx"), *DATA.glob("[ps]*/*/model.onn
 def test_models_of_the_onnx_wheel(path):
     module = qir.load(path)
     try:
-        inputs = random_inputs(module)
+        inputs = random_feed(module, samples=2, unknown=2)
         before = run_onnxruntime(module, inputs)
     except PassError as error:
         before = None
@@ -36,7 +37,7 @@ def test_shipped_networks_have_no_batchnorm_left(name, nodes):
     from qir.models import shipped
 
     module = qir.load(shipped.path(name))
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     run_passes(module, SIMPLIFY)
     assert "BatchNormalization" not in {node.op for node in module.graph}

@@ -3,8 +3,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from qir.backends.execution.random_feed import random_feed
 from qir.passes import PassContext
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.simplify.eliminate.common_subexpressions import EliminateCommonSubexpressions
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.eliminate.identities import EliminateIdentities
@@ -18,7 +19,7 @@ def ops(module):
 
 
 def run(step, module, tolerance=0.0, context=None):
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     version = module.version
     changed = step.run(module, context or PassContext())

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qir.backends.execution.random_feed import random_feed
 from qir.passes import PassContext
-from qir.passes.infrastructure.testing import largest_error, random_inputs, run_onnxruntime
+from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.simplify.fold.batchnorm import FoldBatchNorm
 
 
@@ -15,7 +16,7 @@ def ops(module):
 
 def fold(module, tolerance=2e-6, **options):
     """Fold and compare; returns the report."""
-    inputs = random_inputs(module)
+    inputs = random_feed(module, samples=2, unknown=2)
     before = run_onnxruntime(module, inputs)
     context = PassContext()
     FoldBatchNorm(**options).run(module, context)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 from qir.fake_quant import policy_of, quantizers
 from qir.passes import PassContext, export, raise_quantized, run_passes
-from qir.passes.parity.reference_outputs import simulated
+from qir.passes.parity.executors import executor
 
 
 def weight(name, *shape):
@@ -151,7 +151,7 @@ def test_operators(tmp_path, case, profile, bits):
     raised = raise_quantized(qir.load(report.model), context)
     assert not context.reports["raise-quantized"].left
     assert set(quantizers(raised.graph)) == set(quantizers(module.graph))
-    np.testing.assert_array_equal(*(simulated(each, {"x": x})["y"] for each in (module, raised)))
+    np.testing.assert_array_equal(*(executor("torch", each).run({"x": x}).outputs["y"] for each in (module, raised)))
 
 
 @pytest.mark.parametrize(("weight_bits", "activation_bits"), [(9, 10), (12, 16), (16, 16)])

@@ -7,7 +7,7 @@ import qir
 from qir.errors import DataError, ExportError, PassError
 from qir.fake_quant import FakeQuant, quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized, run_passes
-from qir.passes.parity.reference_outputs import simulated
+from qir.passes.parity.executors import executor
 
 
 @pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])
@@ -71,7 +71,9 @@ def test_schemes_of_integers_times_a_step_are_exact(tmp_path, quantized_network,
     raised = raise_quantized(qir.load(report.model), context)
     assert not context.reports["raise-quantized"].left
     feeds = {"input": network.images()}
-    np.testing.assert_array_equal(*(simulated(each, feeds)[network.output] for each in (module, raised)))
+    np.testing.assert_array_equal(
+        *(executor("torch", each).run(feeds).outputs[network.output] for each in (module, raised))
+    )
 
 
 @pytest.mark.parametrize("profile", ["qonnx", "finn-thresholds"])

@@ -11,7 +11,7 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.fake_quant import FakeQuant, quantizers
 from qir.passes import PassContext, export, raise_quantized, run_passes
-from qir.passes.parity.reference_outputs import simulated
+from qir.passes.parity.executors import executor
 
 FLOAT = TensorProto.FLOAT
 
@@ -55,7 +55,7 @@ def test_our_files_with_blocks(tmp_path, opset):
     for name in ("a.weight", "fc.weight"):
         assert after[name].bits == before[name].bits
         assert after[name].granularity == before[name].granularity
-    np.testing.assert_array_equal(*(simulated(each, {"x": x})["y"] for each in (module, raised)))
+    np.testing.assert_array_equal(*(executor("torch", each).run({"x": x}).outputs["y"] for each in (module, raised)))
 
 
 @pytest.mark.parametrize(("signed", "zeros"), [(True, False), (False, True), (False, False)])
@@ -90,7 +90,7 @@ def test_dequantize_linear_in_blocks(signed, zeros, axis):
         axis,
         block,
     )
-    np.testing.assert_allclose(simulated(module, {"x": x})["y"], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(executor("torch", module).run({"x": x}).outputs["y"], expected, rtol=0, atol=1e-5)
     TorchModule(module)
 
 
@@ -146,7 +146,7 @@ def test_matmul_nbits(bits, zeros, biased):
         0,
         block,
     )
-    np.testing.assert_allclose(simulated(module, {"x": x})["y"], expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(executor("torch", module).run({"x": x}).outputs["y"], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("zeros", [False, True])
@@ -192,7 +192,7 @@ def test_gather_from_blocks(dtype, bits, zeros):
         1,
         block,
     )
-    np.testing.assert_array_equal(simulated(module, {"x": x})["y"], expected)
+    np.testing.assert_array_equal(executor("torch", module).run({"x": x}).outputs["y"], expected)
 
 
 def test_reordered_rows_are_left_with_a_reason():

@@ -10,7 +10,7 @@ import qir
 from qir.backends.execution.session import OrtSession
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, export, raise_quantized
-from qir.passes.parity.reference_outputs import reference_outputs
+from qir.passes.parity.executors import ReferenceNetwork
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
@@ -27,7 +27,8 @@ def test_a_network_that_onnxruntime_optimized_comes_back(quantized_network, tmp_
     weights = {node.name: node for node in saved.graph.fake_quants() if node.operands[0].is_constant}
     assert len(weights) == sum(node.operands[0].is_constant for node in module.graph.fake_quants())
     feeds = {"input": network.images()}
-    kind, found = reference_outputs(saved, feeds)
+    reference = ReferenceNetwork(saved)
+    found, kind = reference.run(feeds).outputs, reference.kind
     assert kind == "integer reference"
     for name, array in OrtSession(report.model).run(feeds).items():
         np.testing.assert_array_equal(found[name], array)
@@ -61,5 +62,5 @@ def test_where_on_codes():
     assert not context.reports["raise-quantized"].left
     assert "Where" in {node.op for node in module.graph}
     assert {"x", "w"} <= {name.removesuffix(".quantize") for name in quantizers(module.graph)}
-    _, found = reference_outputs(module, feeds)
+    found = ReferenceNetwork(module).run(feeds).outputs
     np.testing.assert_array_equal(found["y"], expected)

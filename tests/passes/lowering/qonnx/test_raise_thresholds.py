@@ -64,7 +64,7 @@ def test_equal_steps_come_back_as_a_quantizer(bits, signed, scale):
     thresholds = (low + np.arange(2**bits - 1) + 0.5) * steps
     module = model(thresholds, scale=scale, bias=low)
     x = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
-    expected = QonnxReference(module).run({"x": x})["y"]
+    expected = QonnxReference(module).run({"x": x}).outputs["y"]
     context = PassContext()
     raise_quantized(module, context)
     assert not context.reports["raise-quantized"].left
@@ -77,7 +77,7 @@ def test_scale_and_bias_of_the_node_itself():
     attributes = {"out_scale": 2.0, "out_bias": -1.0}
     module = model([[0.0]], scale=1, bias=0, attributes=attributes, tail=False)
     x = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
-    expected = QonnxReference(module).run({"x": x})["c"]
+    expected = QonnxReference(module).run({"x": x}).outputs["c"]
     raise_quantized(module)
     node = quantizers(module.graph)["act"]
     assert (node.bits, node.signed) == (1, 1)

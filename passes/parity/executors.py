@@ -1,0 +1,155 @@
+"""The executors of a network by name.
+
+`integer`, `no-vnni`, `dyadic` and `power-of-two` are the integer reference in four arithmetics; `fused`, `unfused`,
+`plain` and `precise` settings of ONNX Runtime; `qonnx` is qir's executor of QONNX; `torch` its torch interpreter. A
+network with fake-quant nodes is put in the form of codes where an executor asks for it. `simulation` reads the
+quantizers of a file in whatever form they stand and computes on integers where that is possible, else in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qir.backends.execution.executor import Executor, OrtExecutor, Run
+from qir.backends.integer.reference import QUANTIZE, IntegerReference
+from qir.backends.qonnx.reference import QonnxReference
+from qir.errors import QirError
+from qir.module import Module
+from qir.ops.families.qonnx import QONNX_DOMAINS
+from qir.passes.infrastructure.contract import PassContext
+from qir.passes.lowering.legalize import Legalize
+from qir.passes.lowering.lower_qcdq import LowerQcdq
+from qir.passes.lowering.profiles.profiles import find_profile
+from qir.passes.parity.layers import codes_shown, expose_codes
+from qir.passes.simplify.upgrade_opset import UpgradeOpset
+from qir.support.json_text import parse_json
+from qir.tensor import Array
+
+SATURATING = "no-vnni"
+"""The integer reference with the sums of x86 CPUs without VNNI."""
+
+SESSIONS: dict[str, dict[str, Any]] = {
+    "fused": {"optimization": "all"},
+    "unfused": {"optimization": "all", "disable_qdq_fusion": True},
+    "plain": {"optimization": "disable"},
+    "precise": {"optimization": "all", "precise": True},
+}
+"""Settings of ONNX Runtime, by name."""
+
+INTEGERS: dict[str, dict[str, Any]] = {
+    "integer": {},
+    SATURATING: {"saturating": True},
+    "dyadic": {"requantization": "dyadic"},
+    "power-of-two": {"requantization": "power-of-two"},
+}
+"""Arithmetics of the integer reference, by name."""
+
+EXECUTORS = (*INTEGERS, *SESSIONS, "qonnx", "torch", "simulation")
+"""Names of all executors."""
+
+
+def executor(name: str, module: Module, *, codes: bool = False) -> Executor:
+    """An executor of a network.
+
+    Args:
+        name: one of `EXECUTORS`.
+        module: the network.
+        codes: let ONNX Runtime show the codes of an exported network too.
+
+    Raises:
+        QirError: the name is unknown, or the executor does not take the network.
+    """
+    if name in INTEGERS:
+        return IntegerReference(_lowered(module), **INTEGERS[name])
+    if name in SESSIONS:
+        form = _lowered(module)
+        shown = codes_shown(form) if codes else {}
+        return OrtExecutor(expose_codes(form) if shown else form, codes=shown, **SESSIONS[name])
+    if name == "qonnx":
+        return QonnxReference(module)
+    if name == "torch":
+        from qir.backends.torch.executor import TorchExecutor
+
+        return TorchExecutor(module)
+    if name != "simulation":
+        raise QirError(f"executor {name!r} is unknown; expected one of {', '.join(EXECUTORS)}")
+    from qir.passes.raising import raise_quantized
+
+    return ReferenceNetwork(raise_quantized(module.clone()))
+
+
+def executor_of(module: Module) -> Executor:
+    """What runs an exported file, at the session options that it is made for."""
+    return executor(own_engine(module), module)
+
+
+class ReferenceNetwork:
+    """A network with fake-quant nodes, executed on integers, or simulated in torch where that is not possible.
+
+    Attributes:
+        kind: what ran last: `integer reference` or `simulation`.
+    """
+
+    def __init__(self, module: Module) -> None:
+        self._left = _references(module)
+        self.kind, self._current = next(self._left)
+
+    def run(self, feed: Mapping[str, Array], /) -> Run:
+        """One batch; what computed the last one computes this one too, as long as it can."""
+        while self.kind != "simulation":
+            try:
+                return self._current.run(feed)
+            except QirError:  # sums beyond int32
+                self.kind, self._current = next(self._left)
+        return self._current.run(feed)
+
+
+def _references(module: Module) -> Iterator[tuple[str, Executor]]:
+    for form in code_forms(module):
+        if any(node.op == QUANTIZE for node in form.graph):
+            yield "integer reference", IntegerReference(form)
+    yield "simulation", executor("torch", module)
+
+
+def code_forms(module: Module) -> Iterator[Module]:
+    """Copies of a network with fake-quant nodes whose codes lie in 8-bit containers, and in 16-bit ones."""
+    for name in ("qcdq", "qdq-16"):
+        copy, context = module.clone(), PassContext()
+        opset = find_profile(name).opset
+        upgrade = [UpgradeOpset(opset)] if module.opsets.get("", 0) < opset else []
+        try:
+            for step in (*upgrade, Legalize(name), LowerQcdq()):
+                step.run(copy, context)
+        except QirError:  # a width that the profile does not hold
+            continue
+        yield copy
+
+
+def own_engine(module: Module) -> str:
+    """The executor that a file is made for: `qonnx`, or the setting of ONNX Runtime that its metadata name."""
+    return "qonnx" if holds_qonnx(module) else default_engine(module)
+
+
+def default_engine(module: Module) -> str:
+    """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
+    try:
+        session = parse_json(module.metadata.get("qir.session", "{}"))
+        return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
+    except (ValueError, AttributeError):  # written by another tool
+        return "fused"
+
+
+def holds_qonnx(module: Module) -> bool:
+    """Whether a network has quantizers of QONNX, which ONNX Runtime does not know."""
+    return any(node.domain in QONNX_DOMAINS for node in module.graph)
+
+
+def _lowered(module: Module) -> Module:
+    """The form of codes of a network with fake-quant nodes; any other network as it stands."""
+    if not module.graph.fake_quants():
+        return module
+    found = next(code_forms(module), None)
+    if found is None:
+        raise QirError("no profile of codes holds the network's quantizers: execute it with `torch` or `simulation`")
+    return found
