@@ -13,13 +13,8 @@ from math import prod
 
 import numpy as np
 
-from qir.backends.integer.requantization import (
-    LARGEST_SHIFT,
-    Requantization,
-    binary_exponent,
-    dyadic,
-    exact_product,
-)
+from qir.backends.integer.ratios import Ratio, dyadic
+from qir.backends.integer.requantization import LARGEST_SHIFT, Requantization
 from qir.errors import ExportError
 from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node
@@ -113,18 +108,17 @@ def rescaling_multipliers(found: Rescaling) -> Multipliers | None:
 
 
 def _multipliers(products: Sequence[tuple[Array, ...]], output: np.float32, count: int | None = 1) -> Multipliers:
-    exact = [np.asarray(exact_product(*scales) / exact_product(output), object) for scales in products]
+    exact = [Ratio.of(scales, output) for scales in products]
     with np.errstate(over="ignore", under="ignore"):
         float32 = tuple(np.asarray(prod(scales) / output, np.float32) for scales in products)
     mantissas, shift = dyadic(*exact)
     vanishing = shift > LARGEST_SHIFT
-    exponents = [[binary_exponent(ratio) for ratio in ratios] for ratios in exact]
-    powers = all(exponent is not None for line in exponents for exponent in line)
+    exponents = tuple(found for ratio in exact if (found := ratio.binary_exponents()) is not None)
     return Multipliers(
         float32,
         tuple(np.where(vanishing, 0, mantissa) for mantissa in mantissas),
         np.where(vanishing, 0, shift),
-        tuple(np.asarray(line, np.int64) for line in exponents) if powers else None,
+        exponents if len(exponents) == len(exact) else None,
         count,
     )
 

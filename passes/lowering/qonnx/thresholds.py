@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from qir.backends.integer.requantization import dyadic, exact_product, rounded_quotient
+from qir.backends.integer.ratios import Ratio, dyadic, rounded_quotient
 from qir.errors import ExportError
 from qir.passes.analysis.accumulator_bounds import sum_bounds
 from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp
@@ -136,8 +136,7 @@ def dyadic_requantize(data: np.float32, weight: Array, output: np.float32, zero_
         output: float32 scale of the output grid.
         zero_point: of the output grid.
     """
-    ratios = np.atleast_1d(exact_product(data, np.asarray(weight)) / exact_product(output).item())
-    (mantissa,), shift = dyadic(ratios)
+    (mantissa,), shift = dyadic(Ratio.of((data, np.atleast_1d(weight)), output))
     up = np.asarray(2 ** np.maximum(-shift, 0).astype(object), object).reshape(-1, 1)
     down = np.asarray(2 ** np.maximum(shift, 0).astype(object), object).reshape(-1, 1)
 

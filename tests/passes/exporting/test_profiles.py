@@ -18,6 +18,7 @@ from qir.passes.lowering.legalize import Legalize, hold
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.lower_qoperator import LowerQoperator
 from qir.passes.lowering.profiles.profiles import find_profile, profile_names, profiles, runtime_at
+from qir.passes.parity.pairs import CLOSE
 from qir.types import DType
 
 FILES = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")

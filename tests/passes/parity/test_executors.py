@@ -13,7 +13,7 @@ import qir
 from qir.backends.execution.random_feed import random_feed
 from qir.cli.main import make_app
 from qir.errors import DataError, QirError
-from qir.passes.export.export import export
+from qir.passes.exporting.export import export
 from qir.passes.infrastructure.contract import PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
