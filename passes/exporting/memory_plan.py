@@ -8,7 +8,7 @@ at the busiest step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qir.backends.costs.layers.layer_shapes import elements_of
@@ -84,7 +84,14 @@ def execution_order(graph: Graph) -> list[Node]:
 
     Left out are quantizers and activations that fuse into what they follow, views, and what constants give.
     """
-    return [node for node in graph if not node.is_return and not _is_constant(node) and _source(node) is None]
+    fixed = set[Value]()
+    order = []
+    for node in graph:
+        if node.operands and all(value.constant is not None or value in fixed for value in node.operands):
+            fixed.update(node.results)
+        elif not node.is_return and _source(node) is None:
+            order.append(node)
+    return order
 
 
 def unknown_sizes(graph: Graph) -> list[str]:
@@ -119,40 +126,52 @@ def _lives(graph: Graph) -> dict[tuple[Value, Node | None], list[int]]:
     """First and last step of every value that is kept, in the form of each quantizer that it is read in."""
     order = execution_order(graph)
     steps = {node: step for step, node in enumerate(order)}
-    lives: dict[tuple[Value, Node | None], list[int]] = {}
-    for value in graph.inputs:
-        _extend(lives, value, 0, steps, len(order) - 1)
-    for step, node in enumerate(order):
+    readers = _Readers(steps, len(order) - 1)
+    for node in reversed(list(graph)):
         for value in node.results:
-            _extend(lives, value, step, steps, len(order) - 1)
+            readers.of(value)
+    written = [(value, 0) for value in graph.inputs]
+    written += [(value, step) for node, step in steps.items() for value in node.results]
+    lives: dict[tuple[Value, Node | None], list[int]] = {}
+    for value, first in written:
+        found = quantizer_of(value)
+        own = None if found is None else found.node
+        for quantizer, last in ({} if value.constant is not None else readers.of(value)).items():
+            life = lives.setdefault((value, quantizer or own), [first, first])
+            life[1] = max(life[1], last)
     return lives
 
 
-def _extend(
-    lives: dict[tuple[Value, Node | None], list[int]], value: Value, first: int, steps: dict[Node, int], end: int
-) -> None:
-    """Enter a value that a step writes, once for each form in which later steps read it."""
-    if value.constant is not None:
-        return
-    found = quantizer_of(value)
-    for quantizer, step in _reads(value, None if found is None else found.node, steps, end):
-        life = lives.setdefault((value, quantizer), [first, first])
-        life[1] = max(life[1], step)
+class _Readers:
+    """The last step that reads each value, in each form; values are asked from the last one to the first.
 
+    Args:
+        steps: position of each node in the execution order.
+        end: position at which outputs are read.
+    """
 
-def _reads(value: Value, quantizer: Node | None, steps: dict[Node, int], end: int) -> list[tuple[Node | None, int]]:
-    """(quantizer, step) of every node that reads a value, seen through quantizers, views and fused activations."""
-    found: list[tuple[Node | None, int]] = []
-    for use in value.uses:
-        user = use.node
-        if user.is_return:
-            found.append((quantizer, end))
-        elif user in steps:
-            found.append((quantizer, steps[user]))
-        else:
+    def __init__(self, steps: dict[Node, int], end: int) -> None:
+        self._steps, self._end = steps, end
+        self._known: dict[Value, dict[Node | None, int]] = {}
+
+    def of(self, value: Value) -> dict[Node | None, int]:
+        """The last reader of a value for each quantizer in between, seen through views and fused activations."""
+        if value not in self._known:
+            found: dict[Node | None, int] = {}
+            for quantizer, step in self._read(value):
+                found[quantizer] = max(found.get(quantizer, 0), step)
+            self._known[value] = found
+        return self._known[value]
+
+    def _read(self, value: Value) -> Iterator[tuple[Node | None, int]]:
+        for use in value.uses:
+            user = use.node
+            if user.is_return or user in self._steps:
+                yield None, self._steps.get(user, self._end)
+                continue
+            own = user if user.is_fake_quant else None
             for result in user.results:
-                found += _reads(result, user if user.is_fake_quant else quantizer, steps, end)
-    return found
+                yield from ((quantizer or own, step) for quantizer, step in self.of(result).items())
 
 
 def _source(node: Node) -> Value | None:
@@ -164,14 +183,6 @@ def _source(node: Node) -> Value | None:
         return source
     fuses = facts.fuses_into_producer(node) and source.producer is not None and len(source.uses) == 1
     return source if fuses else None
-
-
-def _is_constant(node: Node) -> bool:
-    """Whether a node computes from constants only."""
-    return bool(node.operands) and all(
-        value.constant is not None or (value.producer is not None and _is_constant(value.producer))
-        for value in node.operands
-    )
 
 
 def _width(quantizer: Node) -> int:

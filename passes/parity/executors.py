@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
-from qir.backends.integer.reference import QUANTIZE, IntegerReference
+from qir.backends.integer.reference import IntegerReference
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import QirError
 from qir.module import Module
+from qir.ops import op_of
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.infrastructure.contract import PassContext
 from qir.passes.lowering.legalize import Legalize
@@ -107,7 +108,7 @@ class ReferenceNetwork:
 
 def _references(module: Module) -> Iterator[tuple[str, Executor]]:
     for form in code_forms(module):
-        if any(node.op == QUANTIZE for node in form.graph):
+        if any(op_of(node).is_quantize for node in form.graph):
             yield "integer reference", IntegerReference(form)
     yield "simulation", executor("torch", module)
 
