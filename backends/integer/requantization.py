@@ -17,6 +17,7 @@ takes part but the scales, before a run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -48,6 +49,11 @@ class Term:
     integers: Array
     scales: tuple[Array | np.float32, ...]
     count: Array
+
+    @property
+    def factor(self) -> Array:
+        """The product of the scales in float32."""
+        return np.asarray(math.prod(self.scales), np.float32)
 
 
 def term(integers: Array, *scales: Array | np.float32, count: Array | int = 1) -> Term:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from qir.attributes import Attribute
-from qir.backends.integer.requantization import LARGEST_SHIFT, Requantization, binary_exponent, dyadic
+from qir.backends.integer.ratios import Ratio, dyadic
+from qir.backends.integer.requantization import LARGEST_SHIFT, Requantization
 from qir.backends.integer.values import Grid, Pending
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant, quantizers
@@ -295,25 +296,26 @@ class _Describer:
     def _multiplier(self, step: TracedStep, output: TracedOutput, pending: Pending) -> MultiplierGuide:
         assert output.tensor.grid is not None  # noqa: S101 - codes have one
         scale, terms = np.float32(output.tensor.grid[0].reshape(-1)[0]), pending.terms()
-        step_size = np.frompyfunc(lambda factor: factor / _fraction(scale), 1, 1)
-        exact = np.broadcast_arrays(*(np.asarray(step_size(term.factor), object) for term in terms))
+        exact = [Ratio.of(term.scales, scale) for term in terms]
         mantissas, shift = dyadic(*exact)
-        gone = shift > LARGEST_SHIFT
-        exponents = [[binary_exponent(ratio) for ratio in line.reshape(-1)] for line in exact]
-        powers = all(exponent is not None for line in exponents for exponent in line)
+        gone, shape = shift > LARGEST_SHIFT, shift.shape
+        exponents = [found for ratio in exact if (found := ratio.binary_exponents()) is not None]
+        powers = len(exponents) == len(exact)
         count = np.asarray(terms[0].count)
         if count.size and (count == count.reshape(-1)[0]).all():
             count = count.reshape(-1)[:1]
-        numbers, shape = self.weights.numbers, exact[0].shape
+        numbers = self.weights.numbers
         float32 = None
         if _multiplies(step.node):
-            lines = (_float32(np.asarray(term.factor, object), scale, step.node, count) for term in terms)
+            lines = (_float32(term.factor, scale, step.node, count) for term in terms)
             float32 = [numbers(np.broadcast_to(line, shape)) for line in lines]
         return MultiplierGuide(
             float32=float32,
             mantissa=[numbers(np.where(gone, 0, mantissa)) for mantissa in mantissas],
             shift=numbers(np.where(gone, 0, shift)),
-            exponent=[numbers(np.asarray(line, np.int64)) for line in exponents] if powers else None,
+            exponent=[numbers(np.broadcast_to(line, shape)) for line in exponents]
+            if len(exponents) == len(exact)
+            else None,
             shape=list(shape),
             count=numbers(count),
             count_shape=list(count.shape),
@@ -352,15 +354,8 @@ def _multiplies(node: Node) -> bool:
     return facts.quantizable(node) is not None or whole or node.op in ("Add", "Mul")
 
 
-def _fraction(scale: np.float32) -> Any:
-    from fractions import Fraction
-
-    return Fraction(float(scale))
-
-
-def _float32(factor: Array, scale: np.float32, node: Node, count: Array) -> Array:
+def _float32(product: Array, scale: np.float32, node: Node, count: Array) -> Array:
     """The multiplier in the float32 steps of ONNX Runtime's kernels; a mean over the image divides by its count too."""
-    product = factor.astype(np.float64).astype(np.float32)
     with np.errstate(over="ignore", under="ignore"):
         if op_of(node).is_average and node.attribute("kernel_shape") is None:
             return np.asarray(product / np.float32(scale * np.float32(count.reshape(-1)[0])), np.float32)

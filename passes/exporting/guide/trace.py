@@ -322,7 +322,7 @@ class _Follower:
         real = pending.real()
         tensor, (first, *rest) = TracedTensor(value.name, real.shape, "float32"), pending.terms()
         if not rest and np.all(first.count == 1) and (pending.low, pending.high) == (-np.inf, np.inf):
-            scale = np.asarray(first.factor.astype(np.float64), np.float32)
+            scale = first.factor
             tensor.element, tensor.grid = "sums", (scale, np.zeros((), np.int32))
             tensor.limits = -(2**31), 2**31 - 1
         held.outputs.append(TracedOutput(tensor, clamp=tensor.limits if tensor.grid else None))
