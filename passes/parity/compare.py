@@ -193,7 +193,8 @@ def compare_two(module: Module, first: str, second: str, data: Any = None) -> Di
     """
     module = with_names(module)
     values = (value for value in module.graph.values() if not value.is_constant)
-    feeds = batches(module, random_feed(module) if data is None else data, batch=fitting_batch(values, _BATCH))
+    samples = random_feed(module) if data is None else data
+    feeds = batches(module, samples, batch=fitting_samples(module, samples, values, _BATCH))
     return differences(*(executor(name, module, codes=True) for name in (first, second)), feeds)
 
 

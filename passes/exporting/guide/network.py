@@ -313,9 +313,7 @@ class _Describer:
             float32=float32,
             mantissa=[numbers(np.where(gone, 0, mantissa)) for mantissa in mantissas],
             shift=numbers(np.where(gone, 0, shift)),
-            exponent=[numbers(np.broadcast_to(line, shape)) for line in exponents]
-            if len(exponents) == len(exact)
-            else None,
+            exponent=[numbers(np.broadcast_to(line, shape)) for line in exponents] if powers else None,
             shape=list(shape),
             count=numbers(count),
             count_shape=list(count.shape),
