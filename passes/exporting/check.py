@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
+from qir.backends.execution.pairs import Differences, pairs
 from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.operators import operator_of
 from qir.backends.integer.reference import QUANTIZE
@@ -18,7 +19,6 @@ from qir.passes.data.samples import batches, fitting_samples, samples_of
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION
 from qir.passes.parity.executors import SATURATING, SESSIONS, ReferenceNetwork, executor
-from qir.passes.parity.pairs import Differences, pairs
 from qir.tensor import Tensor
 from qir.types import TensorType
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qir.backends.execution.executor import Run
+from qir.backends.execution.pairs import pairs
 from qir.backends.execution.random_feed import random_feed
 from qir.errors import DataError, QirError
 from qir.module import Module
@@ -24,7 +25,6 @@ from qir.passes.parity.class_scores import class_axis
 from qir.passes.parity.executors import code_forms, executor, executor_of
 from qir.passes.parity.layer_losses import LayerLoss, layer_losses
 from qir.passes.parity.noise import Noise
-from qir.passes.parity.pairs import pairs
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
+from qir.backends.execution.pairs import Differences, differences
 from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import DataError, QirError
@@ -32,7 +33,6 @@ from qir.passes.parity.comparison import Comparison, Divergence
 from qir.passes.parity.executors import INTEGERS, SATURATING, SESSIONS, default_engine, executor, own_engine
 from qir.passes.parity.layers import LayerParity, codes_shown, expose_codes, grids_of, layers_of
 from qir.passes.parity.noise import FloatNetwork, Noise
-from qir.passes.parity.pairs import Differences, differences
 from qir.passes.parity.simulation import Simulation, is_simulation
 from qir.passes.simplify.name_nodes import with_names
 from qir.tensor import Array

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qir.backends.execution.executor import Run
+from qir.backends.execution.pairs import FAR, MOST
 from qir.errors import QirError
 from qir.module import Module
 from qir.passes.data.samples import samples_of
@@ -14,7 +15,6 @@ from qir.passes.infrastructure.contract import PassContext
 from qir.passes.parity.comparison import Divergence, count, divergence, flipped
 from qir.passes.parity.executors import ReferenceNetwork
 from qir.passes.parity.layers import LayerParity, code_values
-from qir.passes.parity.pairs import FAR, MOST
 from qir.tensor import Array
 from qir.tracing import quantizer_of
 

@@ -103,10 +103,10 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
         How many outputs of ONNX Runtime differ from the integer reference; the simulated network, which computes on
         floats, may round ties otherwise.
     """
+    from qir.backends.execution.pairs import Differences, pairs
     from qir.onnx_io import load
     from qir.passes.data.samples import batches
     from qir.passes.parity.executors import executor
-    from qir.passes.parity.pairs import Differences, pairs
 
     exported = load(written.model)
     simulated, fused, integer = executor("torch", module), executor("fused", exported), executor("integer", exported)

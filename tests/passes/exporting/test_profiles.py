@@ -8,6 +8,7 @@ import pytest
 
 import qir
 from qir.backends import load_target
+from qir.backends.execution.pairs import CLOSE
 from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError, PassError
 from qir.fake_quant import quantizers
@@ -18,7 +19,6 @@ from qir.passes.lowering.legalize import Legalize, hold
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.lower_qoperator import LowerQoperator
 from qir.passes.lowering.profiles.profiles import find_profile, profile_names, profiles, runtime_at
-from qir.passes.parity.pairs import CLOSE
 from qir.types import DType
 
 FILES = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")

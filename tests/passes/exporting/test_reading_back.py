@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import qir
+from qir.backends.execution.pairs import CLOSE
 from qir.fake_quant import policy_of, quantizers
 from qir.passes import PassContext, export, raise_quantized
-from qir.passes.parity.pairs import CLOSE
 from qir.passes.raising.encodings import ApplyEncodings, apply_encodings, read_encodings
 
 EIGHT_BIT = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float")

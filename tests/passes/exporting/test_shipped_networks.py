@@ -7,10 +7,10 @@ import pytest
 
 import qir.models
 from qir.backends import load_target
+from qir.backends.execution.pairs import CLOSE
 from qir.backends.execution.session import OrtSession
 from qir.passes import apply_policy, export
 from qir.passes.parity.executors import executor
-from qir.passes.parity.pairs import CLOSE
 from qir.search import load_network, prepare
 
 PROFILES = ("qcdq", "qcdq-packed", "qdq-int4", "qdq-int2", "qdq-16", "qoperator", "float", "encodings")

@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
 
 import qir
+from qir.backends.execution.pairs import Differences
 from qir.backends.execution.random_feed import random_feed
 from qir.cli.main import make_app
 from qir.errors import DataError, QirError
@@ -19,7 +20,6 @@ from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.parity.compare import compare_two
 from qir.passes.parity.executors import EXECUTORS, executor
-from qir.passes.parity.pairs import Differences
 from qir.types import DType, TensorType
 
 
