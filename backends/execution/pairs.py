@@ -101,7 +101,7 @@ def pairs(
         yield feed, run, run if second is first else second.run(feed)
 
 
-def differences(first: Executor, second: Executor, feeds: Iterable[Mapping[str, Array]]) -> Differences:
+def differences(first: Executor, second: Executor, feeds: Iterable[dict[str, Array]]) -> Differences:
     """What the second executor computes otherwise than the first, over all feeds; raises as they do."""
     found = Differences()
     for feed, expected, other in pairs(first, second, feeds):
