@@ -10,7 +10,8 @@ import numpy as np
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.samples import batches
-from qir.passes.parity.agreement import executor_of, written_network
+from qir.passes.parity.agreement import written_network
+from qir.passes.parity.executors import executor_of
 from qir.tensor import Array
 
 
@@ -37,7 +38,7 @@ def evaluate(model: Module | str | Path, data: Any, *, batch: int = 64) -> dict[
             "evaluate: the network holds fake-quant nodes, which ONNX Runtime does not know: export it first"
         )
     run = executor_of(module).run
-    found = [run(feed) for feed in batches(module, data, batch=batch)]
+    found = [run(feed).outputs for feed in batches(module, data, batch=batch)]
     return {name: _joined(name, [outputs[name] for outputs in found]) for name in found[0]}
 
 
