@@ -13,7 +13,6 @@ from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError, PassError
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, run_passes
-from qir.passes.exporting.check import CLOSE
 from qir.passes.lowering import lower_qcdq
 from qir.passes.lowering.legalize import Legalize, hold
 from qir.passes.lowering.lower_qcdq import LowerQcdq
