@@ -106,6 +106,8 @@ class _Runner:
     """What runs the files of a profile: the executor that it is made for, and the plain one."""
 
     def __init__(self, path: Path, profile: Profile) -> None:
+        self.own: Executor
+        self.plain: Executor
         self.integer_nodes: tuple[str, ...] = ()
         self.engine = "unfused" if "session.disable_quant_qdq" in profile.session else "fused"
         try:
@@ -114,8 +116,8 @@ class _Runner:
                 self.own = self.plain = _executor(path, profile, self.engine)
                 return
             session = OrtExecutor(path, **SESSIONS[self.engine])
-            self.own: Executor = session
-            self.plain: Executor = OrtExecutor(path, **SESSIONS["plain"])
+            self.own = session
+            self.plain = OrtExecutor(path, **SESSIONS["plain"])
             self.integer_nodes = tuple(session.session.integer_nodes())
         except ExportError:
             raise

@@ -195,7 +195,7 @@ def compare_two(module: Module, first: str, second: str, data: Any = None) -> Di
     values = (value for value in module.graph.values() if not value.is_constant)
     samples = random_feed(module) if data is None else data
     feeds = batches(module, samples, batch=fitting_samples(module, samples, values, _BATCH))
-    return differences(*(executor(name, module, codes=True) for name in (first, second)), feeds)
+    return differences(executor(first, module, codes=True), executor(second, module, codes=True), feeds)
 
 
 def _variants(module: Module, chosen: Iterable[str]) -> dict[str, IntegerReference]:

@@ -300,6 +300,6 @@ def test_layers_whose_integer_operator_a_version_lacks_stay_between_quantizers(c
     module = calibrated(8, 8)
     added = quantizers(module.graph)["added.node.input0"]
     added.result.replace_all_uses_with(added.source)
-    module.graph.erase(added)
+    module.graph.erase(added.node)
     PassManager([Legalize("qoperator", runtime=runtime), LowerQcdq(), LowerQoperator()]).run(module)
     assert ("ConvInteger" in {node.op for node in module.graph}) == integer
