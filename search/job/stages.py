@@ -27,6 +27,7 @@ from qir.passes.exporting.export import ExportReport, export
 from qir.passes.infrastructure.contract import Pass
 from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.infrastructure.run_passes import run_passes
+from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.insertion.insert_fake_quant import InsertFakeQuant
 from qir.passes.parity.agreement import Agreement, Labels, agreement_of_file, float_form
 from qir.passes.simplify.infer_types import InferTypes
@@ -114,6 +115,8 @@ class Job:
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:
             run_passes(self.network, self.before, target=self.hardware, reports=self._reports)
+        if not self._calibrated:
+            refuse_quantized(self.network)
         named = self.model if isinstance(self.model, str | Path) else None
         self.splits = self.splits.opened(self.network, named)
         self.original = float_form(self.network) if self._calibrated else self.network.clone()

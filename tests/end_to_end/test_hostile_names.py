@@ -123,7 +123,7 @@ def test_no_verb_prints_what_a_name_forges(folder, verb) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["quantize", "m.onnx", "--data", "validation.npz"],
+        ["quantize", "m.onnx", "--data", "nothing.npz"],
         ["verify", "m.onnx"],
         ["export", "m.onnx"],
         ["cost", "m.onnx", "--shape", "nothing=1"],

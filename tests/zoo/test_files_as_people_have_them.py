@@ -183,7 +183,7 @@ def test_a_weight_that_three_layers_read_is_packed_once(tmp_path):
     constants = {"w": normal(64, 64, scale=1 / 8), "b": np.zeros(64, np.float32)}
     file = saved(model(nodes, {"x": ["N", 64]}, constants, (value,)), tmp_path / "shared.onnx")
     done = quantize(file, target="npu-148", data=normal(64, 64), output=tmp_path / "q.onnx")
-    assert done.written.weights.stat().st_size == 64 * 64
+    assert 64 * 64 <= done.written.weights.stat().st_size < 2 * 64 * 64  # the weight once, and codes of biases
     layers = json.loads(done.written.guide.read_text())["layers"]
     assert len({json.dumps(layer["packed_weight"]) for layer in layers}) == 1
     assert len({layer["name"] for layer in layers}) == 3
@@ -226,7 +226,7 @@ def test_what_follows_from_the_operands_wins_over_wrong_declared_shapes(wrong, p
     name, file = ("y" if place == "output" else "a"), saved(message, tmp_path / "wrong.onnx")
     done = quantize(file, target="npu-148", data=IMAGES, output=tmp_path / "q.onnx")
     assert done.written.mismatches == 0
-    assert done.notes[0].startswith(f"{name}: the file declares")
+    assert any(note.startswith(f"{name}: the file declares") for note in done.notes)
     module = qir.load(file)
     assert verify_types(module)[0].startswith(f"{name}: the file declares")
     qir.save(module, tmp_path / "right.onnx")
