@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -47,11 +48,19 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def script_of(words: list[str]) -> Path:
+    """Find the file that `python …` runs; `benchmarks NAME` runs the script of that name."""
+    if words[0] == "benchmarks":
+        listed = runpy.run_path(str(ROOT / "benchmarks" / "__main__.py"))["BENCHMARKS"]
+        return ROOT / "benchmarks" / (listed[words[1]].script if len(words) > 1 else "__main__.py")
+    return Path(importlib.util.find_spec(words[1]).origin) if words[0] == "-m" else ROOT / words[0]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_scripts_modules_and_their_options_exist(document: Path) -> None:
     for command in re.findall(r"^(?:.*&& |\w+=\w+ )*python (.*)$", code(document), re.MULTILINE):
         words = command.split()
-        script = Path(importlib.util.find_spec(words[1]).origin) if words[0] == "-m" else ROOT / words[0]
+        script = script_of(words)
         assert script.is_file(), command
         text = script.read_text(encoding="utf-8")
         for option in re.findall(r"(?<=\s)--[a-z-]+", command):
