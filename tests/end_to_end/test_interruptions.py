@@ -57,7 +57,8 @@ def test_a_signal_ends_a_command_in_one_line(tmp_path, images, number, code, sec
     assert done.returncode == code, done.stderr
     assert done.stderr == f"interrupted: {WHOLE}; {NOT_STORED}\n"
     assert not output.exists()
-    assert not list((tmp_path / "temporary").rglob("*"))
+    left = [path for path in (tmp_path / "temporary").rglob("*") if path.name != ".ses"]  # ONNX Runtime's own
+    assert not left
     assert not list((tmp_path / "home").rglob("qir-reproducer-*"))
 
 
