@@ -142,7 +142,8 @@ def _refine(value: Value, proto: onnx.TypeProto, types: TypeReader) -> None:
 
 def _is_sharper(made: Type, before: Type) -> bool:
     if isinstance(before, UnknownType):
-        return not isinstance(made, UnknownType)
+        known = not isinstance(made, UnknownType)
+        return known and not (isinstance(made, TensorType) and made.element is DType.UNDEFINED)
     if not isinstance(before, TensorType) or not isinstance(made, TensorType) or made.element != before.element:
         return False
     if before.shape is None or made.shape is None:
