@@ -1,14 +1,19 @@
-"""Options that several verbs share, and how their text becomes values."""
+"""Options that several verbs share, one by one and in groups, and how their text becomes values."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from qir.backends.execution.saturation import WeightStorage
 from qir.errors import QirError
+from qir.support.atomic_write import make_folder
 
 if TYPE_CHECKING:
     from qir.search.problem.parts import Budget
@@ -54,6 +59,99 @@ AllowMismatches = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", help="Export profile; the target's by default (`qir export --list` shows them)."),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(help="SQLite file, or SQLAlchemy URL, that keeps what was measured; a restart resumes."),
+]
+Save = Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")]
+Page = Annotated[Path | None, typer.Option(help="HTML page of the result.")]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What every verb that decides bits and writes a file can be told."""
+
+    target: TargetName = "npu-148"
+    output: Output = Path("model.quant.onnx")
+    budget: Budgets = None
+    input_widths: InputWidths = "8"
+    profile: Profile = None
+    store: Store = None
+    seed: Seed = 0
+    reduce_range: ReduceRange = False
+    weights: Weights = None
+    allow_mismatches: AllowMismatches = False
+    save: Save = None
+    report: Page = None
+
+    def of_job(self) -> dict[str, Any]:
+        """Return the keywords of `qir.search.Job`.
+
+        Raises:
+            QirError: a budget is not of the form name=limit.
+        """
+        return {
+            "target": self.target,
+            "budgets": parse_budgets(self.budget),
+            "input_widths": self.input_widths,
+            "reduce_range": self.reduce_range,
+            "seed": self.seed,
+            "store": self.store,
+        }
+
+    def of_file(self) -> dict[str, Any]:
+        """Return the keywords of `qir.search.Job.export`."""
+        return {"profile": self.profile, "weights": self.weights, "allow_mismatches": self.allow_mismatches}
+
+    def make_folders(self, *more: Path | None) -> None:
+        """Make the folders of all files that will be written, so that a wrong path fails before the work."""
+        for path in (self.output, self.save, self.report, *more):
+            if path is not None:
+                make_folder(path)
+
+
+def with_groups(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb whose parameters of a dataclass (`JobOptions`, `ImageOptions`) are one option for each of its fields."""
+    own = inspect.signature(verb, eval_str=True)
+    groups: dict[str, Any] = {
+        name: found.annotation for name, found in own.parameters.items() if is_dataclass(found.annotation)
+    }
+    members = {name: [field.name for field in fields(group)] for name, group in groups.items()}
+    options = [
+        option for found in own.parameters.values() for option in _members(groups.get(found.name)) or (_by_name(found),)
+    ]
+
+    @wraps(verb)
+    def command(**given: Any) -> Any:
+        grouped = {
+            name: group(**{member: given.pop(member) for member in members[name]}) for name, group in groups.items()
+        }
+        return verb(**given, **grouped)
+
+    command.__signature__ = own.replace(parameters=options)  # type: ignore[attr-defined]
+    command.__annotations__ = {option.name: option.annotation for option in options}
+    return command
+
+
+def _members(group: Any) -> list[inspect.Parameter]:
+    """One parameter for each field of a group; none without a group."""
+    if group is None:
+        return []
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[field.name], default=field.default
+        )
+        for field in fields(group)
+    ]
+
+
+def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
 
 def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,56 +14,61 @@ if TYPE_CHECKING:
     from qir.module import Module
     from qir.passes.data.kinds.preprocessing import Preprocessing
 
-Images: TypeAlias = "Preprocessing | None"
-"""What the options say of images; None where none is given."""
-
 _GROUP = "Images"
 
-_OPTIONS: dict[str, Any] = {
-    "size": Annotated[
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What the shell can be told about images, as text."""
+
+    size: Annotated[
         str, typer.Option(help="Height x width, `224` or `224x192`; by default the network's.", rich_help_panel=_GROUP)
-    ],
-    "mean": Annotated[
+    ] = ""
+    mean: Annotated[
         str, typer.Option(help="Subtracted, a number a channel: `0.485,0.456,0.406`.", rich_help_panel=_GROUP)
-    ],
-    "std": Annotated[str, typer.Option(help="Divided by, likewise.", rich_help_panel=_GROUP)],
-    "range": Annotated[
+    ] = ""
+    std: Annotated[str, typer.Option(help="Divided by, likewise.", rich_help_panel=_GROUP)] = ""
+    range: Annotated[
         str, typer.Option(help="What pixels 0 and 255 become before that, by default `0,1`.", rich_help_panel=_GROUP)
-    ],
-    "layout": Annotated[
+    ] = ""
+    layout: Annotated[
         str, typer.Option(help="NCHW or NHWC, where the input's shape does not tell.", rich_help_panel=_GROUP)
-    ],
-    "preprocessing": Annotated[
+    ] = ""
+    preprocessing: Annotated[
         Path | None,
         typer.Option(
             help="preprocessing.json, or Hugging Face's preprocessor_config.json; found in the folder of the data or "
             "next to the network.",
             rich_help_panel=_GROUP,
         ),
-    ],
-}
+    ] = None
+
+    def read(self) -> Preprocessing | None:
+        """Return what the options say of images; None where none is given.
+
+        Raises:
+            DataError: a text is not of its form, or the file cannot be read.
+        """
+        if self == ImageOptions():
+            return None
+        from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
+
+        reach = _numbers("range", self.range)
+        if reach and len(reach) != 2:
+            raise DataError(f"--range {self.range}: expected two numbers, such as 0,255")
+        options = Preprocessing(
+            size=_size(self.size) if self.size else None,
+            mean=_numbers("mean", self.mean),
+            std=_numbers("std", self.std),
+            range=(reach[0], reach[1]) if reach else None,
+            layout=self.layout.upper(),
+        )
+        return preprocessing_near(self.preprocessing).with_options(options)
 
 
-def with_images(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb whose parameter `images` (a `Preprocessing` or None) is read from the options about images."""
-    own = inspect.signature(verb, eval_str=True)
-    kept = [parameter for parameter in own.parameters.values() if parameter.name != "images"]
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=_default(name))
-        for name, kind in _OPTIONS.items()
-    ]
-
-    @wraps(verb)
-    def command(**given: Any) -> Any:
-        texts = {name: given.pop(name) for name in _OPTIONS}
-        return verb(**given, images=read_images(**texts))
-
-    command.__signature__ = own.replace(parameters=[*kept, *more])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *more)}
-    return command
-
-
-def read_and_tell(data: Path | None, module: Module, network: Path, images: Images, *, stderr: bool = False) -> Any:
+def read_and_tell(
+    data: Path | None, module: Module, network: Path, images: ImageOptions, *, stderr: bool = False
+) -> Any:
     """Samples for a network, after a line that says what they were taken for; None and `distilled` as they are."""
     from qir.passes.calibration.distill_data import DISTILLED
     from qir.passes.data.reading import read_samples
@@ -73,46 +76,11 @@ def read_and_tell(data: Path | None, module: Module, network: Path, images: Imag
 
     if data is None or str(data) == DISTILLED:
         return data
-    samples = read_samples(data, module, preprocessing=images, network=network)
+    samples = read_samples(data, module, preprocessing=images.read(), network=network)
     console = Terminal(soft_wrap=True, stderr=stderr)
     for line in samples.understood.lines:
         console.print(line)
     return samples
-
-
-def _default(name: str) -> str | None:
-    return None if name == "preprocessing" else ""
-
-
-def read_images(
-    *,
-    size: str = "",
-    mean: str = "",
-    std: str = "",
-    range: str = "",  # noqa: A002 - the option is called so
-    layout: str = "",
-    preprocessing: Path | None = None,
-) -> Images:
-    """What the options say of images; None where none is given.
-
-    Raises:
-        DataError: a text is not of its form, or the file cannot be read.
-    """
-    if not any((size, mean, std, range, layout, preprocessing)):
-        return None
-    from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
-
-    reach = _numbers("range", range)
-    if reach and len(reach) != 2:
-        raise DataError(f"--range {range}: expected two numbers, such as 0,255")
-    options = Preprocessing(
-        size=_size(size) if size else None,
-        mean=_numbers("mean", mean),
-        std=_numbers("std", std),
-        range=(reach[0], reach[1]) if reach else None,
-        layout=layout.upper(),
-    )
-    return preprocessing_near(preprocessing).with_options(options)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,11 +12,6 @@ if TYPE_CHECKING:
     from qir.passes.exporting.export import ExportReport
     from qir.passes.parity.agreement import Agreement
     from qir.search.report.quantized import Quantized
-
-ProfileName = Annotated[
-    str | None,
-    typer.Option("--profile", help="Export profile; the target's by default (`qir export --list` shows them)."),
-]
 
 
 def print_report(report: ExportReport) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qir.cli.options import AllowMismatches, OptionalTarget, ReduceRange, Weights
-from qir.cli.samples import Images, read_and_tell, with_images
-from qir.cli.written import ProfileName, print_agreement, print_report
+from qir.cli.options import AllowMismatches, OptionalTarget, Profile, ReduceRange, Weights, with_groups
+from qir.cli.samples import ImageOptions, read_and_tell
+from qir.cli.written import print_agreement, print_report
 from qir.errors import ExportError
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(name="export")(with_images(export))
+    app.command(name="export")(with_groups(export))
 
 
 def export(
     source: Annotated[
         Path | None, typer.Argument(help="Calibrated network (.onnx, .qir), or an exported one.", show_default=False)
     ] = None,
-    profile: ProfileName = None,
+    profile: Profile = None,
     target: OptionalTarget = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare, of any kind.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Model; guide and weights lie next to it.")] = Path(
@@ -37,7 +37,8 @@ def export(
     weights: Weights = None,
     allow_mismatches: AllowMismatches = False,
     list_profiles: Annotated[bool, typer.Option("--list", help="Name every profile and say what it is.")] = False,
-    images: Images = None,
+    *,
+    images: ImageOptions,
 ) -> None:
     """Write a quantized network in a profile: lowered, checked, run, compared, and only then named.
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qir.cli.options import OptionalTarget, Seed
-from qir.cli.samples import Images, read_and_tell, with_images
-from qir.cli.written import ProfileName, print_report
+from qir.cli.options import OptionalTarget, Profile, Seed, with_groups
+from qir.cli.samples import ImageOptions, read_and_tell
+from qir.cli.written import print_report
 from qir.errors import ModelFileError, QirError
 from qir.support.atomic_write import atomic_write
 
@@ -24,7 +24,7 @@ TEXT_SUFFIX = ".qir"
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command(name="opt")(with_images(opt))
+    app.command(name="opt")(with_groups(opt))
 
 
 def opt(
@@ -35,14 +35,15 @@ def opt(
         Path | None, typer.Option("--data", "-d", help="Samples of any kind; `distilled` makes them.")
     ] = None,
     target: OptionalTarget = None,
-    profile: ProfileName = None,
+    profile: Profile = None,
     seed: Seed = 0,
     replay: Annotated[Path | None, typer.Option(help="Folder of a reproducer: run its pipeline again.")] = None,
     print_after: Annotated[bool, typer.Option(help="Print the text after every pass to standard error.")] = False,
     dump_ir: Annotated[Path | None, typer.Option(help="Write the text before and after every pass here.")] = None,
     timing: Annotated[bool, typer.Option(help="Seconds of every pass, to standard error.")] = False,
     list_passes: Annotated[bool, typer.Option("--list", help="Name every pass and say what it does.")] = False,
-    images: Images = None,
+    *,
+    images: ImageOptions,
 ) -> None:
     """Run passes on a network and write it; without `-o` its text goes to standard output, long constants as hashes.
 
@@ -75,7 +76,7 @@ class _Given:
     data: Path | None
     target: str | None
     seed: int
-    images: Images = None
+    images: ImageOptions
 
     def samples(self, module: Module, source: Path) -> Any:
         """The data, read for a network; what was understood goes to standard error, next to the text."""

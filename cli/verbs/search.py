@@ -7,26 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from qir.cli.options import (
-    AllowMismatches,
-    Budgets,
-    InputWidths,
-    Model,
-    Output,
-    ReduceRange,
-    Seed,
-    TargetName,
-    Weights,
-    parse_budgets,
-)
-from qir.cli.samples import Images, with_images
-from qir.cli.written import ProfileName, print_outcome
-from qir.support.atomic_write import make_folder
+from qir.cli.options import JobOptions, Model, with_groups
+from qir.cli.samples import ImageOptions
+from qir.cli.written import print_outcome
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(with_images(search))
+    app.command()(with_groups(search))
 
 
 def search(
@@ -41,41 +29,27 @@ def search(
             show_default=False,
         ),
     ],
+    job: JobOptions,
+    images: ImageOptions,
     train: Annotated[
         Path | None, typer.Option(help="Retraining split: class folders, or .npz with `images` and `labels`.")
     ] = None,
     validation: Annotated[
         Path | None, typer.Option(help="Search-validation split, likewise; no image may be in both.")
     ] = None,
-    budget: Budgets = None,
-    target: TargetName = "npu-148",
     method: Annotated[
         str, typer.Option(help="Solver: rl, random, exhaustive, evolution, …; milp and others of sensitivities.")
     ] = "rl",
     evaluations: Annotated[int, typer.Option(help="Policies that may be measured.", min=1)] = 50,
     enforcement: Annotated[str, typer.Option(help="Budget in rl: mask, reverse-order or haq-sweep.")] = "mask",
     reward: Annotated[str, typer.Option(help="Reward in rl: accuracy, wang2024-reconstructed, haq, …")] = "accuracy",
-    seed: Seed = 0,
-    input_widths: InputWidths = "8",
-    store: Annotated[
-        str | None,
-        typer.Option(help="SQLite file, or SQLAlchemy URL, that keeps every evaluation; a restart resumes."),
-    ] = None,
     workers: Annotated[int, typer.Option(help="Local processes that measure policies.", min=1)] = 1,
     scheduler: Annotated[str | None, typer.Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
     result: Annotated[Path | None, typer.Option(help="JSON file for the result (`qir report` reads it).")] = None,
-    output: Output = Path("model.quant.onnx"),
-    profile: ProfileName = None,
-    reduce_range: ReduceRange = False,
-    weights: Weights = None,
-    allow_mismatches: AllowMismatches = False,
     test: Annotated[
         Path | None, typer.Option(help="Test split, likewise: the written file is measured on it, once.")
     ] = None,
     compare: Annotated[bool, typer.Option(help="Retrain and measure uniform widths too.")] = False,
-    save: Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")] = None,
-    report: Annotated[Path | None, typer.Option(help="HTML page of the result.")] = None,
-    images: Images = None,
 ) -> None:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
@@ -91,28 +65,18 @@ def search(
     from qir.search.evaluation.parallel import executor_of
     from qir.search.report.console import CONSOLE, print_result, progress_bar
 
-    for written in (output, result, save, report):
-        if written is not None:
-            make_folder(written)
-    job = Job(
-        model,
-        target,
-        Splits.read(data, retraining=train, validation=validation, test=test, images=images),
-        budgets=parse_budgets(budget),
-        input_widths=input_widths,
-        reduce_range=reduce_range,
-        seed=seed,
-        store=store,
-    )
+    job.make_folders(result)
+    splits = Splits.read(data, retraining=train, validation=validation, test=test, images=images.read())
+    run = Job(model, splits=splits, **job.of_job())
     if train is None and validation is None:
-        job.splits = job.splits.divided(job.network, seed=seed)
-    for line in job.splits.notes:
+        run.splits = run.splits.divided(run.network, seed=job.seed)
+    for line in run.splits.notes:
         CONSOLE.print(line, soft_wrap=True)
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if method == "rl" else {}
     with executor_of(workers, scheduler) as executor, progress_bar(evaluations, "search") as progress:
-        found = job.solve(method, evaluations=evaluations, progress=progress, executor=executor, **options)
+        found = run.solve(method, evaluations=evaluations, progress=progress, executor=executor, **options)
     print_result(found, "divergence of the outputs" if found.minimised else "accuracy on search-validation")
     if result is not None:
         found.save(result)
-    job.export(output, profile=profile, weights=weights, allow_mismatches=allow_mismatches)
-    print_outcome(job.outcome(compare=compare), save, report)
+    run.export(job.output, **job.of_file())
+    print_outcome(run.outcome(compare=compare), job.save, job.report)

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from qir.cli.samples import Images, read_and_tell, with_images
+from qir.cli.options import with_groups
+from qir.cli.samples import ImageOptions, read_and_tell
 from qir.cli.verdict import print_pair, print_verdict
 from qir.cli.written import print_agreement
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(with_images(verify))
+    app.command()(with_groups(verify))
 
 
 def verify(
@@ -25,7 +26,8 @@ def verify(
     ] = None,
     pair: Annotated[str, typer.Option(help="Only count what two executors compute differently: plain,fused.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
-    images: Images = None,
+    *,
+    images: ImageOptions,
 ) -> None:
     """Run the integer reference and ONNX Runtime (fused, unfused, plain, precise) and compare every code.
 
