@@ -37,7 +37,7 @@ BENCHMARKS = {
     "ir": Benchmark("ir/speed.py", "speed of the IR next to onnx_ir and onnx"),
     "passes": Benchmark("ir/passes.py", "loading and simplifying next to peers: seconds, nodes left, outputs"),
     "oracle": Benchmark("ir/oracle.py", "round trips against an independent reader"),
-    "zoo": Benchmark("ir/zoo.py", "every stage on ONNX files of any origin", needs="FILE.onnx …"),
+    "stages": Benchmark("ir/stages.py", "every stage on ONNX files of any origin", needs="FILE.onnx …"),
     "export": Benchmark("export/speed.py", "exported files next to float ones and ONNX Runtime's quantizer"),
     "profile-sizes": Benchmark("export/profile_sizes.py", "bytes of the file in every profile"),
     "weights": Benchmark("export/weights.py", "speed with int8 and with uint8 weights"),
@@ -59,6 +59,7 @@ BENCHMARKS = {
     "schemes": Benchmark("training/schemes.py", "which scheme loses least on which distribution"),
     "autoqnn": Benchmark("training/autoqnn.py", "AutoQNN's table 7 in small"),
     "text": Benchmark("training/text.py", "AutoQNN's table 5 in small, on the LSTM text classifier", needs="FILE.onnx"),
+    "zoo": Benchmark("zoo.py", "public networks from file to verified mixed bits", needs="a connection"),
     "real-networks": Benchmark("real_networks.py", "fetches networks that others trained", needs="a connection"),
 }
 

@@ -1,7 +1,7 @@
 """Every stage of qir on ONNX files of any origin: what works, what is refused with a reason, what is wrong.
 
-    python benchmarks real-networks out/networks && python benchmarks zoo out/networks/*.onnx
-    python benchmarks zoo model.onnx --shape image=1,3,320,320 --value sr=16000
+    python benchmarks real-networks out/networks && python benchmarks stages out/networks/*.onnx
+    python benchmarks stages model.onnx --shape image=1,3,320,320 --value sr=16000
 
 Each network is loaded and verified, printed and parsed back, simplified (its outputs held against ONNX Runtime's
 without optimizations), costed on three targets, quantized from random data,
@@ -86,7 +86,7 @@ def stages(path: Path, folder: Path, options: argparse.Namespace) -> Iterator[St
     def simplify() -> None:
         expected, made = OrtSession(path, optimization="disable").run(feed), qir.load(path)
         run_passes(made, f"widen-floats,{SIMPLIFY}")
-        _same(expected, OrtSession(made).run(feed))
+        check_same(expected, OrtSession(made).run(feed))
 
     yield "load", lambda: qir.verify(module)
     yield "text", text
@@ -114,7 +114,7 @@ def _shell(*words: object) -> Callable[[], None]:
     return run
 
 
-def _same(expected: dict[str, Array], found: dict[str, Array]) -> None:
+def check_same(expected: dict[str, Array], found: dict[str, Array]) -> None:
     for name, output in expected.items():
         values = output.astype(np.float64)
         far = float(np.abs(values - found[name]).max(initial=0))
