@@ -65,6 +65,7 @@ class Network:
         budget: the cost that is halved, `latency` or `size`.
         samples: number of feeds.
         inputs: by name the shape of one feed and what is drawn (`draw`).
+        before: pipeline that runs before everything else.
         external: its weights are moved to a file of their own first.
     """
 
@@ -77,6 +78,7 @@ class Network:
     budget: str
     samples: int
     inputs: dict[str, dict[str, Any]]
+    before: str = ""
     external: bool = False
 
 
@@ -225,8 +227,10 @@ class Way:
     def simplify(self) -> None:
         """Canonicalize; the outputs stay those of ONNX Runtime without optimizations."""
         made = qir.load(self.path)
-        run_passes(made, f"widen-floats,{SIMPLIFY}")
-        session, simple = OrtSession(self.path, optimization="disable"), OrtSession(made)
+        if self.network.before:
+            run_passes(made, self.network.before)
+        session = OrtSession(made.clone(), optimization="disable")
+        simple = OrtSession(run_passes(made, f"widen-floats,{SIMPLIFY}"))
         for feed in self.samples[:2]:
             check_same(session.run(feed), simple.run(feed))
 
@@ -257,7 +261,15 @@ class Way:
 
     def _quantize(self, name: str, budgets: dict[str, str]) -> Quantized:
         target, output = TARGETS[self.network.budget], self.folder / f"{name}.onnx"
-        done = qir.quantize(self.path, target=target, data=self.samples, budgets=budgets, output=output, compare=False)
+        done = qir.quantize(
+            self.path,
+            target=target,
+            data=self.samples,
+            budgets=budgets,
+            output=output,
+            before=self.network.before,
+            compare=False,
+        )
         worst = done.agreement.outputs[0]
         found = self.outcome.agreement[name] = {"sqnr": worst.sqnr}
         if worst.decisions:

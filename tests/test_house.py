@@ -45,6 +45,7 @@ OP_COMPARISONS = {
     "backends/integer/operators.py": "operators on codes that no schema knows",
     "backends/integer/saturation.py": "which operators ONNX Runtime fuses, and how",
     "passes/raising/integers.py": "pattern of integer layers",
+    "passes/raising/dequantize.py": "operators on codes, and what stands between them",
     "passes/raising/operators.py": "pattern of quantized operators",
     "passes/raising/qonnx/qonnx.py": "pattern of the QONNX form",
     "passes/raising/driver.py": "pattern of quantized forms",

@@ -16,6 +16,7 @@ _PLACES = {
     "check-finn": "lowering.qonnx.check_finn:CheckFinn",
     "correct-bias": "correction.correct:CorrectBias",
     "correct-channels": "correction.correct:CorrectChannels",
+    "dequantize": "raising.dequantize:Dequantize",
     "distill-data": "calibration.distill_data:DistillData",
     "eliminate-common-subexpressions": "simplify.eliminate.common_subexpressions:EliminateCommonSubexpressions",
     "eliminate-dead-code": "simplify.eliminate.dead_code:EliminateDeadCode",

@@ -21,7 +21,10 @@ _ON_CODES = (
     "MatMulBnb4",
     "GatherBlockQuantized",
 )
-_FROM_THERE = "for other widths give the float network that it was made from"
+_FROM_THERE = (
+    "for other widths give the float network that it was made from, or take the floats that its codes stand for, "
+    "which rounds its weights twice: `--before dequantize`"
+)
 
 
 def refuse_quantized(module: Module) -> None:
