@@ -1,15 +1,15 @@
-"""What `qir cost` prints: targets, the table of a network, explanations, a referee's cycles, a fit's residuals."""
+"""What is printed of costs: the table of a network, explanations, a referee's cycles, a fit's residuals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qir.errors import TargetError
 
 if TYPE_CHECKING:
     from qir.backends.costs.fitting import FitResult
-    from qir.backends.costs.tables.table import CostTable
+    from qir.backends.costs.tables.table import CostTable, NodeCost
     from qir.backends.costs.target import Target
     from qir.backends.vela.referee import Compared
     from qir.policy import Bits
@@ -22,37 +22,22 @@ def print_lines(console: Terminal, lines: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def print_targets(console: Terminal) -> None:
-    """The shipped targets."""
-    from rich.table import Column, Table
-
-    from qir.backends.costs.target import load_target, target_names
-
-    shown = Table(Column("target", no_wrap=True), "weights", "activations", "cost model", "description")
-    for name in target_names():
-        found = load_target(name)
-        note = "Illustrative. " if found.illustrative else ""
-        widths = (found.weight_widths, found.activation_widths)
-        shown.add_row(name, *map(widths_text, widths), found.cost.kind, note + found.description)
-    console.print(shown)
-
-
-def widths_text(widths: tuple[int, ...]) -> str:
-    """Write widths in bits: `1-8` for a whole range of them, else `2, 4, 8`."""
-    whole = len(widths) > 2 and widths == tuple(range(widths[0], widths[-1] + 1))
-    return f"{widths[0]}-{widths[-1]}" if whole else ", ".join(map(str, widths))
-
-
 def print_table(
     console: Terminal, table: CostTable, target: Target, policies: Mapping[str, Mapping[str, Bits]]
 ) -> None:
-    """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown."""
+    """Cycles of each node at each policy and what bounds it, then totals, notes and what is unknown.
+
+    Without hardware they are bit operations.
+    """
     from rich.table import Table
 
     from qir.backends.costs.tables.table import reasons_text
 
-    note = " (illustrative)" if target.illustrative else ""
-    shown = Table(title=f"{target.name}{note}: cycles, activation/weight bits (what bounds the node)")
+    note, model = " (illustrative)" if target.illustrative else "", target.cost_model()
+    counted = "cycles, activation/weight bits (what bounds the node)"
+    if not model.knows_cycles:
+        counted = "bit operations, activation/weight bits"
+    shown = Table(title=f"{target.name}{note}: {counted}")
     shown.add_column("node", overflow="fold")
     shown.add_column("op", overflow="fold")
     legal = {}
@@ -66,15 +51,22 @@ def print_table(
     for name in legal:
         shown.add_column(name, justify="right", overflow="fold")
     for cells in zip(*legal.values(), strict=True):
-        shown.add_row(cells[0].node, cells[0].op, *(f"{_count(cell.cycles)} ({cell.bound_by})" for cell in cells))
+        if not (model.knows_cycles or cells[0].cost.bit_operations):
+            continue
+        shown.add_row(cells[0].node, cells[0].op, *(_cell(cell, in_cycles=model.knows_cycles) for cell in cells))
     shown.add_section()
-    for label, values in _totals(table, target, [policies[name] for name in legal]).items():
-        shown.add_row(f"{label} (known nodes)" if table.unknown else label, "", *values)
+    for label, values in totals(table, target, [policies[name] for name in legal]).items():
+        texts = [f"{value:,.4f}" if label == "ms" else f"{value:,.1f}" for value in values]
+        shown.add_row(f"{label} (known nodes)" if table.unknown else label, "", *texts)
     console.print(shown)
-    print_lines(console, [f"note: {line}" for line in (*target.cost_model().notes, *table.facts.notes)])
+    print_lines(console, [f"note: {line}" for line in (*model.notes, *table.facts.notes)])
     if table.unknown:
         unknown = reasons_text(table.reasons, "{names}", len(table.reasons))
         print_lines(console, [f"unknown cost, not in the totals: {unknown}"])
+
+
+def _cell(cell: NodeCost, *, in_cycles: bool) -> str:
+    return f"{_count(cell.cycles)} ({cell.bound_by})" if in_cycles else f"{cell.cost.bit_operations:,.0f}"
 
 
 def _count(cycles: float) -> str:
@@ -82,23 +74,26 @@ def _count(cycles: float) -> str:
     return f"{cycles:,.0f}" if cycles >= 10 else f"{cycles:.3g}"
 
 
-def _totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -> dict[str, list[str]]:
-    """Label → one number a policy."""
+def totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -> dict[str, list[float]]:
+    """What is known of policies as a whole: label with its unit → one number a policy."""
     from qir.backends.costs.tables.reports import critical_path, model_bytes, peak_memory
 
-    cycles = table.cost(chosen, unknown="ignore")
-    numbers: dict[str, Iterable[float]] = {
-        "cycles": cycles,
-        "energy, uJ": table.cost(chosen, "energy_pj", unknown="ignore") / 1e6,
-        "moved, KiB": table.cost(chosen, "total_bytes", unknown="ignore") / 1024,
-        "bit operations, M": table.cost(chosen, "bit_operations", unknown="ignore") / 1e6,
-        "model, KiB": model_bytes(table, chosen) / 1024,
-        "peak activations, KiB": peak_memory(table, chosen) / 1024,
-        "critical path, cycles": [critical_path(table, bits).cycles for bits in chosen],
-    }
-    found = {label: [f"{value:,.1f}" for value in values] for label, values in numbers.items()}
-    if target.clock_hz is not None:
-        found["ms"] = [f"{count / target.clock_hz * 1e3:,.4f}" for count in cycles]
+    def of(metric: str, scale: float = 1.0) -> list[float]:
+        return [float(value) / scale for value in table.cost(chosen, metric, unknown="ignore")]
+
+    model, found = target.cost_model(), dict[str, list[float]]()
+    if model.knows_cycles:
+        found["cycles"] = of("cycles")
+        if model.knows_energy:
+            found["energy, uJ"] = of("energy_pj", 1e6)
+        found["moved, KiB"] = of("total_bytes", 1024)
+    found["bit operations, M"] = of("bit_operations", 1e6)
+    found["model, KiB"] = [float(size) / 1024 for size in model_bytes(table, chosen)]
+    found["peak activations, KiB"] = [float(size) / 1024 for size in peak_memory(table, chosen)]
+    if model.knows_cycles:
+        found["critical path, cycles"] = [critical_path(table, bits).cycles for bits in chosen]
+        if target.clock_hz is not None:
+            found["ms"] = [count / target.clock_hz * 1e3 for count in found["cycles"]]
     return found
 
 

@@ -3,38 +3,79 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
+import typer
+
+from qir.cli.answers import answering, is_verbose
 from qir.cli.interruption import Interruption
+from qir.cli.options import with_groups
 from qir.errors import QirError
 
 if TYPE_CHECKING:
-    import typer
+    from collections.abc import Iterator
 
-VERBS = ("opt", "quantize", "search", "export", "report", "cost", "verify")
-"""Modules of `qir.cli`, each with `register(app)`."""
+ROOMS = {
+    "quantizing": ("Quantize a network", ("quantize", "search")),
+    "looking": ("Look at networks and results", ("inspect", "verify", "report")),
+    "hardware": ("Hardware", ("cost", "target")),
+    "rewriting": ("Rewrite a network", ("opt", "export")),
+    "lists": ("What can be named", ("targets", "recipes", "profiles")),
+}
+"""Room of `qir.cli.verbs` → its heading in the help, and its verbs: a module each, with a function of the same name, or
+with `group()` where the verb has subcommands."""
+
+VERBS = tuple(verb for _, verbs in ROOMS.values() for verb in verbs)
 
 EXIT_BAD_INPUT = 2
+
+EXIT_CODES = """Exit codes: 0 done; 1 the file is not exact (`verify`); 2 bad input, in one line that
+names what to do; 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 def make_app() -> typer.Typer:
     """The Typer application with all verbs."""
-    import typer
-
     app = typer.Typer(
         name="qir",
-        help="Mixed-precision quantization of ONNX networks: transform, cost, search, export.",
+        help="Mixed-precision quantization of ONNX networks: look, cost, search, export, check.\n\n"
+        "A network is an ONNX file, or the name of a shipped one (`lenet`, `resnet-20-cifar`).",
+        epilog=EXIT_CODES,
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
-    for verb in VERBS:
-        importlib.import_module(f"qir.cli.verbs.{verb}").register(app)
+    app.callback()(_common)
+    for room, verb, panel in _verbs():
+        module = importlib.import_module(f"qir.cli.verbs.{room}.{verb}")
+        if hasattr(module, "group"):
+            app.add_typer(module.group(), name=verb, rich_help_panel=panel)
+        else:
+            app.command(verb, rich_help_panel=panel)(answering(with_groups(getattr(module, verb))))
     return app
 
 
+def _verbs() -> Iterator[tuple[str, str, str]]:
+    for room, (panel, verbs) in ROOMS.items():
+        yield from ((room, verb, panel) for verb in verbs)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        import qir
+
+        typer.echo(f"qir {qir.__version__}")
+        raise typer.Exit
+
+
+_VERSION = typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+
+
+def _common(version: Annotated[bool, _VERSION] = False) -> None:
+    del version
+
+
 def main() -> None:
-    """Entry point of the shell command: 0, 2 for bad input, 130 and 143 after Ctrl-C and SIGTERM."""
+    """Entry point of the shell command; its exit codes are those of `EXIT_CODES`."""
     heard = Interruption()
     try:
         heard.listen()
@@ -46,6 +87,10 @@ def main() -> None:
         message = _message(error)
         if message is None:
             raise
+        if is_verbose():
+            import traceback
+
+            traceback.print_exception(error)
         _end(f"error: {message}", EXIT_BAD_INPUT)
 
 

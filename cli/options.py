@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from qir.backends.execution.saturation import WeightStorage
+from qir.cli.networks import network
 from qir.errors import QirError
 from qir.support.atomic_write import make_folder
 
 if TYPE_CHECKING:
     from qir.search.problem.parts import Budget
 
-Model = Annotated[Path, typer.Argument(help="ONNX file of the float network.", show_default=False)]
-_TARGET = typer.Option("--target", "-t", help="Shipped target (`qir cost --list` shows them) or JSON file.")
-TargetName = Annotated[str, _TARGET]
-OptionalTarget = Annotated[str | None, _TARGET]
+Model = Annotated[Path, network("ONNX file of the float network")]
+OptionalTarget = Annotated[
+    str | None,
+    typer.Option("--target", "-t", help="Hardware: a shipped name (`qir targets`) or a JSON file (`qir target new`)."),
+]
 Data = Annotated[
     Path,
     typer.Option(
@@ -34,7 +36,13 @@ Data = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Quantized model; guide and weights lie next to it.")]
 Budgets = Annotated[
-    list[str] | None, typer.Option("--budget", "-b", help="`latency=0.35x` (of 8 bits) or `latency=120000` (cycles).")
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        "-b",
+        help="The most that may be spent, `latency=0.35x` (of 8 bits) or `latency=120000` (cycles); also energy, bops, "
+        "size (bits of weights) and average-bits; may be repeated.",
+    ),
 ]
 InputWidths = Annotated[str, typer.Option(help="Widths of the network's inputs: `8`, or `all` to decide them too.")]
 ReduceRange = Annotated[
@@ -61,7 +69,7 @@ AllowMismatches = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 Profile = Annotated[
     str | None,
-    typer.Option("--profile", help="Export profile; the target's by default (`qir export --list` shows them)."),
+    typer.Option("--profile", help="Export profile; the target's by default (`qir profiles`)."),
 ]
 Store = Annotated[
     str | None,
@@ -75,7 +83,7 @@ Page = Annotated[Path | None, typer.Option(help="HTML page of the result.")]
 class JobOptions:
     """What every verb that decides bits and writes a file can be told."""
 
-    target: TargetName = "npu-148"
+    target: OptionalTarget = None
     output: Output = Path("model.quant.onnx")
     budget: Budgets = None
     input_widths: InputWidths = "8"

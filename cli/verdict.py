@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from qir.backends.execution.pairs import Differences
     from qir.module import Module
     from qir.passes.parity.compare import ParityReport
     from qir.passes.parity.layers import LayerParity
@@ -47,13 +48,16 @@ def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
     console.print(_verdict(report), style="bold")
 
 
-def print_pair(module: Module, pair: str, data: Any) -> None:
+def print_pair(module: Module, pair: str, data: Any) -> Differences:
     """Print what two executors of a network compute differently.
 
     Args:
         module: the network.
         pair: names of the executors, separated by a comma.
         data: samples; random ones without them.
+
+    Returns:
+        What differs.
 
     Raises:
         QirError: not two names, or as `compare_two`.
@@ -74,6 +78,7 @@ def print_pair(module: Module, pair: str, data: Any) -> None:
     )
     for name, count in list(found.mismatches.items())[:_LAYERS]:
         console.print(f"  {name}: {count:,} codes")
+    return found
 
 
 def _worst(report: ParityReport, engines: list[str]) -> list[LayerParity]:

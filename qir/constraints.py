@@ -31,14 +31,16 @@ class OperandRules:
     def __post_init__(self) -> None:
         for name, widths in (("activation_widths", self.activation_widths), ("weight_widths", self.weight_widths)):
             if not widths or list(widths) != sorted(set(widths)):
-                raise QirError(f"operand rules: {name} is {widths}; expected ascending widths without repeats")
+                raise QirError(f"operand rules: {name} is {list(widths)}; expected ascending widths without repeats")
             if widths[0] < 1 or widths[-1] > MAXIMUM_WIDTH:
-                raise QirError(f"operand rules: {name} is {widths}; expected widths from 1 to {MAXIMUM_WIDTH}")
+                raise QirError(f"operand rules: {name} is {list(widths)}; expected widths from 1 to {MAXIMUM_WIDTH}")
         legal = {(a, w) for a in self.activation_widths for w in self.weight_widths}
         for where, pairs in (("pairs", self.pairs), *self.per_op.items()):
             for pair in sorted(pairs or ()):
                 if pair not in legal:
-                    raise QirError(f"operand rules: {where} holds {pair}; expected (activation, weight) of the widths")
+                    raise QirError(
+                        f"operand rules: {where} holds {list(pair)}; expected (activation, weight) of the widths"
+                    )
 
     def legal_pairs(self, op_type: str = "") -> frozenset[tuple[int, int]]:
         """The legal (activation bits, weight bits) of an operation; without rules of its own, the common ones."""

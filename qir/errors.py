@@ -61,14 +61,18 @@ class InfeasibleError(SearchError):
         smallest: the smallest cost that any policy reaches, in the budget's unit.
     """
 
-    def __init__(self, budget: str, maximum: float, smallest: float, reference: float | None = None) -> None:
+    def __init__(
+        self, budget: str, maximum: float, smallest: float, reference: float | None = None, *, fixed: bool = False
+    ) -> None:
         allowed, reachable = (
             f"{cost:g}" if not reference else f"{cost:g} ({cost / reference:.4g}x)" for cost in (maximum, smallest)
         )
-        super().__init__(
-            f"budget {budget!r}: no policy costs at most {allowed}; the smallest reachable is {reachable}: "
-            "raise the budget"
-        )
+        said = f"no policy costs at most {allowed}; the smallest reachable is {reachable}: raise the budget"
+        if fixed:
+            said = (
+                f"no decision changes it: every policy costs {reachable}, and {allowed} is allowed: limit another cost"
+            )
+        super().__init__(f"budget {budget!r}: {said}")
         self.budget = budget
         self.smallest = smallest
 

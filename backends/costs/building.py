@@ -57,6 +57,7 @@ def cost_table(module: Module, target: TargetLike, *, batch: int = 1) -> CostTab
     model.prepare(*builder.names())
     rows = builder.rows()
     builder.note_floats(rows)
+    builder.note_activations(rows)
     tensors, unsized = builder.tensors()
     facts = NetworkFacts(
         builder.predecessors,
@@ -192,6 +193,19 @@ class _Builder:
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             self.notes.append(f"tensors without a quantizer count {FLOAT_BITS} bits an element: {shown}")
+
+    def note_activations(self, rows: list[CostRow]) -> None:
+        """Say that activations after layers are charged, where the target does not say whether it fuses them."""
+        target = self.model.target
+        if "fused_ops" in target.model_fields_set:
+            return
+        charged = {row.op for row in rows if row.part != "product" and _moves(row)}
+        ops = sorted({node.op for node in self.module.graph if node.op in charged and op_of(node).is_activation})
+        if ops:
+            self.notes.append(
+                f"target {target.name!r} names no fused_ops: {', '.join(ops)} pass through the memory once more; give "
+                '"fused_ops", or [] if that is so'
+            )
 
     def names(self) -> tuple[list[str], list[str]]:
         """Names of the layers of multiply-accumulates, in order, and of all other nodes."""

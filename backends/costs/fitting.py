@@ -74,7 +74,7 @@ def fit(
 
     Args:
         target: where the fit starts: a target, the name of one, or its file.
-        measurements: delay table, or its file. `qir cost MODEL --measure FILE.csv` writes one.
+        measurements: delay table, or its file. `qir target measure MODEL FILE.csv` writes one.
         module: the network that was measured; not needed where the table holds its layers' shapes.
         parameters: names of positive numbers among the model's parameters, or `bits_per_cycle` of the outermost
             memory; by default the bandwidth and the model's `efficiency` and `launch_cycles`, where it has them.

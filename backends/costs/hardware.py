@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from qir.backends.costs.layers.validation import Strict
 from qir.constraints import OperandRules
 from qir.errors import QirError
 
-Pair = tuple[int, int]
+
+class NamedPair(Strict):
+    """A legal pair of widths, by name.
+
+    Attributes:
+        activations: width of the activations, in bits.
+        weights: width of the weights, in bits.
+    """
+
+    activations: int
+    weights: int
+
+
+def _in_order(pair: Any) -> Any:
+    """A pair as (activation bits, weight bits), which is how it is kept, of one by name."""
+    if isinstance(pair, dict):
+        pair = NamedPair.model_validate(pair)
+    return (pair.activations, pair.weights) if isinstance(pair, NamedPair) else pair
+
+
+Pair = Annotated[tuple[int, int], BeforeValidator(_in_order, json_schema_input_type=tuple[int, int] | NamedPair)]
+"""(activation bits, weight bits); a file may also say {"activations": 8, "weights": 4}."""
 
 
 class Memory(Strict):
@@ -76,11 +97,13 @@ class Hardware(Strict):
         description: what it is, for people.
         weight_widths: ascending widths of weights, in bits.
         activation_widths: ascending widths of activations, in bits.
-        pairs: legal (activation bits, weight bits); absent = every combination.
+        pairs: legal (activation bits, weight bits), as [8, 4] or as {"activations": 8, "weights": 4}; absent = every
+            combination.
         accumulator_bits: width of the sums.
         padding: how operands are padded in memory.
         ops: per op type, what differs from the rest of the target.
-        fused_ops: ops that run for free after the node that feeds them.
+        fused_ops: ops that run for free after the node that feeds them; absent or empty = none: activations pass
+            through the memory once more.
         add_requires_equal: both operands of Add have equal widths.
         reduce_range: weights next to unsigned 8-bit activations have 7 bits: ONNX Runtime's kernels for x86 CPUs
             without VNNI saturate at 8. Where the pair of 8 and 7 bits is legal, that of 8 and 8 is not; elsewhere the
@@ -116,9 +139,9 @@ class Hardware(Strict):
         try:
             rules = self.operand_rules()
         except QirError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(f"key {str(error).removeprefix('operand rules: ')}") from error
         if not rules.legal_pairs():
-            raise ValueError("expected at least one legal pair of widths")
+            raise ValueError("key 'pairs': expected at least one legal pair of widths")
         return self
 
     @property
@@ -139,7 +162,7 @@ class Hardware(Strict):
             add_requires_equal=self.add_requires_equal,
         )
 
-    def _safe(self, pairs: tuple[Pair, ...]) -> frozenset[Pair]:
+    def _safe(self, pairs: tuple[tuple[int, int], ...]) -> frozenset[tuple[int, int]]:
         """The pairs that `reduce_range` leaves: 8 x 8 bits go where 8 x 7 is legal, else export narrows weights."""
         narrowed = self.reduce_range and (8, 7) in pairs
         return frozenset(pair for pair in pairs if not (narrowed and pair == (8, 8)))

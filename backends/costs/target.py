@@ -124,6 +124,9 @@ class Target(Hardware):
 TargetLike = Target | str | Path
 """What public functions take as a target: the object, the name of one, or the path of its file."""
 
+NO_TARGET = "bits"
+"""Name of the target that stands for none: costs are bits, not cycles."""
+
 
 def shipped_targets() -> list[str]:
     """Names of the targets that come with qir."""
@@ -167,13 +170,13 @@ def load_target(name_or_path: str | Path) -> Target:
     return found
 
 
-def as_target(target: TargetLike) -> Target:
-    """A target as it is, or the one with this name or file (`load_target`).
+def as_target(target: TargetLike | None) -> Target:
+    """A target as it is, or the one with this name or file (`load_target`); None costs bits, not cycles.
 
     Raises:
         TargetError: there is no such target or file, or the file is invalid.
     """
-    return target if isinstance(target, Target) else load_target(target)
+    return target if isinstance(target, Target) else load_target(NO_TARGET if target is None else target)
 
 
 def _read(path: Path) -> str:

@@ -91,7 +91,7 @@ def build_guide(
         costs=costs.guide,
         storage_widths=() if target is None else target.padding.storage_widths,
     )
-    total, clock = costs.total("cycles"), None if target is None else target.clock_hz
+    total, clock = costs.total("cycles") or None, None if target is None else target.clock_hz
     guide = Guide(
         provenance=Provenance(
             qir_version=qir.__version__,
@@ -115,7 +115,7 @@ def build_guide(
         memory=_memory(network),
         memory_unknown=_memory_unknown(module.graph, network),
         total_cycles=total,
-        total_energy_pj=costs.total("energy_pj"),
+        total_energy_pj=costs.total("energy_pj") or None,
         latency_seconds=total / clock if total is not None and clock is not None else None,
         unknown_costs=list(costs.unknown),
         unknown_reasons={} if costs.table is None else dict(costs.table.reasons),

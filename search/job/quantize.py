@@ -32,8 +32,8 @@ EVALUATIONS = 50
 def quantize(
     model: Module | str | Path,
     *,
-    target: TargetLike,
     data: Any,
+    target: TargetLike | None = None,
     labels: Array | str | Path | None = None,
     retraining: Labelled | None = None,
     validation: Labelled | None = None,
@@ -72,7 +72,7 @@ def quantize(
 
     Args:
         model: float network or its ONNX file.
-        target: hardware: a `Target`, a shipped name, or a JSON file.
+        target: hardware: a `Target`, a shipped name, or a JSON file; without one costs are bits, not cycles.
         data: calibration data of any kind (`qir.passes.data.reading.read_samples`): arrays, feeds, readers, a .npy or
             .npz file, a folder of images, of class folders or of WAV files, lines of ids; `distilled`
             makes them from the statistics of the network's BatchNormalizations.

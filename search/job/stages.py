@@ -37,6 +37,7 @@ from qir.search.methods import ADDITIVE, GUIDED, solve
 from qir.search.metrics.label_free import SENSITIVITY_IMAGES, outputs_sensitivity
 from qir.search.network.preparation import SCALES, load_network, prepare
 from qir.search.network.problem import network_problem, read_budgets
+from qir.search.network.unknown_costs import refuse_cycles_of_none
 from qir.search.problem.channels import completed
 from qir.search.problem.parts import Budget
 from qir.search.problem.problem import Problem
@@ -65,7 +66,7 @@ class Job:
 
     Attributes:
         model: float network or its ONNX file; a network that has fake-quant nodes already keeps them.
-        target: hardware: a `Target`, a shipped name, or a JSON file.
+        target: hardware: a `Target`, a shipped name, or a JSON file; None costs bits, not cycles.
         splits: the data; with a validation split policies are measured, with a retraining split they are retrained.
         budgets: name of a cost → `Budget` or text such as "0.5x".
         input_widths: widths of the network's inputs, `all` makes them decisions.
@@ -86,7 +87,7 @@ class Job:
     """
 
     model: Module | str | Path
-    target: TargetLike
+    target: TargetLike | None
     splits: Splits
     budgets: Mapping[str, Budget | str] = field(default_factory=dict)
     input_widths: str = "8"
@@ -112,6 +113,7 @@ class Job:
         hardware = as_target(self.target)
         self.hardware = hardware.model_copy(update={"reduce_range": self.reduce_range or hardware.reduce_range})
         self.budgets, self._reports = read_budgets(self.budgets), dict[str, Any]()
+        refuse_cycles_of_none(self.hardware.name, self.budgets)
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:
             run_passes(self.network, self.before, target=self.hardware, reports=self._reports)
@@ -348,7 +350,7 @@ class Job:
             rows=self._rows(costed, agreement, compare and self.result is not None),
             layers=costed.layers(self.chosen),
             left_float=dict(self._reports.get(InsertFakeQuant.name, {})),
-            notes=(*self.splits.notes, *self._reports.get(InferTypes.name, ())),
+            notes=(*self.splits.notes, *self._reports.get(InferTypes.name, ()), *self._without_hardware),
             provenance=self._provenance(),
             options={name: self.constraints.options[name] for name in self.constraints.decisions},
             reference=costed.reference(self.chosen),
@@ -360,6 +362,11 @@ class Job:
     def report(self, path: str | Path) -> Path:
         """Write the outcome as one HTML page; see `Quantized.report`."""
         return self.outcome(compare=False).report(path)
+
+    @property
+    def _without_hardware(self) -> tuple[str, ...]:
+        model = self.hardware.cost_model()
+        return () if model.knows_cycles else model.notes
 
     @property
     def _calibrated(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.costs.layers.open_sizes import open_inputs, shape_text
 from qir.backends.costs.tables.table import CostRow, CostTable, reasons_text
+from qir.backends.costs.target import NO_TARGET
+from qir.errors import SearchError
 from qir.module import Module
 from qir.ops import op_of
 
@@ -50,11 +52,29 @@ def unknown_costs(module: Module, table: CostTable, deciders: Mapping[str, str |
                 "(insert-fake-quant{keep=[...]}), or limit size"
             )
         elif not free and not any(_costs_anything(row, metric) for row in rows):
-            refused[name] = f"target {table.target!r} gives every node 0: its cost model says nothing about {name}"
+            refused[name] = _says_nothing(table.target, name)
         if free:
             left_out[name] = reasons_text(free, "{names}") + _share_text(free, shares)
     _unsized(table, deciders, refused, left_out)
     return UnknownCosts(refused, left_out)
+
+
+def refuse_cycles_of_none(target: str, budgets: Iterable[str]) -> None:
+    """Refuse budgets on what hardware alone could tell, before any work is done.
+
+    Raises:
+        SearchError: no hardware is named, and a budget is in cycles or picojoules.
+    """
+    for name in budgets:
+        if target == NO_TARGET and name in ("latency", "energy"):
+            raise SearchError(f"budget {name!r}: {_says_nothing(target, name)}")
+
+
+def _says_nothing(target: str, cost: str) -> str:
+    """Why a cost that is 0 for every node cannot be limited."""
+    if target == NO_TARGET:
+        return f"no hardware is named, so {cost} is unknown: name a target, or limit bops, size or average-bits"
+    return f"target {target!r} gives every node 0: its cost model says nothing about {cost}"
 
 
 def sizes_taken(module: Module, table: CostTable) -> tuple[str, ...]:

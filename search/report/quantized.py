@@ -198,6 +198,12 @@ class Quantized:
         Raises:
             SearchError: the file cannot be written.
         """
+        with atomic_write(path, SearchError) as file:
+            file.write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
+        return Path(path)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain numbers, lists and text."""
         from pydantic import TypeAdapter
 
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _KEPT_APART}
@@ -205,9 +211,8 @@ class Quantized:
         record["policy"] = dict(self.policy)
         record["result"] = None if self.result is None else self.result.to_json()
         record["target"] = None if self.target is None else self.target.model_dump(mode="json")
-        with atomic_write(path, SearchError) as file:
-            file.write_text(json.dumps(finite(record), indent=1), encoding="utf-8")
-        return Path(path)
+        plainly: dict[str, Any] = finite(record)
+        return plainly
 
     @staticmethod
     def load(path: str | Path) -> Quantized:

@@ -14,7 +14,18 @@ from qir.search.problem.channels import completed
 from qir.search.problem.problem import Problem
 from qir.search.report.comparison import float_bytes, weight_bytes
 
-HEADINGS = ("network", "bits", "accuracy", "as in float", "SQNR", "cycles", "share", "weight bytes", "bytes on disk")
+HEADINGS = (
+    "network",
+    "bits",
+    "accuracy",
+    "as in float",
+    "SQNR",
+    "cycles",
+    "bit operations",
+    "share",
+    "weight bytes",
+    "bytes on disk",
+)
 
 
 @dataclass(frozen=True)
@@ -28,10 +39,11 @@ class Row:
         agreeing: share of the decisions that are as in float, of the output that agrees least.
         sqnr: signal to quantization noise ratio in decibels, of the worst output.
         cycles: latency by the target's cost model, of the nodes whose cost is known.
-        share: cycles as a share of 8 bits everywhere.
+        share: cycles, or bit operations, as a share of 8 bits everywhere.
         weight_bytes: integer weights at their bits, packed (float32 weights of the float network).
         disk_bytes: bytes of the model file.
         within: whether it meets every budget.
+        bit_operations: multiply-accumulates x weight bits x activation bits, where cycles are unknown.
     """
 
     label: str
@@ -44,6 +56,7 @@ class Row:
     weight_bytes: int | None = None
     disk_bytes: int | None = None
     within: bool = True
+    bit_operations: float | None = None
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, empty where a figure is missing."""
@@ -55,6 +68,7 @@ class Row:
             _percent(self.agreeing),
             "" if self.sqnr is None else f"{self.sqnr:.1f} dB",
             _whole(self.cycles),
+            _whole(self.bit_operations),
             share if self.within else f"{share} over budget".strip(),
             _whole(self.weight_bytes),
             _whole(self.disk_bytes),
@@ -128,7 +142,8 @@ class Costed:
             accuracy=None if right is None else right.quantized_right / right.samples,
             agreeing=worst.agreeing / worst.decisions if worst is not None and worst.decisions else None,
             sqnr=None if worst is None else worst.sqnr,
-            cycles=self._cycles(policy),
+            cycles=self._total(policy, "cycles"),
+            bit_operations=None if self._total(policy, "cycles") else self._total(policy, "bit_operations"),
             share=self._share(policy),
             weight_bytes=weight_bytes(sized),
             disk_bytes=disk_bytes,
@@ -152,17 +167,19 @@ class Costed:
         name = next(iter(self.problem.budgets))
         return self.problem.cost(name, policy) / self.problem.ratio(name, policy)
 
-    def _cycles(self, policy: Policy) -> float | None:
+    def _total(self, policy: Policy, metric: str) -> float | None:
+        """A total of the nodes whose cost is known; None where the target tells nothing of it."""
         if not any(row.known for row in self.table):
             return None
-        return float(self.table.cost([completed(self.constraints, policy)], unknown="ignore")[0])
+        return float(self.table.cost([completed(self.constraints, policy)], metric, unknown="ignore")[0]) or None
 
     def _share(self, policy: Policy) -> float | None:
-        """Cycles as a share of 8 bits everywhere; None where some are unknown."""
-        cycles, widest = self._cycles(policy), self._cycles(self.widest)
-        if self.table.unknown or not cycles or not widest:
+        """Cycles, else bit operations, as a share of 8 bits everywhere; None where some are unknown."""
+        name, metric = ("latency", "cycles") if self._total(self.widest, "cycles") else ("bops", "bit_operations")
+        cost, widest = self._total(policy, metric), self._total(self.widest, metric)
+        if self.table.unknown or not cost or not widest:
             return None
-        return cycles / widest if self.problem is None else self.problem.ratio("latency", policy)
+        return cost / widest if self.problem is None else self.problem.ratio(name, policy)
 
 
 def bits_text(policy: Policy) -> str:

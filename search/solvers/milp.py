@@ -177,7 +177,8 @@ def infeasible(problem: Problem) -> InfeasibleError:
     smallest = {name: smallest_cost(problem, name) for name in limits}
     worst = max(limits, key=lambda name: (smallest[name] - limits[name]) / max(abs(limits[name]), 1e-300))
     reference = None if problem.budgets[worst].ratio is None else problem.tables.reference(worst)
-    return InfeasibleError(worst, limits[worst], smallest[worst], reference)
+    fixed = not problem.tables.depends_on_decisions(worst)
+    return InfeasibleError(worst, limits[worst], smallest[worst], reference, fixed=fixed)
 
 
 def milp(run: Run) -> Outcome:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import runpy
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 import qir.models
 from qir.backends import load_target
@@ -73,7 +76,8 @@ def test_verbs_of_the_shell_and_their_options_exist(document: Path) -> None:
     for command in re.findall(r"^qir (.*)$", code(document), re.MULTILINE):
         verb = command.split()[0]
         assert verb in verbs, command
-        options = {name for parameter in verbs[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
+        found = getattr(verbs[verb], "commands", {}).get((*command.split(), "")[1], verbs[verb])
+        options = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
         for option in re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", command):
             assert option in options, command
 
@@ -125,3 +129,22 @@ def test_the_python_of_training_runs(folder: Path) -> None:
     assert run("training.md", names, iterations="20", images="16") == 3
     assert (folder / "checkpoint.pt").is_file()
     assert names["result"].schemes
+
+
+def run_shell(name: str, runner: CliRunner) -> int:
+    """Run the commands of a document's shell blocks, one after the other. Returns how many there are."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"```shell\n(.*?)```", text, re.DOTALL)
+    commands = [line.removeprefix("qir ") for block in blocks for line in block.splitlines() if line.startswith("qir ")]
+    for command in commands:
+        done = runner.invoke(make_app(), shlex.split(command, comments=True))
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    return len(commands)
+
+
+def test_the_commands_of_your_npu_run_and_its_file_is_the_smallest(folder: Path) -> None:
+    np.save(folder / "calibration.npy", qir.models.fashion_mnist("calibration").images[:64])
+    assert run_shell("your-npu.md", CliRunner()) == 6
+    shown = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "your-npu.md").read_text("utf-8"), re.DOTALL)
+    written = json.loads((folder / "my-npu.json").read_text(encoding="utf-8"))
+    assert json.loads(shown[1]) == {key: value for key, value in written.items() if key != "illustrative"}

@@ -48,7 +48,9 @@ def test_options_say_what_is_done_with_images(folder, tmp_path):
 @pytest.mark.slow
 def test_a_search_divides_a_labelled_folder(folder, tmp_path):
     where = ("--data", folder, "-o", tmp_path / "q.onnx")
-    said = shell("search", LENET, *where, "--method", "random", "--evaluations", "2", "-b", "latency=0.5x")
+    said = shell(
+        "search", LENET, *where, "--method", "random", "--evaluations", "2", "-t", "npu-148", "-b", "latency=0.5x"
+    )
     assert "10 classes" in said
     assert "search-validation" in said
     assert (tmp_path / "q.onnx").is_file()

@@ -95,8 +95,13 @@ COMMANDS = {
         ["m.onnx"],
         ["m.onnx", "-p", "fold-constants,insert-fake-quant,calibrate", "-d", "x.npy", "--print-after", "--timing"],
     ],
+    "inspect": [["m.onnx"], ["m.onnx", "--json"]],
+    "targets": [[], ["npu-148"]],
+    "target": [["new", "my-npu.json"], ["check", "my-npu.json", "-n", "m.onnx"]],
+    "recipes": [[]],
+    "profiles": [[]],
     "cost": [["m.onnx"], ["m.onnx", "--explain", "all", "-t", "bismo-16x16x256"]],
-    "quantize": [["m.onnx", "--data", "x.npy", "-b", "latency=0.8x", "-o", "q.quant.onnx"]],
+    "quantize": [["m.onnx", "--data", "x.npy", "-t", "npu-148", "-b", "latency=0.8x", "-o", "q.quant.onnx"]],
     "export": [["m.quant.onnx", "--profile", "qoperator", "-o", "e.quant.onnx"]],
     "verify": [["m.quant.onnx"], ["m.quant.onnx", "--against", "m.onnx", "--data", "x.npy", "--all"]],
     "search": [SEARCH.split()],
@@ -128,7 +133,7 @@ def test_no_verb_prints_what_a_name_forges(folder, verb) -> None:
         ["export", "m.onnx"],
         ["cost", "m.onnx", "--shape", "nothing=1"],
         ["cost", "m.onnx", "--explain", "nothing"],
-        ["quantize", "m.onnx", "--data", "x.npy", "-b", "latency=0.001x"],
+        ["quantize", "m.onnx", "--data", "x.npy", "-t", "npu-148", "-b", "latency=0.001x"],
     ],
 )
 def test_errors_are_one_line_whatever_the_names(folder, arguments) -> None:

@@ -63,7 +63,16 @@ def test_a_signal_ends_a_command_in_one_line(tmp_path, images, number, code, sec
 
 
 def test_the_line_says_that_a_store_keeps_what_was_measured(tmp_path, images) -> None:
-    store = ("-b", "latency=0.5x", "--store", str(tmp_path / "s.db"), "-o", str(tmp_path / "m.quant.onnx"))
+    store = (
+        "-t",
+        "npu-148",
+        "-b",
+        "latency=0.5x",
+        "--store",
+        str(tmp_path / "s.db"),
+        "-o",
+        str(tmp_path / "m.quant.onnx"),
+    )
     done = interrupted(signal.SIGTERM, 0.3, tmp_path, "quantize", LENET, "--data", str(images), *store)
     assert (done.returncode, done.stderr) == (143, f"interrupted: {WHOLE}; {STORED}\n")
 

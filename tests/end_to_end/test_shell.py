@@ -31,7 +31,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_quantize_writes_a_model_within_the_budget(calibration: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.quant.onnx"
-    done = run("quantize", LENET, "--data", str(calibration), "-b", "latency=0.5x", "-o", str(output))
+    done = run("quantize", LENET, "--data", str(calibration), "-t", "npu-148", "-b", "latency=0.5x", "-o", str(output))
     assert done.returncode == 0, done.stderr
     assert "optimal" in done.stdout
     guide = read_guide(tmp_path / "model.guide.json")
@@ -45,7 +45,8 @@ def test_quantize_writes_a_model_within_the_budget(calibration: Path, tmp_path: 
         (("missing.onnx",), "missing.onnx"),
         (("{text}",), "ONNX"),
         (("{truncated}",), "truncated"),
-        ((LENET, "-b", "latency=0.01x"), "smallest reachable"),
+        ((LENET, "-t", "npu-148", "-b", "latency=0.01x"), "smallest reachable"),
+        ((LENET, "-b", "latency=0.5x"), "no hardware is named"),
         ((LENET, "-b", "latency"), "name=limit"),
         ((LENET, "-b", "weather=0.5x"), "weather"),
         ((LENET, "-t", "npu-149"), "npu-148"),

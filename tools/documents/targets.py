@@ -10,11 +10,11 @@ import sys
 
 from qir.backends.costs.models import COST_MODELS
 from qir.backends.costs.target import Target, load_target, shipped_targets, target_schema
-from qir.cli.cost_report import widths_text
+from qir.cli.verbs.lists.targets import widths_text
 
 _HEAD = """# Targets
 
-Made by `python tools/documents/targets.py > docs/targets.md`. `qir cost --list` shows the same targets, and
+Made by `python tools/documents/targets.py > docs/targets.md`. `qir targets` shows the same targets, and
 `qir cost model.onnx --target NAME` costs a network on one. A target of your own is a JSON file of the same form
 (`docs/target.schema.json`); an unknown key is an error that names the nearest.
 
@@ -25,14 +25,14 @@ _LAYOUTS = """
 ## Delay tables
 
 `delay-table` targets look latencies up. Three layouts are read and written by the ending of the name, and
-`qir cost --import FILE --export FILE` turns one into another:
+`qir target import FILE FILE` turns one into another:
 
 - CSV: `layer,weight_bits,activation_bits,delay`, and optionally the layer's shape (`in_channels`, `out_channels`,
   `height`, `width`, `kernel`, `stride`, `padding`, `groups`, `batch`), so that `fit` needs no network
 - JSON: format `qir.delay-table`, without shapes
 - HAQ's `.npy`: int64 [layers, 8, 8], indexed [layer, weight bits - 1, activation bits - 1], layers in order
 
-Nodes without weights can be listed with 0 weight bits; `qir cost --measure` does so. What a table does not list costs
+Nodes without weights can be listed with 0 weight bits; `qir target measure` does so. What a table does not list costs
 what the target's parameters `others` and `missing` say. HAWQ-V3's published latencies (`latency_int4`,
 `latency_int8`) are imported too.
 

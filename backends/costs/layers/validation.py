@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -41,18 +43,58 @@ def validated(record: type[R], data: Any, where: str) -> R:
         raise TargetError(f"{where}: {'; '.join(messages)}") from error
 
 
+_JSON_WORDS = (
+    ("Value error, ", ""),
+    ("Input should be greater", "expected a number greater"),
+    ("Input should be less", "expected a number less"),
+    ("Input should be ", "expected "),
+    ("a valid tuple", "a list"),
+    ("a valid dictionary", "an object"),
+    ("a valid boolean", "true or false"),
+    ("a valid string", "text"),
+    ("a valid integer", "an integer"),
+    ("a valid number", "a number"),
+    ("Tuple should have", "expected"),
+)
+"""What pydantic says → what a reader of JSON calls it."""
+
+_LENGTH = re.compile(r"(items?) after validation, not \d+")
+
+OF_THE_WHOLE = "key "
+"""Beginning of a message that a validator of a whole record raises: it names the key itself."""
+
+
 def _message(record: type[BaseModel], data: Any, details: ErrorDetails) -> str:
     location = details["loc"]
-    key = ".".join(map(str, location)) or "the whole"
+    key = _place(location)
     if details["type"] == "extra_forbidden":
         return f"unknown key {key!r}: {nearest(str(location[-1]), _siblings(record, location[:-1]))}"
     if details["type"] == "missing":
         return f"key {key!r} is missing"
-    return f"key {key!r}: {details['msg'].removeprefix('Value error, ')}, found {_brief(details.get('input', data))}"
+    said = details["msg"]
+    if details["type"] in ("model_type", "model_attributes_type"):
+        said = "expected an object"
+    for word, plain in _JSON_WORDS:
+        said = said.replace(word, plain)
+    if not key and said.startswith(OF_THE_WHOLE):
+        return said
+    said = _LENGTH.sub(r"\1", said)
+    where = f"key {key!r}: " if key else ""
+    return f"{where}{said}, found {_brief(details.get('input', data))}"
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Where in the file: `memories[0].bits_per_cycle`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
 
 
 def _brief(value: Any) -> str:
-    text = repr(value)
+    """A value as its file writes it."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -12,6 +12,7 @@ COST_MODELS: Registry[type[CostModel[Any]]] = Registry(
     "cost model",
     "qir.cost_models",
     {
+        "bits": "qir.backends.costs.models.bits:Bits",
         "bit-serial": "qir.backends.costs.models.bit_serial:BitSerial",
         "bitfusion": "qir.backends.costs.models.bitfusion:BitFusion",
         "delay-table": "qir.backends.costs.models.delay_table:DelayTableModel",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from qir.backends.costs.layers.cost import Cost, combined, slowest
@@ -33,11 +33,37 @@ class CostModel(ABC, Generic[P]):
     kind: ClassVar[str]
     parameters_type: ClassVar[type[Strict]]
     notes: ClassVar[tuple[str, ...]] = ()
+    knows_cycles: ClassVar[bool] = True
+    """Whether it tells cycles at all; else costs are bit operations and sizes."""
+    energy_parameter: ClassVar[str] = ""
+    """Parameter that holds the picojoules of the arithmetic; without it energy is unknown."""
 
     def __init__(self, target: Hardware) -> None:
         self.target = target
         where = f"target {target.name!r}: cost.parameters"
         self.parameters = cast("P", validated(self.parameters_type, target.cost.parameters, where))
+
+    @property
+    def core_pj(self) -> float:
+        """Picojoules of the arithmetic's unit, whatever the model counts; 0 where they are unknown."""
+        return float(getattr(self.parameters, self.energy_parameter, None) or 0.0)
+
+    @property
+    def knows_energy(self) -> bool:
+        """Whether the target's file gives the energy of the arithmetic."""
+        return getattr(self.parameters, self.energy_parameter, None) is not None
+
+    def energies(self, moved: Mapping[str, float], core: float | None = None) -> dict[str, float]:
+        """Picojoules by part; none where those of the arithmetic are unknown, so that no sum is of memories alone.
+
+        Args:
+            moved: name of a memory → bits read from it and written to it.
+            core: picojoules of the arithmetic, None where there is none.
+        """
+        if not self.knows_energy:
+            return {}
+        pico = {memory.name: memory.energy_pj_per_bit for memory in self.target.memories}
+        return ({} if core is None else {"core": core}) | {name: bits * pico[name] for name, bits in moved.items()}
 
     @abstractmethod
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
@@ -78,7 +104,7 @@ class CostModel(ABC, Generic[P]):
             compute_cycles=0.0,
             memory_cycles=cycles,
             bytes_moved={memory.name: total_bits / 8},
-            energy={memory.name: total_bits * memory.energy_pj_per_bit},
+            energy=self.energies({memory.name: total_bits}),
             bound_by=slowest(0.0, cycles),
         )
 

@@ -28,7 +28,7 @@ class BitSerialParameters(Strict):
         depthwise_lanes: products of a depthwise window, padded to a multiple of this.
         exposed: share of the shorter of two overlapping phases (compute and transfers) that is not hidden.
         weights_per_image: convolutions fetch their weights once an image, fully connected layers once a batch.
-        binary_op_pj: energy of one binary multiply-accumulate, in picojoules.
+        binary_op_pj: energy of one binary multiply-accumulate, in picojoules; absent = energy is unknown.
     """
 
     rows: int = Field(gt=0)
@@ -37,7 +37,7 @@ class BitSerialParameters(Strict):
     depthwise_lanes: int = Field(default=16, gt=0)
     exposed: float = Field(default=0.5, ge=0, le=1)
     weights_per_image: bool = True
-    binary_op_pj: float = Field(ge=0)
+    binary_op_pj: float | None = Field(default=None, ge=0)
 
 
 class BitSerial(CostModel[BitSerialParameters]):
@@ -45,6 +45,7 @@ class BitSerial(CostModel[BitSerialParameters]):
 
     kind: ClassVar[str] = "bit-serial"
     parameters_type: ClassVar[type[Strict]] = BitSerialParameters
+    energy_parameter: ClassVar[str] = "binary_op_pj"
     notes: ClassVar[tuple[str, ...]] = (
         "bit-serial: results are not charged (they leave through a port of their own)",
         "bit-serial: a depthwise layer is bound by its streams; its products are not charged to the array",
@@ -76,7 +77,7 @@ class BitSerial(CostModel[BitSerialParameters]):
             compute_cycles=compute,
             memory_cycles=streams,
             bytes_moved={memory.name: bits_moved / 8},
-            energy={"core": bit_operations * unit.binary_op_pj, memory.name: bits_moved * memory.energy_pj_per_bit},
+            energy=self.energies({memory.name: bits_moved}, bit_operations * self.core_pj),
             bit_operations=float(bit_operations),
             bound_by=slowest(compute, streams),
         )

@@ -46,7 +46,8 @@ class BitFusionParameters(Strict):
             costs what a dense convolution of as many input as output channels costs.
         image_channels: layers without groups and with at most so many input channels (the first) spread the taps of
             their kernels over the rows, and read every window anew: the host flattens them (im2col).
-        core_pj_per_cycle: energy of the array for each cycle of the whole run, busy or not.
+        core_pj_per_cycle: energy of the array for each cycle of the whole run, busy or not; absent = energy is
+            unknown.
         active_pj_per_cycle: energy of array and on-chip memories for each cycle of arithmetic.
     """
 
@@ -57,8 +58,8 @@ class BitFusionParameters(Strict):
     output_bits: int = Field(default=32, gt=0)
     depthwise_channels: int = Field(default=8, gt=0)
     image_channels: int = Field(default=4, ge=0)
-    core_pj_per_cycle: float = Field(ge=0)
-    active_pj_per_cycle: float = Field(ge=0)
+    core_pj_per_cycle: float | None = Field(default=None, ge=0)
+    active_pj_per_cycle: float = Field(default=0.0, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class BitFusion(CostModel[BitFusionParameters]):
 
     kind: ClassVar[str] = "bitfusion"
     parameters_type: ClassVar[type[Strict]] = BitFusionParameters
+    energy_parameter: ClassVar[str] = "core_pj_per_cycle"
     notes: ClassVar[tuple[str, ...]] = (
         "bitfusion: results leave at the partial sums' width whatever the next layer's bits",
         "bitfusion: depthwise layers run as dense passes over few channels",
@@ -126,10 +128,7 @@ class BitFusion(CostModel[BitFusionParameters]):
             compute_cycles=compute,
             memory_cycles=streams,
             bytes_moved={dram.name: moved / 8},
-            energy={
-                "core": cycles * array.core_pj_per_cycle + compute * array.active_pj_per_cycle,
-                dram.name: moved * dram.energy_pj_per_bit,
-            },
+            energy=self.energies({dram.name: moved}, cycles * self.core_pj + compute * array.active_pj_per_cycle),
             bit_operations=float(shape.macs * weight_bits * activation_bits),
             bound_by=bound,
         )

@@ -47,7 +47,7 @@ class MatrixEngine(CostModel[P], Generic[P]):
             compute_cycles=compute,
             memory_cycles=streams,
             bytes_moved={memory.name: moved / 8},
-            energy={"core": core_pj, memory.name: moved * memory.energy_pj_per_bit},
+            energy=self.energies({memory.name: moved}, core_pj),
             bit_operations=float(shape.macs * weight_bits * activation_bits),
             bound_by="compute" if compute >= transfers else slowest(0.0, streams),
         )

@@ -51,7 +51,7 @@ class MicroBlockParameters(Strict):
         channel_bytes: bytes of scale and bias that each output channel fetches next to its weights.
         efficiency: share of the modelled rate that is reached.
         launch_cycles: cycles before a layer starts.
-        mac_pj: energy of one multiply-accumulate, in picojoules.
+        mac_pj: energy of one multiply-accumulate, in picojoules; absent = energy is unknown.
     """
 
     micro_blocks: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = Field(min_length=1)
@@ -64,7 +64,7 @@ class MicroBlockParameters(Strict):
     channel_bytes: int = Field(default=10, ge=0)
     efficiency: float = Field(default=1.0, gt=0, le=1)
     launch_cycles: float = Field(default=0.0, ge=0)
-    mac_pj: float = Field(ge=0)
+    mac_pj: float | None = Field(default=None, ge=0)
 
 
 class MicroBlock(CostModel[MicroBlockParameters]):
@@ -72,6 +72,7 @@ class MicroBlock(CostModel[MicroBlockParameters]):
 
     kind: ClassVar[str] = "micro-block"
     parameters_type: ClassVar[type[Strict]] = MicroBlockParameters
+    energy_parameter: ClassVar[str] = "mac_pj"
     notes: ClassVar[tuple[str, ...]] = (
         "micro-block: weights cross their memory once, compressed to their width; activations stay on chip",
     )
@@ -93,13 +94,12 @@ class MicroBlock(CostModel[MicroBlockParameters]):
         moved: dict[str, float] = {}
         for memory, bits in ((weights, constants), (activations, features)):
             moved[memory.name] = moved.get(memory.name, 0.0) + bits
-        pico = {memory.name: memory.energy_pj_per_bit for memory in (weights, activations)}
         return Cost(
             cycles=max(compute, *streams.values()) + unit.launch_cycles,
             compute_cycles=compute,
             memory_cycles=streams,
             bytes_moved={name: bits / 8 for name, bits in moved.items()},
-            energy={"core": shape.macs * unit.mac_pj} | {name: bits * pico[name] for name, bits in moved.items()},
+            energy=self.energies(moved, shape.macs * self.core_pj),
             bit_operations=float(shape.macs * weight_bits * activation_bits),
             bound_by=slowest(compute, streams),
         )
@@ -132,7 +132,7 @@ class MicroBlock(CostModel[MicroBlockParameters]):
             compute_cycles=compute,
             memory_cycles=streams,
             bytes_moved={memory.name: moved / 8},
-            energy={memory.name: moved * memory.energy_pj_per_bit},
+            energy=self.energies({memory.name: float(moved)}),
             bound_by=slowest(compute, streams),
         )
 

@@ -28,7 +28,8 @@ class RooflineParameters(Strict):
         output_multiple: output channels of a group are padded to a multiple of this.
         efficiency: share of the peak rate that is reached.
         launch_cycles: cycles before a layer starts.
-        mac_pj: energy of one 8-bit multiply-accumulate, in picojoules; others in proportion to the product of widths.
+        mac_pj: energy of one 8-bit multiply-accumulate, in picojoules; others in proportion to the product of widths;
+            absent = energy is unknown.
     """
 
     macs_per_cycle: float = Field(gt=0)
@@ -37,7 +38,7 @@ class RooflineParameters(Strict):
     output_multiple: int = Field(default=1, gt=0)
     efficiency: float = Field(default=1.0, gt=0, le=1)
     launch_cycles: float = Field(default=0.0, ge=0)
-    mac_pj: float = Field(ge=0)
+    mac_pj: float | None = Field(default=None, ge=0)
 
     @field_validator("packing")
     @classmethod
@@ -52,6 +53,7 @@ class Roofline(MatrixEngine[RooflineParameters]):
 
     kind: ClassVar[str] = "roofline"
     parameters_type: ClassVar[type[Strict]] = RooflineParameters
+    energy_parameter: ClassVar[str] = "mac_pj"
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
         """Padded multiply-accumulates over the reached rate, plus the launch."""
@@ -64,7 +66,7 @@ class Roofline(MatrixEngine[RooflineParameters]):
             channels = _multiple(inputs, unit.input_multiple) * _multiple(shape.filters, unit.output_multiple)
             padded = shape.pixels * spatial_taps * channels * shape.groups
         rate = unit.macs_per_cycle * unit.efficiency * self._packing(max(weight_bits, activation_bits))
-        core = shape.macs * unit.mac_pj * weight_bits * activation_bits / 64
+        core = shape.macs * self.core_pj * weight_bits * activation_bits / 64
         return self.overlapped(shape, weight_bits, activation_bits, padded / rate, core, unit.launch_cycles)
 
     def _packing(self, bits: int) -> float:

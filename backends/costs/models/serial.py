@@ -25,14 +25,14 @@ class SerialParameters(Strict):
         filters: filters side by side.
         lanes: products summed in one unit.
         serial: the operand that enters bit by bit: `activations` (Stripes), `weights`, or `both` (Loom).
-        bit_pj: energy of one product for each bit step, in picojoules.
+        bit_pj: energy of one product for each bit step, in picojoules; absent = energy is unknown.
     """
 
     windows: int = Field(gt=0)
     filters: int = Field(gt=0)
     lanes: int = Field(gt=0)
     serial: Literal["activations", "weights", "both"]
-    bit_pj: float = Field(ge=0)
+    bit_pj: float | None = Field(default=None, ge=0)
 
 
 class Serial(MatrixEngine[SerialParameters]):
@@ -40,6 +40,7 @@ class Serial(MatrixEngine[SerialParameters]):
 
     kind: ClassVar[str] = "serial"
     parameters_type: ClassVar[type[Strict]] = SerialParameters
+    energy_parameter: ClassVar[str] = "bit_pj"
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
         """Bit steps are the serial operand's width; the product of both widths when both are serial."""
@@ -49,4 +50,4 @@ class Serial(MatrixEngine[SerialParameters]):
         ]
         tiles = ceil(shape.pixels / unit.windows) * ceil(shape.filters / unit.filters) * ceil(shape.taps / unit.lanes)
         compute = float(shape.groups * tiles * steps)
-        return self.overlapped(shape, weight_bits, activation_bits, compute, shape.macs * steps * unit.bit_pj)
+        return self.overlapped(shape, weight_bits, activation_bits, compute, shape.macs * steps * self.core_pj)

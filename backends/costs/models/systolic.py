@@ -31,7 +31,7 @@ class SystolicParameters(Strict):
         unit_bits: width of one multiplier's operands.
         packed: narrower operands share a multiplier: unit_bits // max(weight, activation bits) products a cycle.
         mac_pj: energy of one multiply-accumulate at the unit's width, in picojoules; narrower ones cost in proportion
-            to the product of their widths when packed.
+            to the product of their widths when packed; absent = energy is unknown.
     """
 
     rows: int = Field(gt=0)
@@ -39,7 +39,7 @@ class SystolicParameters(Strict):
     dataflow: Literal["output", "weight", "input"] = "weight"
     unit_bits: int = Field(default=8, gt=0)
     packed: bool = False
-    mac_pj: float = Field(ge=0)
+    mac_pj: float | None = Field(default=None, ge=0)
 
 
 class Systolic(MatrixEngine[SystolicParameters]):
@@ -47,6 +47,7 @@ class Systolic(MatrixEngine[SystolicParameters]):
 
     kind: ClassVar[str] = "systolic"
     parameters_type: ClassVar[type[Strict]] = SystolicParameters
+    energy_parameter: ClassVar[str] = "mac_pj"
     notes: ClassVar[tuple[str, ...]] = (
         "systolic: operands cross the outermost memory once; on-chip capacity is not modelled",
     )
@@ -65,4 +66,4 @@ class Systolic(MatrixEngine[SystolicParameters]):
             folds, steps = ceil(taps / rows) * ceil(pixels / columns), filters + 2 * rows + columns - 2
         compute = float(shape.groups * (folds * steps - 1))
         share = weight_bits * activation_bits / array.unit_bits**2 if array.packed else 1.0
-        return self.overlapped(shape, weight_bits, activation_bits, compute, shape.macs * array.mac_pj * share)
+        return self.overlapped(shape, weight_bits, activation_bits, compute, shape.macs * self.core_pj * share)

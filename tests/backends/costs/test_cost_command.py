@@ -1,15 +1,14 @@
-"""`qir cost` prints a table, explains a layer, writes delay tables and refuses bad input."""
+"""`qir cost` and `qir target` print tables, explain layers, write delay tables and refuse bad input."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import qir
 from qir.backends.costs.tables.delay_files import read_delay_table
-from qir.cli.verbs.cost import register
+from qir.cli.main import make_app
 from qir.errors import MissingExtraError, QirError
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -21,10 +20,8 @@ LENET = str(Path(__file__).resolve().parents[3] / "models" / "trained" / "lenet_
 
 
 def _run(*arguments: str) -> str:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app)
-    result = CliRunner().invoke(app, ["cost", *arguments])
+    verb = () if arguments and arguments[0] in ("target", "targets") else ("cost",)
+    result = CliRunner().invoke(make_app(), [*verb, *arguments])
     if result.exception is not None:
         raise result.exception
     return result.output
@@ -45,8 +42,8 @@ def test_table_and_explanation_of_every_layer(tmp_path: Path) -> None:
 
 
 def test_lists_targets_and_schema() -> None:
-    assert "bitfusion" in _run("--list")
-    assert "weight_widths" in _run("--schema")
+    assert "bitfusion" in _run("targets")
+    assert "weight_widths" in _run("targets", "--schema")
 
 
 @pytest.mark.parametrize(
@@ -56,16 +53,13 @@ def test_lists_targets_and_schema() -> None:
         ((LENET, "--shape", "inputs=1,1,28,28"), "did you mean 'input'"),
         ((LENET, "--shape", "input=one"), "expected name="),
         ((LENET, "--explain", "absent"), "no layer"),
-        ((LENET, "--batch", "0"), "--batch 0"),
-        ((), "no model"),
         ((LENET, "--referee", "vella", "--target", "ethos-u55-128-like"), "did you mean 'vela'"),
         ((LENET, "--referee", "vela", "--target", "npu-148"), "no referee"),
-        (("--import", "absent.csv"), "--export"),
-        (("--import", "absent.csv", "--export", "out.csv"), "cannot be read"),
-        (("--fit", "absent.csv"), "cannot be read"),
+        (("target", "import", "absent.csv", "out.csv"), "cannot be read"),
+        (("target", "fit", "npu-148", "absent.csv"), "cannot be read"),
         ((LENET, "--export", "table.txt"), "ends in .csv"),
         ((LENET, "--export", f"{LENET}/table.csv"), "cannot be written"),
-        ((LENET, "--measure", "table.txt"), "ends in .csv"),
+        (("target", "measure", LENET, "table.txt"), "ends in .csv"),
         ((LENET, "--policy", "absent.json"), "cannot be read"),
         ((LENET, "--policy", LENET), "cannot be read"),
         (("absent.onnx",), "absent.onnx"),
@@ -87,12 +81,13 @@ def published(tmp_path: Path) -> Path:
 
 def test_published_latencies_become_a_table_of_the_networks_layers(published: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.csv"
-    _run(LENET, "--import", str(published), "--without", "/conv1/Conv", "--without", "/fc2/Gemm", "--export", str(out))
+    without = ("--without", "/conv1/Conv", "--without", "/fc2/Gemm")
+    _run("target", "import", str(published), str(out), "--network", LENET, *without)
     assert read_delay_table(out).at("/fc1/Gemm", 8, 8) == 0.2
     with pytest.raises(QirError, match="2 layers for 4 names"):
-        _run(LENET, "--import", str(published), "--export", str(out))
+        _run("target", "import", str(published), str(out), "-n", LENET)
     with pytest.raises(QirError, match="did you mean '/conv1/Conv'"):
-        _run(LENET, "--import", str(published), "--without", "conv1/Conv", "--export", str(out))
+        _run("target", "import", str(published), str(out), "-n", LENET, "--without", "conv1/Conv")
 
 
 def test_layers_that_a_published_table_leaves_out_are_unknown(
@@ -100,7 +95,7 @@ def test_layers_that_a_published_table_leaves_out_are_unknown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     without = ("--without", "/conv1/Conv", "--without", "/fc2/Gemm")
-    _run(LENET, "--import", str(published), *without, "--export", "nvidia-t4.csv")
+    _run("target", "import", str(published), "nvidia-t4.csv", "-n", "lenet", *without)
     output = " ".join(_run(LENET, "--target", "nvidia-t4").split())
     assert "unknown cost, not in the totals: /conv1/Conv, /fc2/Gemm" in output
 
@@ -109,8 +104,8 @@ def test_layers_that_a_published_table_leaves_out_are_unknown(
 def test_delay_tables_change_their_layout(tmp_path: Path, suffix: str) -> None:
     first, second, third = (tmp_path / name for name in ("a.npy", f"b{suffix}", "c.csv"))
     _run(LENET, "--target", "bismo-16x16x256", "--export", str(first))
-    _run("--import", str(first), "--export", str(second))
-    _run(LENET, "--import", str(second), "--export", str(third))
+    _run("target", "import", str(first), str(second))
+    _run("target", "import", str(second), str(third), "--network", LENET)
     assert read_delay_table(third).at("/fc1/Gemm", 8, 8) == read_delay_table(first).at("2", 8, 8)
 
 
@@ -121,7 +116,7 @@ def test_a_target_is_fitted_to_measurements_alone(tmp_path: Path) -> None:
         lines.append(f"{name},8,8,{cycles},{channels},{channels},8,8,1x1,1x1,0x0x0x0,1,1")
     (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     saved = tmp_path / "fitted.json"
-    output = _run("--target", "systolic-16x16", "--fit", str(tmp_path / "mine.csv"), "--save-target", str(saved))
+    output = _run("target", "fit", "systolic-16x16", str(tmp_path / "mine.csv"), "-o", str(saved))
     assert "pointwise: 3 measurements, median error" in output
     assert saved.exists()
 
@@ -133,7 +128,7 @@ def test_a_target_is_fitted_to_measurements_alone(tmp_path: Path) -> None:
 def test_policies_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "policy.json").write_text(text, encoding="utf-8")
     with pytest.raises(QirError, match=message):
-        _run(LENET, "--policy", str(tmp_path / "policy.json"))
+        _run(LENET, "-t", "npu-148", "--policy", str(tmp_path / "policy.json"))
 
 
 def test_sizes_with_a_name_take_their_number_everywhere(tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import qir
 from qir.backends import ConvShape, Target, cost_table, load_target, target_names
 from qir.backends.costs.models import COST_MODELS
-from qir.cli.verbs.cost import register
+from qir.cli.main import make_app
 from qir.errors import TargetError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,10 +62,7 @@ def test_model_and_target_of_another_package_are_used() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_the_command_knows_them_and_their_mistakes() -> None:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app)
-    result = CliRunner().invoke(app, ["cost", str(LENET), "--target", "toy-npu"])
+    result = CliRunner().invoke(make_app(), ["cost", str(LENET), "--target", "toy-npu"])
     assert result.exit_code == 0
     assert "toy-npu" in result.output
     with pytest.raises(TargetError, match="did you mean 'toy-npu'"):

@@ -204,7 +204,7 @@ def test_documents_hold_the_shipped_targets(script) -> None:
 def test_micro_blocks_without_size_are_refused(tmp_path: Path) -> None:
     data = json.loads(load_target("ethos-u55-128-like").to_json())
     data["cost"]["parameters"]["micro_blocks"] = [[2, 0, 8]]
-    with pytest.raises(TargetError, match=r"micro_blocks\.0\.1"):
+    with pytest.raises(TargetError, match=r"micro_blocks\[0\]\[1\]"):
         _load(tmp_path, data)
 
 

@@ -26,7 +26,7 @@ def text(calibrated, tmp_path):
 
 
 def test_every_profile_is_listed():
-    done = shell("export", "--list")
+    done = shell("profiles")
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(profile_names())
 
@@ -75,7 +75,6 @@ def test_opt_exports_what_its_passes_made(text, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("export",), "no network"),
         (("export", "{text}", "--profile", "flat"), "'flat' is unknown: did you mean 'float'"),
         (("opt", "{text}", "--profile", "qcdq"), "give the file to write"),
     ],

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from qir.cli.verbs.report import leaderboard, read_all
+from qir.cli.verbs.looking.report import leaderboard, read_all
 from qir.errors import InfeasibleError
 from qir.search import Budget, Decision, Problem, solve
 

@@ -7,20 +7,18 @@ from typing import Annotated
 
 import typer
 
-from qir.cli.options import with_groups
+from qir.cli.answers import Answer
+from qir.cli.networks import network, network_path
 from qir.cli.samples import ImageOptions, read_and_tell
 from qir.cli.verdict import print_pair, print_verdict
 from qir.cli.written import print_agreement
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(with_groups(verify))
-
-
 def verify(
-    model: Annotated[Path, typer.Argument(help="Exported network of any profile, or of another tool.")],
-    against: Annotated[Path | None, typer.Option(help="Float network: prints the noise of each layer.")] = None,
+    model: Annotated[Path, network("Exported file of any profile, or of another tool")],
+    against: Annotated[
+        str | None, typer.Option(help="Float network, or the name of a shipped one: prints the noise of each layer.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", "-d", help="Samples of any kind; normal noise without them.")
     ] = None,
@@ -28,7 +26,7 @@ def verify(
     everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
     *,
     images: ImageOptions,
-) -> None:
+) -> Answer:
     """Run the integer reference and ONNX Runtime (fused, unfused, plain, precise) and compare every code.
 
     Each layer is compared on the codes that the engine itself gave it; ties are roundings of floats that lie within
@@ -48,15 +46,17 @@ def verify(
     from qir.passes.parity.agreement import agreement, labels_in, written_network
     from qir.passes.parity.compare import parity
 
-    float_network = None if against is None else qir.load(against)
+    original = None if against is None else network_path(against)
+    float_network = None if original is None else qir.load(original)
     exported = written_network(model)
-    samples = read_and_tell(data, exported, against or model, images)
+    samples = read_and_tell(data, exported, original or model, images)
     if pair:
-        print_pair(exported, pair, samples)
-        return
+        return Answer(print_pair(exported, pair, samples))
     report = parity(exported, samples, against=float_network)
     print_verdict(report, everything=everything)
+    found = None
     if float_network is not None:
-        print_agreement(agreement(exported, float_network, samples, labels=labels_in(samples, "the data given")))
-    if not report.keeps_promise:
-        raise typer.Exit(1)
+        found = agreement(exported, float_network, samples, labels=labels_in(samples, "the data given"))
+        print_agreement(found)
+    record = {"verdict": report.verdict, "exact": report.keeps_promise, "parity": report, "against_float": found}
+    return Answer(record, code=0 if report.keeps_promise else 1)

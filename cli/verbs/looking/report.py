@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qir.cli.answers import Answer
 from qir.errors import SearchError
 
 if TYPE_CHECKING:
@@ -16,18 +17,13 @@ if TYPE_CHECKING:
 HEADINGS = ("search", "best value", "cost", "policies", "seconds", "certificate")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(report)
-
-
 def report(
     results: Annotated[
         list[Path], typer.Argument(help="Results that `qir search --result` wrote; several are compared.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML page.")] = Path("report.html"),
     cost: Annotated[str, typer.Option(help="Cost on the horizontal axis.")] = "latency",
-) -> None:
+) -> Answer:
     """Write one self-contained HTML page: value over episodes, and value against cost of every policy tried.
 
     qir report rl.json random.json -o report.html
@@ -51,6 +47,7 @@ def report(
         rows=leaderboard(read, cost),
     ).write(output)
     CONSOLE.print(f"report  {page}  ({page.stat().st_size:,} bytes)")
+    return Answer({"report": page, "bytes": page.stat().st_size})
 
 
 def _check_cost(results: dict[str, Result], cost: str) -> None:

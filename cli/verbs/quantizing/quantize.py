@@ -7,13 +7,9 @@ from typing import Annotated
 
 import typer
 
-from qir.cli.options import Data, JobOptions, Model, with_groups
+from qir.cli.answers import Answer
+from qir.cli.options import Data, JobOptions, Model
 from qir.cli.samples import ImageOptions
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(with_groups(quantize))
 
 
 def quantize(
@@ -35,7 +31,7 @@ def quantize(
     before: Annotated[str, typer.Option(help="Pipeline to run first, `freeze-inputs{shapes=[x:1x3x32x32]}`.")] = "",
     insert: Annotated[str, typer.Option(help="Options of insert-fake-quant, `block=32,keep=[fc.*:8]`.")] = "",
     compare: Annotated[bool, typer.Option(help="Measure uniform widths too, where bits are searched.")] = True,
-) -> None:
+) -> Answer:
     """Quantize a network: exact choice of bits under the budgets, from the divergence of the outputs, without labels.
 
     Without a budget every quantizer gets its widest legal width. With labels and a method that measures, policies are
@@ -68,3 +64,4 @@ def quantize(
     if done.result is not None:
         print_result(done.result, done.selected_by)
     print_outcome(done, job.save, job.report)
+    return Answer(done.to_json())

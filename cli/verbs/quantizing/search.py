@@ -7,14 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from qir.cli.options import JobOptions, Model, with_groups
+from qir.cli.answers import Answer
+from qir.cli.options import JobOptions, Model
 from qir.cli.samples import ImageOptions
 from qir.cli.written import print_outcome
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(with_groups(search))
 
 
 def search(
@@ -50,7 +46,7 @@ def search(
         Path | None, typer.Option(help="Test split, likewise: the written file is measured on it, once.")
     ] = None,
     compare: Annotated[bool, typer.Option(help="Retrain and measure uniform widths too.")] = False,
-) -> None:
+) -> Answer:
     """Search bits by accuracy on the search-validation split, after correction and a short retraining.
 
     milp, pareto-dp, greedy and lagrangian measure no policy: they minimise the divergence of the outputs, which also
@@ -79,4 +75,6 @@ def search(
     if result is not None:
         found.save(result)
     run.export(job.output, **job.of_file())
-    print_outcome(run.outcome(compare=compare), job.save, job.report)
+    done = run.outcome(compare=compare)
+    print_outcome(done, job.save, job.report)
+    return Answer(done.to_json())

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qir.cli.options import OptionalTarget, Profile, Seed, with_groups
+from qir.cli.answers import Answer
+from qir.cli.networks import network
+from qir.cli.options import OptionalTarget, Profile, Seed
 from qir.cli.samples import ImageOptions, read_and_tell
 from qir.cli.written import print_report
 from qir.errors import ModelFileError, QirError
@@ -22,13 +24,8 @@ if TYPE_CHECKING:
 TEXT_SUFFIX = ".qir"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command(name="opt")(with_groups(opt))
-
-
 def opt(
-    source: Annotated[Path | None, typer.Argument(help="ONNX file, or text form (.qir).", show_default=False)] = None,
+    source: Annotated[Path | None, network("ONNX file, or text form (.qir)")] = None,
     passes: Annotated[str, typer.Option("--passes", "-p", help="Pipeline, `pass,pass{option=1}`.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help=".onnx or .qir; without it, text.")] = None,
     data: Annotated[
@@ -44,31 +41,33 @@ def opt(
     list_passes: Annotated[bool, typer.Option("--list", help="Name every pass and say what it does.")] = False,
     *,
     images: ImageOptions,
-) -> None:
+) -> Answer:
     """Run passes on a network and write it; without `-o` its text goes to standard output, long constants as hashes.
 
     qir opt model.onnx -d calibration.npy -p "fold-batchnorm,insert-fake-quant,calibrate,adaround" -o model.qir
     """
     if list_passes:
         typer.echo(passes_text(), nl=False)
-        return
+        return Answer(passes_known())
     instruments = _Instruments(print_after=print_after, dump_ir=dump_ir, timing=timing)
     module = _transformed(source, passes, replay, _Given(data, target, seed, images), instruments)
     instruments.report()
-    if profile is None:
-        write(module, output)
-    else:
-        _export(module, output, profile, _Given(data, target, seed, images))
+    if profile is not None:
+        return _export(module, output, profile, _Given(data, target, seed, images))
+    write(module, output)
+    return Answer({"file": output, "nodes": len(list(module.graph))})
 
 
-def _export(module: Module, output: Path | None, profile: str, given: _Given) -> None:
+def _export(module: Module, output: Path | None, profile: str, given: _Given) -> Answer:
     from qir.backends import load_target
     from qir.passes import export
 
     if output is None:
         raise ModelFileError("qir opt --profile: give the file to write with -o")
     hardware = None if given.target is None else load_target(given.target)
-    print_report(export(module, output, profile=profile, target=hardware, data=given.data))
+    written = export(module, output, profile=profile, target=hardware, data=given.data)
+    print_report(written)
+    return Answer(written)
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,16 @@ def _transformed(
 
 def passes_text() -> str:
     """One line a pass: its name and what it does."""
+    known = passes_known()
+    width = max(map(len, known))
+    return "".join(f"{name:{width}}  {summary}\n" for name, summary in known.items())
+
+
+def passes_known() -> dict[str, str]:
+    """Name of every pass → what it does."""
     from qir.passes import available_passes
 
-    names = available_passes()
-    width = max(map(len, names))
-    return "".join(f"{name:{width}}  {_summary(name)}\n" for name in names)
+    return {name: _summary(name) for name in available_passes()}
 
 
 def _summary(name: str) -> str:

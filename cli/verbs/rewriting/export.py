@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qir.cli.options import AllowMismatches, OptionalTarget, Profile, ReduceRange, Weights, with_groups
+from qir.cli.answers import Answer
+from qir.cli.networks import network
+from qir.cli.options import AllowMismatches, OptionalTarget, Profile, ReduceRange, Weights
 from qir.cli.samples import ImageOptions, read_and_tell
 from qir.cli.written import print_agreement, print_report
-from qir.errors import ExportError
 
 if TYPE_CHECKING:
     from qir.module import Module
@@ -18,15 +19,8 @@ if TYPE_CHECKING:
     from qir.passes.parity.agreement import Agreement
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(name="export")(with_groups(export))
-
-
 def export(
-    source: Annotated[
-        Path | None, typer.Argument(help="Calibrated network (.onnx, .qir), or an exported one.", show_default=False)
-    ] = None,
+    source: Annotated[Path, network("Calibrated network (.onnx, .qir), or an exported one")],
     profile: Profile = None,
     target: OptionalTarget = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Samples to compare, of any kind.")] = None,
@@ -36,21 +30,15 @@ def export(
     reduce_range: ReduceRange = False,
     weights: Weights = None,
     allow_mismatches: AllowMismatches = False,
-    list_profiles: Annotated[bool, typer.Option("--list", help="Name every profile and say what it is.")] = False,
     *,
     images: ImageOptions,
-) -> None:
+) -> Answer:
     """Write a quantized network in a profile: lowered, checked, run, compared, and only then named.
 
     A file that was exported already is read back first, so that one profile becomes another.
 
     qir export model.quant.onnx --profile qoperator -o out/model.quant.onnx
     """
-    if list_profiles:
-        typer.echo(profiles_text(), nl=False)
-        return
-    if source is None:
-        raise ExportError("qir export: no network: give a calibrated network, or --list for the profiles")
     from qir.backends import load_target
     from qir.passes import export as write
 
@@ -59,8 +47,10 @@ def export(
     samples = read_and_tell(data, module, source, images)
     options: dict[str, Any] = {"target": hardware, "data": samples, "reduce_range": reduce_range, "weights": weights}
     written = write(module, output, profile=profile, allow_mismatches=allow_mismatches, **options)
+    found = _against_float(module, written, samples, raised=raised)
     print_report(written)
-    print_agreement(_against_float(module, written, samples, raised=raised))
+    print_agreement(found)
+    return Answer({"written": written, "against_float": found})
 
 
 def _against_float(module: Module, written: ExportReport, data: Any, *, raised: bool) -> Agreement:
@@ -79,7 +69,7 @@ def _against_float(module: Module, written: ExportReport, data: Any, *, raised: 
 
 def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
     """The network with its quantizers, and whether they were raised from an exported file, with these widths."""
-    from qir.cli.verbs.opt import read
+    from qir.cli.verbs.rewriting.opt import read
     from qir.passes import PassContext
     from qir.passes.raising import RaiseQuantized
     from qir.passes.raising.encodings import apply_encodings_next_to
@@ -90,11 +80,3 @@ def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
     if not apply_encodings_next_to(module, source):
         PassContext().run(RaiseQuantized(widths), module)
     return module, True
-
-
-def profiles_text() -> str:
-    """One line a profile: its name, the operator set it needs, and what it is."""
-    from qir.passes.lowering.profiles.profiles import profiles
-
-    width = max(len(profile.name) for profile in profiles())
-    return "".join(f"{p.name:{width}}  opset {p.opset}  {p.description}\n" for p in profiles())

@@ -1,0 +1,19 @@
+"""The smallest description of hardware that works: where a vendor begins."""
+
+from __future__ import annotations
+
+from qir.backends.costs.assumed import FUSED_OPS
+from qir.backends.costs.target import Target
+
+
+def smallest_target(name: str) -> Target:
+    """A roofline with invented numbers: a peak rate and a bandwidth, weights of 4 and 8 bits, activations of 8."""
+    return Target(
+        name=name,
+        illustrative=True,
+        weight_widths=(4, 8),
+        activation_widths=(8,),
+        fused_ops=FUSED_OPS,
+        memories=[{"name": "dram", "bits_per_cycle": 64}],
+        cost={"kind": "roofline", "parameters": {"macs_per_cycle": 256, "packing": {"4": 2, "8": 1}}},
+    )

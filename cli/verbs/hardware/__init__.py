@@ -1,0 +1,1 @@
+"""Verbs about hardware: what it costs to run a network, and how it is described."""

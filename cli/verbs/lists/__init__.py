@@ -1,0 +1,1 @@
+"""Verbs that list what can be named in others, and show one of them."""

@@ -1,0 +1,1 @@
+"""Verbs that look at networks and at what was made of them."""

@@ -1,0 +1,1 @@
+"""Verbs that make a quantized network of a float one."""

@@ -1,0 +1,1 @@
+"""Verbs that rewrite a network as it is told."""
