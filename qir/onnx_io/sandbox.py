@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,10 @@ INFER, INFER_WITH_DATA, EVALUATE = b"i", b"d", b"e"
 
 START_SECONDS = 120.0
 """A worker that does not answer after so many seconds is not started: it loads a few libraries in less than one."""
+
+
+STALLED = 10.0 if hasattr(signal, "setitimer") else 1.0
+"""A job may take so many times its seconds of the CPU on the clock: other programs may keep the CPU from it."""
 
 
 class LimitError(QirError):
@@ -74,8 +79,8 @@ class Worker:
         """
         sink = self._process.stdin
         assert sink is not None  # noqa: S101 - a pipe was asked for
-        header = job + memory.to_bytes(8, "little")
-        with self._deadline(seconds) as is_late:
+        header = job + memory.to_bytes(8, "little") + max(1, round(1000 * seconds)).to_bytes(8, "little")
+        with self._deadline(STALLED * seconds) as is_late:
             try:
                 sink.write((len(header) + len(model)).to_bytes(8, "little") + header)
                 sink.write(model)
@@ -87,12 +92,19 @@ class Worker:
         if kind == b"+":
             return content
         if not kind:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)  # it tells by which signal it ends
             self.stop()
-        if is_late():
+        if is_late() or self._is_out_of_time:
             raise LateError(f"it takes more than {seconds:.0f} s")
         if kind == b"!":
             raise LimitError(f"it takes more than {memory >> 20} MiB")
         raise RefusedError(content.decode(errors="replace") or "it ends the process: a number or a shape is damaged")
+
+    @property
+    def _is_out_of_time(self) -> bool:
+        """Whether the process ended because it took more of the CPU than its job allows."""
+        return STALLED > 1 and self._process.returncode == -signal.SIGPROF
 
     def stop(self) -> None:
         """End the process."""
@@ -147,7 +159,7 @@ def run_apart(job: bytes, model: bytes, *, seconds: float, memory: int) -> bytes
     Args:
         job: `INFER`, `INFER_WITH_DATA` or `EVALUATE`.
         model: a serialized model.
-        seconds: what the job may take.
+        seconds: what the job may take, of the CPU where the system counts that.
         memory: bytes that it may take, the answer included.
 
     Returns:

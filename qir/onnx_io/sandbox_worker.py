@@ -1,9 +1,9 @@
 """The process in which ONNX's inference and single nodes of files run: a script, started by `qir.onnx_io.sandbox`.
 
 Jobs come on standard input, answers go to standard output, each as one message: 8 bytes of length (little-endian) and
-so many bytes. A job is one letter, 8 bytes of memory that it may take beyond what the process has, and a serialized
-model; an answer is `+` and its bytes, `-` and a reason, or `!` when memory did not suffice. The process
-ends when its input does.
+so many bytes. A job is one letter, 8 bytes of memory that it may take beyond what the process has, 8 of milliseconds of
+the CPU, and a serialized model; an answer is `+` and its bytes, `-` and a reason, or `!` when memory did not suffice. The
+process ends when its input does.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def main() -> None:
     send(sink, b"+")
     while (job := receive(source)) is not None:
         limit_memory(int.from_bytes(job[1:9], "little"))
+        limit_time(int.from_bytes(job[9:17], "little") / 1000)
         try:
-            answer = b"+" + JOBS[job[:1]](job[9:])
+            answer = b"+" + JOBS[job[:1]](job[17:])
         except MemoryError:
             answer = b"!"
         except Exception as error:  # noqa: BLE001 - libraries raise what they like; the answer carries the reason
             answer = b"-" + (str(error).strip() or type(error).__name__).encode(errors="replace")
+        limit_time(0)
         send(sink, answer)
 
 
@@ -64,6 +66,12 @@ def limit_memory(more: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (pages * PAGE + more, hard))
     except (ImportError, OSError, ValueError):
         return
+
+
+def limit_time(seconds: float) -> None:
+    """End the process after so many seconds of the CPU, 0 for no end, where the system counts them."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends a process that does not ask for it, C++ too
 
 
 def infer(model: bytes) -> bytes:

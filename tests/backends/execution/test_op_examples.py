@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.ops import LOWERINGS
 from qir.graph import Graph, Node
 from qir.module import Module
+from qir.onnx_io import to_proto
 from qir.ops import entries, infer, lookup
 from qir.tensor import Tensor
 from qir.types import TensorType
@@ -47,7 +49,10 @@ def test_torch_computes_what_onnx_runtime_computes(name):
     arrays = [None if operand is None else operand.array(generator) for operand in example.operands]
     module = built(key, example, arrays)
     feeds = {v.name: arrays[int(v.name[1:])] for v in module.graph.inputs}
-    wanted = list(OrtSession(module, optimization="disable").run(feeds).values())
+    if key[1].endswith("Integer"):  # kernels of CPUs without VNNI clip sums of products
+        wanted = ReferenceEvaluator(to_proto(module)).run(None, feeds)
+    else:
+        wanted = list(OrtSession(module, optimization="disable").run(feeds).values())
     with torch.no_grad():
         found = TorchModule(module)(*(torch.from_numpy(np.asarray(a)) for a in feeds.values()))
     (node,) = module.graph.nodes

@@ -1,5 +1,7 @@
 """Files of a few hundred bytes that claim more than any memory holds are read within limits, or refused."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -123,3 +125,14 @@ def test_one_process_answers_many_jobs():
 def test_what_is_not_a_model_is_refused():
     with pytest.raises(RefusedError):
         run_apart(EVALUATE, b"\xff\xff", **LIMITS)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system does not count the CPU's seconds")
+def test_a_job_has_seconds_of_the_cpu_not_of_the_clock():
+    data = model_of([helper.make_node("Abs", ["x"], ["y"])], [])
+    run_apart(INFER, data, **LIMITS)
+    process = sandbox._WORKER._process
+    process.send_signal(signal.SIGSTOP)  # other programs have the CPU
+    threading.Timer(1.5, process.send_signal, [signal.SIGCONT]).start()
+    assert run_apart(INFER, data, seconds=1, memory=1 << 30)
+    assert sandbox._WORKER._process is process

@@ -199,9 +199,9 @@ def test_only_changed_nodes_are_inferred_again():
 
 def test_ten_thousand_nodes_in_two_seconds():
     module = chain(10_000)
-    start = time.perf_counter()
+    start = time.process_time()
     infer_graph(module)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert module.graph.outputs[0].type == TensorType(F, ("N", 8))
 
 
