@@ -11,7 +11,7 @@ from qir.backends.execution.executor import Executor, OrtExecutor, Run
 from qir.backends.execution.pairs import Differences, pairs
 from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.operators import operator_of
-from qir.backends.integer.reference import QUANTIZE
+from qir.backends.integer.reference import QUANTIZE, IntegerReference
 from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.data.batch_axes import Feed
@@ -150,8 +150,10 @@ def _held(
             return found
     reference = ReferenceNetwork(module)
     if encodings is not None:
-        read = _read_back(path, encodings)
+        read: Executor = _read_back(path, encodings)
         outputs = [read.run(feed) for feed in feeds]
+    elif found.mismatches and not found.refusals:  # sums that this CPU clips, in a file that says so
+        outputs = _exactly(path, feeds)
     other = Differences()
     for feed, ours in zip(feeds, outputs, strict=True):
         other.add(feed, reference.run(feed), ours)
@@ -205,6 +207,14 @@ def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
         clipped=report.differ(SATURATING) if SATURATING in report.first else None,
         refusals=tuple(refusals),
     )
+
+
+def _exactly(path: Path, feeds: list[Feed]) -> list[Run]:
+    """What the file computes where no sum clips: whether it holds the network does not depend on the CPU at hand."""
+    from qir.onnx_io import load
+
+    exact = IntegerReference(load(path))
+    return [exact.run(feed) for feed in feeds]
 
 
 def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:
