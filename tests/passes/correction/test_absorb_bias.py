@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from qir.backends.execution.random_feed import random_feed
 from qir.passes import PassContext
@@ -33,6 +34,7 @@ def test_high_biases_move_after_the_relu(builder):
     assert largest_error(before, run_onnxruntime(module, inputs)) < 1e-6
 
 
+@pytest.mark.named_nodes
 def test_a_padded_second_layer_is_left_alone(builder):
     module = network(builder, pads=(1, 1, 1, 1))
     FoldBatchNorm().run(module, PassContext())
@@ -41,6 +43,7 @@ def test_a_padded_second_layer_is_left_alone(builder):
     assert "pads with zeros" in context.reports["absorb-bias"]["n_conv0"]
 
 
+@pytest.mark.named_nodes
 def test_statistics_are_measured_where_there_are_none(builder):
     module = network(builder)
     FoldBatchNorm().run(module, PassContext())

@@ -45,6 +45,7 @@ def test_ranges_meet_and_outputs_stay(builder, power_of_two):
         assert ratio.min() > (0.25 if power_of_two else 0.99)
 
 
+@pytest.mark.named_nodes
 def test_relu6_is_left_alone_and_listed(builder):
     module = mobile(builder, "HardSigmoid", alpha=0.2)
     version = module.version

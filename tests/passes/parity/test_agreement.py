@@ -124,6 +124,7 @@ def test_labels_give_the_accuracy_of_both_networks(done) -> None:
     assert labels_in(SAMPLES, "test") is None
 
 
+@pytest.mark.named_nodes
 def test_a_damaged_layer_is_the_first_of_three_that_lose_most(done) -> None:
     original = qir.load(done.written.model.parent / "float.onnx")
     damaged = written_network(done.written.model)

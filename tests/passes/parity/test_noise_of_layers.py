@@ -120,6 +120,7 @@ def noise(written: onnx.ModelProto, against: onnx.ModelProto) -> dict[str, float
     return {layer.value: layer.sqnr for layer in report.layers}
 
 
+@pytest.mark.named_nodes
 def test_every_layer_has_the_noise_that_is_measured_at_its_tensor(quantized) -> None:
     model, written = quantized
     wanted = measured(model, written)

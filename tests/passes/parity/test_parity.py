@@ -42,6 +42,7 @@ def test_the_export_report_counts_the_codes_it_compared(exported) -> None:
     assert report.mismatches == 0
 
 
+@pytest.mark.named_nodes
 def test_a_softmax_at_the_end_is_named_and_breaks_nothing(tmp_path, random_network) -> None:
     network, _ = random_network(0, 8, 8)
     network.output = network.op("Softmax", network.output)

@@ -195,6 +195,7 @@ def test_gather_from_blocks(dtype, bits, zeros):
     np.testing.assert_array_equal(executor("torch", module).run({"x": x}).outputs["y"], expected)
 
 
+@pytest.mark.named_nodes
 def test_reordered_rows_are_left_with_a_reason():
     random = np.random.default_rng(3)
     arrays = {
