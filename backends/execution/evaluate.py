@@ -12,6 +12,7 @@ from qir.module import Module
 from qir.onnx_io.sandbox import EVALUATE, run_apart
 from qir.ops.protos import node_model, read_arrays, run_reference
 from qir.tensor import Array, Tensor
+from qir.types import tensor_type
 
 SECONDS = 20.0
 """What the evaluation of one node of a file may take."""
@@ -73,6 +74,8 @@ def _model(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]
 def evaluate_control_flow(node: Node, values: Mapping[Value, Array], *, opsets: Mapping[str, int]) -> list[Array]:
     """The results of an If, Loop or Scan, by ONNX Runtime.
 
+    Its operands are declared without sizes: a branch that is not taken need not fit those of the values.
+
     Args:
         node: a node with subgraphs.
         values: its operands, and what its subgraphs capture from around it.
@@ -88,7 +91,7 @@ def evaluate_control_flow(node: Node, values: Mapping[Value, Array], *, opsets: 
 
     graph, mapped = Graph("control-flow"), dict[Value, Value]()
     for value, array in values.items():
-        mapped[value] = graph.add_input(Value(value.name, Tensor.of(array).type))
+        mapped[value] = graph.add_input(Value(value.name, tensor_type(Tensor.of(array).type.dtype, None)))
     made = graph.insert(clone_node(node, mapped))
     graph.set_outputs([value for value in made.results if value.name])
     module = Module(graph, opsets=dict(opsets))

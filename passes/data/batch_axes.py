@@ -127,14 +127,15 @@ class BatchAxes:
         return 0 if shape[0] is None or shape[0] != len(array) or shape[0] == self._common() else None
 
     def _told(self, name: str, array: Array, axis: int | None, count: int) -> int | None:
-        """The axis where the data tell it: a static shape with 1 where the array has as many as there are samples."""
+        """The axis where the data tell it: 1 or open in the shape, and in the array as long as there are samples."""
         value = self.inputs.get(name)
         shape = None if value is None else shape_of(value)
         if not array.ndim or name in self._given or shape is None or len(shape) != array.ndim:
             return axis if array.ndim else None
         if axis == 0 and not count and shape == array.shape:
             return None  # given once, for all samples
-        places = [k for k, (d, n) in enumerate(zip(shape, array.shape, strict=True)) if d == 1 and n == count > 1]
+        pairs = enumerate(zip(shape, array.shape, strict=True))
+        places = [k for k, (d, n) in pairs if n == count > (1 if d == 1 else 0) and (d == 1 or not isinstance(d, int))]
         return places[0] if axis is None and len(places) == 1 else axis
 
     def _common(self) -> int:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from qir.backends.execution.evaluate import evaluate_constant
+from qir.backends.execution.evaluate import evaluate_constant, evaluate_control_flow
 from qir.errors import QirError
 from qir.graph import Graph, Node
+from qir.tensor import Tensor
 
 
 def node_of(op, count, results=1, **attributes):
@@ -36,3 +37,17 @@ def test_element_types_without_kernel_go_to_the_reference():
 def test_impossible_operands_are_refused():
     with pytest.raises(QirError, match="Add"):
         evaluate_constant(node_of("Add", 2), [np.zeros(2, np.float32), np.zeros(3, np.float32)])
+
+
+def test_a_branch_that_is_not_taken_need_not_fit_the_operands():
+    """Exporters write a Squeeze for the case of one sample next to the case of many: only one of them is valid."""
+    outer = Graph("outer")
+    condition, data = outer.add_input("condition"), outer.add_input("data")
+    many, one = Graph("many"), Graph("one")
+    many.set_outputs([many.insert(Node("Neg", (data,))).result])
+    axes = one.add_constant("axes", Tensor.of(np.array([0])))
+    one.set_outputs([one.insert(Node("Squeeze", (data, axes))).result])
+    node = outer.insert(Node("If", (condition,), attributes={"then_branch": many, "else_branch": one}))
+    values = {condition: np.asarray(True), data: np.ones((2, 3), np.float32)}
+    (found,) = evaluate_control_flow(node, values, opsets={"": 17})
+    assert np.array_equal(found, -values[data])

@@ -21,6 +21,16 @@ def test_a_state_whose_second_axis_counts_samples_is_cut_there(takes):
     np.testing.assert_array_equal(np.concatenate([first["state"], second["state"]], 1), data["state"])
 
 
+def test_a_state_with_one_open_axis_is_joined_there(takes):
+    """Exporters that name no size: Silero's state [2, ?, 128] next to sound [?, ?]."""
+    module = takes(x=(None, None), state=(2, None, 3), rate=((), DType.INT64))
+    feed = {"x": np.zeros((1, 8)), "state": np.zeros((2, 1, 3)), "rate": np.array(16000)}
+    assert shapes(batches(module, [feed] * 3, batch=2)) == [
+        {"x": (2, 8), "state": (2, 2, 3), "rate": ()},
+        {"x": (1, 8), "state": (2, 1, 3), "rate": ()},
+    ]
+
+
 def test_time_may_come_first(takes):
     found = batches(takes(x=("time", "batch", 4)), np.zeros((7, 5, 4)), batch=2)
     assert shapes(found) == [{"x": (7, 2, 4)}, {"x": (7, 2, 4)}, {"x": (7, 1, 4)}]
