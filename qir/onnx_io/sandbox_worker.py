@@ -2,8 +2,8 @@
 
 Jobs come on standard input, answers go to standard output, each as one message: 8 bytes of length (little-endian) and
 so many bytes. A job is one letter, 8 bytes of memory that it may take beyond what the process has, 8 of milliseconds of
-the CPU, and a serialized model; an answer is `+` and its bytes, `-` and a reason, or `!` when memory did not suffice. The
-process ends when its input does.
+the CPU, and a serialized model; an answer is `+` and its bytes, `-` and a reason, or `!` when memory did not suffice.
+The process ends when its input does.
 """
 
 from __future__ import annotations
