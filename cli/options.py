@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -75,6 +76,13 @@ Store = Annotated[
     str | None,
     typer.Option(help="SQLite file, or SQLAlchemy URL, that keeps what was measured; a restart resumes."),
 ]
+Time = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        help="Time in which measuring and search end with the best so far: `90s`, `5m`, `1h`; Ctrl-C does so at once.",
+    ),
+]
 Save = Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")]
 Page = Annotated[Path | None, typer.Option(help="HTML page of the result.")]
 
@@ -89,6 +97,7 @@ class JobOptions:
     input_widths: InputWidths = "8"
     profile: Profile = None
     store: Store = None
+    time: Time = None
     seed: Seed = 0
     reduce_range: ReduceRange = False
     weights: Weights = None
@@ -100,7 +109,7 @@ class JobOptions:
         """Return the keywords of `qir.search.Job`.
 
         Raises:
-            QirError: a budget is not of the form name=limit.
+            QirError: a budget is not of the form name=limit, or a time of the form 5m.
         """
         return {
             "target": self.target,
@@ -109,6 +118,7 @@ class JobOptions:
             "reduce_range": self.reduce_range,
             "seed": self.seed,
             "store": self.store,
+            "time_limit": parse_time(self.time),
         }
 
     def of_file(self) -> dict[str, Any]:
@@ -179,3 +189,21 @@ def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:
             raise QirError(f"budget {text!r}: {name} is limited twice, also to {budgets[name]}; give one limit")
         budgets[name] = limit
     return read_budgets(budgets)
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_time(text: str | None) -> float | None:
+    """Seconds from a text such as `90s`, `5m` or `1h`; None from None.
+
+    Raises:
+        QirError: the text has another form, or is not more than 0.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*)([smh]?)", text.strip())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not seconds:
+        raise QirError(f"time {text!r}: expected more than 0 seconds, minutes or hours, for example 90s, 5m or 1h")
+    return seconds

@@ -77,6 +77,7 @@ class TorchModule(nn.Module):
         self._learned: dict[tuple[FakeQuant, int], nn.Parameter] = {}
         self._biases = find_biases(self.graph) if quantize_bias else {}
         self._off = False
+        self._on: dict[FakeQuant, Bits] = {}
         if trainable:
             self.require_gradients()
             for parameter in self.trainable_constants().values():
@@ -139,13 +140,22 @@ class TorchModule(nn.Module):
         return {name: self._bits[quantizer] for name, quantizer in self._quantizers.items()}
 
     @contextmanager
-    def quantizers_off(self) -> Iterator[None]:
-        """Inside, the network computes in float."""
-        before, self._off = self._off, True
+    def quantizers_off(self, but: Mapping[str, Bits] | None = None) -> Iterator[None]:
+        """Inside, the network computes in float.
+
+        Args:
+            but: quantizers that are on all the same, by name, and their bits.
+        """
+        before = self._off, self._on
+        self._off, self._on = True, {self._quantizers[name]: bits for name, bits in (but or {}).items()}
         try:
             yield
         finally:
-            self._off = before
+            self._off, self._on = before
+
+    def bits_now(self, quantizer: FakeQuant) -> Bits | None:
+        """The bits that a quantizer simulates now; None where it is off."""
+        return self._on.get(quantizer) if self._off else self._bits[quantizer]
 
     def trainable_constants(self) -> dict[str, nn.Parameter]:
         """Weights, biases and affine parameters by the names of their values; no running statistics, bounds, scales."""
@@ -249,9 +259,9 @@ class TorchModule(nn.Module):
         x = operands[0]
         if x is None:
             raise QirError(f"quantizer {quantizer.name!r} has no operand")
-        if self._off:
+        bits = self.bits_now(quantizer)
+        if bits is None:
             return x
-        bits = self._bits[quantizer]
         constant = quantizer.source.constant is not None
         cachable = constant and not x.requires_grad and (quantizer, bits) not in self._learned
         if cachable and (quantizer, bits, 0) in self._cached:

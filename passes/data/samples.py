@@ -19,6 +19,7 @@ from qir.passes.data.batch_axes import BatchAxes, Feed
 from qir.passes.data.kinds.array_files import as_array, is_plain
 from qir.passes.data.kinds.text_ids import with_companions
 from qir.passes.data.sources import inputs_of, open_source
+from qir.support.progress import advance
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
@@ -42,12 +43,13 @@ def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
     """
     source = open_source(data, module)
     names = [value.name for value in inputs_of(module)]
-    seen = False
+    done = 0
     for feed in BatchAxes(module).cut((_named(item, names) for item in source.items), batch):
         if not _is_empty(feed):
-            seen = True
             yield _checked(module, feed)
-    if not seen:
+            done += samples_of(feed)
+            advance(done, source.count or 0)
+    if not done:
         raise DataError("the calibration data are empty: give at least one sample")
 
 

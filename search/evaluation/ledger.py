@@ -14,6 +14,7 @@ from qir.policy import Policy
 from qir.search.evaluation.parallel import Executor, InProcess, Measured
 from qir.search.problem.problem import Problem
 from qir.search.problem.result import VALUE, Evaluation, Progress, pareto_front
+from qir.support.progress import advance
 
 if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
@@ -227,5 +228,6 @@ class Ledger:
         self.counts["stored"] += stored
         self.counts["failed"] += bool(np.isnan(score))
         self._scores[row] = score
+        advance(len(self.evaluations), self._limit or 0)
         if not self.episodic:
             self.report(row, score)

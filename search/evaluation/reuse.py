@@ -35,7 +35,7 @@ MEMORY = 1 << 30
 
 _MOST_MET = 1_000_000
 
-Signature = tuple[Bits, ...]
+Signature = tuple[Bits | None, ...]
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 
 
@@ -132,13 +132,13 @@ class ReusingNetwork(TorchModule):
         self.memory.clear()
 
     def signature(self, node: Node) -> Signature:
-        """The bits that a node's result depends on."""
-        return tuple(self._bits[quantizer] for quantizer in self._cones[node])
+        """The bits that a node's result depends on; None for quantizers that are off."""
+        return tuple(self.bits_now(quantizer) for quantizer in self._cones[node])
 
     @property
     def remembers(self) -> bool:
         """Results are kept and found at present."""
-        return self.tag is not None and not self._off and bool(self.borders)
+        return self.tag is not None and bool(self.borders)
 
 
 class _ReusingPlan(GraphPlan):
@@ -233,6 +233,17 @@ def reusing(network: TorchModule, tag: str) -> Iterator[None]:
         yield
     finally:
         network.tag = before
+
+
+@contextmanager
+def reusing_here(network: TorchModule) -> Iterator[None]:
+    """Inside, where the input stays the same, as `reusing`; afterwards everything is forgotten."""
+    try:
+        with reusing(network, new_tag()):
+            yield
+    finally:
+        if isinstance(network, ReusingNetwork):
+            network.memory.clear()
 
 
 @contextmanager

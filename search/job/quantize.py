@@ -13,11 +13,13 @@ from qir.passes.lowering.profiles.profiles import find_profile
 from qir.search.evaluation.splits import Labelled, Splits
 from qir.search.job.stages import Job
 from qir.search.methods import ADDITIVE, find_method
+from qir.search.metrics.label_free import AUTO, check_metric
 from qir.search.network.problem import read_budgets
 from qir.search.problem.parts import Budget
 from qir.search.problem.result import Progress
 from qir.search.report.quantized import Quantized
 from qir.support.atomic_write import make_folder
+from qir.support.progress import Step, told
 from qir.tensor import Array
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def quantize(
     evaluations: int | None = None,
     input_widths: str = "8",
     calibration: str = "mse",
+    sensitivity: str = AUTO,
+    time_limit: float | None = None,
     profile: str | None = None,
     correct: bool = True,
     adaround: bool = False,
@@ -56,16 +60,17 @@ def quantize(
     allow_mismatches: bool = False,
     compare: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    stages: Callable[[Step], None] | None = None,
     executor: Executor | None = None,
     images: Preprocessing | None = None,
     **options: Any,
 ) -> Quantized:
     """Quantize a network: fold, insert, calibrate, choose bits, correct or retrain, export and check.
 
-    Without labels, bits are chosen by the exact solver (HiGHS) from the divergence of the outputs, measured for each
-    decision and width. Where these are not scores of classes, [N, classes], or the network has several inputs or takes
-    one sample at a time (a correction that is fitted to one sample leaves no divergence), they are chosen from the
-    distance of all outputs. Without budgets every quantizer gets its widest legal width.
+    Without labels, bits are chosen by the exact solver (HiGHS) from how far each width moves the outputs: to second
+    order, for all decisions from the same backward passes (`gauss-newton`), or where no gradient passes the network by
+    one partial forward pass for each decision and width (`output-distance`). `exhaustive` is the dear measurement that
+    both are held against. Without budgets every quantizer gets its widest legal width.
 
     A method that measures (`rl`, `random`, `evolution`, …) chooses bits by accuracy on labelled samples, each policy
     retrained shortly, and the winner retrained longer: on the splits given, or on the data with their labels, divided.
@@ -89,6 +94,10 @@ def quantize(
         evaluations: policies that a method may measure, 50 unless given.
         input_widths: widths of the network's inputs, `all` makes them decisions.
         calibration: calibration method of activations.
+        sensitivity: what bits are chosen by where no policy is measured: `auto`, `exhaustive`, or a name in
+            `qir.search.metrics.measuring.METRICS`.
+        time_limit: seconds in which measuring and search end with the best so far, which the certificate says, and
+            uniform widths are compared; calibration, export and its checks are done whole. Ctrl-C ends them at once.
         profile: export profile, by default the target's.
         correct: fold the channel-wise affine correction into a network that is not retrained.
         adaround: learn how weights are rounded (AdaRound), in place of nearest rounding.
@@ -103,6 +112,7 @@ def quantize(
         allow_mismatches: as for `export`.
         compare: measure uniform widths too, where bits are searched.
         progress: told after each episode of a method that measures.
+        stages: told how far each stage is, and how many seconds it has left.
         executor: where policies are measured; in this process by default.
         images: what is done with images of folders; what it leaves open comes from a `preprocessing.json` or
             `preprocessor_config.json` in their folder or next to the network.
@@ -113,33 +123,37 @@ def quantize(
             cost of a node with decisions is unknown, so that the budget would not bind.
     """
     find_method(method)
+    check_metric(sensitivity)
     hardware = as_target(target)
     find_profile(profile or hardware.export.profile)
     limits, path = read_budgets(budgets or {}), _output(output, model)
     make_folder(path)
-    job = Job(
-        model,
-        hardware,
-        Splits.read(data, labels=labels, retraining=retraining, validation=validation, test=test, images=images),
-        budgets=limits,
-        input_widths=input_widths,
-        calibration=calibration,
-        before=before,
-        insert=insert,
-        correct=correct,
-        adaround=adaround,
-        reduce_range=reduce_range,
-        seed=seed,
-        store=store,
-    )
-    measured = method not in ADDITIVE
-    if measured and job.splits.validation is None:
-        job.splits = job.splits.divided(job.network, seed=seed)
-    if limits or measured:
-        count = evaluations or (EVALUATIONS if measured else None)
-        job.solve(method, evaluations=count, progress=progress, executor=executor, **options)
-    job.export(path, profile=profile, weights=weights, allow_mismatches=allow_mismatches)
-    return job.outcome(compare=compare)
+    with told(stages):
+        job = Job(
+            model,
+            hardware,
+            Splits.read(data, labels=labels, retraining=retraining, validation=validation, test=test, images=images),
+            budgets=limits,
+            input_widths=input_widths,
+            calibration=calibration,
+            before=before,
+            insert=insert,
+            correct=correct,
+            adaround=adaround,
+            reduce_range=reduce_range,
+            seed=seed,
+            store=store,
+            metric=sensitivity,
+            time_limit=time_limit,
+        )
+        measured = method not in ADDITIVE
+        if measured and job.splits.validation is None:
+            job.splits = job.splits.divided(job.network, seed=seed)
+        if limits or measured:
+            count = evaluations or (EVALUATIONS if measured else None)
+            job.solve(method, evaluations=count, progress=progress, executor=executor, **options)
+        job.export(path, profile=profile, weights=weights, allow_mismatches=allow_mismatches)
+        return job.outcome(compare=compare)
 
 
 def _output(output: str | Path, model: Module | str | Path) -> Path:

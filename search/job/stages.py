@@ -6,9 +6,10 @@ network → constraints → cost table → problem → bits → finished network
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,10 @@ from qir.passes.parity.agreement import Agreement, Labels, agreement_of_file, fl
 from qir.passes.simplify.infer_types import InferTypes
 from qir.policy import Bits, Policy
 from qir.search.evaluation.splits import TEST, VALIDATION, Splits, calibration_samples
+from qir.search.job.allowance import Allowance, Extras, ended
 from qir.search.methods import ADDITIVE, GUIDED, solve
-from qir.search.metrics.label_free import SENSITIVITY_IMAGES, outputs_sensitivity
+from qir.search.metrics.label_free import AUTO, SENSITIVITY_IMAGES, check_metric, outputs_sensitivity
+from qir.search.metrics.pace import Pace
 from qir.search.network.preparation import SCALES, load_network, prepare
 from qir.search.network.problem import network_problem, read_budgets
 from qir.search.network.unknown_costs import refuse_cycles_of_none
@@ -42,10 +45,12 @@ from qir.search.problem.channels import completed
 from qir.search.problem.parts import Budget
 from qir.search.problem.problem import Problem
 from qir.search.problem.result import Progress, Result
+from qir.search.problem.sensitivity import Sensitivity
 from qir.search.report.comparison import Comparison
 from qir.search.report.provenance import provenance
 from qir.search.report.quantized import CHOSEN, Quantized
 from qir.search.report.rows import Costed, Row
+from qir.support.progress import stage
 
 if TYPE_CHECKING:
     from qir.backends.costs.tables.table import CostTable
@@ -54,6 +59,9 @@ if TYPE_CHECKING:
     from qir.search.evaluation.accuracy import AccuracyObjective, EvaluationProtocol, Samples
     from qir.search.evaluation.parallel import Executor
     from qir.search.evaluation.store import Store
+
+Tried = tuple[Agreement | None, int | None]
+"""How a policy agrees with the float network, and the bytes of its file; None where it cannot be written."""
 
 
 @dataclass
@@ -78,7 +86,9 @@ class Job:
         reduce_range: as the target's field of this name.
         seed: of every random choice.
         store: keeps sensitivities and measured values: an SQLite file or SQLAlchemy URL.
-        sensitivity_images: calibration samples that sensitivities are measured on.
+        metric: what sensitivities are measured by: `auto`, `exhaustive`, or a name in `METRICS`.
+        sensitivity_images: calibration samples that they are measured on, by default what the metric needs.
+        time_limit: seconds from now, in which the choice of bits ends with the best so far.
         protocol: how a policy is measured; a short retraining where there is a retraining split.
         final: how the chosen policy is retrained.
 
@@ -99,7 +109,9 @@ class Job:
     reduce_range: bool = False
     seed: int = 0
     store: Store | str | Path | None = None
-    sensitivity_images: int = SENSITIVITY_IMAGES
+    metric: str = AUTO
+    sensitivity_images: int | None = None
+    time_limit: float | None = None
     protocol: EvaluationProtocol | None = None
     final: RetrainProtocol | None = None
 
@@ -107,9 +119,12 @@ class Job:
     network: Module = field(init=False, repr=False)
     original: Module = field(init=False, repr=False)
     result: Result | None = field(init=False, default=None, repr=False)
+    measured: Sensitivity | None = field(init=False, default=None, repr=False)
     written: ExportReport | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_metric(self.metric)
+        self.allowance = Allowance.of(self.time_limit)
         hardware = as_target(self.target)
         self.hardware = hardware.model_copy(update={"reduce_range": self.reduce_range or hardware.reduce_range})
         self.budgets, self._reports = read_budgets(self.budgets), dict[str, Any]()
@@ -123,6 +138,7 @@ class Job:
         self.splits = self.splits.opened(self.network, named)
         self.original = float_form(self.network) if self._calibrated else self.network.clone()
         self._finished: dict[Policy, Module] = {}
+        self._finishing = 0.0
         self._exported: dict[str, Any] = {}
 
     @cached_property
@@ -141,7 +157,8 @@ class Job:
         if self._calibrated:
             return bit_constraints(self.network, self.hardware.operand_rules())
         how: dict[str, Any] = {"input_widths": self.input_widths, "method": self.calibration, "insert": self.insert}
-        return prepare(self.network, self.hardware, samples, seed=self.seed, reports=self._reports, **how)
+        with stage("calibration"):
+            return prepare(self.network, self.hardware, samples, seed=self.seed, reports=self._reports, **how)
 
     @cached_property
     def table(self) -> CostTable:
@@ -184,9 +201,13 @@ class Job:
             from qir.search.metrics.outputs.output_divergence import divergence_guide
 
             images: Any = self.splits.calibration.images
-            return divergence_guide(self.objective, images[: self.sensitivity_images])
-        how: dict[str, Any] = {"images": self.sensitivity_images, "store": self.store}
-        return outputs_sensitivity(self.network, self.constraints, self.samples, **how).per_decision(self.constraints)
+            return divergence_guide(self.objective, images[: self.sensitivity_images or SENSITIVITY_IMAGES])
+        constraints, samples = self.constraints, self.samples
+        how: dict[str, Any] = {"metric": self.metric, "images": self.sensitivity_images, "seed": self.seed}
+        how |= {"store": self.store, "pace": Pace(self.allowance.of_choice())}
+        with stage("sensitivities"):
+            self.measured = outputs_sensitivity(self.network, constraints, samples, **how)
+        return self.measured.per_decision(constraints)
 
     def posed(
         self,
@@ -247,10 +268,12 @@ class Job:
             InfeasibleError: no policy meets a budget.
         """
         posed = self.problem(method)
-        where: dict[str, Any] = {"progress": progress, "executor": executor}
+        where: dict[str, Any] = {"progress": progress, "executor": executor, "time_limit": self.allowance.for_choice()}
         if posed.objective is not None:
             where["store"] = self.store
-        self.result = solve(posed, method, evaluations=evaluations, seed=self.seed, **where, **options)
+        with stage("search"):
+            found = solve(posed, method, evaluations=evaluations, seed=self.seed, **where, **options)
+        self.result = found if self.measured is None else ended(found, self.measured)
         return self.result
 
     @property
@@ -266,7 +289,9 @@ class Job:
         """
         policy = self.chosen if decided is None else Policy(decided)
         if policy not in self._finished:
-            self._finished[policy] = self._corrected(policy) if self.objective is None else self._retrained(policy)
+            with stage("correction" if self.objective is None else "retraining"):
+                made = self._corrected(policy) if self.objective is None else self._retrained(policy)
+            self._finished[policy] = made
         return self._finished[policy]
 
     def _retrained(self, policy: Policy) -> Module:
@@ -303,9 +328,12 @@ class Job:
             ExportError: as `qir.export`.
         """
         self._exported = {"profile": profile, "weights": weights, "allow_mismatches": allow_mismatches}
+        start = time.monotonic()
         self.written = self._export(output, self.finish(decided))
+        self._finishing = time.monotonic() - start
         return self.written
 
+    @stage("export")
     def _export(self, output: str | Path, module: Module) -> ExportReport:
         sources = dict(self.splits.sources)
         return export(module, output, target=self.hardware, data=self._shown, splits=sources, **self._exported)
@@ -342,15 +370,18 @@ class Job:
         if self.written is None:
             raise QirError("nothing is written yet: export the job first")
         agreement, module, costed = self._agreement(self.written), self.finish(), self.costed
+        extras: Extras[Tried] = Extras(self.allowance, self._finishing)
+        rows = self._rows(costed, agreement, extras if compare and self.result is not None else None)
         return Quantized(
             written=self.written,
             result=self.result,
             policy=policy_of(module.graph),
             agreement=agreement,
-            rows=self._rows(costed, agreement, compare and self.result is not None),
+            rows=rows,
             layers=costed.layers(self.chosen),
             left_float=dict(self._reports.get(InsertFakeQuant.name, {})),
-            notes=(*self.splits.notes, *self._reports.get(InferTypes.name, ()), *self._without_hardware),
+            notes=(*self._notes, *extras.notes),
+            measured_by="" if self.measured is None else self.measured.metric,
             provenance=self._provenance(),
             options={name: self.constraints.options[name] for name in self.constraints.decisions},
             reference=costed.reference(self.chosen),
@@ -362,6 +393,10 @@ class Job:
     def report(self, path: str | Path) -> Path:
         """Write the outcome as one HTML page; see `Quantized.report`."""
         return self.outcome(compare=False).report(path)
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        return (*self.splits.notes, *self._reports.get(InferTypes.name, ()), *self._without_hardware)
 
     @property
     def _without_hardware(self) -> tuple[str, ...]:
@@ -381,6 +416,7 @@ class Job:
         """What written files are compared on."""
         return self.samples if self.splits.judged is None else self.splits.judged.images
 
+    @stage("comparison")
     def _agreement(self, written: ExportReport) -> Agreement:
         judged, labels = self.splits.judged, self.splits.labels
         if judged is None:
@@ -394,20 +430,21 @@ class Job:
             called += ", which chose the bits" if chose else ""
         return agreement_of_file(written.model, self.original, self._shown, called=called, labels=known)
 
-    def _rows(self, costed: Costed, agreement: Agreement, compare: bool) -> tuple[Row, ...]:
-        """Float, uniform widths and the chosen policy; `compare` measures the uniform ones."""
+    def _rows(self, costed: Costed, agreement: Agreement, extras: Extras[Tried] | None) -> tuple[Row, ...]:
+        """Float, uniform widths and the chosen policy; with `extras` the uniform ones are measured too."""
         found, written = agreement.accuracy, self.written
         accuracy = None if found is None else found.float_right / found.samples
         given = Path(self.model).stat().st_size if isinstance(self.model, str | Path) else None
         rows = [costed.float_row(accuracy, given)]
         for label, policy in costed.uniforms().items():
             if policy != self.chosen or self.result is not None:
-                measured = self._tried(policy) if compare else (None, None)
-                rows.append(costed.row(label, policy, *measured))
+                unknown: Tried = (None, None)
+                tried = unknown if extras is None else extras.do(label, partial(self._tried, policy), unknown)
+                rows.append(costed.row(label, policy, *tried))
         rows.append(costed.row(CHOSEN, self.chosen, agreement, written.model.stat().st_size if written else None))
         return tuple(rows)
 
-    def _tried(self, policy: Policy) -> tuple[Agreement | None, int | None]:
+    def _tried(self, policy: Policy) -> Tried:
         """Agreement and size of a policy that is finished and written like the chosen one, in a folder that goes."""
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -419,11 +456,12 @@ class Job:
     def _provenance(self) -> dict[str, Any]:
         named = isinstance(self.model, str | Path)
         settings = ("input_widths", "calibration", "before", "insert", "correct", "adaround", "reduce_range", "seed")
+        settings += ("metric", "time_limit")
         return provenance(
             model=Path(str(self.model)).name if named else "network",
             sha256=self.network.meta.get("source_sha256", ""),
             target=self.hardware.name,
             budgets={name: limit for name, limit in self.budgets.items() if isinstance(limit, Budget)},
             splits=self.splits.sources,
-            settings={name: getattr(self, name) for name in settings if getattr(self, name) not in ("", False)},
+            settings={name: getattr(self, name) for name in settings if getattr(self, name) not in ("", False, None)},
         )

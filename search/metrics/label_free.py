@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.errors import SearchError
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples
-from qir.search.metrics.measuring import measure
+from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples, samples_of
+from qir.search.metrics.measuring import ANY_NETWORK, METRICS, measure
+from qir.search.metrics.pace import Pace
 from qir.search.problem.sensitivity import Sensitivity
-from qir.types import TensorType
+from qir.support.nearest import nearest
+from qir.support.progress import stage
+from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
 
+AUTO = "auto"
+"""`gauss-newton`, and `output-distance` where no gradient passes the network."""
+
+EXHAUSTIVE = "exhaustive"
+"""The dear measurement that others are held against: `output-divergence` of scores of classes, else `output-distance`
+on more samples."""
+
 SENSITIVITY_IMAGES = 128
-SENSITIVITY_BATCHES = 16
+"""Samples of metrics that see all of them at a time."""
+
+GRADIENT_SAMPLES, FORWARD_SAMPLES = 32, 8
+"""Samples of the two that `auto` takes; they cost at most twenty forward passes, or one partial pass for each width."""
+
+EXHAUSTIVE_BATCHES = 16
 
 
 def outputs_sensitivity(
@@ -28,42 +46,124 @@ def outputs_sensitivity(
     constraints: BitConstraints,
     data: Any,
     *,
-    images: int = SENSITIVITY_IMAGES,
+    metric: str = AUTO,
+    images: int | None = None,
+    seed: int = 0,
     store: Store | str | Path | None = None,
+    pace: Pace | None = None,
 ) -> Sensitivity:
-    """Divergence of the outputs where these are scores of classes, else the distance of all outputs.
+    """Sensitivities of a network of any kind, from samples of any kind.
 
     Args:
         module: calibrated network; not changed.
         constraints: decisions and options.
         data: calibration data of any kind that `calibrate` takes; the first of them are used.
-        images: most samples of a forward pass, fewer where the results of all layers would not fit.
-        store: keeps divergences under hashes of network and data.
+        metric: `auto`, `exhaustive`, or a name in `METRICS`.
+        images: samples at most, by default what the metric needs; fewer where the results of all layers would not fit.
+        seed: of metrics that draw random numbers.
+        store: keeps what was measured under hashes of network and data.
+        pace: when to end early; what is not measured by then is taken for the noise of the widths alone.
+
+    Raises:
+        SearchError: there is no such metric, or it measures networks with one input only.
     """
-    results = (layer.node.result for layer in quantized_layers(module.graph))
-    count = fitting_samples(module, data, results, images, memory=KEPT_MEMORY)
-    feed = next(iter(batches(module, data, batch=count)))
-    given = next(iter(feed.values()))
-    if len(feed) == 1 and len(given) > 1 and _scores_classes(module):
-        return measure("output-divergence", module, constraints, given, store=store)
-    return _by_distance(module, constraints, data, count)
+    check_metric(metric)
+    found = _Measured(module, constraints, data, seed, store, pace)
+    if metric == AUTO:
+        return found.auto(images)
+    if metric == EXHAUSTIVE:
+        return found.exhaustive(images)
+    return found.by(metric, images)
 
 
-def _scores_classes(module: Module) -> bool:
-    """Whether the network has one output, of shape [N, classes]."""
-    found = [value.type for value in module.graph.outputs if value is not None]
-    shape = found[0].shape if len(found) == 1 and isinstance(found[0], TensorType) else None
-    return shape is not None and len(shape) == 2 and shape[1] != 1
+def check_metric(metric: str) -> None:
+    """Raise unless sensitivities can be asked for by this name.
+
+    Raises:
+        SearchError: there is no such metric; the message holds the nearest.
+    """
+    if metric not in {AUTO, EXHAUSTIVE, *METRICS}:
+        raise SearchError(f"sensitivity {metric!r} is unknown: {nearest(metric, (AUTO, EXHAUSTIVE, *METRICS))}")
 
 
-def _by_distance(module: Module, constraints: BitConstraints, data: Any, batch: int) -> Sensitivity:
-    """Sensitivities of a network with several inputs, or outputs that are not classes."""
-    import torch
+class _Measured:
+    """Metrics of one network on one set of data."""
 
-    from qir.backends.torch.module import TorchModule
-    from qir.search.metrics.outputs.output_distance import output_distance
+    def __init__(
+        self,
+        module: Module,
+        constraints: BitConstraints,
+        data: Any,
+        seed: int,
+        store: Store | str | Path | None,
+        pace: Pace | None,
+    ) -> None:
+        self._module, self._constraints, self._data = module, constraints, data
+        self._how: dict[str, Any] = {"seed": seed, "store": store, "pace": pace}
 
-    names = [value.name for value in module.graph.inputs if value.constant is None]
-    feeds = islice(batches(module, data, batch=batch), SENSITIVITY_BATCHES)
-    tensors = [[torch.from_numpy(np.array(feed[name])) for name in names] for feed in feeds]
-    return output_distance(TorchModule(module), constraints, tensors)
+    def auto(self, images: int | None) -> Sensitivity:
+        if has_gradients(self._module):
+            found = self.by("gauss-newton", images)
+            if found.stopped or any(found.values.values()):
+                return found
+        return self.by("output-distance", images)
+
+    def exhaustive(self, images: int | None) -> Sensitivity:
+        from qir.search.metrics.outputs.output_loss import scores_classes
+
+        feed = self._batch(images or SENSITIVITY_IMAGES)
+        if len(feed) == 1 and samples_of(feed) > 1 and scores_classes(self._module.graph):
+            return self._measure("output-divergence", next(iter(feed.values())))
+        count = self._fitting(images or SENSITIVITY_IMAGES)
+        return self._measure("output-distance", self._feeds(count, EXHAUSTIVE_BATCHES))
+
+    def by(self, metric: str, images: int | None) -> Sensitivity:
+        if metric == "output-distance":
+            wanted = images or FORWARD_SAMPLES
+            count = self._fitting(wanted)
+            return self._measure(metric, self._feeds(count, -(-wanted // count)))
+        if metric in ANY_NETWORK:
+            return self._measure(metric, self._feeds(1, images or GRADIENT_SAMPLES))
+        feed = self._batch(images or SENSITIVITY_IMAGES)
+        if len(feed) != 1:
+            others = ", ".join(sorted(ANY_NETWORK))
+            raise SearchError(f"metric {metric!r} measures networks with one input; for this one take {others}")
+        return self._measure(metric, next(iter(feed.values())))
+
+    def _measure(self, metric: str, samples: Any) -> Sensitivity:
+        found = measure(metric, self._module, self._constraints, samples, **self._how)
+        missing = not any(name in self._constraints.decisions for name, _ in found.values)
+        return noise_of_widths(self._constraints, found) if missing else found
+
+    def _fitting(self, most: int) -> int:
+        """Samples whose results of all layers are held at the same time."""
+        results = (layer.node.result for layer in quantized_layers(self._module.graph))
+        return fitting_samples(self._module, self._data, results, most, memory=KEPT_MEMORY)
+
+    def _batch(self, most: int) -> Mapping[str, Array]:
+        return next(iter(batches(self._module, self._data, batch=self._fitting(most))))
+
+    def _feeds(self, batch: int, most: int) -> list[list[Array]]:
+        """The first feeds, one array per input in order."""
+        names = [value.name for value in self._module.graph.inputs if value.constant is None]
+        with stage("reading"):
+            feeds = islice(batches(self._module, self._data, batch=batch), most)
+            return [[np.array(feed[name]) for name in names] for feed in feeds]
+
+
+def has_gradients(module: Module) -> bool:
+    """Whether gradients pass every node: torch has a lowering of each."""
+    from qir.backends.torch.graph import GraphPlan
+
+    return not GraphPlan(module.graph, module.opsets).runtime.nodes
+
+
+def noise_of_widths(constraints: BitConstraints, stopped: Sensitivity) -> Sensitivity:
+    """What is left to go by where nothing was measured: each bit quarters the noise of its quantizer's operand.
+
+    The 6.02 dB a bit of uniform quantization (Bennett, 1948, "Spectra of quantized signals"), every operand alike.
+    """
+    changing = (*constraints.decisions, *constraints.implied)
+    values = {(name, bits): 4.0**-bits for name in changing for bits in constraints.options[name]}
+    note = f"nothing was measured ({stopped.stopped}): each bit counts as a quarter of the noise"
+    return replace(stopped, metric="noise-of-widths", values=values, note=note)

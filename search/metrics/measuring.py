@@ -8,20 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qir.errors import SearchError
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.registry import Registry
 from qir.search.evaluation.identity import data_digest, module_digest
+from qir.search.metrics.pace import Pace
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
+    from qir.search.metrics.operands import Samples
 
 Metric = Callable[..., Sensitivity]
-"""(network, constraints, images float32 [N, …], **options) → sensitivity; `labels` and `seed` are options of those that
-take them."""
+"""(network, constraints, images float32 [N, …], **options) → sensitivity; `labels`, `seed` and `pace` are options of
+those that take them."""
+
+ANY_NETWORK = frozenset({"taylor", "second-order", "empirical-fisher", "gauss-newton", "output-distance"})
+"""Metrics that take networks with several inputs too: one array per input in place of images."""
 
 METRICS: Registry[Metric] = Registry(
     "metric",
@@ -34,6 +41,9 @@ METRICS: Registry[Metric] = Registry(
         "hessian-trace": "qir.search.metrics.gradients.hessian_trace:hessian_trace",
         "empirical-fisher": "qir.search.metrics.gradients.empirical_fisher:empirical_fisher",
         "second-order": "qir.search.metrics.gradients.second_order:second_order",
+        "taylor": "qir.search.metrics.gradients.taylor:taylor",
+        "gauss-newton": "qir.search.metrics.gradients.gauss_newton:gauss_newton",
+        "output-distance": "qir.search.metrics.outputs.output_distance:output_distance",
         "adversarial-noise": "qir.search.metrics.outputs.adversarial_noise:adversarial_noise",
         "feature-separability": "qir.search.metrics.feature_separability:feature_separability",
         "pca-significance": "qir.search.metrics.pca_significance:pca_significance",
@@ -50,11 +60,12 @@ def measure(
     metric: str,
     module: Module,
     constraints: BitConstraints,
-    images: Array,
+    images: Samples,
     *,
     labels: Array | None = None,
     seed: int = 0,
     store: Store | str | Path | None = None,
+    pace: Pace | None = None,
     **options: Any,
 ) -> Sensitivity:
     """Measure a metric, or take what a store holds of it.
@@ -63,10 +74,12 @@ def measure(
         metric: a name in `METRICS`.
         module: calibrated network; not changed.
         constraints: decisions and options.
-        images: float32 [N, …] of the calibration split.
+        images: float32 [N, …] of the calibration split; for a metric of `ANY_NETWORK` also one array per input for each
+            sample (each batch, for `output-distance`).
         labels: int64 [N], for metrics of loss or accuracy; without them these take the network's own predictions.
         seed: of metrics that draw random numbers.
-        store: keeps the result under hashes of network and data, the metric and its options.
+        store: keeps the result under hashes of network and data, the metric and its options, unless it ended early.
+        pace: when to end early, for metrics that can.
         **options: of the metric's function.
 
     Raises:
@@ -78,7 +91,7 @@ def measure(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SearchError(f"metric {metric!r}: unknown options {unknown}; it takes {known or 'none'}")
-    given = {"labels": labels, "seed": seed}
+    given = {"labels": labels, "seed": seed, "pace": pace}
     arguments = {name: value for name, value in given.items() if name in known} | options
     if store is None:
         return _measured(found, module, constraints, images, arguments)
@@ -89,14 +102,15 @@ def measure(
     known_already = kept.get_sensitivity(identity)
     if known_already is None:
         known_already = _measured(found, module, constraints, images, arguments)
-        kept.put_sensitivity(identity, known_already)
+        if not known_already.stopped:
+            kept.put_sensitivity(identity, known_already)
     if kept is not store:
         kept.close()
     return known_already
 
 
 def _measured(
-    function: Metric, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
+    function: Metric, module: Module, constraints: BitConstraints, images: Samples, arguments: dict[str, Any]
 ) -> Sensitivity:
     from qir.search.evaluation.reuse import ReusingNetwork
 
@@ -104,13 +118,14 @@ def _measured(
 
 
 def _identity(
-    metric: str, module: Module, constraints: BitConstraints, images: Array, arguments: dict[str, Any]
+    metric: str, module: Module, constraints: BitConstraints, images: Samples, arguments: dict[str, Any]
 ) -> dict[str, str]:
     """What a sensitivity depends on."""
-    plain = {name: value for name, value in arguments.items() if name not in {"labels", "progress"}}
+    plain = {name: value for name, value in arguments.items() if name not in {"labels", "pace", "progress"}}
+    arrays = [images] if isinstance(images, np.ndarray) else [array for sample in images for array in sample]
     return {
         "metric": metric,
         "model": module_digest(module),
         "options": json.dumps([plain, sorted(constraints.options.items())], sort_keys=True),
-        "data": data_digest(images, arguments.get("labels")),
+        "data": data_digest(*arrays, arguments.get("labels")),
     }

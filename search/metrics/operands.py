@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
-from qir.backends.torch.quantizers import TorchParameters, get_torch_scheme
+from qir.backends.torch.quantizers import TorchParameters, TorchScheme, get_torch_scheme
 from qir.backends.torch.quantizers.blocks import fake_quantize
 from qir.errors import DataError
 from qir.fake_quant import FakeQuant, quantizers
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from qir.graph import Node
 
 Tensors = dict[str, torch.Tensor]
+Grid = tuple[TorchScheme, TorchParameters]
+
+Samples = Array | Sequence[Sequence[Array]]
+"""Float32 images [N, …] of a network with one input, or one array per input, in order, for each sample or batch."""
 
 
 def measured_quantizers(network: TorchModule, constraints: BitConstraints) -> dict[str, FakeQuant]:
@@ -40,11 +44,44 @@ def checked_batch(images: Array) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images, np.float32))
 
 
+def single_samples(samples: Samples) -> list[tuple[torch.Tensor, ...]]:
+    """One tensor per input for each sample.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if not isinstance(samples, np.ndarray):
+        return whole_batches(samples)
+    batch = checked_batch(samples)
+    return [(batch[n : n + 1],) for n in range(len(batch))]
+
+
+def whole_batches(samples: Samples) -> list[tuple[torch.Tensor, ...]]:
+    """One tensor per input for each batch; images are one batch.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if isinstance(samples, np.ndarray):
+        return [(checked_batch(samples),)]
+    if not len(samples):
+        raise DataError("a sensitivity metric needs samples of the calibration split; there are none")
+    return [tuple(torch.from_numpy(np.array(array)) for array in sample) for sample in samples]
+
+
+def grid_of(quantizer: FakeQuant, bits: int, device: torch.device) -> Grid:
+    """Scheme and parameters of a quantizer's grid at a width."""
+    return get_torch_scheme(quantizer.scheme_name(bits)), TorchParameters.of(quantizer.grid(bits), device)
+
+
+def rounded(quantizer: FakeQuant, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """An operand rounded to a grid of its quantizer, same shape."""
+    return fake_quantize(x, *grid, quantizer.granularity)
+
+
 def on_grid(quantizer: FakeQuant, x: torch.Tensor, bits: int) -> torch.Tensor:
     """An operand rounded to its quantizer's grid at so many bits, same shape."""
-    scheme = get_torch_scheme(quantizer.scheme_name(bits))
-    parameters = TorchParameters.of(quantizer.grid(bits), x.device)
-    return fake_quantize(x, scheme, parameters, quantizer.granularity)
+    return rounded(quantizer, x, grid_of(quantizer, bits, x.device))
 
 
 def float_operands(
@@ -63,13 +100,9 @@ def float_operands(
 
 
 def output_with(network: TorchModule, quantizer: FakeQuant, bits: int, batch: torch.Tensor) -> torch.Tensor:
-    """First output of the float network with one quantizer on: one forward pass."""
-
-    def replace(node: Node, result: Any) -> Any:
-        return on_grid(quantizer, result, bits) if node is quantizer.node else result
-
-    with torch.no_grad(), network.quantizers_off():
-        first: torch.Tensor = network(batch, hook=replace)[0]
+    """First output of the float network with one quantizer on: one forward pass, a partial one inside `reusing`."""
+    with torch.no_grad(), network.quantizers_off(but={quantizer.name: bits}):
+        first: torch.Tensor = network(batch)[0]
     return first
 
 

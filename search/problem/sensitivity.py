@@ -20,12 +20,16 @@ class Sensitivity:
         values: (quantizer, bits) → how much that width hurts, everything else left as the metric says.
         forward_passes: forward passes over a batch that measuring took.
         backward_passes: backward passes (Hessian-vector products count as one each).
+        stopped: why measuring ended before its last sample ("time-limit", "interrupted"), or empty.
+        note: what a reader should know of how it was measured, or empty.
     """
 
     metric: str
     values: Mapping[tuple[str, int], float]
     forward_passes: int
     backward_passes: int = 0
+    stopped: str = ""
+    note: str = ""
 
     def per_decision(self, constraints: BitConstraints) -> list[list[float]]:
         """[decisions][options]: each option costs what it and every quantizer that follows from it cost.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qir.passes.exporting.export import ExportReport
     from qir.search.problem.result import Progress as Episode
     from qir.search.problem.result import Result
+    from qir.support.progress import Step
     from qir.tensor import Array
 
 CONSOLE = Terminal(width=None if sys.stdout.isatty() else 120)
@@ -66,6 +67,27 @@ def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
             bar.update(
                 task, completed=episode.evaluations, episode=episode.episode, best=episode.best, ratio=episode.ratio
             )
+
+        yield update
+
+
+@contextmanager
+def stage_bar() -> Iterator[Callable[[Step], None] | None]:
+    """A line on a terminal that says which stage a job is in, how far that is, and how long it still takes.
+
+    On standard error; None where that is not a terminal.
+    """
+    console = Terminal(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, left="")
+
+        def update(step: Step) -> None:
+            left = "" if step.left is None else f"{step.left:.0f} s left"
+            bar.update(task, description=step.stage, completed=step.done, total=step.total or None, left=left)
 
         yield update
 

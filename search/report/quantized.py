@@ -45,6 +45,7 @@ class Quantized:
         target: the hardware.
         module: the network with fake-quant nodes at its policy, as it was exported; None in one that was loaded.
         samples: what the files were compared on; None in one that was loaded.
+        measured_by: metric of the sensitivities that chose the bits; empty where none did.
     """
 
     written: ExportReport
@@ -61,6 +62,7 @@ class Quantized:
     target: Target | None = None
     module: Module | None = None
     samples: Any = None
+    measured_by: str = ""
 
     @property
     def certificate(self) -> str:
@@ -74,7 +76,9 @@ class Quantized:
             return "widest legal width"
         if self.result.selected_by != VALUE:
             return f"reward {self.result.selected_by}"
-        return "divergence of the outputs" if self.result.minimised else "accuracy on search-validation"
+        if not self.result.minimised:
+            return "accuracy on search-validation"
+        return f"sensitivity {self.measured_by}" if self.measured_by else "divergence of the outputs"
 
     @property
     def accuracy(self) -> Accuracy | None:
@@ -232,6 +236,7 @@ class Quantized:
             policy = {name: tuple(bits) if isinstance(bits, list) else bits for name, bits in found["policy"].items()}
             result = None if found["result"] is None else result_of(found["result"])
             target = None if found["target"] is None else Target.model_validate(found["target"])
+            plain["measured_by"] = found.get("measured_by", "")
             return Quantized(**typed, **plain, policy=Policy(policy), result=result, target=target)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, QirError) as error:
             message = f"{path}: is not a saved quantization ({_first(error)}): expected a file of `Quantized.save`"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.search.metrics.gradients.sample_gradients import mean_over_samples
+from qir.search.metrics.gradients.sample_gradients import loss_of, mean_over_samples
+from qir.search.metrics.operands import Samples
+from qir.search.metrics.pace import Pace
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def empirical_fisher(
-    network: TorchModule, constraints: BitConstraints, images: Array, *, labels: Array | None = None
+    network: TorchModule,
+    constraints: BitConstraints,
+    images: Samples,
+    *,
+    labels: Array | None = None,
+    pace: Pace | None = None,
 ) -> Sensitivity:
     """½ mean_n Σ_j g_nj²·Δ_nj², g_n being sample n's gradient by the operand and Δ what its grid changes.
 
@@ -22,6 +29,7 @@ def empirical_fisher(
     (Martens, 2020, "New insights and perspectives on the natural gradient method", section 5). Arguments, passes and
     errors are those of `mean_over_samples`; unit: nats.
     """
+    loss = loss_of(labels, len(images))
     return mean_over_samples(
-        "empirical-fisher", network, constraints, images, labels, lambda g, change: (g * change).square().sum()
+        "empirical-fisher", network, constraints, images, loss, lambda g, d: (g * d).square().sum() / 2, pace
     )

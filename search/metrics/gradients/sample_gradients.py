@@ -1,64 +1,150 @@
-"""What the gradients of single samples say about perturbed operands: shared by Fisher and second-order metrics."""
+"""What the gradients of single samples say about perturbed operands: one backward pass serves all layers and widths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 
+from qir.errors import DataError
+from qir.fake_quant import FakeQuant
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.search.metrics.operands import (
-    checked_batch,
-    float_operands,
-    loss_and_leaves,
-    measured_quantizers,
-    perturbations,
-    targets,
-)
+from qir.passes.data.samples import KEPT_MEMORY
+from qir.search.metrics.operands import Grid, Samples, Tensors, grid_of, measured_quantizers, rounded, single_samples
+from qir.search.metrics.pace import Key, Pace, mean_over
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.backends.torch.module import TorchModule
+    from qir.graph import Node
+
+Outputs = tuple[torch.Tensor, ...]
+
+Scalars = Callable[[Outputs, int], list[torch.Tensor]]
+"""(float outputs of one sample, its number) → numbers whose gradients by the operands are taken."""
+
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(gradient by an operand, change of the operand), tensors of one shape → a number."""
 
 
 def mean_over_samples(
     metric: str,
     network: TorchModule,
     constraints: BitConstraints,
-    images: Array,
-    labels: Array | None,
-    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    samples: Samples,
+    scalars: Scalars,
+    measure: Measure,
+    pace: Pace | None = None,
 ) -> Sensitivity:
-    """½ mean_n measure(g_n, Δ), g_n being the gradient of sample n's own loss by an operand and Δ its change.
+    """mean_n mean_s measure(g_ns, Δ_n), g_ns being the gradient of sample n's scalar s by an operand, Δ_n its change.
 
-    Of an activation, Δ is the sample's own change.
+    Forward, backward and perturbed operands of one sample are held at a time, and what grids change of weights as far
+    as it fits into `KEPT_MEMORY`.
 
     Args:
         metric: name of the metric.
         network: calibrated network; not changed.
         constraints: decisions and options.
-        images: float32 [N, …] of the calibration split.
-        labels: int64 [N]; without them the float network's own predictions.
-        measure: (gradient, change), tensors of one shape → a number.
+        samples: float32 images [N, …], or one array per input for each sample, of the calibration split.
+        scalars: what is derived.
+        measure: what a gradient says about a change.
+        pace: when to end early.
 
     Returns:
-        One forward pass (two without labels), and one forward and one backward pass of every sample.
+        One forward pass of every sample and one backward pass for each of its scalars.
 
     Raises:
-        DataError: no images, or another number of labels.
+        DataError: there are no samples.
+        QirError: a node has no lowering in torch, so that no gradient passes it.
     """
-    quantized, batch = measured_quantizers(network, constraints), checked_batch(images)
-    aims, extra = targets(network, batch, labels)
-    operands, _ = float_operands(network, quantized, batch)
-    changes = {(name, bits): change for name, bits, change in perturbations(quantized, operands, constraints)}
-    values = dict.fromkeys(changes, 0.0)
-    for n in range(len(batch)):
-        loss, leaves = loss_and_leaves(network, quantized, batch[n : n + 1], aims[n : n + 1])
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        gradients = dict(zip(leaves, found, strict=True))
-        for (name, bits), change in changes.items():
-            own = change if quantized[name].is_weight else change[n : n + 1]
-            values[name, bits] += float(measure(gradients[name], own)) / (2 * len(batch))
-    return Sensitivity(metric, values, 1 + extra + len(batch), backward_passes=len(batch))
+    network.require_gradients()
+    quantized = measured_quantizers(network, constraints)
+    changes, singles, backward = _Changes(quantized), single_samples(samples), 0
+
+    def measured(number: int, inputs: Outputs) -> dict[Key, float]:
+        nonlocal backward
+        operands, leaves, outputs = _derivable(network, quantized, inputs)
+        with torch.enable_grad():
+            aims = scalars(outputs, number)
+        found = {(name, bits): 0.0 for name in operands for bits in constraints.options[name]}
+        for place, aim in enumerate(aims):
+            gradients = torch.autograd.grad(
+                aim,
+                list(leaves.values()),
+                retain_graph=place + 1 < len(aims),
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            backward += 1
+            for name, gradient in zip(leaves, gradients, strict=True):
+                for bits in constraints.options[name]:
+                    change = changes.of(name, bits, operands[name])
+                    found[name, bits] += float(measure(gradient, change)) / len(aims)
+        return found
+
+    means = mean_over(singles, measured, pace)
+    return means.sensitivity(metric, means.samples, backward)
+
+
+def loss_of(labels: Array | None, samples: int) -> Scalars:
+    """Cross-entropy of a sample's scores of classes, with labels int64 [N] or the class that it predicts itself.
+
+    Raises:
+        DataError: another number of labels than of samples.
+    """
+    if labels is not None and len(labels) != samples:
+        raise DataError(f"{samples} images but {len(labels)} labels; expected one label for each image")
+
+    def loss(outputs: Outputs, number: int) -> list[torch.Tensor]:
+        scores = outputs[0]
+        told = scores.detach().argmax(1) if labels is None else torch.tensor([int(labels[number])])
+        return [F.cross_entropy(scores, told)]
+
+    return loss
+
+
+def _derivable(
+    network: TorchModule, quantized: Mapping[str, FakeQuant], inputs: Outputs
+) -> tuple[Tensors, Tensors, Outputs]:
+    """Operands in float, leaves that are added to them, and the outputs: one forward pass."""
+    operands: Tensors = {}
+    leaves: Tensors = {}
+
+    def derive(node: Node, result: Any) -> Any:
+        if node.name not in quantized:
+            return result
+        operands[node.name] = result.detach()
+        leaf = leaves[node.name] = torch.zeros_like(result).requires_grad_(True)
+        return result + leaf
+
+    with torch.enable_grad(), network.quantizers_off():
+        outputs = network(*inputs, hook=derive)
+    assert isinstance(outputs, tuple)  # noqa: S101 - no intermediates were asked for
+    return operands, leaves, outputs
+
+
+class _Changes:
+    """Operand on its grid minus operand; those of weights are kept as far as they fit."""
+
+    def __init__(self, quantized: Mapping[str, FakeQuant], memory: int = KEPT_MEMORY) -> None:
+        self._quantized, self._room = quantized, memory
+        self._grids: dict[Key, Grid] = {}
+        self._kept: dict[Key, torch.Tensor] = {}
+
+    def of(self, name: str, bits: int, operand: torch.Tensor) -> torch.Tensor:
+        """The change of a quantizer's operand at a width, same shape."""
+        key, quantizer = (name, bits), self._quantized[name]
+        if key in self._kept:
+            return self._kept[key]
+        if key not in self._grids:
+            self._grids[key] = grid_of(quantizer, bits, operand.device)
+        with torch.no_grad():
+            change = rounded(quantizer, operand, self._grids[key]) - operand
+        size = change.numel() * change.element_size()
+        if quantizer.is_weight and size <= self._room:
+            self._room -= size
+            self._kept[key] = change
+        return change

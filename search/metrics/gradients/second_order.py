@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.search.metrics.gradients.sample_gradients import mean_over_samples
+from qir.search.metrics.gradients.sample_gradients import loss_of, mean_over_samples
+from qir.search.metrics.operands import Samples
+from qir.search.metrics.pace import Pace
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def second_order(
-    network: TorchModule, constraints: BitConstraints, images: Array, *, labels: Array | None = None
+    network: TorchModule,
+    constraints: BitConstraints,
+    images: Samples,
+    *,
+    labels: Array | None = None,
+    pace: Pace | None = None,
 ) -> Sensitivity:
     """½ mean_n (g_nᵀΔ)², the second-order term with the Hessian of the cross-entropy replaced by mean_n g_n g_nᵀ.
 
@@ -24,6 +31,7 @@ def second_order(
     paper measures weights; activations are measured the same way, each sample with its own Δ. Arguments, passes and
     errors are those of `mean_over_samples`; unit: nats.
     """
+    loss = loss_of(labels, len(images))
     return mean_over_samples(
-        "second-order", network, constraints, images, labels, lambda g, change: (g * change).sum().square()
+        "second-order", network, constraints, images, loss, lambda g, d: (g * d).sum().square() / 2, pace
     )

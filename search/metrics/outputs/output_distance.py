@@ -1,16 +1,15 @@
-"""Distance of all outputs: for networks with several inputs, or outputs that are not classes.
-
-The mean over the outputs of |y_q - y|² / |y|² when one decision is narrowed, every other one at its widest: the
-noise-to-signal ratio at the outputs, additive over decisions to first order.
-"""
+"""Loss at the outputs when the quantizers of one decision alone are on: for networks of any kind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.search.metrics.operands import Samples, whole_batches
+from qir.search.metrics.outputs.output_loss import output_loss, scores_classes
+from qir.search.metrics.pace import Key, Pace, mean_over
 from qir.search.problem.sensitivity import Sensitivity
+from qir.support.progress import advance
 
 if TYPE_CHECKING:
     import torch
@@ -19,41 +18,54 @@ if TYPE_CHECKING:
 
 
 def output_distance(
-    network: TorchModule, constraints: BitConstraints, batches: Sequence[Sequence[torch.Tensor]]
+    network: TorchModule, constraints: BitConstraints, images: Samples, *, pace: Pace | None = None
 ) -> Sensitivity:
-    """Noise-to-signal ratio at the outputs of every option of every decision, over all batches together.
+    """`output_loss` of every option of every decision: divergence of classes, else the noise-to-signal ratio.
 
-    A quantizer that follows from a decision moves with it, so its share is in the decision's value and its own is 0.
+    Batch after batch, one partial pass for each decision and width: in a `ReusingNetwork` only what lies after the
+    decision is computed. A quantizer that follows from a decision moves with it, so its share is in the decision's
+    value and its own is 0. Needs no gradients.
 
     Args:
-        network: calibrated network; left at the widest policy.
+        network: calibrated network; not changed.
         constraints: decisions and options.
-        batches: one tensor per input of the network, in order, for each batch.
+        images: float32 images [N, …], which are one batch, or one array per input for each batch.
+        pace: when to end early.
 
     Returns:
-        Values without unit; `per_decision` gives [decisions][options].
+        One forward pass of every batch and a partial one for each option; unit: nats for scores of classes, else none.
+
+    Raises:
+        DataError: there are no samples.
     """
+    from qir.search.evaluation.reuse import reusing_here
+
+    batches, classes = whole_batches(images), scores_classes(network.graph)
+    groups = constraints.groups()
+    options = [(name, bits) for name in groups for bits in constraints.options[name]]
+    pace = pace or Pace()
+
+    def measured(number: int, inputs: tuple[torch.Tensor, ...]) -> dict[Key, float]:
+        found = {}
+        with reusing_here(network):
+            aims = _outputs(network, inputs, {})
+            for place, (name, bits) in enumerate(options):
+                pace.check()
+                on = {quantizer: widths[bits] for quantizer, widths in groups[name].items()}
+                found[name, bits] = output_loss(_outputs(network, inputs, on), aims, classes=classes)
+                advance(number * len(options) + place + 1, len(batches) * len(options))
+        return found
+
+    means = mean_over(batches, measured, pace, parts=len(options))
+    followers = {(name, bits): 0.0 for name in constraints.implied for bits in constraints.options[name]}
+    return means.sensitivity("output-distance", means.samples * (1 + len(options)), more=followers)
+
+
+def _outputs(network: TorchModule, inputs: tuple[torch.Tensor, ...], on: dict[str, int]) -> tuple[torch.Tensor, ...]:
+    """Outputs of the float network with some quantizers on: name → bits."""
     import torch
 
-    widest = {name: constraints.options[name][-1] for name in constraints.decisions}
-    found: dict[tuple[str, int], float] = {}
-    with torch.no_grad():
-        with network.quantizers_off():
-            aims = [_real(network(*inputs)) for inputs in batches]
-        signal = [sum(float(y.square().sum()) for y in same) or 1.0 for same in zip(*aims, strict=True)]
-        for name in constraints.decisions:
-            for bits in constraints.options[name]:
-                network.set_policy(constraints.complete({**widest, name: bits}))
-                noise = [0.0] * len(signal)
-                for inputs, aim in zip(batches, aims, strict=True):
-                    for index, (made, true) in enumerate(zip(_real(network(*inputs)), aim, strict=True)):
-                        noise[index] += float((made - true).square().sum())
-                found[name, bits] = sum(n / s for n, s in zip(noise, signal, strict=True)) / max(len(signal), 1)
-        network.set_policy(constraints.complete(widest))
-    followers = {(name, bits): 0.0 for name in constraints.implied for bits in constraints.options[name]}
-    return Sensitivity("output-distance", followers | found, (len(found) + 1) * len(batches))
-
-
-def _real(outputs: tuple[torch.Tensor, ...] | dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    values = outputs.values() if isinstance(outputs, dict) else outputs
-    return [value for value in values if value.is_floating_point()]
+    with torch.no_grad(), network.quantizers_off(but=on):
+        outputs = network(*inputs)
+    assert isinstance(outputs, tuple)  # noqa: S101 - no intermediates were asked for
+    return outputs

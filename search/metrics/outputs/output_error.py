@@ -11,7 +11,7 @@ from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits
 from qir.search.evaluation.parallel import sent
-from qir.search.evaluation.reuse import ReusingNetwork, new_tag, reusing
+from qir.search.evaluation.reuse import ReusingNetwork, new_tag, reusing, reusing_here
 from qir.search.metrics.operands import checked_batch, float_operands, measured_quantizers, output_with
 from qir.search.problem.channels import completed
 from qir.search.problem.sensitivity import Sensitivity
@@ -40,11 +40,12 @@ def output_error(network: TorchModule, constraints: BitConstraints, images: Arra
     """
     quantized, batch = measured_quantizers(network, constraints), checked_batch(images)
     _, aim = float_operands(network, {}, batch)
-    values = {
-        (name, bits): float((output_with(network, node, bits, batch) - aim).square().mean())
-        for name, node in quantized.items()
-        for bits in constraints.options[name]
-    }
+    with reusing_here(network):
+        values = {
+            (name, bits): float((output_with(network, node, bits, batch) - aim).square().mean())
+            for name, node in quantized.items()
+            for bits in constraints.options[name]
+        }
     return Sensitivity("output-mse", values, 1 + len(values))
 
 

@@ -64,7 +64,7 @@ def test_agreement_of_a_row_is_that_of_onnx_runtime_on_both_files(done, images):
 
 def test_it_says_what_was_decided_and_why(done):
     assert done.certificate.startswith("optimal")
-    assert done.selected_by == "divergence of the outputs"
+    assert done.selected_by == "sensitivity gauss-newton"
     assert dict(done.policy) == {**done.policy, **done.result.policy}
     assert done.accuracy is None
 

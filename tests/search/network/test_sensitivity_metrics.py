@@ -14,8 +14,10 @@ from qir.fake_quant import quantizers
 from qir.search import output_divergence, prepare
 from qir.search.metrics.feature_separability import feature_separability, separability
 from qir.search.metrics.gradients.empirical_fisher import empirical_fisher
+from qir.search.metrics.gradients.gauss_newton import gauss_newton
 from qir.search.metrics.gradients.hessian_trace import hessian_trace
 from qir.search.metrics.gradients.second_order import second_order
+from qir.search.metrics.gradients.taylor import taylor
 from qir.search.metrics.operands import on_grid
 from qir.search.metrics.outputs.adversarial_noise import adversarial_noise
 from qir.search.metrics.outputs.output_error import output_error
@@ -127,7 +129,35 @@ def test_empirical_fisher_sums_squared_products(linear):
         for key, change in changes.items()
     }
     assert_equal(found, expected)
-    assert found.forward_passes == 1 + len(IMAGES)
+    assert (found.forward_passes, found.backward_passes) == (len(IMAGES), len(IMAGES))
+
+
+def test_taylor_is_the_mean_size_of_gradient_times_error(linear):
+    network, constraints, changes = linear
+    found = taylor(network, constraints, IMAGES, labels=LABELS)
+    expected = {
+        key: np.mean([abs((g * d).sum()) for g, d in zip(gradients(key[0]), spread(key, change), strict=True)])
+        for key, change in changes.items()
+    }
+    assert_equal(found, expected)
+
+
+def test_gauss_newton_agrees_with_the_closed_form(linear):
+    network, constraints, changes = linear
+    found = gauss_newton(network, constraints, IMAGES, probes=100)
+    for (name, bits), change in changes.items():
+        moved = IMAGES @ change.T if name.endswith("weight") else change @ WEIGHT.T
+        curvature = [np.diag(p) - np.outer(p, p) for p in probabilities()]
+        expected = np.mean([d @ h @ d for d, h in zip(moved, curvature, strict=True)]) / 2
+        assert found.values[name, bits] == pytest.approx(expected, rel=0.25)
+    assert (found.forward_passes, found.backward_passes) == (len(IMAGES), 100 * len(IMAGES))
+
+
+def test_metrics_of_gradients_share_one_pass_over_a_sample(linear):
+    network, constraints, _ = linear
+    for metric in (taylor, empirical_fisher, second_order):
+        found = metric(network, constraints, IMAGES)
+        assert (found.forward_passes, found.backward_passes) == (len(IMAGES), len(IMAGES))
 
 
 def test_second_order_squares_the_projected_gradient(linear):
@@ -235,7 +265,7 @@ def test_output_divergence_counts_a_follower_with_its_decision(linear):
     assert found.forward_passes == 1 + len(row)
 
 
-@pytest.mark.parametrize("metric", [quantization_error, output_error, hessian_trace, empirical_fisher, second_order])
+@pytest.mark.parametrize("metric", [quantization_error, output_error, hessian_trace, taylor, gauss_newton])
 def test_no_images_are_refused(linear, metric):
     network, constraints, _ = linear
     with pytest.raises(DataError, match="images"):
