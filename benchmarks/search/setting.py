@@ -61,7 +61,7 @@ class Setting:
         return AccuracyObjective(self.module, self.constraints, **given, protocol=protocol)
 
     def sensitivity(self, images: int = SENSITIVITY_IMAGES) -> list[list[float]]:
-        """What `qir.quantize` measures: divergence of the outputs, corrected."""
+        """Divergence of the outputs, corrected: `qir.quantize(sensitivity="exhaustive")`."""
         found = measure("output-divergence", self.module, self.constraints, self.calibration.images[:images])
         return found.per_decision(self.constraints)
 

@@ -22,7 +22,7 @@ def gauss_newton(
     constraints: BitConstraints,
     images: Samples,
     *,
-    probes: int = 2,
+    probes: int = 1,
     seed: int = 0,
     pace: Pace | None = None,
 ) -> Sensitivity:

@@ -69,21 +69,14 @@ def mean_over_samples(
         operands, leaves, outputs = _derivable(network, quantized, inputs)
         with torch.enable_grad():
             aims = scalars(outputs, number)
-        found = {(name, bits): 0.0 for name in operands for bits in constraints.options[name]}
-        for place, aim in enumerate(aims):
-            gradients = torch.autograd.grad(
-                aim,
-                list(leaves.values()),
-                retain_graph=place + 1 < len(aims),
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            backward += 1
-            for name, gradient in zip(leaves, gradients, strict=True):
-                for bits in constraints.options[name]:
-                    change = changes.of(name, bits, operands[name])
-                    found[name, bits] += float(measure(gradient, change)) / len(aims)
-        return found
+        gradients = [_gradients(aim, leaves, last=aim is aims[-1]) for aim in aims]
+        backward += len(aims)
+        return {
+            (name, bits): sum(float(measure(found[name], change)) for found in gradients) / len(aims)
+            for name in leaves
+            for bits in constraints.options[name]
+            for change in [changes.of(name, bits, operands[name])]
+        }
 
     means = mean_over(singles, measured, pace)
     return means.sensitivity(metric, means.samples, backward)
@@ -124,6 +117,14 @@ def _derivable(
         outputs = network(*inputs, hook=derive)
     assert isinstance(outputs, tuple)  # noqa: S101 - no intermediates were asked for
     return operands, leaves, outputs
+
+
+def _gradients(aim: torch.Tensor, leaves: Tensors, *, last: bool) -> Tensors:
+    """Gradients of a number by the leaves, 0 where it does not depend on one; one backward pass."""
+    found = torch.autograd.grad(
+        aim, list(leaves.values()), retain_graph=not last, allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, found, strict=True))
 
 
 class _Changes:
