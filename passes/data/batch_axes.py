@@ -1,11 +1,13 @@
 """Which axis of each input counts samples, and feeds cut and joined along it.
 
 An axis is given, or it is where the symbol of the batch stands in the input's shape, or the first one. Inputs without
-it (a mask for all samples, a rate) go whole into every feed.
+it (a mask for all samples, a rate) go whole into every feed. Where inputs begin with sizes of different names (atoms,
+bonds), none of them called batch, a feed is one sample.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -21,9 +23,15 @@ META = "batch_axes"
 """Where a module keeps the axes that were given: `module.meta["batch_axes"]`, name of an input → axis or None."""
 
 
+_SAYS_NOTHING = re.compile(r"unk__\d+|(p2o\.)?DynamicDimension\.\d+")
+"""Names of sizes that tf2onnx and Paddle2ONNX give to unknown ones, each its own: equal sizes have different names."""
+
+
 def shape_of(value: Value) -> tuple[int | str | None, ...] | None:
-    """The shape of a value as far as it is known."""
-    return value.shape
+    """The shape of a value as far as it is known; a name that says nothing is None."""
+    if value.shape is None:
+        return None
+    return tuple(None if isinstance(dim, str) and _SAYS_NOTHING.fullmatch(dim) else dim for dim in value.shape)
 
 
 class BatchAxes:
@@ -39,7 +47,7 @@ class BatchAxes:
         self._given: dict[str, int | None] = dict(module.meta.get(META, {}) if given is None else given)
         if unknown := sorted(self._given.keys() - self.inputs.keys()):
             raise DataError(f"batch axis of {unknown[0]!r}: the network has the inputs {', '.join(self.inputs)}")
-        self._symbol = _batch_symbol(list(self.inputs.values()))
+        self._symbol, self._many = _batch_symbol(list(self.inputs.values()))
         self.fixed = self._fixed(module)
 
     def axes(self, feed: Mapping[str, Array]) -> dict[str, int | None]:
@@ -123,7 +131,7 @@ class BatchAxes:
         if self._symbol and self._symbol in shape:
             return shape.index(self._symbol)
         if isinstance(shape[0], str):
-            return None if self._symbol else 0
+            return None if self._symbol or self._many else 0
         return 0 if shape[0] is None or shape[0] != len(array) or shape[0] == self._common() else None
 
     def _told(self, name: str, array: Array, axis: int | None, count: int) -> int | None:
@@ -219,9 +227,13 @@ def _slices(feed: Feed, axes: Mapping[str, int | None], count: int, size: int, p
         start = stop
 
 
-def _batch_symbol(inputs: list[Value]) -> str | None:
-    """The symbol that counts samples: one that is called so, else the first of the first input that begins with one."""
+def _batch_symbol(inputs: list[Value]) -> tuple[str | None, bool]:
+    """The symbol that counts samples, and whether inputs begin with several, none of which does.
+
+    It is one that is called so, else the one that all inputs that begin with a symbol begin with.
+    """
     shapes = [shape for value in inputs if (shape := shape_of(value))]
     symbols = [dim for shape in shapes for dim in shape if isinstance(dim, str)]
     called = next((name for name in symbols if "batch" in name.lower() or name in {"N", "B"}), None)
-    return called or next((shape[0] for shape in shapes if isinstance(shape[0], str)), None)
+    first = list(dict.fromkeys(shape[0] for shape in shapes if isinstance(shape[0], str)))
+    return called or (first[0] if len(first) == 1 else None), called is None and len(first) > 1

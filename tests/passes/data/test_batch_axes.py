@@ -31,6 +31,21 @@ def test_a_state_with_one_open_axis_is_joined_there(takes):
     ]
 
 
+def test_a_feed_whose_inputs_begin_with_sizes_of_different_names_is_one_sample(takes):
+    """Bonds are pairs of rows of the atoms: a part of either is another molecule."""
+    module = takes(atoms=("atoms", 4), bonds=(2, "bonds"), weights=("bonds",))
+    feed = {"atoms": np.zeros((9, 4)), "bonds": np.full((2, 7), 8), "weights": np.zeros(7)}
+    found = [{name: array.shape for name, array in feed.items()}] * 2
+    assert shapes(batches(module, [feed, feed], batch=3)) == found
+
+
+@pytest.mark.parametrize("names", [("unk__1", "unk__2"), ("DynamicDimension.0", "p2o.DynamicDimension.3")])
+def test_names_that_converters_give_to_unknown_sizes_say_nothing(takes, names):
+    module = takes(x=(names[0], 4), y=(names[1], 2))
+    found = batches(module, {"x": np.zeros((3, 4)), "y": np.zeros((3, 2))}, batch=2)
+    assert shapes(found) == [{"x": (2, 4), "y": (2, 2)}, {"x": (1, 4), "y": (1, 2)}]
+
+
 def test_time_may_come_first(takes):
     found = batches(takes(x=("time", "batch", 4)), np.zeros((7, 5, 4)), batch=2)
     assert shapes(found) == [{"x": (7, 2, 4)}, {"x": (7, 2, 4)}, {"x": (7, 1, 4)}]
