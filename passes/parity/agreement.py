@@ -18,6 +18,7 @@ from qir.backends.execution.pairs import pairs
 from qir.backends.execution.random_feed import random_feed
 from qir.errors import DataError, QirError
 from qir.module import Module
+from qir.passes.data.batch_axes import BatchAxes
 from qir.passes.data.kinds.array_files import labels_of, read_arrays
 from qir.passes.data.reading import Samples
 from qir.passes.data.samples import batches, fitting_samples
@@ -176,7 +177,7 @@ def agreement(
     """
     ours, theirs = executor_of(quantized), _FloatNetwork(original)
     made = dict(zip(original.graph.output_names, original.graph.outputs, strict=True))
-    count, found = _Count(None if labels is None else labels.labels), dict[str, _Output]()
+    count, found = _Count(BatchAxes(quantized), None if labels is None else labels.labels), dict[str, _Output]()
     batch = fitting_samples(original, data, (v for v in original.graph.values() if not v.is_constant), SAMPLES)
     first: Mapping[str, Array] = {}
     feeds = batches(quantized, random_feed(quantized) if data is None else data, batch=batch)
@@ -317,6 +318,7 @@ class _Output:
 class _Count:
     """Samples seen, and those that both networks get right."""
 
+    axes: BatchAxes
     labels: Array | None
     seen: int = 0
     samples: int = 0
@@ -324,7 +326,7 @@ class _Count:
 
     def add(self, feed: Mapping[str, Array], exact: Mapping[str, Array], found: Mapping[str, Array], name: str) -> None:
         """Count one batch; `name` is the output of scores, [N, classes], empty where there is none."""
-        size = max((len(array) for array in feed.values() if array.ndim), default=1)
+        size = self.axes.samples(feed)
         wanted = self.labels[self.seen : self.seen + size] if self.labels is not None and name else None
         self.seen += size
         if wanted is None or exact[name].ndim != 2 or not len(exact[name]) == len(wanted) == size:

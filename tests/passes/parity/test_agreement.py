@@ -199,3 +199,14 @@ def test_weights_that_take_more_bits_than_they_have_are_said(done, tmp_path, pro
     assert sizes.wider == ({4: stored} if stored else {})
     assert {"qcdq-packed", "qdq-int4"} <= set(sizes.packing) or not stored
     assert f"{sizes.model:,} bytes on disk" in sizes.lines()[0]
+
+
+def test_samples_are_counted_along_their_own_axis_and_not_along_a_state(tmp_path) -> None:
+    shapes = {"x": ["N", 3], "state": [7, "N", 3]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "state"], ["y"])], "g", inputs, outputs)
+    path = tmp_path / "state.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    feeds = [{"x": np.ones((2, 3), np.float32), "state": np.ones((7, 2, 3), np.float32)}] * 3
+    assert agreement(qir.load(path), qir.load(path), feeds).samples == 6
