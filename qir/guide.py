@@ -168,12 +168,16 @@ class ProofGuide(Strict):
     layer. A tie is a difference by one rounding of a float operator whose value lies within float error of a half step.
     """
 
-    reference: Literal["integer reference", "simulation"]
-    engine: str = Field(description="onnxruntime with its setting (fused, unfused), or qir's executor of QONNX files")
+    reference: Literal["integer reference", "products", "simulation"] = Field(
+        description="products: every product with a weight in blocks, computed again from the operands that it had"
+    )
+    engine: str = Field(
+        description="onnxruntime with its setting (default, fused, unfused), or qir's executor of QONNX files"
+    )
     engine_version: str
     cpu: str = Field(description="instruction set of the CPU that ran the engine")
     samples: int
-    codes: int = Field(description="of every tensor of codes, else of the outputs")
+    codes: int = Field(description="of every tensor of codes; results of all products; else of the outputs")
     mismatches: int = Field(description="codes that differ by more than a tie")
     ties: int
     clipped: int | None = Field(

@@ -1,8 +1,9 @@
-"""Packing of integer codes: n bits an element, lowest bits first."""
+"""Packing of integer codes: n bits an element, lowest bits first; and of rows of codes that divide a byte."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from qir.errors import QirError
 from qir.tensor import Array
@@ -40,3 +41,19 @@ def unpack(data: bytes, count: int, bits: int, low_code: int, code_step: int = 1
         raise QirError(f"{len(data)} bytes hold fewer than {count} elements of {bits} bits")
     planes = flat[: count * bits].reshape(count, bits).astype(np.int32)
     return np.asarray((planes << np.arange(bits, dtype=np.int32)).sum(axis=1, dtype=np.int32) * code_step + low_code)
+
+
+def pack_rows(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """Codes of 1, 2, 4 or 8 bits [..., n] as bytes [..., n * bits / 8]; n fills whole bytes."""
+    each = 8 // bits
+    parts = codes.reshape(*codes.shape[:-1], -1, each)
+    found = np.zeros(parts.shape[:-1], np.uint8)
+    for place in range(each):
+        found |= parts[..., place] << np.uint8(bits * place)
+    return found
+
+
+def unpack_rows(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """The inverse of `pack_rows`."""
+    parts = (data[..., None] >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8((1 << bits) - 1)
+    return parts.reshape(*data.shape[:-1], -1)

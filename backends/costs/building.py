@@ -319,7 +319,10 @@ class _Builder:
             self.notes.append(f"{name}: its recurrent weights are fetched at every time step")
         if any(row.activation is None or row.weight is None for row in rows):
             widest = max(self.model.target.operand_rules().legal_pairs(node.op))
-            self.notes.append(f"{name}: a float operand, costed at the target's widest, {widest[0]}/{widest[1]} bits")
+            if widest != (FLOAT_BITS, FLOAT_BITS):
+                self.notes.append(
+                    f"{name}: a float operand, costed at the target's widest, {widest[0]}/{widest[1]} bits"
+                )
         for result in (value for value in node.results if value.name):
             rows += self._written(node, result, name)
         return rows

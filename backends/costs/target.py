@@ -52,12 +52,14 @@ class QuantizeSpec(Strict):
         exclude: regular expressions of operators (whole) and of node names (anywhere) that stay float.
         ops: operators besides the layers whose operands and results are quantized; absent = additions, concatenations
             and average pooling.
+        block: weights have one range for so many elements along the axis that is summed over; 0 = no blocks.
     """
 
     first_last: int | None = Field(default=None, ge=1, le=32)
     keep: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ops: tuple[str, ...] | None = None
+    block: int = Field(default=0, ge=0)
 
 
 class RefereeSpec(Strict):

@@ -38,7 +38,9 @@ def sizes(network: str, profiles: list[str], folder: Path) -> tuple[dict[tuple[s
 
 def main() -> None:
     """Print the table."""
-    profiles = [name for name in profile_names() if find_profile(name).runs_in == "onnxruntime"]
+    profiles = [
+        name for name in profile_names() if (found := find_profile(name)).runs_in == "onnxruntime" and found.activations
+    ]
     with tempfile.TemporaryDirectory() as folder:
         found = {network: sizes(network, profiles, Path(folder)) for network in NETWORKS}
     print("| profile | " + " | ".join(f"{label} 8 | 4 | 2" for label in NETWORKS.values()) + " |")

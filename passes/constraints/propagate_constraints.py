@@ -29,6 +29,9 @@ from qir.tracing import quantizer_of
 FIXED = "qir.fixed"
 """Metadata key of a quantizer that is not a decision; its value is the reason."""
 
+FLOAT_BITS = 32
+"""The width that targets list for data without a quantizer."""
+
 
 @dataclass(frozen=True, slots=True)
 class BitConstraints:
@@ -163,6 +166,9 @@ def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
             for width in options[name] - {bits}:
                 excluded[name, width] = reason
             options[name] = {bits}
+    for name, width, reason in _next_to_floats(graph, rules, options):
+        excluded[name, width] = reason
+        options[name].discard(width)
     prune(options, relations, excluded)
     ordered = {name: tuple(sorted(widths)) for name, widths in options.items()}
     return BitConstraints(ordered, tuple(relations), implied_by(ordered, relations), excluded, fixed)
@@ -194,6 +200,22 @@ def _products(node: Node, rules: OperandRules) -> Iterator[tuple[FakeQuant, Fake
             data = quantizer_of(node.input(0))
         if data is not None and weight is not None:
             yield data, weight, rules.legal_pairs(node.op)
+
+
+def _next_to_floats(
+    graph: Graph, rules: OperandRules, options: Mapping[str, set[int]]
+) -> Iterator[tuple[str, int, str]]:
+    """Widths that weights may not have next to float data, where the target computes on float data at all, and why."""
+    if FLOAT_BITS not in rules.activation_widths:
+        return
+    for node in graph.walk():
+        operands = op_of(node).quantizable(node)
+        weight = None if operands is None else quantizer_of(node.input(operands.weight))
+        if operands is None or weight is None or quantizer_of(node.input(operands.data)) is not None:
+            continue
+        legal = {w for a, w in rules.legal_pairs(node.op) if a == FLOAT_BITS}
+        for width in sorted(options[weight.name] - legal):
+            yield weight.name, width, f"node {node.label!r} computes on float data, next to {sorted(legal)} bits"
 
 
 def _equal_widths(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
 from qir.backends.execution.pairs import Differences, pairs
@@ -16,11 +16,14 @@ from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.data.batch_axes import Feed
 from qir.passes.data.samples import batches, fitting_samples, samples_of
+from qir.passes.exporting.products import check_products
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.comparison import SATURATION
 from qir.passes.parity.executors import SATURATING, SESSIONS, ReferenceNetwork, executor
 from qir.tensor import Tensor
 from qir.types import TensorType
+
+Reference = Literal["integer reference", "products", "simulation"]
 
 SAMPLES, WORK = 16, 256 << 20
 """Samples that are compared: at most so many, and fewer where their float32 values would take more bytes."""
@@ -36,28 +39,31 @@ class Comparison:
             optimization and with optimizations off.
         argmax_flips: samples whose largest output differs between the two, None for outputs that are not [N, classes].
         integer_nodes: operators of the optimized graph that run on integers.
-        reference: what the samples were held against: `integer reference`, or `simulation` where that does not run the
-            network.
-        engine: what ran the file: a setting of ONNX Runtime (`fused`, `unfused`), or `qonnx`.
-        codes: how many codes were compared: every intermediate one where the profile writes them, else the outputs.
+        reference: what the samples were held against: `integer reference`, `products` of weights in blocks, or
+            `simulation` where neither runs the network.
+        engine: what ran the file: a setting of ONNX Runtime (`default`, `fused`, `unfused`), or `qonnx`.
+        codes: how many codes were compared: every intermediate one where the profile writes them, the results of all
+            products, else the outputs.
         mismatches: how many of them differ by more than a rounding tie of a float operator.
         ties: how many differ by such a tie.
         clipped: how many the reference computes otherwise when it adds products as x86 CPUs without VNNI do; None where
             no kernel multiplies codes.
         refusals: what breaks the promise, one sentence an engine: for the profiles whose codes are compared.
+        in_float: products with weights in blocks that this CPU computes in float.
     """
 
     samples: int
     largest_difference: float
     argmax_flips: int | None
     integer_nodes: tuple[str, ...]
-    reference: str
+    reference: Reference
     engine: str
     codes: int
     mismatches: int
     ties: int = 0
     clipped: int | None = None
     refusals: tuple[str, ...] = ()
+    in_float: tuple[str, ...] = ()
 
 
 def compare(
@@ -98,7 +104,7 @@ def compare(
             f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "
             f"optimizations ({found.far} of {found.elements} outputs are far apart): another profile holds this network"
         )
-    first = Comparison(found.samples, found.largest, found.flips, run.integer_nodes, "", run.engine, 0, 0)
+    first = Comparison(found.samples, found.largest, found.flips, run.integer_nodes, "simulation", run.engine, 0, 0)
     return _held(module, lowered, path, profile, feeds, outputs, encodings, first)
 
 
@@ -110,6 +116,8 @@ class _Runner:
         self.plain: Executor
         self.integer_nodes: tuple[str, ...] = ()
         self.engine = "unfused" if "session.disable_quant_qdq" in profile.session else "fused"
+        if profile.codes == "products":
+            self.engine = "default"
         try:
             if profile.runs_in == "qir":
                 self.engine = "qonnx"
@@ -148,6 +156,8 @@ def _held(
         found = _every_code(path, feeds, first)
         if all(operator_of(node) is None for node in lowered.graph):  # the form that the reference itself reads
             return found
+    if profile.codes == "products":
+        found = _every_product(lowered, feeds, first)
     reference = ReferenceNetwork(module)
     if encodings is not None:
         read: Executor = _read_back(path, encodings)
@@ -162,6 +172,8 @@ def _held(
             f"profile {profile.name!r}: the file computes another network than the {reference.kind} ({other.far} of "
             f"{other.elements} outputs are far apart): another profile holds this network"
         )
+    if found.reference == "products":
+        return found
     refusals = found.refusals
     if profile.codes == "compared" and other.off:
         differ = f"{other.off:,} of {other.elements:,} outputs differ from the {reference.kind} of the network"
@@ -215,6 +227,21 @@ def _exactly(path: Path, feeds: list[Feed]) -> list[Run]:
 
     exact = IntegerReference(load(path))
     return [exact.run(feed) for feed in feeds]
+
+
+def _every_product(lowered: Module, feeds: list[Feed], plain: Comparison) -> Comparison:
+    """The comparison of every product with a weight in blocks; `plain` where there is none."""
+    report = check_products(lowered, feeds)
+    if not report.products:
+        return plain
+    return replace(
+        plain,
+        reference="products",
+        codes=report.elements,
+        mismatches=report.wrong,
+        refusals=tuple(report.refusals),
+        in_float=tuple(sorted(report.in_float)),
+    )
 
 
 def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:

@@ -135,6 +135,8 @@ def export(
     path, target = Path(path), None if target is None else as_target(target)
     chosen = find_profile(profile or (profile_names()[0] if target is None else target.export.profile))
     _check(module)
+    if all(quantizer.is_weight for quantizer in quantizers(module.graph).values()):
+        chosen = chosen.for_weights_alone()
     module, data = with_names(module), readable_again(data)
     if reduce_range or (target is not None and target.reduce_range):
         module = module.clone()
@@ -147,6 +149,7 @@ def export(
     lowered = module.clone()
     before: list[Pass] = [] if _is_typed(module) else [InferTypes()]
     before += [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
+    before += parse_pipeline(chosen.before) if chosen.before else []
     storage: WeightStorage = weights or ("auto" if target is None else target.export.weights)
     legalize = Legalize(chosen.name, weights=storage)
     reports = _run([*before, legalize, *parse_pipeline(chosen.passes), NameNodes()], lowered, target).reports

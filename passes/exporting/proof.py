@@ -27,7 +27,7 @@ def proof_of(found: Comparison, profile: Profile, *, allow_mismatches: bool = Fa
         raise ExportError(f"profile {profile.name!r}: {found.refusals[0]}; {_remedy(found.refusals[0])}")
     own = found.engine == "qonnx"
     return ProofGuide(
-        reference="integer reference" if found.reference == "integer reference" else "simulation",
+        reference=found.reference,
         engine="qir" if own else f"onnxruntime {found.engine}",
         engine_version=qir.__version__ if own else _onnxruntime(),
         cpu=instruction_set(),

@@ -10,6 +10,9 @@ vertex.
 
 In all of them the weights, inputs and initial states of recurrent layers and the matrices of embeddings have quantizers
 too: their kernels compute in float, with weights that are stored as codes.
+
+Weights alone have quantizers where activations stay float (`activation_widths=float`, or a target that computes on
+float activations only): then the placement says nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from qir.backends.costs.layers.layer_shapes import WEIGHT_SUFFIX
+from qir.constraints import OperandRules
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
@@ -34,7 +38,7 @@ from qir.passes.analysis.quantized_operands import (
     operand_quantizers,
     weight_operands,
 )
-from qir.passes.constraints.propagate_constraints import FIXED
+from qir.passes.constraints.propagate_constraints import FIXED, FLOAT_BITS
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.insertion.left_float import left_float
@@ -46,6 +50,9 @@ from qir.types import TensorType
 from qir.views.networkx import to_networkx
 
 PLACEMENTS = ("deployable", "qag", "outputs")
+
+FLOAT = "float"
+"""What `activation_widths` says where activations have no quantizers."""
 
 _PARTS = ("quantize", "clip", "dequantize")
 """What an exported file calls the nodes of a quantizer, after its name."""
@@ -62,11 +69,12 @@ class InsertFakeQuant(Pass):
     Options:
         placement: `deployable`, `qag` or `outputs`.
         weight_widths, activation_widths: candidate widths, `2|4|8`; by default the target's, without target 1 to 8.
+            `float` for activations leaves them without quantizers.
         weight_scheme, activation_scheme: quantizing schemes; `uniform` is symmetric for weights and affine for
             activations, `uniform-asymmetric` is affine for both.
         per_channel: weights have one range per output channel.
         block: weights have one range for so many elements along the axis that is summed over (ONNX's `block_size`),
-            where it is longer; 0 = no blocks.
+            where it is longer; by default the target's, without one 0 = no blocks.
         first_last: width that the first and last layer are kept at, 0 = they are decisions like the others.
         input_widths: widths of quantizers on the network's inputs, `8` by default; `all` makes them decisions.
         output_widths: widths of the last layer's result in `deployable` and `outputs`, likewise.
@@ -104,17 +112,42 @@ class InsertFakeQuant(Pass):
         weights = _candidates(
             self.weight_widths, operands.weight_widths if operands else range(1, 9), self.weight_scheme
         )
-        activations = _candidates(
-            self.activation_widths, operands.activation_widths if operands else range(1, 9), self.activation_scheme
+        activations = (
+            ()
+            if self._float_activations(operands)
+            else _candidates(
+                self.activation_widths, operands.activation_widths if operands else range(1, 9), self.activation_scheme
+            )
         )
         rules = QuantizerRules.of(
-            context.target, first_last=self.first_last, keep=self.keep, exclude=self.exclude, ops=self.ops
+            context.target,
+            first_last=self.first_last,
+            keep=self.keep,
+            exclude=self.exclude,
+            ops=self.ops,
+            block=self.block,
         )
         refuse_quantized(module)
         name_nodes(module)
-        context.reports[self.name] = left_float(module.graph, rules)
+        context.reports[self.name] = left_float(module.graph, rules, weights_alone=not activations)
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
+
+    def _float_activations(self, operands: OperandRules | None) -> bool:
+        """Whether activations have no quantizers: the option says so, or the target has none but float ones.
+
+        Raises:
+            QirError: the target computes on no float activations.
+        """
+        if self.activation_widths not in {"", FLOAT}:
+            return False
+        widths = (FLOAT_BITS,) if operands is None else operands.activation_widths
+        if self.activation_widths == FLOAT and FLOAT_BITS not in widths:
+            raise QirError(
+                f"insert-fake-quant: activation_widths=float; the target's activations have {list(widths)} bits: take "
+                f"a target with {FLOAT_BITS} among them (cpu-matmul-nbits), or quantize them"
+            )
+        return self.activation_widths == FLOAT or (operands is not None and set(widths) == {FLOAT_BITS})
 
 
 def _candidates(text: str, default: Iterable[int], scheme: str) -> tuple[int, ...]:
@@ -164,16 +197,21 @@ class _Inserter:
         self.last = _last(self.graph, expensive)
         for node in layers:
             self._weights(node)
-        chosen = set(layers)
+        if self.activation_widths:
+            self._activations(set(layers))
+        elif not self.quantized:
+            raise QirError("insert-fake-quant: no layer has constant weights, and activations stay float")
+        self._pin(layers)
+
+    def _activations(self, layers: set[Node]) -> None:
         for node in self.graph.nodes:
-            if node in chosen:
+            if node in layers:
                 self._operands(node)
             elif self.options.placement == "deployable" and not self.rules.excludes(node):
                 self._arithmetic(node)
         if self.options.placement != "qag":
             for node in self.last:
                 self._output(node)
-        self._pin(layers)
 
     def _operands(self, node: Node) -> None:
         kernel, operands = op_of(node).float_kernel(node), op_of(node).quantizable(node)
@@ -219,7 +257,8 @@ class _Inserter:
     def _weight_quantizer(self, weight: Value, name: str, axis: int | None, summed: int | None) -> Node:
         shape = weight.shape
         length = None if shape is None or summed is None else shape[summed]
-        blocked = self.options.block > 0 and isinstance(length, int) and length > self.options.block
+        block = self.rules.block
+        blocked = block > 0 and isinstance(length, int) and length > block
         return make_fake_quant(
             weight,
             name=self._unique(name),
@@ -230,7 +269,7 @@ class _Inserter:
             scheme=self.options.weight_scheme,
             granularity=granularity_of(
                 summed if blocked else axis if self.options.per_channel else None,
-                self.options.block if blocked else None,
+                block if blocked else None,
             ),
         )
 

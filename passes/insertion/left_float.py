@@ -6,19 +6,32 @@ from qir.graph import Graph, Node
 from qir.labels import unique_labels
 from qir.ops import op_of
 from qir.passes.analysis.constants import is_standard
-from qir.passes.analysis.quantized_operands import is_layer
+from qir.passes.analysis.quantized_operands import is_layer, is_weight
 from qir.passes.insertion.quantizer_rules import QuantizerRules
 
 
-def left_float(graph: Graph, rules: QuantizerRules) -> dict[str, str]:
+def left_float(graph: Graph, rules: QuantizerRules, *, weights_alone: bool = False) -> dict[str, str]:
     """Name of every layer that stays float, whole or in part → why.
 
     Args:
         graph: the main graph; layers of its subgraphs are listed too.
         rules: what is excluded.
+        weights_alone: activations have no quantizers.
     """
-    reasons = {label: _reason(node, graph, rules) for node, label in unique_labels(graph).items()}
+    reasons = {
+        label: _reason(node, graph, rules) or (_computed(node) if weights_alone else "")
+        for node, label in unique_labels(graph).items()
+    }
     return {label: reason for label, reason in reasons.items() if reason}
+
+
+def _computed(node: Node) -> str:
+    """Why a product has no quantizer where weights alone have some."""
+    operands = op_of(node).quantizable(node)
+    weight = None if operands is None else node.input(operands.weight)
+    return (
+        "" if weight is None or is_weight(weight) else "both of its operands are computed: weights alone are quantized"
+    )
 
 
 def _reason(node: Node, graph: Graph, rules: QuantizerRules) -> str:

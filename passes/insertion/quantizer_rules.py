@@ -38,16 +38,18 @@ class QuantizerRules:
         exclude: patterns of operators (whole) and of node names (anywhere) that stay float.
         ops: operators besides the layers whose operands and results are quantized; None = additions, concatenations
             and average pooling.
+        block: elements of a weight that share a range, 0 = those of a channel.
     """
 
     first_last: int
     keep: tuple[Keep, ...]
     exclude: tuple[re.Pattern[str], ...]
     ops: frozenset[str] | None
+    block: int = 0
 
     @staticmethod
     def of(
-        target: Target | None, *, first_last: int, keep: Iterable[str], exclude: str, ops: Iterable[str]
+        target: Target | None, *, first_last: int, keep: Iterable[str], exclude: str, ops: Iterable[str], block: int = 0
     ) -> QuantizerRules:
         """The options of a pass joined with a target's `quantize`; options win where both say something.
 
@@ -62,6 +64,7 @@ class QuantizerRules:
             tuple(_keep(text) for text in (*(() if wish is None else wish.keep), *keep)),
             tuple(_pattern(text) for text in patterns),
             None if listed is None else frozenset(listed),
+            block or (0 if wish is None else wish.block),
         )
 
     def excludes(self, node: Node) -> bool:

@@ -97,6 +97,8 @@ def _try(quantizer: FakeQuant, profile: Profile) -> Holding | str:
     if found.emulation and _needs(quantizer, found) not in profile.emulates:
         return f"cannot express {found.emulation}"
     types = profile.weights if constant else profile.activations
+    if not types:
+        return "leaves activations float: insert-fake-quant{activation_widths=float} quantizes weights alone"
     container = _container(found, types)
     if container is not None:
         emulation = (

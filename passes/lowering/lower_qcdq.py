@@ -65,8 +65,9 @@ class LowerQcdq(Pass):
         for layer in list(quantized_layers(graph)):
             _lower_bias(graph, layer, found)
             _guard(graph, layer, found)
-        for stored in stored_weights(graph):
-            _guard_blocks(graph, stored)
+        fusing = module.opsets.get("", 0) >= NATIVE_OPSET
+        for stored in list(stored_weights(graph)):
+            _guard_blocks(graph, stored, fusing=fusing)
         for node in list(graph):
             _guard_unplaced(graph, node)
             avoid_deviations(graph, node)
@@ -123,13 +124,32 @@ def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
     layer.node.set_input(operand.data, emulate.guarded(Chain(graph, layer.node, layer.name), data))
 
 
-def _guard_blocks(graph: Graph, stored: StoredWeight) -> None:
-    """A layer with blocks of scales between quantizers would become an integer kernel with one scale a channel."""
+def _guard_blocks(graph: Graph, stored: StoredWeight, *, fusing: bool) -> None:
+    """Keep a layer with blocks of scales from becoming another operator than it has a kernel for.
+
+    Between quantizers it would become an integer kernel with one scale a channel. A product of floats becomes
+    MatMulNBits, but not where an activation or a quantizer directly follows: ONNX Runtime then fuses those first.
+    """
     operands = op_of(stored.node).quantizable(stored.node)
     data = None if operands is None else stored.node.input(operands.data)
-    if operands is not None and data is not None:
+    if operands is None or data is None:
+        return
+    if quantizer_of(data) is not None:
         guarded = emulate.guarded(Chain(graph, stored.node, stored.quantizer.name), data)
         stored.node.set_input(operands.data, guarded)
+    elif fusing and stored.node.op == "MatMul":
+        last = _with_bias(stored.node)
+        for use in last.uses:
+            follower = use.node
+            if not follower.is_return and len(follower.operands) == 1 and op_of(follower).is_elementwise:
+                follower.set_input(use.index, emulate.guarded(Chain(graph, follower, stored.quantizer.name), last))
+
+
+def _with_bias(node: Node) -> Value:
+    """The result of a product, or of the addition of a constant that alone reads it."""
+    users = node.result.users
+    added = len(users) == 1 and not users[0].is_return and users[0].op == "Add"
+    return users[0].result if added and any(value.is_constant for value in users[0].operands) else node.result
 
 
 def _guard_unplaced(graph: Graph, node: Node) -> None:

@@ -1,15 +1,16 @@
 """The executors of a network by name.
 
-`integer`, `no-vnni`, `dyadic` and `power-of-two` are the integer reference in four arithmetics; `fused`, `unfused`,
-`plain` and `precise` settings of ONNX Runtime; `qonnx` is qir's executor of QONNX; `torch` its torch interpreter. A
-network with fake-quant nodes is put in the form of codes where an executor asks for it. `simulation` reads the
-quantizers of a file in whatever form they stand and computes on integers where that is possible, else in torch.
+`integer`, `no-vnni`, `dyadic` and `power-of-two` are the integer reference in four arithmetics; `default`, `fused`,
+`unfused`, `plain` and `precise` settings of ONNX Runtime; `qonnx` is qir's executor of QONNX; `torch` its torch
+interpreter. A network with fake-quant nodes is put in the form of codes where an executor asks for it. `simulation`
+reads the quantizers of a file in whatever form they stand and computes on integers where that is possible, else in
+torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
 from qir.backends.integer.reference import IntegerReference
@@ -31,12 +32,14 @@ SATURATING = "no-vnni"
 """The integer reference with the sums of x86 CPUs without VNNI."""
 
 SESSIONS: dict[str, dict[str, Any]] = {
+    "default": {"optimization": "all", "reduced_accuracy": True},
     "fused": {"optimization": "all"},
     "unfused": {"optimization": "all", "disable_qdq_fusion": True},
     "plain": {"optimization": "disable"},
     "precise": {"optimization": "all", "precise": True},
 }
-"""Settings of ONNX Runtime, by name."""
+"""Settings of ONNX Runtime, by name: `default` is what a session without options does; in `fused` products with weights
+in blocks read float rows, where they fuse at all."""
 
 INTEGERS: dict[str, dict[str, Any]] = {
     "integer": {},
@@ -85,6 +88,9 @@ def executor_of(module: Module) -> Executor:
     return executor(own_engine(module), module)
 
 
+Kind = Literal["integer reference", "simulation"]
+
+
 class ReferenceNetwork:
     """A network with fake-quant nodes, executed on integers, or simulated in torch where that is not possible.
 
@@ -94,6 +100,7 @@ class ReferenceNetwork:
 
     def __init__(self, module: Module) -> None:
         self._left = _references(module)
+        self.kind: Kind
         self.kind, self._current = next(self._left)
 
     def run(self, feed: Mapping[str, Array], /) -> Run:
@@ -106,7 +113,7 @@ class ReferenceNetwork:
         return self._current.run(feed)
 
 
-def _references(module: Module) -> Iterator[tuple[str, Executor]]:
+def _references(module: Module) -> Iterator[tuple[Kind, Executor]]:
     for form in code_forms(module):
         if any(op_of(node).is_quantize for node in form.graph):
             yield "integer reference", IntegerReference(form)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from qir.fake_quant import FakeQuant
 from qir.granularity import PerBlock
 from qir.graph import Node, Value
+from qir.packing import unpack_rows
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.grids import Grid
@@ -51,11 +52,11 @@ def raise_matmul_nbits(node: Node, state: RaiseState) -> None:
     if zero is None:
         zeros = np.full((columns, blocks), 1 << (bits - 1), np.int64)
     elif zero.dtype == np.uint8:
-        zeros = _unpacked(zero.reshape(columns, -1), bits)[:, :blocks]
+        zeros = unpack_rows(zero.reshape(columns, -1), bits)[:, :blocks].astype(np.int64)
     else:
         state.leave(node, "its zero points are not integers")
         return
-    codes = _unpacked(packed.reshape(columns, -1), bits)[:, :rows]
+    codes = unpack_rows(packed.reshape(columns, -1), bits)[:, :rows].astype(np.int64)
     shift = 1 << (bits - 1) if (zeros == 1 << (bits - 1)).all() else 0
     limits = (-shift, (1 << bits) - 1 - shift)
     grids = scale.reshape(columns, blocks).T, (zeros - shift).T
@@ -83,9 +84,13 @@ def raise_gather_blocks(node: Node, state: RaiseState) -> None:
     codes, shift = data.astype(np.int64), 0
     zeros = np.zeros(scale.shape, np.int64) if zero is None else zero.astype(np.int64)
     if data.dtype == np.uint8:
-        codes = _unpacked_last(data, bits)
+        codes = unpack_rows(data, bits).astype(np.int64)
         middle = 1 << (bits - 1)
-        zeros = np.full(scale.shape, middle) if zero is None else _unpacked_last(zero, bits)[..., : scale.shape[-1]]
+        zeros = (
+            np.full(scale.shape, middle)
+            if zero is None
+            else unpack_rows(zero, bits)[..., : scale.shape[-1]].astype(np.int64)
+        )
         shift = middle if (zeros == middle).all() else 0
         limits = (-shift, (1 << bits) - 1 - shift)
     place = node.attribute("quantize_axis", 1) % codes.ndim, int(node.attribute("block_size", 128))
@@ -145,16 +150,3 @@ def _mirrored(rows: npt.NDArray[np.int64], grid: Grid) -> tuple[npt.NDArray[np.i
     negative, mirror = grid.scale < 0, grid.low_code + grid.high_code
     zeros = np.where(negative, mirror - grid.zero_point, grid.zero_point)
     return np.where(negative[:, None], mirror - rows, rows), replace(grid, scale=np.abs(grid.scale), zero_point=zeros)
-
-
-def _unpacked_last(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
-    """Codes packed along the last axis."""
-    rows = _unpacked(data.reshape(-1, data.shape[-1]), bits)
-    return rows.reshape(*data.shape[:-1], rows.shape[-1])
-
-
-def _unpacked(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
-    """Codes of 2, 4 or 8 bits from bytes [rows, bytes], the lowest bits first."""
-    steps = np.arange(0, 8, bits, dtype=np.uint8)
-    parts = (data[:, :, None] >> steps) & np.uint8((1 << bits) - 1)
-    return parts.reshape(len(data), -1).astype(np.int64)

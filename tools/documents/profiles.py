@@ -32,7 +32,7 @@ def _row(profile: Profile) -> str:
         profile.description,
         str(profile.opset),
         ", ".join(profile.weights),
-        ", ".join(profile.activations),
+        ", ".join(profile.activations) or "float",
         {"onnxruntime": "ONNX Runtime", "qir": "qonnx, qir"}[profile.runs_in],
         "everything" if profile.simulated and profile.weights == ("float32",) else ", ".join(emulated),
     ]

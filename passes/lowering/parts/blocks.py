@@ -21,6 +21,19 @@ NATIVE_OPSET = 21
 """First operator set whose DequantizeLinear has `block_size`."""
 
 
+_WIDENED = {DType.INT2: DType.INT4, DType.UINT2: DType.UINT4}
+
+
+def fused_container(dtype: DType, shape: tuple[int, ...]) -> DType:
+    """The element type in which ONNX Runtime multiplies a matrix [length, channels] rightly.
+
+    Version 1.31.1 makes MatMulNBits of codes of 2 bits and packs them wrongly where the channels do not fill whole
+    bytes: errors of the size of the result, in every length, found by comparing. In 4 bits the same codes are right.
+    """
+    fills = len(shape) != 2 or shape[1] * dtype.bits % 8 == 0
+    return dtype if fills else _WIDENED.get(dtype, dtype)
+
+
 def dequantize_blocks(chain: Chain, name: str, granularity: PerBlock, codes: Codes, dtype: DType, opset: int) -> Value:
     """The float weight from its codes.
 
@@ -35,6 +48,7 @@ def dequantize_blocks(chain: Chain, name: str, granularity: PerBlock, codes: Cod
     shape, axis, block = codes.values.shape, granularity.axis, granularity.size
     counts, result = blocks_shape(shape, axis, block), f"{name}.dequantized"
     if opset >= NATIVE_OPSET:
+        dtype = fused_container(dtype, shape)
         operands = (
             chain.constant("codes", codes.values, dtype),
             chain.constant("scale", codes.scale.reshape(counts)),

@@ -74,17 +74,19 @@ class Profile(Record):
         name: of the profile.
         description: what it is, for people.
         passes: pipeline text of the lowering, run after `legalize`.
+        before: pipeline text that is run before it.
         opset: oldest version of ONNX's operator set that the file needs.
         weights: element types that may hold a weight's codes, the preferred first; `float32` = computed in float.
-        activations: the same for activations.
+        activations: the same for activations; none where they stay float.
         accumulator_bits: width of the sums that the proven bounds of every layer must fit.
         emulates: what is computed exactly by other means and marked, where the rest is refused.
         zero_points: `native`, or `clipped` where an activation's grid with a zero point is cut out of a wider one
             without (marked emulated).
         simulated: nothing runs on integers; every layer is marked emulated.
         runs_in: what runs the file for the comparison: ONNX Runtime, or qir's executor of QONNX.
-        codes: `compared` where the file holds every intermediate code as the integer reference reads it; otherwise
-            the outputs are compared.
+        codes: `compared` where the file holds every intermediate code as the integer reference reads it; `products`
+            where weights alone have codes, and each product with blocks of them is computed again; otherwise the
+            outputs are compared.
         session: session options without which ONNX Runtime does not load the file.
         source: language in which the network is written next to the file, from its guide; empty = none.
     """
@@ -93,6 +95,7 @@ class Profile(Record):
     description: str
     passes: str
     opset: int
+    before: str = ""
     weights: tuple[str, ...]
     activations: tuple[str, ...]
     accumulator_bits: int = 32
@@ -100,9 +103,16 @@ class Profile(Record):
     zero_points: Literal["native", "clipped"] = "native"
     simulated: bool = False
     runs_in: Literal["onnxruntime", "qir"] = "onnxruntime"
-    codes: Literal["compared", "hidden"] = "hidden"
+    codes: Literal["compared", "products", "hidden"] = "hidden"
     session: dict[str, str] = Field(default_factory=dict)
     source: Literal["", "c99"] = ""
+
+    def for_weights_alone(self) -> Profile:
+        """The profile for a network whose activations are float.
+
+        No session option is needed then, and nothing but products can be compared.
+        """
+        return self.model_copy(update={"session": {}, "codes": "products"}) if self.codes == "compared" else self
 
 
 class _Table(Record):
@@ -157,11 +167,12 @@ def runtime_at(version: str, name: str = "onnxruntime") -> Runtime:
         ExportError: the version is older than every entry.
     """
     entries = [entry for entry in _table().runtimes if entry.name == name]
-    fitting = [entry for entry in entries if _number(entry.since) <= _number(version)]
+    fitting = [entry for entry in entries if version_number(entry.since) <= version_number(version)]
     if not fitting:
         raise ExportError(f"{name} {version} is too old: exports are checked with {entries[0].since} or newer")
-    return max(fitting, key=lambda entry: _number(entry.since))
+    return max(fitting, key=lambda entry: version_number(entry.since))
 
 
-def _number(version: str) -> tuple[int, ...]:
+def version_number(version: str) -> tuple[int, ...]:
+    """Major and minor number of a version, for comparisons."""
     return tuple(int(part) for part in version.split(".")[:2])

@@ -17,7 +17,7 @@ from qir.passes import export
 from qir.passes.lowering.profiles.profiles import profile_names
 from qir.tensor import Tensor
 
-PROFILES = [name for name in profile_names() if name != "finn"]  # it takes fixed sizes only
+PROFILES = [name for name in profile_names() if name not in ("finn", "matmul-nbits")]  # fixed sizes, float activations
 
 BEGIN = """
 import sys, os, resource, signal
