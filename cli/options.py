@@ -41,7 +41,7 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         "-b",
-        help="The most that may be spent, `latency=0.35x` (of 8 bits) or `latency=120000` (cycles); also energy, bops, "
+        help="The most that may be spent, `latency=0.35x` (of 8 bits) `latency=120000` (cycles) or `latency=1.5ms`; also energy, bops, "
         "size (bits of weights) and average-bits; may be repeated.",
     ),
 ]

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from qir.search.report.quantized import Quantized
 
 
+def _compared(report: ExportReport) -> str:
+    if report.reference == "products":
+        return f"{report.mismatches:,} of {report.codes:,} results of products differ from what their codes give"
+    return f"{report.mismatches:,} of {report.codes:,} codes differ from the {report.reference}"
+
+
 def print_report(report: ExportReport) -> None:
     """Print kernels, comparison, what is emulated, what the runtime needs, and the files with their sizes."""
     from qir.passes.exporting.written_sizes import written_sizes
@@ -23,10 +29,7 @@ def print_report(report: ExportReport) -> None:
     kernels = ", ".join(f"{count} {op}" for op, count in Counter(report.integer_nodes).most_common())
     console.print(f"integer kernels in ONNX Runtime: {kernels or 'none'}")
     ties = f", {report.ties:,} rounding ties" if report.ties else ""
-    console.print(
-        f"profile {report.profile}: {report.mismatches:,} of {report.codes:,} codes differ from the "
-        f"{report.reference}{ties}"
-    )
+    console.print(f"profile {report.profile}: {_compared(report)}{ties}")
     for sentence in report.allowed:
         console.print(f"NOT EXACT, allowed by --allow-mismatches: {sentence}")
     for reason in dict.fromkeys(reason for _, reason in report.emulated):

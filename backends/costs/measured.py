@@ -14,9 +14,10 @@ from functools import cache
 
 import numpy as np
 
+from qir.backends.costs.blocks import block_product, block_size, weight_widths
 from qir.backends.costs.layers.layer_shapes import layer_names, products_of
 from qir.backends.costs.tables.delay_files import DelayTable
-from qir.backends.costs.target import load_target
+from qir.backends.costs.target import Target, load_target
 from qir.backends.execution.session import OrtSession
 from qir.constants import array_of
 from qir.errors import TargetError
@@ -77,8 +78,13 @@ class Timing:
     spread: float
 
 
-def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[DelayTable, list[str]]:
+def measure_layers(
+    module: Module, *, batch: int = 1, repeats: int = REPEATS, target: Target | None = None
+) -> tuple[DelayTable, list[str]]:
     """Time every node of a float network on this machine's CPU, one thread, in float; layers as int8 too.
+
+    For a target that has weights of few bits next to float activations, layers are timed at these widths in place of
+    int8: products as MatMulNBits with the target's blocks, others, which have no such kernel, in float.
 
     A session's own overhead (that of an Identity) and changes of layout are taken off. Layers without an int8 kernel
     (LSTM) compute in float at every width and have one time at both.
@@ -86,17 +92,19 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
     Args:
         module: network without fake-quant nodes.
         batch: size of an unknown first dimension.
-        repeats: windows, those of both kinds interleaved.
+        repeats: windows, those of all kinds interleaved.
+        target: whose widths are timed; without one those of `cpu-onnxruntime`.
 
     Returns:
-        Microseconds of the layers of multiply-accumulates at 32/32 and 8/8 bits, of other nodes at 0 weight bits, and
-        one line per node.
+        Microseconds of the layers of multiply-accumulates at 32/32 and 8/8 bits (or each width of weights next to 32),
+        of other nodes at 0 weight bits, and one line per node.
 
     Raises:
         TargetError: a shape is not known; asks for it.
     """
     floats: Calls = {}
-    integers: Calls = {}
+    weights = () if target is None else weight_widths(target)
+    quantized: dict[tuple[int, int], Calls] = {(bits, FLOAT[1]): {} for bits in weights} or {INTEGER: {}}
     layers: set[str] = set()
     names = layer_names(module.graph)
     for node in _apart(module):
@@ -104,24 +112,42 @@ def measure_layers(module: Module, *, batch: int = 1, repeats: int = REPEATS) ->
         if op_of(node).is_expensive:
             layers.add(name)
         floats[name, FLOAT] = _runner(single_layer(module, node, batch), node)
-        if op_of(node).quantizable(node) is not None:
-            integers[name, INTEGER] = _runner(single_layer(module, node, batch, integer=True), node)
-    timings = interleaved([_overhead(), floats, integers], repeats)
+        for widths, calls in quantized.items():
+            layer = _quantized_layer(module, node, batch, widths, target)
+            if layer is not None:
+                calls[name, widths] = _runner(layer, node)
+    timings = interleaved([_overhead(), floats, *quantized.values()], repeats)
     overhead = timings.pop(EMPTY).microseconds
-    shares = {key: call.share for key, call in (floats | integers).items()}
+    shares = {key: call.share for calls in (floats, *quantized.values()) for key, call in calls.items()}
     times = {key: max((timing.microseconds - overhead) * shares[key], LEAST) for key, timing in timings.items()}
     lines = [f"{overhead:.1f} us of a session without work are taken off"]
     lines += [
-        f"{name} {_KINDS[widths]}: {times[name, widths]:.1f} us (quartiles {timing.spread:.0%})"
+        f"{name} {_kind(widths)}: {times[name, widths]:.1f} us (quartiles {timing.spread:.0%})"
         for (name, widths), timing in timings.items()
     ]
     cells: dict[str, dict[tuple[int, int], float]] = {}
     for name, _ in floats:
         whole = times[name, FLOAT]
-        cells[name] = {INTEGER: times.get((name, INTEGER), whole), FLOAT: whole} if name in layers else {OTHER: whole}
+        found = {widths: times.get((name, widths), whole) for widths in quantized}
+        cells[name] = {**found, FLOAT: whole} if name in layers else {OTHER: whole}
     products = products_of(module, batch)
     shapes = {name: found[0].shape for name, found in products.items() if len(found) == found[0].copies == 1}
     return DelayTable(cells, shapes=shapes), lines
+
+
+def _quantized_layer(
+    module: Module, node: Node, batch: int, widths: tuple[int, int], target: Target | None
+) -> Module | None:
+    """A network of one layer at these widths; None where it has no such kernel."""
+    if op_of(node).quantizable(node) is None:
+        return None
+    if widths == INTEGER:
+        return single_layer(module, node, batch, integer=True)
+    return None if target is None else block_product(node, widths[0], block_size(target), batch)
+
+
+def _kind(widths: tuple[int, int]) -> str:
+    return _KINDS.get(widths, f"{widths[0]}-bit weights")
 
 
 def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from qir.backends.costs.layers.layer_shapes import WEIGHT_SUFFIX
-from qir.constraints import OperandRules
+from qir.backends.costs.target import NO_TARGET
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
@@ -48,6 +48,9 @@ from qir.passes.simplify.widen_floats import OTHER_FLOATS
 from qir.tracing import grid_origin
 from qir.types import TensorType
 from qir.views.networkx import to_networkx
+
+if TYPE_CHECKING:
+    from qir.backends.costs.target import Target
 
 PLACEMENTS = ("deployable", "qag", "outputs")
 
@@ -114,7 +117,7 @@ class InsertFakeQuant(Pass):
         )
         activations = (
             ()
-            if self._float_activations(operands)
+            if self._float_activations(context.target)
             else _candidates(
                 self.activation_widths, operands.activation_widths if operands else range(1, 9), self.activation_scheme
             )
@@ -133,7 +136,7 @@ class InsertFakeQuant(Pass):
         _Inserter(module.graph, self, rules, weights, activations).run()
         return True
 
-    def _float_activations(self, operands: OperandRules | None) -> bool:
+    def _float_activations(self, target: Target | None) -> bool:
         """Whether activations have no quantizers: the option says so, or the target has none but float ones.
 
         Raises:
@@ -141,13 +144,14 @@ class InsertFakeQuant(Pass):
         """
         if self.activation_widths not in {"", FLOAT}:
             return False
-        widths = (FLOAT_BITS,) if operands is None else operands.activation_widths
-        if self.activation_widths == FLOAT and FLOAT_BITS not in widths:
+        none = target is None or target.name == NO_TARGET
+        widths = () if target is None else target.activation_widths
+        if not none and self.activation_widths == FLOAT and FLOAT_BITS not in widths:
             raise QirError(
                 f"insert-fake-quant: activation_widths=float; the target's activations have {list(widths)} bits: take "
                 f"a target with {FLOAT_BITS} among them (cpu-matmul-nbits), or quantize them"
             )
-        return self.activation_widths == FLOAT or (operands is not None and set(widths) == {FLOAT_BITS})
+        return self.activation_widths == FLOAT or set(widths) == {FLOAT_BITS}
 
 
 def _candidates(text: str, default: Iterable[int], scheme: str) -> tuple[int, ...]:

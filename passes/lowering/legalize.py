@@ -58,7 +58,8 @@ class Legalize(Pass):
                 found.emulated[layer.node.name] = "a bias beyond int32, added in float"
         for stored in stored_weights(module.graph):
             found.emulated.setdefault(stored.node.name, stored.reason)
-        _widen(module, found)
+        if found.profile.activations:
+            _widen(module, found)
         store_weights(module.graph, found, self.weights)
         context.reports[self.name] = found
         return False

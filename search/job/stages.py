@@ -127,7 +127,8 @@ class Job:
         self.allowance = Allowance.of(self.time_limit)
         hardware = as_target(self.target)
         self.hardware = hardware.model_copy(update={"reduce_range": self.reduce_range or hardware.reduce_range})
-        self.budgets, self._reports = read_budgets(self.budgets), dict[str, Any]()
+        limits, self._reports = read_budgets(self.budgets), dict[str, Any]()
+        self.budgets = {name: limit.at_clock(name, hardware.clock_hz) for name, limit in limits.items()}
         refuse_cycles_of_none(self.hardware.name, self.budgets)
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:

@@ -17,6 +17,7 @@ Indices = np.ndarray[Any, np.dtype[np.intp]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _BUDGET = re.compile(r"\s*([0-9.eE+-]+)\s*(x?)\s*(\S*)\s*")
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def exact(number: float | Fraction) -> Fraction:
@@ -117,16 +118,19 @@ class Budget:
         ratio: the limit as a share of a reference cost.
         reference: what `ratio` is a share of: a cost, a policy, or a name in `Problem.references` such as "fp32";
             None is the policy with 8 bits everywhere.
+        seconds: the limit as a time, for costs in cycles of a target whose clock is known (`at_clock`).
     """
 
     maximum: float | None = None
     ratio: float | None = None
     reference: float | str | Mapping[str, Bits] | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.maximum is None) == (self.ratio is None):
-            raise SearchError("budget: give either maximum (in the cost's unit) or ratio (of a reference)")
-        limit = self.maximum if self.maximum is not None else self.ratio
+        given = [limit for limit in (self.maximum, self.ratio, self.seconds) if limit is not None]
+        if len(given) != 1:
+            raise SearchError("budget: give one of maximum (in the cost's unit), ratio (of a reference) and seconds")
+        limit = given[0]
         if isinstance(limit, str) or limit is None or not np.isfinite(limit):
             raise SearchError(f"budget: {limit!r} is not a finite number; Budget.parse reads text such as '0.6x'")
         if self.ratio is not None and self.ratio <= 0:
@@ -134,7 +138,7 @@ class Budget:
 
     @staticmethod
     def parse(text: str) -> Budget:
-        """Read "1000" (absolute), "0.6x" (of 8 bits everywhere) or "0.1x fp32" (of a named reference).
+        """Read "1000" (absolute), "1.5ms" (a time), "0.6x" (of 8 bits everywhere) or "0.1x fp32" (of a reference).
 
         Raises:
             SearchError: the text is none of these, or the limit is not above 0.
@@ -149,6 +153,26 @@ class Budget:
                 return Budget(ratio=limit, reference=match[3] or None)
             if not match[3]:
                 return Budget(maximum=limit)
+            if match[3] in _SECONDS:
+                return Budget(seconds=limit * _SECONDS[match[3]])
         raise SearchError(
-            f"budget {text!r}: expected a number above 0 ('1000'), or a share above 0 ('0.6x', '0.1x fp32')"
+            f"budget {text!r}: expected a number above 0 ('1000'), a time ('1.5ms'), or a share above 0 ('0.6x', "
+            "'0.1x fp32')"
         )
+
+    def at_clock(self, name: str, hertz: float | None) -> Budget:
+        """The same limit in cycles, where it is a time.
+
+        Args:
+            name: of the cost, which is latency.
+            hertz: cycles a second; None where the target does not say.
+
+        Raises:
+            SearchError: another cost than latency, or no clock.
+        """
+        if self.seconds is None:
+            return self
+        if name != "latency" or hertz is None:
+            why = "the target has no clock_hz" if name == "latency" else "only latency is a time"
+            raise SearchError(f"budget {name}={self.seconds:g}s: {why}: give a number or a share such as '0.6x'")
+        return Budget(maximum=self.seconds * hertz)

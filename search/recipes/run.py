@@ -140,12 +140,13 @@ class Recipe:
                 unknown, so that the budget would not bind.
         """
         network, images = read_data(module, data)
+        hardware, limits = as_target(target), read_budgets(budget, self.more_budgets)
         task = RecipeTask(
             network=network,
             images=images,
             labels=labels,
-            target=as_target(target),
-            budget=read_budgets(budget, self.more_budgets),
+            target=hardware,
+            budget={name: limit.at_clock(name, hardware.clock_hz) for name, limit in limits.items()},
             evaluations=evaluations,
             seed=seed,
             input_widths=input_widths,

@@ -92,23 +92,31 @@ def check(
 def measure(
     model: Annotated[Path, network("Float ONNX file")],
     table: Annotated[Path, _TABLE],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="Whose widths are timed: `cpu-onnxruntime` or `cpu-matmul-nbits`.")
+    ] = "cpu-onnxruntime",
     shape: Shapes = None,
     batch: Batch = 1,
 ) -> Answer:
-    """Time each layer of a network in ONNX Runtime on this machine, one thread, in float and int8; write the delays.
+    """Time each layer of a network in ONNX Runtime on this machine, one thread, and write the delays.
+
+    In float and int8; for a target with weights of few bits next to float activations at these widths, as MatMulNBits.
 
     qir target measure model.onnx cpu-onnxruntime.csv
 
     qir cost model.onnx --target cpu-onnxruntime
+
+    qir target measure llm.onnx cpu-matmul-nbits.csv --target cpu-matmul-nbits --shape ids=1,1
     """
     from qir.backends.costs.measured import measure_layers
     from qir.backends.costs.tables.delay_files import check_layout
+    from qir.backends.costs.target import load_target
     from qir.cli.verbs.hardware.cost import simplify
 
     check_layout(table)
     module = load_sized(model, shape, batch)
     simplify(module)
-    delays, lines = measure_layers(module, batch=batch)
+    delays, lines = measure_layers(module, batch=batch, target=load_target(target))
     delays.write(table)
     return Answer({"table": table, "delays": _plain(delays.delays)}, partial(_print, lines))
 

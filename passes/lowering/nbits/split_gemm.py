@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from qir.fake_quant import FakeQuant
-from qir.granularity import PerBlock
+from qir.granularity import PerBlock, granularity_of
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.ops import op_of
@@ -16,13 +16,13 @@ from qir.passes.analysis.quantized_layers import sums_products
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.parts.chain import Chain
 from qir.quantizers.blocks import blocks_shape
-from qir.tensor import Array, Tensor
+from qir.tensor import Tensor
 from qir.tracing import quantizer_of
 
 
 @dataclass(frozen=True)
 class SplitGemm(Pass):
-    """Write every Gemm whose weight has blocks of scales along the summed axis as MatMul, and Add where it has a bias.
+    """Write every Gemm whose weight alone has codes, or blocks of scales, as MatMul, and Add where it has a bias.
 
     Verified IR in, verified IR out; the network computes the same. The weight of a Gemm with transB is transposed, and
     the ranges of its quantizer with it. A weight that more than one node reads, and factors other than 1, stay.
@@ -36,34 +36,34 @@ class SplitGemm(Pass):
         for node in graph.nodes:
             operands = op_of(node).quantizable(node) if node.op == "Gemm" and sums_products(node) else None
             weight = None if operands is None else quantizer_of(node.input(operands.weight))
-            if weight is None or not weight.is_weight or not isinstance(weight.granularity, PerBlock):
+            if weight is None or not weight.is_weight:
                 continue
-            transposed = bool(node.attribute("transB", 0))
-            if weight.granularity.axis == int(transposed) and (not transposed or _transpose(graph, weight)):
+            data = quantizer_of(node.input(0))
+            alone = data is None or data.is_weight
+            if not alone and not isinstance(weight.granularity, PerBlock):
+                continue
+            if not node.attribute("transB", 0) or _transpose(graph, weight):
                 _split(graph, node, weight)
         return module.version != before
 
 
 def _transpose(graph: Graph, weight: FakeQuant) -> bool:
-    """Turn a weight [out, in] into [in, out] with its blocks; whether it is read in one place only."""
+    """Turn a weight [out, in] into [in, out] with its grids; whether it is read in one place only."""
     source, granularity = weight.source, weight.granularity
     constant, calibration = source.constant, weight.calibration
-    if len(source.users) != 1 or len(weight.result.users) != 1 or constant is None or granularity.size is None:
+    if len(source.users) != 1 or len(weight.result.users) != 1 or constant is None:
         return False
     values = constant.numpy()
-    outputs, blocks = blocks_shape(values.shape, 1, granularity.size)
-    made = graph.add_constant(graph.clock.unique_name(f"{source.name}.transposed"), Tensor.of(_turned(values)))
-    weight.node.set_input(0, made)
-    weight.granularity = PerBlock(0, granularity.size)
-    if calibration is not None:
-        parted = calibration.reshape(-1, outputs, blocks, 2)
-        weight.calibration = np.swapaxes(parted, 1, 2).reshape(calibration.shape)
+    turned = Tensor.of(np.ascontiguousarray(values.T))
+    weight.node.set_input(0, graph.add_constant(graph.clock.unique_name(f"{source.name}.transposed"), turned))
+    if isinstance(granularity, PerBlock) and calibration is not None:
+        counts = blocks_shape(values.shape, granularity.axis, granularity.size)
+        calibration = np.swapaxes(calibration.reshape(-1, *counts, 2), 1, 2).reshape(calibration.shape)
+    if granularity.axis is not None:
+        weight.granularity = granularity_of(1 - granularity.axis, granularity.size)
+    weight.calibration = calibration
     graph.remove_constant(source)
     return True
-
-
-def _turned(values: Array) -> Array:
-    return np.ascontiguousarray(values.T)
 
 
 def _split(graph: Graph, node: Node, weight: FakeQuant) -> None:
