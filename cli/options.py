@@ -41,8 +41,8 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         "-b",
-        help="The most that may be spent, `latency=0.35x` (of 8 bits) `latency=120000` (cycles) or `latency=1.5ms`; also energy, bops, "
-        "size (bits of weights) and average-bits; may be repeated.",
+        help="The most that may be spent, `latency=0.35x` (of 8 bits), `latency=120000` (cycles) or `latency=1.5ms`; "
+        "also energy, bops, size (bits of weights) and average-bits; may be repeated.",
     ),
 ]
 InputWidths = Annotated[str, typer.Option(help="Widths of the network's inputs: `8`, or `all` to decide them too.")]
