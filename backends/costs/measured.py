@@ -18,6 +18,7 @@ from qir.backends.costs.blocks import block_product, block_size, weight_widths
 from qir.backends.costs.layers.layer_shapes import layer_names, products_of
 from qir.backends.costs.tables.delay_files import DelayTable
 from qir.backends.costs.target import Target, load_target
+from qir.backends.execution.random_feed import random_feed
 from qir.backends.execution.session import OrtSession
 from qir.constants import array_of
 from qir.errors import TargetError
@@ -157,7 +158,7 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     off. Network and layers are compared in each round, and the median of their ratios counts: a slow moment of the
     machine hits both.
     """
-    feeds = {value.name: _sample(value, batch) for value in module.graph.inputs}
+    feeds = random_feed(module, samples=batch)
     whole = OrtSession(module)
     layers: Calls = _overhead()
     names = layer_names(module.graph)
@@ -333,20 +334,10 @@ def _shape(value: Value, batch: int) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) else batch for dim in shape)
 
 
-def _sample(value: Value, batch: int) -> Array:
-    generator = np.random.default_rng(0)
-    shape = _shape(value, batch)
-    if value.dtype is DType.UINT8:
-        return generator.integers(0, 256, shape, dtype=np.uint8)
-    if value.dtype is DType.INT64:
-        return np.zeros(shape, np.int64)
-    return generator.normal(size=shape).astype(np.float32)
-
-
 def _runner(layer: Module, node: Node) -> Call:
     try:
         session = OrtSession(layer)
-        feeds = {value.name: _sample(value, 1) for value in layer.graph.inputs}
+        feeds = random_feed(layer, samples=1)
         kernels = session.kernel_times(feeds)
     except Exception as error:
         raise TargetError(f"node {node.label!r}: cannot be timed alone in ONNX Runtime: {error}") from error

@@ -33,14 +33,18 @@ from qir.guide import (
 )
 from qir.guide_network import CostGuide, PackedTensor
 from qir.module import Module
-from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
+from qir.passes.analysis.arithmetic.network import ArithmeticAnalysis, NetworkArithmetic
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
+from qir.passes.analysis.quantized_layers import stored_weights
 from qir.passes.exporting.guide.network import NetworkGuide, describe_network
 from qir.passes.exporting.guide.weights_file import WeightsFile
 from qir.passes.exporting.memory_plan import unknown_sizes
-from qir.passes.exporting.requantization import ROUNDING, check_requantization, layer_multipliers
-from qir.passes.lowering.parts.codes import integer_codes, integer_levels, proven_bounds, weight_codes
+from qir.passes.exporting.requantization import ROUNDING, check_requantization
+from qir.passes.infrastructure.contract import AnalysisCache
 from qir.passes.lowering.qonnx.thresholds import Arithmetic, layer_thresholds
 from qir.policy import Policy
+from qir.quantizers.multiples import integer_levels
 from qir.types import Dim
 
 MOST_CODES = 16
@@ -56,6 +60,7 @@ def build_guide(
     emulated: Mapping[str, str] | None = None,
     requantization: Requantization | None = None,
     cpus: CpuGuide | None = None,
+    analyses: AnalysisCache | None = None,
 ) -> tuple[Guide, bytes]:
     """The guide of a calibrated module and the bytes of its weights file.
 
@@ -68,6 +73,7 @@ def build_guide(
             emulated when its node, its weight's, its input's or its output's quantizer is.
         requantization: arithmetic from sums to codes; by default the target's, `float32` without one.
         cpus: on which CPUs the model file is exact.
+        analyses: what is known of the network already.
 
     Raises:
         QirError: a quantizer is not calibrated, or a code does not fit.
@@ -75,12 +81,14 @@ def build_guide(
     """
     target = None if target is None else as_target(target)
     kind = requantization or ("float32" if target is None else target.export.requantization)
-    check_requantization(module.graph, kind, None if target is None else target.accumulator_bits)
+    analyses = AnalysisCache() if analyses is None else analyses
+    arithmetic = analyses.get(ArithmeticAnalysis(), module)
+    check_requantization(arithmetic, kind, None if target is None else target.accumulator_bits)
     costs, policy = _Costs.of(module, target), policy_of(module.graph)
     plain = {name: bits if isinstance(bits, int) else list(bits) for name, bits in policy.items()}
     weights = WeightsFile(weights_file)
-    parts = _Layers(weights, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
-    layers = [parts.add(layer) for layer in quantized_layers(module.graph)]
+    parts = _Layers(arithmetic, weights, costs, emulated or {}, "float32" if kind == "float32" else "dyadic")
+    layers = [parts.add(layer) for layer in arithmetic.layers]
     stored = parts.stored(module.graph)
     network = describe_network(
         module,
@@ -89,6 +97,7 @@ def build_guide(
         kind=kind,
         layers={layer.node: layer.name for layer in layers},
         costs=costs.guide,
+        analyses=analyses,
         storage_widths=() if target is None else target.padding.storage_widths,
     )
     total, clock = costs.total("cycles") or None, None if target is None else target.clock_hz
@@ -176,19 +185,20 @@ class _Costs:
 class _Layers:
     """Entries of layers, and their packed weights one after the other."""
 
+    arithmetic: NetworkArithmetic
     weights: WeightsFile
     costs: _Costs
     emulated: Mapping[str, str]
-    arithmetic: Arithmetic
+    kind: Arithmetic
     entries: dict[FakeQuant, tuple[TensorGuide, PackedTensor | None]] = field(default_factory=dict)
 
-    def add(self, layer: QuantizedLayer) -> LayerGuide:
+    def add(self, record: LayerArithmetic) -> LayerGuide:
+        layer, bounds = record.layer, record.bounds
         parts = (layer.node, layer.weight, layer.data, layer.output)
         reasons = [self.emulated[part.name] for part in parts if part and part.name in self.emulated]
-        bounds, multipliers = proven_bounds(layer), layer_multipliers(layer)
-        data = tensor_guide(layer.data, self.weights)
+        data = tensor_guide(record.data, self.weights)
         weight, packed = (
-            (tensor_guide(layer.weight, self.weights), None)
+            (tensor_guide(record.weight, self.weights), None)
             if layer.weight_tensor is None
             else self.weight(layer.weight)
         )
@@ -199,11 +209,11 @@ class _Layers:
             operand_pair=(data.bits, weight.bits),
             input=data,
             weight=weight,
-            output=None if layer.output is None else tensor_guide(layer.output, self.weights),
+            output=None if record.output is None else tensor_guide(record.output, self.weights),
             packed_weight=packed,
             accumulator=None if bounds is None else (bounds.low, bounds.high),
             accumulator_bits=None if bounds is None else bounds.bits,
-            thresholds=None if multipliers is None else self._thresholds(layer),
+            thresholds=None if record.multipliers is None else self._thresholds(record),
             cost=self.costs.guide(layer.node),
             execution="emulated" if reasons else "native",
             emulation="; ".join(dict.fromkeys(reasons)),
@@ -230,26 +240,26 @@ class _Layers:
     def weight(self, quantizer: FakeQuant) -> tuple[TensorGuide, PackedTensor | None]:
         """Grid of a weight and where its codes lie: once, however many layers read them."""
         if quantizer not in self.entries:
-            guide = tensor_guide(quantizer, self.weights)
-            self.entries[quantizer] = guide, self._pack(quantizer, guide)
+            record = self.arithmetic.quantizer(quantizer)
+            guide = tensor_guide(record, self.weights)
+            self.entries[quantizer] = guide, self._pack(record, guide)
         return self.entries[quantizer]
 
-    def _pack(self, quantizer: FakeQuant, guide: TensorGuide) -> PackedTensor | None:
-        if isinstance(quantizer.bits, int):
-            codes, low = weight_codes(quantizer), quantizer.grid().low_code
+    def _pack(self, record: QuantizerArithmetic, guide: TensorGuide) -> PackedTensor | None:
+        if isinstance(record.quantizer.bits, int):
+            codes, low = record.stored, record.grid.low_code
+        elif record.codes is None:
+            return None
         else:
-            found = integer_codes(quantizer)
-            if found is None:
-                return None
-            codes, low = found.values, found.low
+            codes, low = record.codes.values, record.codes.low
         return self.weights.packed(codes, guide.bits, low, guide.code_step)
 
-    def _thresholds(self, layer: QuantizedLayer) -> ThresholdsGuide | None:
+    def _thresholds(self, layer: LayerArithmetic) -> ThresholdsGuide | None:
         """Thresholds of layers with narrow outputs; None where the requantization has none."""
-        if layer.output is None or layer.output.grid().codes > MOST_CODES:
+        if layer.output is None or layer.output.grid.codes > MOST_CODES:
             return None
         try:
-            found = layer_thresholds(layer, self.arithmetic)
+            found = layer_thresholds(layer, self.kind)
         except ExportError:  # a table of levels, odd codes, a product of two activations
             return None
         low, high = int(found.values.min()), int(found.values.max())
@@ -258,17 +268,19 @@ class _Layers:
         return ThresholdsGuide(packed=packed, low_sum=low, low_code=found.low_code)
 
 
-def tensor_guide(quantizer: FakeQuant, weights: WeightsFile) -> TensorGuide:
+def tensor_guide(record: QuantizerArithmetic, weights: WeightsFile) -> TensorGuide:
     """The grid of a quantizer's tensor; long arrays go to the weights file."""
+    quantizer = record.quantizer
     bits, granularity = quantizer.bits, quantizer.granularity
     widest = bits if isinstance(bits, int) else max(bits)
-    parameters, ranges = quantizer.grid(widest), quantizer.ranges(widest)
+    parameters = record.grid if isinstance(bits, int) else quantizer.grid(widest)
+    ranges = quantizer.ranges(widest)
     scale, zero, low, high = parameters.scale, parameters.zero_point, parameters.low_code, parameters.high_code
     table = levels = None
-    if not isinstance(bits, int) and (found := integer_codes(quantizer)) is not None:
+    if not isinstance(bits, int) and (found := record.codes) is not None:
         scale, zero, low, high = found.scale, found.zero_point, found.low, found.high
     elif parameters.levels is not None:
-        multiples = integer_levels(parameters)
+        multiples = record.multiples if isinstance(bits, int) else integer_levels(parameters)
         if multiples is None:
             levels = parameters.levels.tolist()
         else:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qir.backends.costs.target import Target, TargetLike, as_target
+from qir.backends.costs.target import TargetLike, as_target
 from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError, ModelFileError
@@ -29,7 +29,7 @@ from qir.passes.exporting.c99.prove import proven_sources
 from qir.passes.exporting.check import Comparison, compare, compared_feeds, observe_ranks
 from qir.passes.exporting.proof import proof_of
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.passes.infrastructure.manager import PassManager, PassResult
+from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
@@ -138,22 +138,18 @@ def export(
     if all(quantizer.is_weight for quantizer in quantizers(module.graph).values()):
         chosen = chosen.for_weights_alone()
     module, data = with_names(module), readable_again(data)
+    context = PassContext(target=target)
     if reduce_range or (target is not None and target.reduce_range):
         module = module.clone()
-        _run([ReduceRange()], module, target)
+        PassManager([ReduceRange()]).run(module, context)
     stem = path.name.removesuffix(".c").removesuffix(".onnx").removesuffix(".quant")
     path = path.with_name(f"{stem}.quant.onnx") if path.suffix == ".c" else path
     if chosen.source:
         requantization = requantization if requantization == "power-of-two" else "dyadic"
     guide_path, weights_path = path.with_name(f"{stem}.guide.json"), path.with_name(f"{stem}.weights.bin")
-    lowered = module.clone()
-    before: list[Pass] = [] if _is_typed(module) else [InferTypes()]
-    before += [UpgradeOpset(chosen.opset)] if module.opsets.get("", 0) < chosen.opset else []
-    before += parse_pipeline(chosen.before) if chosen.before else []
     storage: WeightStorage = weights or ("auto" if target is None else target.export.weights)
-    legalize = Legalize(chosen.name, weights=storage)
-    reports = _run([*before, legalize, *parse_pipeline(chosen.passes), NameNodes()], lowered, target).reports
-    emulated: dict[str, str] = reports[Legalize.name].emulated
+    lowered = _lowered(module, chosen, storage, context)
+    emulated: dict[str, str] = context.reports[Legalize.name].emulated
     if chosen.session:
         lowered.metadata["qir.session"] = json.dumps(chosen.session, sort_keys=True, separators=(",", ":"))
     guide, packed = build_guide(
@@ -164,6 +160,7 @@ def export(
         emulated=emulated,
         requantization=requantization,
         cpus=_cpus(lowered, chosen),
+        analyses=context.analyses,
     )
     for value in lowered.graph.outputs:
         if value is not None:
@@ -175,7 +172,7 @@ def export(
         proven = proven_sources(module, guide, packed, stem, compared_feeds(module, data))
         guide = guide.model_copy(update={"source": proven.entry})
         made |= {path.with_name(name): text.encode() for name, text in proven.files.items()}
-    encodings = reports.get(LowerEncodings.name)
+    encodings = context.reports.get(LowerEncodings.name)
     if encodings is not None:
         made[path.with_name(f"{stem}.encodings")] = encodings_text(encodings).encode()
 
@@ -217,8 +214,22 @@ def _is_typed(module: Module) -> bool:
     return not any(isinstance(value.type, UnknownType) for node in module.graph for value in node.results)
 
 
-def _run(passes: Iterable[Pass], module: Module, target: Target | None) -> PassResult:
-    return PassManager(passes).run(module, PassContext(target=target))
+def _lowered(module: Module, profile: Profile, weights: WeightStorage, context: PassContext) -> Module:
+    """A copy in the operators of a profile; what was decided about its quantizers lies in the context's reports.
+
+    Where nothing has to be prepared the network itself is legalized, so that guide and file are made from one record of
+    its arithmetic.
+    """
+    before: list[Pass] = [] if _is_typed(module) else [InferTypes()]
+    before += parse_pipeline(profile.before) if profile.before else []
+    prepared = module.clone()
+    if PassManager(before).run(prepared, context):
+        module = prepared
+    PassManager([Legalize(profile.name, weights=weights)]).run(module, context)
+    lowered = module.clone()
+    upgrade = [UpgradeOpset(profile.opset)] if module.opsets.get("", 0) < profile.opset else []
+    PassManager([*upgrade, *parse_pipeline(profile.passes), NameNodes()]).run(lowered, context)
+    return lowered
 
 
 def _metadata(guide: Guide, profile: Profile) -> dict[str, str]:
@@ -306,7 +317,7 @@ def _largest_sum(guide: Guide) -> str:
 
 def _why_float(module: Module) -> str:
     """What there is to do about a network without quantizers."""
-    report = _run([RaiseQuantized()], module.clone(), None).reports[RaiseQuantized.name]
+    report = PassManager([RaiseQuantized()]).run(module.clone()).reports[RaiseQuantized.name]
     if report.quantizers:
         return "the network is quantized in another form: raise_quantized gives it fake-quant nodes"
     if report.left:

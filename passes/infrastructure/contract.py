@@ -98,6 +98,7 @@ class PassContext:
         seed: int = 0,
         progress: Callable[[str], None] | None = None,
         reports: dict[str, Any] | None = None,
+        analyses: AnalysisCache | None = None,
     ) -> None:
         """Take the objects.
 
@@ -107,6 +108,7 @@ class PassContext:
             seed: seed of every random choice.
             progress: called with a text when a long step advances.
             reports: of passes that ran before, in another context.
+            analyses: results of analyses that another context holds; None to start without any.
 
         Raises:
             TargetError: there is no such target.
@@ -115,7 +117,7 @@ class PassContext:
         self.calibration_data = readable_again(calibration_data)
         self.seed = seed
         self.progress = progress
-        self.analyses = AnalysisCache()
+        self.analyses = AnalysisCache() if analyses is None else analyses
         self.reports: dict[str, Any] = {} if reports is None else reports
         self._execute: Callable[[Pass, Module], bool] | None = None
 

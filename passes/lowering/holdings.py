@@ -9,7 +9,9 @@ import numpy as np
 
 from qir.backends.execution.saturation import CodeRange
 from qir.errors import ExportError
-from qir.passes.lowering.parts.codes import Codes
+from qir.passes.analysis.arithmetic.codes import BiasCodes, Codes
+from qir.passes.analysis.arithmetic.network import NetworkArithmetic
+from qir.passes.analysis.quantized_layers import QuantizedLayer
 from qir.passes.lowering.profiles.profiles import Profile, Runtime
 from qir.quantizers import QuantParameters
 from qir.types import DType, code_range
@@ -75,16 +77,27 @@ class Legalization:
     """What `legalize` found out: the result lies in `context.reports["legalize"]`.
 
     Attributes:
+        arithmetic: the record of the network's integers.
         profile: the profile.
         runtime: what the version of ONNX Runtime holds whose rules were asked for.
         holdings: by name of the quantizer.
         emulated: reasons, by name of the quantizer or node.
     """
 
+    arithmetic: NetworkArithmetic
     profile: Profile
     runtime: Runtime
     holdings: dict[str, Holding] = field(default_factory=dict)
     emulated: dict[str, str] = field(default_factory=dict)
+
+    def on_integers(self, layer: QuantizedLayer) -> bool:
+        """Whether both operands of a layer are held as integers times a scale."""
+        holdings = (self.holdings[operand.name] for operand in (layer.data, layer.weight))
+        return all(holding.grid is not None or holding.codes is not None for holding in holdings)
+
+    def bias(self, layer: QuantizedLayer) -> BiasCodes | None:
+        """A layer's constant bias in steps of its sums; None where its operands are not held as integers."""
+        return self.arithmetic.layer(layer).bias if self.on_integers(layer) else None
 
 
 def _shifted_grid(grid: QuantParameters) -> QuantParameters:

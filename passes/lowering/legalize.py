@@ -11,10 +11,12 @@ from qir.fake_quant import FakeQuant
 from qir.granularity import PerBlock
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, stored_weights
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
+from qir.passes.analysis.arithmetic.network import arithmetic_of
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
+from qir.passes.analysis.quantized_layers import stored_weights
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.holdings import FLOAT, Holding, Legalization
-from qir.passes.lowering.parts.codes import integer_bias, integer_codes, integer_levels, proven_bounds
 from qir.passes.lowering.parts.qonnx_forms import activation_form
 from qir.passes.lowering.profiles.profiles import Profile, find_profile, profiles, runtime_at
 from qir.passes.lowering.saturation.store_weights import store_weights
@@ -41,26 +43,26 @@ class Legalize(Pass):
     def run(self, module: Module, context: PassContext) -> bool:
         """Decide; raises `ExportError` that names quantizer, width, profile and remedies."""
         rules = runtime_at(self.runtime or _installed())
-        found = Legalization(find_profile(self.profile), rules)
+        arithmetic = arithmetic_of(module, context)
+        found = Legalization(arithmetic, find_profile(self.profile), rules)
         if found.profile.runs_in == "onnxruntime" and found.profile.opset > rules.opset:
             raise ExportError(
                 f"profile {self.profile!r} needs operator set {found.profile.opset}; ONNX Runtime is known to load "
                 f"{rules.opset} from version {rules.since} on: install a newer one"
             )
         for quantizer in map(FakeQuant, module.graph.fake_quants()):
-            found.holdings[quantizer.name] = holding = hold(quantizer, found.profile)
+            holding = hold(arithmetic.quantizer(quantizer), found.profile)
+            found.holdings[quantizer.name] = holding
             if holding.emulation:
                 found.emulated[quantizer.name] = holding.emulation
-        for layer in quantized_layers(module.graph):
-            holdings = [found.holdings[operand.name] for operand in (layer.data, layer.weight)]
-            integers = all(holding.grid is not None or holding.codes is not None for holding in holdings)
-            if integers and _check_sums(layer, found.profile):
-                found.emulated[layer.node.name] = "a bias beyond int32, added in float"
+        for record in arithmetic.layers:
+            if found.on_integers(record.layer) and _check_sums(record, found.profile):
+                found.emulated[record.layer.node.name] = "a bias beyond int32, added in float"
         for stored in stored_weights(module.graph):
             found.emulated.setdefault(stored.node.name, stored.reason)
         if found.profile.activations:
             _widen(module, found)
-        store_weights(module.graph, found, self.weights)
+        store_weights(found, self.weights)
         context.reports[self.name] = found
         return False
 
@@ -73,28 +75,29 @@ def legalization(module: Module, context: PassContext) -> Legalization:
     return cast("Legalization", context.reports[Legalize.name])
 
 
-def hold(quantizer: FakeQuant, profile: Profile) -> Holding:
+def hold(record: QuantizerArithmetic, profile: Profile) -> Holding:
     """How a profile holds a calibrated quantizer.
 
     Raises:
         ExportError: it cannot; the message names the quantizer, its width and which profiles can.
     """
-    found = _try(quantizer, profile)
+    found = _try(record, profile)
     if isinstance(found, Holding):
         return found
-    others = [other.name for other in profiles() if other != profile and isinstance(_try(quantizer, other), Holding)]
+    others = [other.name for other in profiles() if other != profile and isinstance(_try(record, other), Holding)]
     remedy = f"profiles that hold it: {', '.join(others)}" if others else "choose another width or scheme for it"
     raise ExportError(
-        f"quantizer {quantizer.name!r} ({_describe(quantizer)}): profile {profile.name!r} {found}; {remedy}"
+        f"quantizer {record.quantizer.name!r} ({_describe(record.quantizer)}): profile {profile.name!r} {found}; "
+        f"{remedy}"
     )
 
 
-def _try(quantizer: FakeQuant, profile: Profile) -> Holding | str:
+def _try(record: QuantizerArithmetic, profile: Profile) -> Holding | str:
     """The holding, or why there is none."""
-    constant = quantizer.is_weight
+    quantizer, constant = record.quantizer, record.quantizer.is_weight
     if not isinstance(quantizer.bits, int) and not constant:
         return "holds one width per activation tensor"
-    found = _weight(quantizer) if constant else _activation(quantizer)
+    found = _weight(record) if constant else _activation(record)
     if found.emulation and _needs(quantizer, found) not in profile.emulates:
         return f"cannot express {found.emulation}"
     types = profile.weights if constant else profile.activations
@@ -102,18 +105,16 @@ def _try(quantizer: FakeQuant, profile: Profile) -> Holding | str:
         return "leaves activations float: insert-fake-quant{activation_widths=float} quantizes weights alone"
     container = _container(found, types)
     if container is not None:
-        emulation = (
-            found.emulation or _simulation(profile) or ("" if constant else _clipping(quantizer, found, profile))
-        )
+        emulation = found.emulation or _simulation(profile) or ("" if constant else _clipping(record, found, profile))
         return replace(found, container=container, emulation=emulation)
     if found.form != "levels" or "tables" not in profile.emulates:
         return f"has no element type for its codes ({', '.join(types)})"
     return replace(found, container=FLOAT, grid=None, codes=None, emulation="a table of levels, looked up in float")
 
 
-def _clipping(quantizer: FakeQuant, found: Holding, profile: Profile) -> str:
+def _clipping(record: QuantizerArithmetic, found: Holding, profile: Profile) -> str:
     """What a profile without zero points does about one."""
-    if profile.zero_points == "native" or found.form != "affine" or activation_form(quantizer).bounds is None:
+    if profile.zero_points == "native" or found.form != "affine" or activation_form(record).bounds is None:
         return ""
     return "a zero point: the grid is cut out of a wider one by Clip"
 
@@ -131,32 +132,30 @@ def _simulation(profile: Profile) -> str:
     return "computed in float" if profile.simulated and profile.weights == (FLOAT.label,) else ""
 
 
-def _weight(quantizer: FakeQuant) -> Holding:
-    codes = integer_codes(quantizer)
-    if not isinstance(quantizer.bits, int):
+def _weight(record: QuantizerArithmetic) -> Holding:
+    codes = record.codes
+    if not isinstance(record.quantizer.bits, int):
         if codes is None:
             return Holding(FLOAT, "levels", None, None, "a table of levels per channel, looked up in float")
         return Holding(FLOAT, "affine", None, codes, "a width per channel, stored at the widest")
-    grid = quantizer.grid()
-    if grid.levels is None:
-        blocks = "blocks of scales, multiplied in float" if isinstance(quantizer.granularity, PerBlock) else ""
-        return Holding(FLOAT, "affine", grid, codes, blocks)
-    stepped = integer_levels(grid)
-    if codes is None or stepped is None:
+    if record.grid.levels is None:
+        blocks = "blocks of scales, multiplied in float" if isinstance(record.quantizer.granularity, PerBlock) else ""
+        return Holding(FLOAT, "affine", record.grid, codes, blocks)
+    if codes is None:
         return Holding(FLOAT, "levels", None, None, "a table of levels, looked up in float")
-    return Holding(FLOAT, "levels", stepped[1], codes, "levels as multiples of a step, biases in int32 steps of it")
+    stepped = "levels as multiples of a step, biases in int32 steps of it"
+    return Holding(FLOAT, "levels", record.integers, codes, stepped)
 
 
-def _activation(quantizer: FakeQuant) -> Holding:
-    grid = quantizer.grid()
+def _activation(record: QuantizerArithmetic) -> Holding:
+    grid = record.grid
     if grid.is_affine:
         return Holding(FLOAT, "affine", grid)
     if grid.levels is None:
         return Holding(FLOAT, "mid-rise", grid, None, "odd codes, computed in float")
-    stepped = integer_levels(grid)
-    if stepped is None:
+    if record.integers is None:
         return Holding(FLOAT, "levels", None, None, "a table of levels, looked up in float")
-    return Holding(FLOAT, "levels", stepped[1], None, "levels as multiples of a step, looked up in float")
+    return Holding(FLOAT, "levels", record.integers, None, "levels as multiples of a step, looked up in float")
 
 
 def _container(found: Holding, types: tuple[str, ...]) -> DType | None:
@@ -187,16 +186,16 @@ def _describe(quantizer: FakeQuant) -> str:
     return f"{width}, {quantizer.scheme_name(bits if isinstance(bits, int) else max(bits))}"
 
 
-def _check_sums(layer: QuantizedLayer, profile: Profile) -> bool:
+def _check_sums(layer: LayerArithmetic, profile: Profile) -> bool:
     """Refuse a bias or sums that the profile's accumulators cannot hold; whether the bias exceeds int32."""
-    bounds = proven_bounds(layer)
+    bounds = layer.bounds
     if bounds is None:
         return False
-    bias = None if layer.weight_tensor is None else integer_bias(layer)
-    exceeds = bias is not None and bias[0].dtype.itemsize > 4
+    bias = None if layer.layer.weight_tensor is None else layer.bias
+    exceeds = bias is not None and bias.exceeds_int32
     if bias is not None and exceeds and profile.accumulator_bits <= 32:
         raise ExportError(
-            f"layer {layer.name!r}: its bias exceeds int32 at scale s_x*s_w = {bias[1].min():g}: run "
+            f"layer {layer.name!r}: its bias exceeds int32 at scale s_x*s_w = {bias.scale.min():g}: run "
             "fit-bias after calibrate, calibrate its input with a wider range, or equalize the weights"
         )
     if bounds.bits > profile.accumulator_bits:
@@ -212,7 +211,7 @@ def _widen(module: Module, found: Legalization) -> None:
         if not quantizer.is_weight:
             for op in _neighbours(quantizer):
                 _widen_refused(found, quantizer, op, "")
-    for layer in quantized_layers(module.graph):
+    for layer in (record.layer for record in found.arithmetic.layers):
         weight = found.holdings[layer.weight.name].container.label
         for quantizer in (q for q in (layer.data, layer.output) if q is not None):
             _widen_refused(found, quantizer, layer.node.op, weight)

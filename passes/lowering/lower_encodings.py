@@ -50,7 +50,7 @@ class LowerEncodings(Pass):
         activations: dict[Value, dict[str, Any]] = {}
         parameters: dict[Value, dict[str, Any]] = {}
         for layer in list(quantized_layers(module.graph)):
-            round_bias(module.graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
+            round_bias(module.graph, layer, found)
         for quantizer in map(FakeQuant, module.graph.fake_quants()):
             holding = found.holdings[quantizer.name]
             table = parameters if quantizer.is_weight else activations

@@ -15,14 +15,13 @@ from qir.fake_quant import FakeQuant
 from qir.granularity import Granularity, PerBlock
 from qir.graph import Graph, Value
 from qir.module import Module
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.passes.lowering.holdings import Holding
+from qir.passes.lowering.holdings import Holding, Legalization
 from qir.passes.lowering.legalize import legalization
-from qir.passes.lowering.lower_qcdq import product_scale
 from qir.passes.lowering.parts import emulate
 from qir.passes.lowering.parts.chain import Chain
-from qir.passes.lowering.parts.codes import bias_codes
 from qir.passes.lowering.parts.marks import MARKED_IR, mark
 from qir.quantizers import kernels
 from qir.quantizers.blocks import blocks_shape
@@ -42,29 +41,30 @@ class LowerFloat(Pass):
         """Lower the main graph; raises `ExportError` for what cannot be written."""
         graph, found = module.graph, legalization(module, context)
         for layer in list(quantized_layers(graph)):
-            round_bias(graph, layer, found.holdings[layer.data.name], found.holdings[layer.weight.name])
+            round_bias(graph, layer, found)
         for quantizer in map(FakeQuant, graph.fake_quants()):
-            _lower(graph, quantizer, found.holdings[quantizer.name])
+            _lower(graph, quantizer, found)
         module.ir_version = max(module.ir_version, MARKED_IR)
         return True
 
 
-def round_bias(graph: Graph, layer: QuantizedLayer, data: Holding, weight: Holding) -> None:
+def round_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
     """Put a constant bias on the grid of the layer's sums."""
-    product, bias = product_scale(data, weight), layer.bias
-    if bias is None or bias.constant is None or product is None:
+    bias, codes = layer.bias, found.bias(layer)
+    if bias is None or codes is None:
         return
-    codes, scale = bias_codes(layer, product)
-    rounded = (codes.astype(np.float32) * scale).astype(np.float32)
+    rounded = (codes.values.astype(np.float32) * codes.scale).astype(np.float32)
     made = graph.add_constant(f"{bias.name}.rounded", Tensor.of(rounded))
     layer.node.set_input(layer.node.inputs.index(bias), made)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)
 
 
-def _lower(graph: Graph, quantizer: FakeQuant, holding: Holding) -> None:
+def _lower(graph: Graph, quantizer: FakeQuant, found: Legalization) -> None:
     source, chain = quantizer.source, Chain(graph, quantizer.node, quantizer.name)
-    lowered = _weight(chain, quantizer, holding) if source.is_constant else _activation(chain, quantizer, holding)
+    holding, record = found.holdings[quantizer.name], found.arithmetic.quantizer(quantizer)
+    lower = _weight if source.is_constant else _activation
+    lowered = lower(chain, quantizer, holding, record)
     mark(lowered, quantizer)
     quantizer.result.replace_all_uses_with(lowered)
     graph.erase(quantizer.node)
@@ -72,9 +72,9 @@ def _lower(graph: Graph, quantizer: FakeQuant, holding: Holding) -> None:
         graph.remove_constant(source)
 
 
-def _weight(chain: Chain, quantizer: FakeQuant, holding: Holding) -> Value:
+def _weight(chain: Chain, quantizer: FakeQuant, holding: Holding, record: QuantizerArithmetic) -> Value:
     if holding.codes is None:
-        return emulate.weight_levels(chain, quantizer)
+        return emulate.weight_levels(chain, record)
     codes, granularity = holding.codes, quantizer.granularity
     scales, zeros = (_spread(granularity, part, codes.values.shape) for part in (codes.scale, codes.zero_point))
     centred = codes.values - zeros
@@ -93,11 +93,11 @@ def _spread(granularity: Granularity, values: Array, shape: tuple[int, ...]) -> 
     return np.asarray(np.take(values.reshape(blocks_shape(shape, axis, block)), np.arange(shape[axis]) // block, axis))
 
 
-def _activation(chain: Chain, quantizer: FakeQuant, holding: Holding) -> Value:
-    source, grid = quantizer.source, quantizer.grid()
+def _activation(chain: Chain, quantizer: FakeQuant, holding: Holding, record: QuantizerArithmetic) -> Value:
+    source = quantizer.source
     if holding.grid is None:
-        return emulate.activation_levels(chain, source, grid)
-    value = emulate.activation_codes(chain, source, grid)
+        return emulate.activation_levels(chain, source, record.grid)
+    value = emulate.activation_codes(chain, source, record)
     if holding.grid.zero_point.any():
         zero = chain.constant("zero_point.back", holding.grid.zero_point.astype(np.float32).reshape(()))
         value = chain.node("Sub", (value, zero), "centred", source.type)

@@ -20,6 +20,7 @@ from qir.granularity import PerBlock
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.quantized_layers import (
     QuantizedLayer,
     StoredWeight,
@@ -33,9 +34,6 @@ from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.parts import emulate
 from qir.passes.lowering.parts.blocks import NATIVE_OPSET, dequantize_blocks
 from qir.passes.lowering.parts.chain import Chain, of_element
-from qir.passes.lowering.parts.codes import bias_codes as bias_codes
-from qir.passes.lowering.parts.codes import proven_bounds as proven_bounds
-from qir.passes.lowering.parts.codes import weight_codes as weight_codes
 from qir.passes.lowering.parts.marks import KEY, MARKED_IR, mark
 from qir.passes.lowering.profiles.fused_kernels import avoid_deviations
 from qir.quantizers import QuantParameters
@@ -72,7 +70,7 @@ class LowerQcdq(Pass):
             _guard_unplaced(graph, node)
             avoid_deviations(graph, node)
         for quantizer in map(FakeQuant, graph.fake_quants()):
-            _lower_quantizer(graph, quantizer, found.holdings[quantizer.name], module.opsets.get("", 0))
+            _lower_quantizer(graph, quantizer, found, module.opsets.get("", 0))
         if any(KEY in node.metadata for node in graph):
             module.ir_version = max(module.ir_version, MARKED_IR)
         return True
@@ -80,13 +78,10 @@ class LowerQcdq(Pass):
 
 def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
     """Replace bias ≈ codes · s_x·s_w in int32 (ONNX Runtime's fused kernels take no other bias)."""
-    bias = layer.bias
-    product = product_scale(found.holdings[layer.data.name], found.holdings[layer.weight.name])
-    if bias is None or bias.constant is None or product is None:
+    bias, found_codes = layer.bias, found.bias(layer)
+    if bias is None or found_codes is None or found_codes.exceeds_int32:
         return
-    codes, scale = bias_codes(layer, product)
-    if codes.dtype.itemsize > 4:
-        return
+    codes, scale = found_codes.values, found_codes.scale
     quantized = graph.add_constant(f"{bias.name}.codes", Tensor.of(codes))
     scales = graph.add_constant(f"{bias.name}.scale", Tensor.of(scale if scale.size > 1 else scale.reshape(())))
     zero = graph.add_constant(
@@ -101,16 +96,6 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> Non
     layer.node.set_input(layer.node.inputs.index(bias), made.result)
     if not bias.uses and bias in graph.constants:
         graph.remove_constant(bias)
-
-
-def product_scale(data: Holding, weight: Holding) -> Array | None:
-    """s_x·s_w of a layer, float32 [channels or 1]; None where an operand is not an integer times a scale."""
-    scales = [
-        None if holding.grid is None and holding.codes is None else (holding.grid or holding.codes)
-        for holding in (data, weight)
-    ]
-    first, second = scales
-    return None if first is None or second is None else first.scale[0] * second.scale
 
 
 def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
@@ -162,16 +147,17 @@ def _guard_unplaced(graph: Graph, node: Node) -> None:
         node.set_input(operands.data, emulate.guarded(Chain(graph, node, node.name or node.result.name), data))
 
 
-def _lower_quantizer(graph: Graph, quantizer: FakeQuant, holding: Holding, opset: int) -> None:
+def _lower_quantizer(graph: Graph, quantizer: FakeQuant, found: Legalization, opset: int) -> None:
     source, node = quantizer.source, quantizer.node
+    holding, record = found.holdings[quantizer.name], found.arithmetic.quantizer(quantizer)
     if source.is_constant:
-        lowered = _dequantize_constant(graph, quantizer, holding, opset)
+        lowered = _dequantize_constant(graph, quantizer, holding, record, opset)
     elif holding.form == "affine" and holding.grid is not None:
         _pass_clips(graph, node, holding.grid)
         source = quantizer.source
         lowered = _quantize(graph, node.name, source, holding, after=node)
     else:
-        lowered = _emulate(graph, quantizer, holding)
+        lowered = _emulate(graph, quantizer, holding, record)
     if holding.grid is not None and not source.is_constant:
         _repeat_on_grid(graph, node, holding)
     rearranged = isinstance(quantizer.granularity, PerBlock) and opset < NATIVE_OPSET
@@ -201,12 +187,12 @@ def _needs_mark(holding: Holding, source: Value) -> bool:
     return holding.container.bits == 16 and not fills(holding.grid, holding.container)
 
 
-def _emulate(graph: Graph, quantizer: FakeQuant, holding: Holding) -> Value:
+def _emulate(graph: Graph, quantizer: FakeQuant, holding: Holding, record: QuantizerArithmetic) -> Value:
     """An activation's codes computed in float, dequantized from their container; or its levels."""
-    source, chain, grid = quantizer.source, Chain(graph, quantizer.node, quantizer.name), quantizer.grid()
+    source, chain = quantizer.source, Chain(graph, quantizer.node, quantizer.name)
     if holding.grid is None:
-        return emulate.activation_levels(chain, source, grid)
-    codes = emulate.activation_codes(chain, source, grid)
+        return emulate.activation_levels(chain, source, record.grid)
+    codes = emulate.activation_codes(chain, source, record)
     dtype = holding.container
     codes = chain.node("Cast", (codes,), "cast", source.type, dtype, f"{quantizer.name}.codes", to=dtype.onnx_code)
     scale, zero = _parameters(graph, quantizer.name, holding.grid.scale, holding.grid.zero_point, dtype)
@@ -215,10 +201,12 @@ def _emulate(graph: Graph, quantizer: FakeQuant, holding: Holding) -> Value:
     )
 
 
-def _dequantize_constant(graph: Graph, quantizer: FakeQuant, holding: Holding, opset: int) -> Value:
+def _dequantize_constant(
+    graph: Graph, quantizer: FakeQuant, holding: Holding, record: QuantizerArithmetic, opset: int
+) -> Value:
     chain, dtype = Chain(graph, quantizer.node, quantizer.name), holding.container
     if holding.codes is None:
-        return emulate.weight_levels(chain, quantizer)
+        return emulate.weight_levels(chain, record)
     granularity = quantizer.granularity
     if isinstance(granularity, PerBlock):
         return dequantize_blocks(chain, quantizer.name, granularity, holding.codes, dtype, opset)

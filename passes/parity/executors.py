@@ -19,7 +19,7 @@ from qir.errors import QirError
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.families.qonnx import QONNX_DOMAINS
-from qir.passes.infrastructure.contract import PassContext
+from qir.passes.infrastructure.contract import AnalysisCache, PassContext
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.profiles.profiles import find_profile
@@ -120,14 +120,21 @@ def _references(module: Module) -> Iterator[tuple[Kind, Executor]]:
     yield "simulation", executor("torch", module)
 
 
-def code_forms(module: Module) -> Iterator[Module]:
-    """Copies of a network with fake-quant nodes whose codes lie in 8-bit containers, and in 16-bit ones."""
+def code_forms(module: Module, analyses: AnalysisCache | None = None) -> Iterator[Module]:
+    """Copies of a network with fake-quant nodes whose codes lie in 8-bit containers, and in 16-bit ones.
+
+    Args:
+        module: the network.
+        analyses: what is known of it; None computes it afresh.
+    """
+    analyses = AnalysisCache() if analyses is None else analyses
     for name in ("qcdq", "qdq-16"):
-        copy, context = module.clone(), PassContext()
+        copy, context = module.clone(), PassContext(analyses=analyses)
         opset = find_profile(name).opset
         upgrade = [UpgradeOpset(opset)] if module.opsets.get("", 0) < opset else []
         try:
-            for step in (*upgrade, Legalize(name), LowerQcdq()):
+            Legalize(name).run(module, context)
+            for step in (*upgrade, LowerQcdq()):
                 step.run(copy, context)
         except QirError:  # a width that the profile does not hold
             continue

@@ -30,10 +30,12 @@ from qir.guide_network import (
 )
 from qir.module import Module
 from qir.ops import op_of
-from qir.passes.exporting.guide.trace import Trace, TracedOutput, TracedStep, TracedTensor, trace_network
+from qir.passes.analysis.arithmetic.network import ArithmeticAnalysis, NetworkArithmetic
+from qir.passes.exporting.guide.trace import trace_network
+from qir.passes.exporting.guide.traced import Trace, TracedOutput, TracedStep, TracedTensor
 from qir.passes.exporting.guide.weights_file import WeightsFile
 from qir.passes.exporting.memory_plan import Buffer, Plan, execution_order, plan_memory
-from qir.passes.lowering.parts.codes import integer_codes
+from qir.passes.infrastructure.contract import AnalysisCache
 from qir.tensor import Array, Tensor
 
 EXACT = "sum of integers * mantissa / (2^shift * count), rounded half to even of the exact quotient, + zero_point"
@@ -79,6 +81,7 @@ def describe_network(
     kind: Requantization,
     layers: dict[str, str],
     costs: Callable[[Node], CostGuide | None],
+    analyses: AnalysisCache,
     storage_widths: Sequence[int] = (),
 ) -> NetworkGuide:
     """The entries of a network with calibrated fake-quant nodes.
@@ -90,14 +93,16 @@ def describe_network(
         kind: arithmetic from sums to codes.
         layers: names of the layers by node.
         costs: of a node.
+        analyses: what is known of the network.
         storage_widths: widths that memory stores; a width in between takes the next larger one.
     """
     by_name = {node.name: costs(node) for node in execution_order(module.graph)}
     try:
-        trace = trace_network(module)
+        trace = trace_network(module, analyses)
     except QirError as error:
         return NetworkGuide(steps=_plain_steps(module, by_name, layers), unknown=str(error))
-    return _Describer(module, trace, weights, packed, kind, layers, by_name, storage_widths).run()
+    arithmetic = analyses.get(ArithmeticAnalysis(), module)
+    return _Describer(module, arithmetic, trace, weights, packed, kind, layers, by_name, storage_widths).run()
 
 
 def _plain_steps(module: Module, costs: dict[str, CostGuide | None], layers: dict[str, str]) -> list[StepGuide]:
@@ -133,6 +138,7 @@ def _plain(attribute: Attribute) -> Any:
 @dataclass
 class _Describer:
     module: Module
+    arithmetic: NetworkArithmetic
     trace: Trace
     weights: WeightsFile
     packed: Callable[[FakeQuant], tuple[Any, PackedTensor | None]]
@@ -248,7 +254,7 @@ class _Describer:
     def _stored(self, value: Value, centred: Array) -> dict[str, Any] | None:
         """Where the codes of a weight's quantizer lie that give these integers."""
         quantizer = self.quantizers.get(value.name.removesuffix(".dequantized"))
-        codes = None if quantizer is None else integer_codes(quantizer)
+        codes = None if quantizer is None else self.arithmetic.quantizer(quantizer).codes
         if quantizer is None or codes is None:
             return None
         if not np.array_equal(codes.centred(quantizer.granularity.axis), centred):

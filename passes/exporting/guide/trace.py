@@ -6,9 +6,6 @@ codes, as sums that wait for a grid, or as floats decides what a step is, so tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
 import numpy as np
 
 from qir.backends.integer.reference import DEQUANTIZE, QUANTIZE, IntegerReference, State
@@ -18,110 +15,25 @@ from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.passes.exporting.guide.offsets import in_order, offsets_of
+from qir.passes.exporting.guide.traced import Kind, Trace, TracedOutput, TracedStep, TracedTensor
+from qir.passes.infrastructure.contract import AnalysisCache
 from qir.passes.parity.executors import code_forms
 from qir.tensor import Array, Tensor
 from qir.types import TensorType
 
-_OUTSIDE = -(2**31)
-"""Offset of what lies outside of a tensor: with any other offsets below 0."""
 
-Kind = Literal["integer", "move", "view", "quantize", "float", "control-flow"]
-
-
-@dataclass(eq=False)
-class TracedTensor:
-    """A tensor of the record.
-
-    Attributes:
-        name: of the value that holds it.
-        shape: for one sample.
-        element: `codes`, `sums`, or the name of an element type.
-        grid: scale, zero point and channel axis of codes and sums.
-        limits: smallest and largest code.
-        view_of: the tensor that holds the same elements.
-        moved: the tensor that its codes are copied from, the first of several.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    element: str
-    grid: tuple[Array, Array] | None = None
-    limits: tuple[int, int] = (0, 0)
-    view_of: TracedTensor | None = None
-    moved: TracedTensor | None = None
-
-    @property
-    def storage(self) -> TracedTensor:
-        """The tensor that owns the memory."""
-        return self if self.view_of is None else self.view_of.storage
-
-
-@dataclass(eq=False)
-class TracedOutput:
-    """A result of a step.
-
-    Attributes:
-        tensor: what is written.
-        pending: the sums that become its codes; None where nothing is requantized.
-        clamp: lowest and highest code.
-    """
-
-    tensor: TracedTensor
-    pending: Pending | None = None
-    clamp: tuple[int, int] | None = None
-
-
-@dataclass(eq=False)
-class TracedStep:
-    """A step of the record.
-
-    Attributes:
-        node: the node of the followed network.
-        kind: what it does.
-        inputs: its operands: tensors, constants on a grid, or None for others.
-        outputs: its results.
-        offsets: of a move: one index array an axis, see `GatherGuide`; None for MaxPool and Concat.
-        fill: the code of what lies outside, None where nothing does.
-        window: of convolutions and pooling.
-        bias: integers added to the sums.
-    """
-
-    node: Node
-    kind: Kind
-    inputs: list[TracedTensor | Value | None]
-    outputs: list[TracedOutput] = field(default_factory=list)
-    offsets: list[Array] | None = None
-    fill: int | None = None
-    window: Window | None = None
-    bias: Array | None = None
-
-
-@dataclass
-class Trace:
-    """The record of a network.
-
-    Attributes:
-        module: the network that was followed.
-        inputs: tensors of the network's inputs.
-        outputs: tensors of its outputs, by name.
-        steps: in execution order.
-        constants: what the network's constants hold, by value.
-    """
-
-    module: Module
-    inputs: list[TracedTensor] = field(default_factory=list)
-    outputs: dict[str, TracedTensor] = field(default_factory=dict)
-    steps: list[TracedStep] = field(default_factory=list)
-    constants: dict[Value, Grid] = field(default_factory=dict)
-
-
-def trace_network(module: Module) -> Trace:
+def trace_network(module: Module, analyses: AnalysisCache) -> Trace:
     """The record of a network with calibrated fake-quant nodes.
+
+    Args:
+        module: the network.
+        analyses: what is known of it.
 
     Raises:
         QirError: a size is unknown, or no integers compute the network; the message says which.
     """
-    form = next(code_forms(module), None)
+    form = next(code_forms(module, analyses), None)
     if form is None:
         raise QirError("no form of the network in 8 or 16 bits exists")
     return _Follower(form).run()
@@ -263,38 +175,12 @@ class _Follower:
         tensor = TracedTensor(node.result.name, result.codes.shape, "codes", grid, limits, moved=tensors[0])
         step.window = self._window(node)
         if step.window is None and len(tensors) == 1 and len(step.inputs) - step.inputs.count(None) == 1:
-            step.offsets, step.fill = self._offsets(node, result)
-            if step.fill is None and _in_order(step.offsets, tensors[0].shape):
+            step.offsets, step.fill = offsets_of(self.state, node, result)
+            if step.fill is None and in_order(step.offsets, tensors[0].shape):
                 step.kind, step.offsets, tensor.view_of = "view", None, tensors[0]
         step.outputs.append(TracedOutput(tensor, clamp=limits))
         self.trace.steps.append(step)
         self.held[node.result] = tensor
-
-    def _offsets(self, node: Node, result: Grid) -> tuple[list[Array], int | None]:
-        """Where every element comes from: the node is run on the places of its input, twice to tell what it fills."""
-        source = self.state.values[node.operands[0]]
-        assert isinstance(source, Grid)  # noqa: S101 - only grids are moved
-        size = source.codes.size
-        places = np.arange(size, dtype=np.int32).reshape(source.codes.shape)
-        found = [self._moved(node, Grid(places + shift, source.scale, source.zero_point)) for shift in (0, size)]
-        outside = found[0] == found[1]
-        if outside.all() and outside.size:
-            raise QirError(f"node {node.name!r} fills its whole result")
-        fill = int(result.codes[outside][0]) if outside.any() else None
-        inside = np.where(outside, -1, found[0]).astype(np.int64)
-        offsets = _separated(inside)
-        if offsets is None:
-            raise QirError(f"node {node.name!r}: {node.op} moves elements in a way that no axis tells alone")
-        return offsets, fill
-
-    def _moved(self, node: Node, grid: Grid) -> Array:
-        values, codes = dict(self.state.values), dict(self.state.codes)
-        self.state.values[node.operands[0]] = grid
-        self.state.step(node)
-        moved = self.state.values[node.result]
-        self.state.values, self.state.codes = values, codes
-        assert isinstance(moved, Grid)  # noqa: S101 - as before
-        return moved.codes
 
     def _island(self, node: Node) -> None:
         """A step on floats, or on integers of other kinds."""
@@ -396,36 +282,3 @@ def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
 
 def _all_integers(*values: object) -> bool:
     return all(isinstance(v, np.ndarray) and (v.dtype.kind in "iu" or "int" in v.dtype.name) for v in values)
-
-
-def _separated(places: Array) -> list[Array] | None:
-    """One list of offsets an axis whose sums are the places (-1 = outside); None where there is none."""
-    if not places.size:
-        return None
-    inside = places >= 0
-    axes = range(places.ndim)
-    kept = [inside.any(axis=tuple(a for a in axes if a != axis)) for axis in axes]
-    origin = tuple(int(np.argmax(line)) for line in kept)
-    if not inside[origin]:
-        return None
-    offsets, start = [], int(places[origin])
-    for axis in axes:
-        line = places[tuple(slice(None) if a == axis else origin[a] for a in axes)] - places[origin]
-        lowest = int(line[kept[axis]].min())
-        start += lowest
-        offsets.append(np.where(kept[axis], line - lowest, _OUTSIDE))
-    if offsets:
-        offsets[0] = np.where(kept[0], offsets[0] + start, _OUTSIDE)
-    return offsets if np.array_equal(np.maximum(_total(offsets), -1), places) else None
-
-
-def _total(offsets: list[Array]) -> Array:
-    """The sum of offsets at every place."""
-    found = np.zeros((), np.int64)
-    for axis, line in enumerate(offsets):
-        found = found + line.reshape(-1, *(1,) * (len(offsets) - 1 - axis))
-    return np.asarray(found)
-
-
-def _in_order(offsets: list[Array], shape: tuple[int, ...]) -> bool:
-    return np.array_equal(_total(offsets).reshape(-1), np.arange(int(np.prod(shape))))

@@ -12,8 +12,8 @@ import numpy as np
 from qir.attributes import Attribute
 from qir.granularity import PerBlock
 from qir.graph import Value
+from qir.passes.analysis.arithmetic.codes import Codes
 from qir.passes.lowering.parts.chain import Chain
-from qir.passes.lowering.parts.codes import Codes
 from qir.quantizers.blocks import blocks_shape, to_rows
 from qir.types import DType
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import FakeQuant
 from qir.graph import Value
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.lowering.parts.chain import Chain
-from qir.passes.lowering.parts.codes import float_weight, integer_levels
 from qir.quantizers import QuantParameters, kernels
 from qir.quantizers.channels import fake_quantize_channels
 from qir.tensor import Array
@@ -21,10 +20,10 @@ from qir.types import DType
 LOWEST = np.float32(np.finfo(np.float32).min)
 
 
-def activation_codes(chain: Chain, source: Value, grid: QuantParameters) -> Value:
+def activation_codes(chain: Chain, source: Value, record: QuantizerArithmetic) -> Value:
     """Float32 codes of an activation on a grid of any kind; of tables of integer multiples the multiples."""
+    grid, multiples = record.grid, record.multiples
     if grid.levels is not None:
-        multiples = integer_levels(grid)
         if multiples is None:
             raise ExportError("a table of levels that are not multiples of a step: legalize looks such levels up")
         return _look_up(chain, _index(chain, source, grid), multiples[0].astype(np.float32), "multiples", source)
@@ -53,18 +52,18 @@ def activation_levels(chain: Chain, source: Value, grid: QuantParameters) -> Val
     return _look_up(chain, _index(chain, source, grid), _table(grid)[0], "levels", source)
 
 
-def weight_levels(chain: Chain, quantizer: FakeQuant) -> Value:
+def weight_levels(chain: Chain, record: QuantizerArithmetic) -> Value:
     """A weight looked up in its table, one table a channel where channels differ."""
+    quantizer, weight = record.quantizer, record.weight
     bits, axis, like = quantizer.bits, quantizer.granularity.axis, quantizer.source.type
-    weight = float_weight(quantizer)
     if not isinstance(bits, int) and axis is not None:
         grids = quantizer.grids()
         levels = fake_quantize_channels(weight, grids, bits, axis)
         table, places = np.unique(levels, return_inverse=True)
         index = places.reshape(weight.shape)
     else:
-        grid = quantizer.grid()
-        codes = quantizer.codes(weight).astype(np.int64) - grid.low_code
+        grid = record.grid
+        codes = record.stored.astype(np.int64) - grid.low_code
         channel = np.arange(grid.channels).reshape(kernels.channel_shape(weight.shape, grid.channels, axis))
         index, table = codes + channel * grid.codes, _table(grid).reshape(-1)
     narrow = np.uint8 if len(table) <= 256 else np.uint16 if len(table) <= 65536 else np.int32

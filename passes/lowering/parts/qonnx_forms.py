@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.errors import ExportError
-from qir.fake_quant import FakeQuant
-from qir.passes.lowering.parts.codes import Codes
+from qir.passes.analysis.arithmetic.codes import Codes
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.tensor import Array
 
 LARGEST_BITS = 24
@@ -55,20 +55,20 @@ def smallest_type(low: int, high: int) -> str:
     return integer_type(_signed_bits(low, high), signed=True)
 
 
-def weight_form(quantizer: FakeQuant, codes: Codes) -> QonnxForm:
+def weight_form(record: QuantizerArithmetic, codes: Codes) -> QonnxForm:
     """The quantizer of QONNX on a weight that lies on its grid already.
 
     Args:
-        quantizer: the weight's.
+        record: arithmetic of the weight's quantizer.
         codes: the weight as integers.
     """
-    if _is_bipolar(quantizer):
+    if _is_bipolar(record):
         return QonnxForm("BipolarQuant", codes.scale)
     bits, signed, narrow = _smallest(codes.low - int(codes.zero_point.max()), codes.high - int(codes.zero_point.min()))
     return QonnxForm("Quant", codes.scale, bits, signed, narrow)
 
 
-def activation_form(quantizer: FakeQuant) -> QonnxForm:
+def activation_form(record: QuantizerArithmetic) -> QonnxForm:
     """The quantizer of QONNX that computes exactly what an activation's quantizer computes.
 
     QONNX adds the zero point before it rounds, so that a zero point other than 0 rounds other ties than QuantizeLinear.
@@ -76,18 +76,19 @@ def activation_form(quantizer: FakeQuant) -> QonnxForm:
     else as the part of a wider signed grid that Clip cuts out.
 
     Args:
-        quantizer: the activation's.
+        record: arithmetic of the activation's quantizer.
 
     Raises:
         ExportError: the width differs per channel, codes do not stand for code times scale, channels have different
             zero points, or float32 does not hold the codes.
     """
+    quantizer = record.quantizer
     if not isinstance(quantizer.bits, int):
         raise ExportError(
             f"quantizer {quantizer.name!r}: QONNX holds one width for an activation: choose one for all channels"
         )
-    grid = quantizer.grid()
-    if _is_bipolar(quantizer):
+    grid = record.grid
+    if _is_bipolar(record):
         return QonnxForm("BipolarQuant", grid.scale)
     if not grid.is_affine:
         raise ExportError(
@@ -109,8 +110,8 @@ def activation_form(quantizer: FakeQuant) -> QonnxForm:
     return QonnxForm("Quant", grid.scale, bits, signed, narrow, bounds)
 
 
-def _is_bipolar(quantizer: FakeQuant) -> bool:
-    return quantizer.bits == 1 and (grid := quantizer.grid()).code_step == 2 and grid.levels is None
+def _is_bipolar(record: QuantizerArithmetic) -> bool:
+    return record.quantizer.bits == 1 and record.grid.code_step == 2 and record.grid.levels is None
 
 
 def _smallest(low: int, high: int) -> tuple[int, bool, bool]:

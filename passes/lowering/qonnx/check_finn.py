@@ -15,6 +15,8 @@ from qir.errors import ExportError
 from qir.fake_quant import FakeQuant
 from qir.graph import Graph
 from qir.module import Module
+from qir.passes.analysis.arithmetic.network import NetworkArithmetic, arithmetic_of
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.lowering.parts.qonnx_forms import activation_form
 from qir.types import TensorType
@@ -34,9 +36,9 @@ class CheckFinn(Pass):
 
     name: ClassVar[str] = "check-finn"
 
-    def run(self, module: Module, context: PassContext) -> bool:  # noqa: ARG002
+    def run(self, module: Module, context: PassContext) -> bool:
         """Check; raises `ExportError` with every breach and its remedy."""
-        breaches = [*_shapes(module.graph), *_quantizers(module.graph)]
+        breaches = [*_shapes(module.graph), *_quantizers(arithmetic_of(module, context))]
         if breaches:
             raise ExportError("FINN does not take this network: " + "; ".join(breaches))
         return False
@@ -52,9 +54,9 @@ def _shapes(graph: Graph) -> Iterator[str]:
             )
 
 
-def _quantizers(graph: Graph) -> Iterator[str]:
-    for quantizer in map(FakeQuant, graph.fake_quants()):
-        yield from _weight(quantizer) if quantizer.is_weight else _activation(quantizer)
+def _quantizers(arithmetic: NetworkArithmetic) -> Iterator[str]:
+    for quantizer in map(FakeQuant, arithmetic.graph.fake_quants()):
+        yield from _weight(quantizer) if quantizer.is_weight else _activation(arithmetic.quantizer(quantizer))
 
 
 def _weight(quantizer: FakeQuant) -> Iterator[str]:
@@ -66,8 +68,9 @@ def _weight(quantizer: FakeQuant) -> Iterator[str]:
         yield f"weight {quantizer.name!r} is used by {users[0].op}, FINN folds it into {known} only"
 
 
-def _activation(quantizer: FakeQuant) -> Iterator[str]:
-    form, producer = activation_form(quantizer), quantizer.source.producer
+def _activation(record: QuantizerArithmetic) -> Iterator[str]:
+    quantizer, form = record.quantizer, activation_form(record)
+    producer = quantizer.source.producer
     before = None if producer is None else producer.op
     if before is not None and before not in _PREDECESSORS:
         yield (

@@ -18,12 +18,13 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
 from qir.ops.families.qonnx import QONNX_DOMAIN
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.constants import remove_unused
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.lowering.holdings import Legalization
 from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.lower_float import round_bias
-from qir.passes.lowering.parts.codes import integer_codes
 from qir.passes.lowering.parts.qonnx_forms import QonnxForm, activation_form, weight_form
 from qir.quantizers.kernels import channel_shape
 from qir.tensor import Tensor
@@ -41,11 +42,11 @@ class LowerQonnx(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; raises `ExportError` for what QONNX cannot say."""
-        graph = module.graph
-        round_biases(module, context)
+        graph, found = module.graph, legalization(module, context)
+        round_biases(graph, found)
         types = {}
         for quantizer in map(FakeQuant, graph.fake_quants()):
-            result, form = lower_quantizer(graph, quantizer)
+            result, form = lower_quantizer(graph, quantizer, found.arithmetic.quantizer(quantizer))
             types[result] = form.data_type
         annotate_data_types(graph, types)
         module.opsets.setdefault(QONNX_DOMAIN, 1)
@@ -60,28 +61,27 @@ def write_known_types(graph: Graph) -> None:
             value.declared = None
 
 
-def round_biases(module: Module, context: PassContext) -> None:
+def round_biases(graph: Graph, found: Legalization) -> None:
     """Put the bias of every quantized layer on the grid of its sums, as float constants."""
-    held = legalization(module, context).holdings
-    for layer in list(quantized_layers(module.graph)):
-        round_bias(module.graph, layer, held[layer.data.name], held[layer.weight.name])
+    for layer in list(quantized_layers(graph)):
+        round_bias(graph, layer, found)
 
 
-def lower_quantizer(graph: Graph, quantizer: FakeQuant) -> tuple[Value, QonnxForm]:
+def lower_quantizer(graph: Graph, quantizer: FakeQuant, record: QuantizerArithmetic) -> tuple[Value, QonnxForm]:
     """Replace one quantizer by one of QONNX: the value that its users read now, and the form."""
     source = quantizer.source
     if source.is_constant:
-        codes = integer_codes(quantizer)
+        codes = record.codes
         if codes is None:
             raise ExportError(
                 f"quantizer {quantizer.name!r}: its levels are not multiples of a scale, and QONNX has no other: "
                 "use a uniform scheme"
             )
-        form, shape = weight_form(quantizer, codes), scale_shape(quantizer, source, codes.scale.size)
+        form, shape = weight_form(record, codes), scale_shape(quantizer, source, codes.scale.size)
         exact = codes.centred(quantizer.granularity.axis).astype(np.float32) * codes.scale.reshape(shape)
         data = graph.add_constant(f"{source.name}.on_grid", Tensor.of(exact.astype(np.float32)))
     else:
-        form, data = activation_form(quantizer), source
+        form, data = activation_form(record), source
     made = _quantizer(graph, quantizer, data, form)
     quantizer.result.replace_all_uses_with(made)
     graph.erase(quantizer.node)

@@ -20,10 +20,14 @@ from qir.module import Module
 from qir.onnx_io.annotations import annotate_data_types
 from qir.ops import op_of
 from qir.ops.families.qonnx import QONNX_DOMAIN
-from qir.passes.analysis.accumulator_bounds import AccumulatorBounds, sum_bounds
+from qir.passes.analysis.arithmetic.accumulator import AccumulatorBounds
+from qir.passes.analysis.arithmetic.codes import Codes
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
+from qir.passes.analysis.arithmetic.network import NetworkArithmetic
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers, sums_products
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.passes.lowering.parts.codes import Codes, bias_codes, integer_codes
+from qir.passes.lowering.legalize import legalization
 from qir.passes.lowering.parts.marks import MARKED_IR
 from qir.passes.lowering.parts.qonnx_forms import smallest_type
 from qir.passes.lowering.qonnx.lower_qonnx import (
@@ -60,17 +64,18 @@ class LowerThresholds(Pass):
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Lower the main graph; raises `ExportError` for what thresholds cannot say."""
-        graph = module.graph
-        lowering = _Lowering(graph, {layer.node: layer for layer in quantized_layers(graph)})
+        graph, found = module.graph, legalization(module, context)
+        layers = {layer.node: layer for layer in quantized_layers(graph)}
+        lowering = _Lowering(graph, found.arithmetic, layers)
         for node in graph.nodes:
             if node.is_fake_quant:
                 lowering.activation(FakeQuant(node))
             elif node in lowering.layers:
                 lowering.layer(lowering.layers[node])
         context.run(EliminateDeadCode(), module)
-        round_biases(module, context)
+        round_biases(graph, found)
         for quantizer in map(FakeQuant, graph.fake_quants()):
-            result, form = lower_quantizer(graph, quantizer)
+            result, form = lower_quantizer(graph, quantizer, found.arithmetic.quantizer(quantizer))
             lowering.types[result] = form.data_type
         annotate_data_types(graph, lowering.types)
         module.opsets.setdefault(QONNX_DOMAIN, 1)
@@ -90,6 +95,7 @@ class _Lowering:
     """
 
     graph: Graph
+    arithmetic: NetworkArithmetic
     layers: dict[Node, QuantizedLayer]
     codes: dict[Value, Value] = field(default_factory=dict)
     sums: dict[FakeQuant, tuple[QuantizedLayer, Value]] = field(default_factory=dict)
@@ -100,11 +106,11 @@ class _Lowering:
         """A quantizer of activations: MultiThreshold, and its codes times the scale for those who need real values."""
         if quantizer.is_weight:
             return
-        grid = _grid(quantizer)
+        grid = _grid(self.arithmetic.quantizer(quantizer))
         low, high = grid.low_code - int(grid.zero_point[0]), grid.high_code - int(grid.zero_point[0])
         if quantizer in self.sums:
             layer, source = self.sums[quantizer]
-            found = layer_thresholds(layer)
+            found = layer_thresholds(self.arithmetic.layer(layer))
             values = (found.values - found.bias.reshape(-1, 1)).astype(np.float32)
             axis = _channel_axis(layer)
         else:
@@ -135,14 +141,13 @@ class _Lowering:
         data = self._codes_of(layer.node.input(_operands(layer)[0]))
         if data is None or layer.weight_tensor is None or not sums_products(layer.node):
             return
-        codes = integer_codes(layer.weight)
-        if codes is None:
+        record = self.arithmetic.layer(layer)
+        codes, product = record.weight.codes, record.product
+        if codes is None or product is None:
             return
-        bounds = _checked_bounds(layer, codes)
+        bounds = _checked_bounds(record)
         weight = self._weight(layer, codes)
-        product = (layer.data.grid().scale[0] * codes.scale).astype(np.float32)
-        biased = layer.bias is not None and layer.bias.constant is not None
-        bias = bias_codes(layer, product)[0].reshape(-1) if biased else None
+        bias = None if record.bias is None else record.bias.values.reshape(-1)
         gemm, index = layer.node.op == "Gemm", _operands(layer)[1]
         made = Node(
             "MatMul" if gemm else layer.node.op,
@@ -155,9 +160,11 @@ class _Lowering:
         total = self._insert(made, layer.node, layer.node.result)
         if bounds is not None:
             self.types[total] = smallest_type(bounds.low, bounds.high)
-        if layer.output is not None and _grid(layer.output).is_affine and _grid(layer.output).channels == 1:
-            self.sums[layer.output] = (layer, total)
-            return
+        if layer.output is not None and record.output is not None:
+            output = _grid(record.output)
+            if output.is_affine and output.channels == 1:
+                self.sums[layer.output] = (layer, total)
+                return
         spread = [-1 if axis == _channel_axis(layer) else 1 for axis in range(layer.node.result.rank or 2)]
         if bias is not None:
             constant = self.graph.add_constant(f"{layer.name}.bias", Tensor.of(bias.astype(np.float32).reshape(spread)))
@@ -217,9 +224,9 @@ class _Lowering:
         return node.result
 
 
-def _checked_bounds(layer: QuantizedLayer, codes: Codes) -> AccumulatorBounds | None:
+def _checked_bounds(layer: LayerArithmetic) -> AccumulatorBounds | None:
     """The bounds of a layer's sums without its bias, held against what float32 holds."""
-    bounds = sum_bounds(layer, codes.centred(layer.weight.granularity.axis), None)
+    bounds = None if layer.sums is None else layer.sums.bounds()
     if bounds is not None and max(-bounds.low, bounds.high) > LARGEST_SUM:
         raise ExportError(
             f"layer {layer.name!r}: its sums reach {bounds.low} to {bounds.high}; FINN-ONNX holds integers "
@@ -228,12 +235,13 @@ def _checked_bounds(layer: QuantizedLayer, codes: Codes) -> AccumulatorBounds | 
     return bounds
 
 
-def _grid(quantizer: FakeQuant) -> QuantParameters:
+def _grid(record: QuantizerArithmetic) -> QuantParameters:
+    quantizer = record.quantizer
     if not isinstance(quantizer.bits, int):
         raise ExportError(
             f"quantizer {quantizer.name!r}: thresholds hold one width for an activation, not one a channel"
         )
-    grid = quantizer.grid()
+    grid = record.grid
     if not (grid.is_affine or grid.codes == 2) or (grid.zero_point != grid.zero_point[0]).any():
         raise ExportError(
             f"quantizer {quantizer.name!r}: MultiThreshold steps by one scale: use a uniform scheme per tensor"

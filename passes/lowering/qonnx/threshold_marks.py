@@ -9,8 +9,8 @@ import numpy as np
 
 from qir.fake_quant import FakeQuant
 from qir.graph import Node
+from qir.passes.analysis.arithmetic.codes import Codes
 from qir.passes.analysis.quantized_layers import QuantizedLayer, activation_bounds
-from qir.passes.lowering.parts.codes import Codes
 from qir.passes.lowering.parts.marks import entry_of
 from qir.tensor import Array
 

@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from qir.backends.integer.ratios import Ratio, dyadic, rounded_quotient
 from qir.errors import ExportError
-from qir.passes.analysis.accumulator_bounds import sum_bounds
-from qir.passes.analysis.quantized_layers import QuantizedLayer, output_clamp
-from qir.passes.lowering.parts.codes import bias_codes, integer_codes
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
+from qir.passes.analysis.quantized_layers import output_clamp
 from qir.quantizers import QuantParameters
 from qir.quantizers.kernels import quantize
 from qir.tensor import Array
@@ -60,35 +59,33 @@ class Thresholds:
         return np.asarray(counts, np.int64) + self.low_code
 
 
-def layer_thresholds(layer: QuantizedLayer, arithmetic: Arithmetic = "float32") -> Thresholds:
+def layer_thresholds(layer: LayerArithmetic, arithmetic: Arithmetic = "float32") -> Thresholds:
     """The thresholds of a layer with its activation (Relu, Clip) and output quantizer.
 
     Args:
-        layer: a layer whose result is quantized.
+        layer: arithmetic of a layer whose result is quantized.
         arithmetic: how the runtime requantizes.
 
     Raises:
         ExportError: the layer has no output quantizer, or a grid is not a uniform one.
     """
-    weight = None if layer.weight_tensor is None else integer_codes(layer.weight)
+    weight = None if layer.layer.weight_tensor is None else layer.weight.scale
     if layer.output is None or weight is None:
         raise ExportError(f"layer {layer.name!r}: thresholds need a constant weight and an output quantizer")
-    data, output = layer.data.grid(), layer.output.grid()
-    if not (data.is_affine and output.is_affine and data.channels == output.channels == 1):
+    data, output, product = layer.data.grid, layer.output.grid, layer.product
+    plain = data.is_affine and output.is_affine and data.channels == output.channels == 1
+    if product is None or not plain:
         raise ExportError(f"layer {layer.name!r}: thresholds need uniform activations with one scale")
-    biased = layer.bias is not None and layer.bias.constant is not None
-    product = (data.scale[0] * weight.scale).astype(np.float32)
-    bias = bias_codes(layer, product)[0].astype(np.int64).reshape(-1) if biased else np.zeros(1, np.int64)
-    bounds = sum_bounds(layer, weight.centred(layer.weight.granularity.axis), bias)
-    low, high = output_clamp(layer)
+    bias = np.zeros(1, np.int64) if layer.bias is None else layer.bias.values.astype(np.int64).reshape(-1)
+    low, high = output_clamp(layer.layer)
     if arithmetic == "dyadic":
-        requantize = dyadic_requantize(data.scale[0], weight.scale, output.scale[0], int(output.zero_point[0]))
+        requantize = dyadic_requantize(data.scale[0], weight, output.scale[0], int(output.zero_point[0]))
     elif arithmetic == "plain":
         requantize = plain_requantize(product, output.scale[0], int(output.zero_point[0]))
     else:
         requantize = float32_requantize((product / output.scale[0]).astype(np.float32), int(output.zero_point[0]))
     channels = max(product.size, bias.size)
-    sums = INT32 if bounds is None else (bounds.low, bounds.high)
+    sums = INT32 if layer.bounds is None else (layer.bounds.low, layer.bounds.high)
     values, signs = integer_thresholds(
         lambda a: np.clip(requantize(a), low, high), channels, (output.low_code, output.high_code), sums
     )

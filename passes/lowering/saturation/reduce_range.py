@@ -15,10 +15,10 @@ from qir.backends.execution.saturation import CodeRange
 from qir.constraints import OperandRules
 from qir.fake_quant import FakeQuant
 from qir.module import Module
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.constants import set_constant
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.passes.lowering.parts.codes import float_weight, integer_codes
 from qir.passes.lowering.saturation.layers import planned
 from qir.quantizers.kernels import channel_shape
 from qir.types import DType
@@ -62,7 +62,7 @@ def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
 
 def _found_codes(weight: FakeQuant) -> tuple[int, int]:
     """Smallest and largest code of a signed weight; (0, 0) where it has no codes around zero."""
-    codes = integer_codes(weight)
+    codes = QuantizerArithmetic(weight).codes
     if codes is None or codes.low >= 0:
         return 0, 0
     return int(codes.values.min()), int(codes.values.max())
@@ -87,7 +87,7 @@ def _double_step(weight: FakeQuant, bits: int) -> None:
     grid, axis = weight.grid(), weight.granularity.axis
     if grid.zero_point.any():
         return
-    values = float_weight(weight)
+    values = QuantizerArithmetic(weight).weight
     scale = grid.scale.reshape(channel_shape(values.shape, grid.channels, axis))
     ranges = weight.ranges(bits) * np.asarray(_SCALED[weight.scheme_name(bits)], np.float32)
     set_constant(

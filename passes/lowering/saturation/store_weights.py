@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from qir.backends.execution.saturation import WeightStorage
 from qir.fake_quant import FakeQuant
-from qir.graph import Graph
-from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
+from qir.passes.analysis.quantized_layers import QuantizedLayer
 from qir.passes.lowering.holdings import Holding, Legalization
 from qir.passes.lowering.saturation.layers import planned
 from qir.types import DType
 
 
-def store_weights(graph: Graph, found: Legalization, weights: WeightStorage) -> None:
+def store_weights(found: Legalization, weights: WeightStorage) -> None:
     """Choose the element types in `found.holdings`; every quantizer has one, whatever layers read it.
 
     Signed activations are read as unsigned by ONNX Runtime's default session on x86, and kernels for signed activations
@@ -23,18 +22,18 @@ def store_weights(graph: Graph, found: Legalization, weights: WeightStorage) -> 
     could saturate, all signed activations are uint8 too.
 
     Args:
-        graph: network with fake-quant nodes.
         found: what `legalize` found; its profile tells whether there is uint8.
         weights: how codes of weights are stored.
     """
     if weights == "int8" or "uint8" not in found.profile.weights:
         return
-    layers = [layer for layer in quantized_layers(graph) if _saturates(layer, found)]
+    every = [record.layer for record in found.arithmetic.layers]
+    layers = [layer for layer in every if _saturates(layer, found)]
     if any(layer.weight_tensor is None or _held(layer, found)[0].container is DType.INT8 for layer in layers):
-        for quantizer in map(FakeQuant, graph.fake_quants()):
+        for quantizer in map(FakeQuant, found.arithmetic.graph.fake_quants()):
             if not quantizer.is_weight and _is_signed(found.holdings[quantizer.name]):
                 found.holdings[quantizer.name] = found.holdings[quantizer.name].unsigned()
-    for layer in quantized_layers(graph) if weights == "uint8" else layers:
+    for layer in every if weights == "uint8" else layers:
         data, weight = _held(layer, found)
         if (data.container, weight.container) == (DType.UINT8, DType.INT8) and layer.weight_tensor is not None:
             found.holdings[layer.weight.name] = weight.unsigned()

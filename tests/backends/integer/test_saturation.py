@@ -15,9 +15,9 @@ from qir.backends.execution.session import OrtSession
 from qir.backends.integer.reference import IntegerReference
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, export, parse_pipeline, raise_quantized, run_passes
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.lowering.legalize import Legalize
-from qir.passes.lowering.parts.codes import weight_codes
 from qir.passes.lowering.profiles.profiles import find_profile
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
@@ -127,7 +127,7 @@ def test_the_element_type_of_weights_is_not_seen_after_reading_back(random_netwo
         grids.append(
             [
                 (layer.weight.name, layer.weight.bits, layer.weight.narrow,
-                 layer.weight.signed, weight_codes(layer.weight).tobytes())
+                 layer.weight.signed, QuantizerArithmetic(layer.weight).stored.tobytes())
                 for layer in quantized_layers(again.graph)
             ]
         )  # fmt: skip

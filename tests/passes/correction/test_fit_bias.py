@@ -4,9 +4,9 @@ import pytest
 import qir
 from qir.backends.execution.random_feed import random_feed
 from qir.passes import PassContext, export, run_passes
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.correction.fit_bias import FitBias
-from qir.passes.lowering.lower_qcdq import bias_codes
 
 
 def network(builder, tiny):
@@ -30,7 +30,7 @@ def test_a_dead_channel_gets_a_range_that_its_bias_fits(builder, tmp_path, tiny)
     module, data = calibrated(builder, tiny)
     FitBias().run(module, PassContext())
     (layer,) = quantized_layers(module.graph)
-    codes, _ = bias_codes(layer)
+    codes = LayerArithmetic.of(layer).bias.values
     assert np.abs(codes).max() <= 2**30 * 1.001
     assert not FitBias().run(module, PassContext())
     export(module, tmp_path / "q.onnx", profile="qcdq", data=data)

@@ -12,8 +12,8 @@ from qir.backends.costs.target import load_target
 from qir.cli.main import make_app
 from qir.fake_quant import policy_of
 from qir.passes import PassContext, export
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.analysis.quantized_layers import quantized_layers
-from qir.passes.lowering.parts.codes import weight_codes
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.lowering.saturation.reduce_range import ReduceRange
 from qir.passes.parity.compare import parity
@@ -64,11 +64,11 @@ def test_a_weight_without_narrower_candidates_keeps_its_width_and_its_range(rand
     _, module = random_network(5, 8, 8)
     layer = next(iter(quantized_layers(module.graph)))
     node, before = layer.weight, layer.weight.grid()
-    old = weight_codes(node)
+    old = QuantizerArithmetic(node).stored
     node.widths = (8,)
     ReduceRange().run(module, PassContext())
     assert node.bits == 8
-    codes = weight_codes(node)
+    codes = QuantizerArithmetic(node).stored
     assert np.abs(codes).max() <= 64
     assert (node.grid().scale == 2 * before.scale).all()
     assert np.abs(2 * codes - old).max() <= 1

@@ -13,6 +13,7 @@ from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError, PassError
 from qir.fake_quant import quantizers
 from qir.passes import PassContext, PassManager, export, parse_pipeline, run_passes
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.lowering import lower_qcdq
 from qir.passes.lowering.legalize import Legalize, hold
 from qir.passes.lowering.lower_qcdq import LowerQcdq
@@ -73,7 +74,8 @@ def test_weights_lie_in_the_container_of_the_profile(calibrated, samples, tmp_pa
 def test_one_bit_weights_are_minus_one_and_one(calibrated, samples, tmp_path, profile):
     module = calibrated(1, 4)
     export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
-    codes = hold(quantizers(module.graph)["stem.weight"], find_profile(profile)).codes
+    weight = QuantizerArithmetic(quantizers(module.graph)["stem.weight"])
+    codes = hold(weight, find_profile(profile)).codes
     assert set(np.unique(codes.values)) == {-1, 1}
 
 
@@ -158,7 +160,7 @@ def test_weight_schemes_are_emulated_and_marked(calibrated, expected, samples, t
     assert report.mismatches == 0
     assert differing(run(report, samples), expected(module)) == 0
     reasons = dict(report.emulated)
-    grid = hold(quantizers(module.graph)["stem.weight"], find_profile("qcdq"))
+    grid = hold(QuantizerArithmetic(quantizers(module.graph)["stem.weight"]), find_profile("qcdq"))
     assert ("stem.weight" in reasons) == bool(grid.emulation or profile == "float")
 
 

@@ -17,7 +17,7 @@ from qir.fake_quant import quantizers
 from qir.guide import read_guide
 from qir.packing import pack, unpack
 from qir.passes import apply_policy, export
-from qir.passes.lowering.lower_qcdq import weight_codes
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 
 
 @pytest.mark.parametrize("widths", [(8, 8, 8, 8), (4, 4, 4, 4), (2, 2, 2, 2), (8, 4, 2, 4)])
@@ -48,7 +48,7 @@ def test_the_guide_holds_bits_and_codes_of_every_layer(lenet, splits, target, tm
         entry = layer.packed_weight
         data = report.weights.read_bytes()[entry.offset : entry.offset + entry.length]
         codes = unpack(data, int(np.prod(entry.shape)), entry.bits, layer.weight.low_code, layer.weight.code_step)
-        expected = weight_codes(quantizers(module.graph)[layer.weight.quantizer])
+        expected = QuantizerArithmetic(quantizers(module.graph)[layer.weight.quantizer]).stored
         assert (codes.reshape(entry.shape) == expected).all()
 
 

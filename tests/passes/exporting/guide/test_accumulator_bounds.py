@@ -12,9 +12,9 @@ from qir.backends import load_target
 from qir.errors import ExportError
 from qir.guide import read_guide
 from qir.passes import PassContext, PassManager, apply_policy, export, parse_pipeline
-from qir.passes.analysis.accumulator_bounds import AccumulatorBounds, product_bounds, sum_bounds
+from qir.passes.analysis.arithmetic.accumulator import AccumulatorBounds, weighted_sums
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
 from qir.passes.analysis.quantized_layers import quantized_layers
-from qir.passes.lowering.parts.codes import integer_codes, proven_bounds
 
 
 def long_product(length: int) -> qir.Module:
@@ -71,7 +71,7 @@ def test_products_of_two_activations_are_bounded_by_their_length() -> None:
         pipeline = parse_pipeline("insert-fake-quant,calibrate{method=minmax}")
         PassManager(pipeline).run(module, PassContext(calibration_data=data))
         (layer,) = quantized_layers(module.graph)
-        bounds = product_bounds(layer)
+        bounds = LayerArithmetic.of(layer).bounds
         grids = [quantizer.grid() for quantizer in (layer.data, layer.weight)]
         ends = [(grid.low_code - grid.zero_point[0], grid.high_code - grid.zero_point[0]) for grid in grids]
         products = [int(a) * int(b) * length for a in ends[0] for b in ends[1]]
@@ -83,11 +83,12 @@ def test_a_bias_widens_the_bounds_on_its_own_side_only() -> None:
     module = long_product(16)
     (layer,) = quantized_layers(module.graph)
     weight = np.full((16, 2), 127, np.int32)
-    plain = sum_bounds(layer, weight, None)
+    sums = weighted_sums(layer.node, weight, layer.data.grid())
+    plain = sums.bounds()
     assert plain == AccumulatorBounds(0, 16 * 127 * 255)
-    assert sum_bounds(layer, weight, np.array([-7, 5])) == AccumulatorBounds(-7, plain.high + 5)
+    assert sums.bounds(np.array([-7, 5])) == AccumulatorBounds(-7, plain.high + 5)
     rows = np.array([[-7, 5], [3, -9]])
-    assert sum_bounds(layer, weight, rows) == AccumulatorBounds(-9, plain.high + 5)
+    assert sums.bounds(rows) == AccumulatorBounds(-9, plain.high + 5)
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("potq", 3), ("uniform", (8, 4, 1, 0, 2, 8))])
@@ -97,12 +98,13 @@ def test_integer_multiples_of_a_step_are_bounded_too(random_network, scheme, bit
     layer = next(iter(quantized_layers(module.graph)))
     layer.weight.set_scheme(scheme)
     layer.weight.bits = bits
-    codes, grid = integer_codes(layer.weight), layer.data.grid()
+    record = LayerArithmetic.of(layer)
+    codes, grid = record.weight.codes, record.data.grid
     rows = codes.centred(0).reshape(6, -1).astype(np.int64)
     ends = np.array([grid.low_code, grid.high_code]) - int(grid.zero_point[0])
     worst = np.maximum(rows * ends[0], rows * ends[1]).sum(1)
     bias = np.rint(layer.bias.constant.numpy() / (grid.scale[0] * codes.scale)).astype(np.int64)
-    assert proven_bounds(layer).high == (worst + np.maximum(bias, 0)).max()
+    assert record.bounds.high == (worst + np.maximum(bias, 0)).max()
 
 
 def test_sums_of_unknown_length_are_named(tmp_path) -> None:

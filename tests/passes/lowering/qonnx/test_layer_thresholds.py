@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qir.backends.execution.session import OrtSession
 from qir.errors import ExportError
+from qir.passes.analysis.arithmetic.layer import LayerArithmetic
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.lowering.qonnx.thresholds import (
     Thresholds,
@@ -177,7 +178,7 @@ def test_layers_of_a_network_with_their_activation_and_bias(quantized_network, a
     layers = [layer for layer in quantized_layers(module.graph) if layer.output is not None]
     assert len(layers) >= 3
     for layer in layers:
-        found = layer_thresholds(layer, arithmetic)
+        found = layer_thresholds(LayerArithmetic.of(layer), arithmetic)
         assert (np.diff(found.values, axis=1) >= 0).all()
         assert (found.signs == 1).all()
         assert found.bias.size == found.values.shape[0]
@@ -199,7 +200,7 @@ def test_dead_channels_have_one_code(quantized_network):
     ranges = np.array(quantizer.calibration)
     ranges[:, 0] = 0
     quantizer.calibration = ranges
-    found = layer_thresholds(layer)
+    found = layer_thresholds(LayerArithmetic.of(layer))
     reachable = found.codes(np.broadcast_to(found.bias[:, None], (len(found.values), 1)))
     assert reachable[0, 0] == max(round(1e-3 / float(layer_scale(layer))), 0)
 
@@ -212,4 +213,4 @@ def test_a_layer_without_output_grid_is_refused(quantized_network):
     _, module = quantized_network(0, 8, 8)
     layer = next(iter(quantized_layers(module.graph)))
     with pytest.raises(ExportError, match="output quantizer"):
-        layer_thresholds(replace(layer, output=None))
+        layer_thresholds(LayerArithmetic.of(replace(layer, output=None)))

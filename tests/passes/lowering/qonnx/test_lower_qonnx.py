@@ -13,6 +13,7 @@ from qir.graph import Value
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.ops.families.qonnx import QONNX_DOMAIN
 from qir.passes import PassContext, PassManager
+from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.parts.qonnx_forms import activation_form
 from qir.passes.lowering.qonnx.lower_qonnx import LowerQonnx
@@ -83,7 +84,7 @@ def test_every_grid_is_computed_exactly_by_the_quantizer_it_is_written_as(scale,
     FakeQuant(node).calibration = np.float32([[[low - zero, scale]]])
     grid = FakeQuant(node).grid()
     assert int(grid.zero_point[0]) == zero
-    form = activation_form(FakeQuant(node))
+    form = activation_form(QuantizerArithmetic(FakeQuant(node)))
     found = quant(x, form.scale, np.float32(0), np.float32(form.bits), signed=form.signed, narrow=form.narrow)
     if form.bounds is not None:
         found = np.clip(found, *form.bounds)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qir.graph import Node
 from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import QuantizedLayer
 from qir.quantizers import QuantParameters
-from qir.quantizers.multiples import integer_levels
 from qir.tensor import Array
 
 
@@ -31,48 +31,54 @@ class AccumulatorBounds:
         return max(self.high, -self.low - 1, 0).bit_length() + 1
 
 
-def sum_bounds(layer: QuantizedLayer, centred: Array, bias: Array | None) -> AccumulatorBounds | None:
-    """The proven bounds of a layer's sums, the bias included.
+@dataclass(frozen=True, eq=False)
+class SumRange:
+    """The smallest and largest sum of products of every output channel: int64 [channels]."""
+
+    low: Array
+    high: Array
+
+    def bounds(self, bias: Array | None = None) -> AccumulatorBounds:
+        """The bounds of all sums.
+
+        Args:
+            bias: integer codes added to the sums, [channels] or broadcastable to [rows, channels].
+        """
+        least, most = (np.zeros(1, np.int64),) * 2 if bias is None else _ends(bias)
+        low, high = self.low + np.minimum(least, 0), self.high + np.maximum(most, 0)
+        return AccumulatorBounds(int(low.min(initial=0)), int(high.max(initial=0)))
+
+
+def weighted_sums(node: Node, centred: Array, data: QuantParameters) -> SumRange:
+    """The range of a layer's sums.
 
     Args:
-        layer: a quantized layer with a constant weight.
-        centred: integers of the weight's shape, less their zero points.
-        bias: integer codes of the bias, [channels] or broadcastable to [rows, channels], or None.
-
-    Returns:
-        None when the values of the input are not integers times a step.
+        node: the layer.
+        centred: integers of its constant weight's shape, less their zero points.
+        data: grid of integers of its input.
     """
-    data = layer.data.grid()
-    if data.levels is not None:
-        multiples = integer_levels(data)
-        if multiples is None:
-            return None
-        data = multiples[1]
-    return _bounds(_by_channel(layer, centred.astype(np.int64)), data, bias)
-
-
-def _bounds(rows: Array, data: QuantParameters, bias: Array | None) -> AccumulatorBounds:
-    zero = int(data.zero_point.reshape(-1)[0])
+    zero, rows = int(data.zero_point.reshape(-1)[0]), _by_channel(node, centred.astype(np.int64))
     first, second = rows * (data.low_code - zero), rows * (data.high_code - zero)
-    least, most = (np.zeros(1, np.int64),) * 2 if bias is None else _ends(bias)
-    high = np.maximum(first, second).sum(axis=1) + np.maximum(most, 0)
-    low = np.minimum(first, second).sum(axis=1) + np.minimum(least, 0)
-    return AccumulatorBounds(int(low.min(initial=0)), int(high.max(initial=0)))
+    return SumRange(np.minimum(first, second).sum(axis=1), np.maximum(first, second).sum(axis=1))
 
 
-def product_bounds(layer: QuantizedLayer) -> AccumulatorBounds | None:
-    """The proven bounds of a product of two activations: as many products of their extreme codes as a sum has.
+def product_sums(layer: QuantizedLayer, data: QuantParameters, other: QuantParameters) -> SumRange | None:
+    """The range of a product of two activations: as many products of their extreme codes as a sum has.
+
+    Args:
+        layer: a layer whose weight operand is computed.
+        data: grid of its data operand.
+        other: grid of its second operand.
 
     Returns:
         None when codes are not integers on a uniform grid, or the length of a sum is unknown.
     """
-    grids = [quantizer.grid() for quantizer in (layer.data, layer.weight)]
-    length = _length(layer)
+    length, grids = _length(layer), (data, other)
     if length is None or not all(grid.has_integer_codes for grid in grids):
         return None
     ends = [np.array([g.low_code, g.high_code], np.int64)[:, None] - g.zero_point.astype(np.int64) for g in grids]
     products = (ends[0].reshape(-1)[:, None] * ends[1].reshape(-1)) * length
-    return AccumulatorBounds(min(int(products.min()), 0), max(int(products.max()), 0))
+    return SumRange(np.minimum(products.min(), 0).reshape(1), np.maximum(products.max(), 0).reshape(1))
 
 
 def _length(layer: QuantizedLayer) -> int | None:
@@ -91,11 +97,11 @@ def _ends(bias: Array) -> tuple[Array, Array]:
     return rows.min(axis=0), rows.max(axis=0)
 
 
-def _by_channel(layer: QuantizedLayer, weight: Array) -> Array:
+def _by_channel(node: Node, weight: Array) -> Array:
     """Codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
-    operands = op_of(layer.node).quantizable(layer.node)
+    operands = op_of(node).quantizable(node)
     axis = None if operands is None else operands.weight_axis
-    groups = layer.node.attribute("group", 1) if layer.node.op == "ConvTranspose" else 1
+    groups = node.attribute("group", 1) if node.op == "ConvTranspose" else 1
     if groups > 1:
         weight = np.concatenate(np.split(weight, groups, axis=0), axis=1)
         axis = 1
