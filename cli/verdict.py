@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qir.backends.execution.pairs import Differences
     from qir.module import Module
-    from qir.passes.parity.compare import ParityReport
+    from qir.passes.parity.compare import PairReport, ParityReport
+    from qir.passes.parity.judging.pair import PairLayer
     from qir.passes.parity.layers import LayerParity
     from qir.support.terminal import Terminal
 
@@ -48,7 +48,7 @@ def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
     console.print(_verdict(report), style="bold")
 
 
-def print_pair(module: Module, pair: str, data: Any) -> Differences:
+def print_pair(module: Module, pair: str, data: Any) -> PairReport:
     """Print what two executors of a network compute differently.
 
     Args:
@@ -69,7 +69,8 @@ def print_pair(module: Module, pair: str, data: Any) -> Differences:
     names = [name.strip() for name in pair.split(",")]
     if len(names) != 2:
         raise QirError(f"--pair {pair!r}: expected two names of executors, such as plain,fused")
-    found = compare_two(module, names[0], names[1], data)
+    report = compare_two(module, names[0], names[1], data)
+    found, layers = report.differences, {layer.value: layer for layer in report.layers}
     flips = "" if found.flips is None else f", {found.flips} of {found.samples:,} decisions"
     console = Terminal(soft_wrap=True)
     console.print(
@@ -77,8 +78,17 @@ def print_pair(module: Module, pair: str, data: Any) -> Differences:
         f"{found.unequal:,} of {found.elements:,} outputs (by {found.largest:.3g} at most){flips}"
     )
     for name, count in list(found.mismatches.items())[:_LAYERS]:
-        console.print(f"  {name}: {count:,} codes")
-    return found
+        console.print(f"  {name}: {count:,} codes{_explained(layers.get(name))}")
+    return report
+
+
+def _explained(layer: PairLayer | None) -> str:
+    """Why codes of two executors differ, in parentheses; empty where nothing judged them."""
+    if layer is None:
+        return ""
+    parts = [(layer.ties, "rounding ties"), (layer.saturated, "clipped sums"), (layer.inherited, "from other codes")]
+    parts += [(faults, f"not what {name}'s own codes give") for name, faults in layer.faults.items()]
+    return " (" + ", ".join(f"{count:,} {reason}" for count, reason in parts if count) + ")"
 
 
 def _worst(report: ParityReport, engines: list[str]) -> list[LayerParity]:

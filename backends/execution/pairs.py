@@ -99,11 +99,3 @@ def pairs(
     for feed in feeds:
         run = first.run(feed)
         yield feed, run, run if second is first else second.run(feed)
-
-
-def differences(first: Executor, second: Executor, feeds: Iterable[dict[str, Array]]) -> Differences:
-    """What the second executor computes otherwise than the first, over all feeds; raises as they do."""
-    found = Differences()
-    for feed, expected, other in pairs(first, second, feeds):
-        found.add(feed, expected, other)
-    return found

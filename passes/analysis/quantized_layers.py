@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.errors import QirError
 from qir.fake_quant import FakeQuant
 from qir.granularity import PerBlock
 from qir.graph import Graph, Node, Value
@@ -115,26 +114,6 @@ def output_quantizer(node: Node) -> FakeQuant | None:
             return None
         value = user.result
     return None
-
-
-def output_clamp(layer: QuantizedLayer) -> tuple[int, int]:
-    """Lowest and highest output code of a layer, its activations (Relu, Clip) included.
-
-    A bound becomes a code as ONNX Runtime's fused kernels make it: rint(bound / scale) + zero point in float32.
-
-    Raises:
-        QirError: the layer has no output quantizer.
-    """
-    if layer.output is None:
-        raise QirError(f"layer {layer.name!r}: has no output quantizer, so that no code bounds its result")
-    grid, value = layer.output.grid(), layer.node.result
-    scale, zero = np.float32(grid.scale[0]), int(grid.zero_point[0])
-    low, high = grid.low_code, grid.high_code
-    while (user := value.users[0]) is not layer.output.node:
-        bounds = [np.rint(np.float32(bound) / scale) + zero for bound in activation_bounds(user)]
-        low, high = int(np.clip(bounds[0], low, high)), int(np.clip(bounds[1], low, high))
-        value = user.result
-    return low, high
 
 
 def clipped_by_codes(node: Node, grid: QuantParameters) -> Value:

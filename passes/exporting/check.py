@@ -18,8 +18,8 @@ from qir.passes.data.batch_axes import Feed
 from qir.passes.data.samples import batches, fitting_samples, samples_of
 from qir.passes.exporting.products import check_products
 from qir.passes.lowering.profiles.profiles import Profile
-from qir.passes.parity.comparison import SATURATION
 from qir.passes.parity.executors import SATURATING, SESSIONS, ReferenceNetwork, executor
+from qir.passes.parity.judging.comparison import SATURATION
 from qir.tensor import Tensor
 from qir.types import TensorType
 

@@ -8,7 +8,7 @@ from qir.errors import ExportError
 from qir.guide import ProofGuide
 from qir.passes.exporting.check import Comparison
 from qir.passes.lowering.profiles.profiles import Profile
-from qir.passes.parity.comparison import SATURATION
+from qir.passes.parity.judging.comparison import SATURATION
 
 
 def proof_of(found: Comparison, profile: Profile, *, allow_mismatches: bool = False) -> ProofGuide:

@@ -188,10 +188,9 @@ def _describe(quantizer: FakeQuant) -> str:
 
 def _check_sums(layer: LayerArithmetic, profile: Profile) -> bool:
     """Refuse a bias or sums that the profile's accumulators cannot hold; whether the bias exceeds int32."""
-    bounds = layer.bounds
+    bounds, bias = layer.bounds, layer.bias
     if bounds is None:
         return False
-    bias = None if layer.layer.weight_tensor is None else layer.bias
     exceeds = bias is not None and bias.exceeds_int32
     if bias is not None and exceeds and profile.accumulator_bits <= 32:
         raise ExportError(

@@ -3,9 +3,9 @@
 Four settings of ONNX Runtime run the same file: `fused` (its default: integer kernels), `unfused` (default
 optimization without QDQ fusion), `plain` (no optimization) and `precise` (its default with
 `session.x64quantprecision=1`). Each tensor of codes is compared with what the reference computes from the codes that
-the setting itself gave the layer (`parity_walk`). A difference is a rounding tie where the reference or the setting
-computes the layer on floats and the value before rounding lies within float error of a half step (`is_tie`); every
-other difference is a fault, and so is any at all where float32 holds every sum (power-of-two scales).
+the setting itself gave the layer (`qir.passes.parity.judging.walk`). A difference is a rounding tie where the reference
+or the setting computes the layer on floats and the value before rounding lies within float error of a half step
+(`is_tie`); every other difference is a fault, and so is any at all where float32 holds every sum (power-of-two scales).
 
 Two more columns are the integer reference itself in another arithmetic, from the network's inputs: `no-vnni`, which
 adds products in pairs that clip to int16 as ONNX Runtime does on x86 CPUs without VNNI, and `dyadic`, the multipliers
@@ -22,15 +22,16 @@ from typing import Any
 import numpy as np
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
-from qir.backends.execution.pairs import Differences, differences
+from qir.backends.execution.pairs import Differences, pairs
 from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.lowering.saturation.layers import saturating_layers
-from qir.passes.parity.comparison import Comparison, Divergence
-from qir.passes.parity.executors import INTEGERS, SATURATING, SESSIONS, default_engine, executor, own_engine
+from qir.passes.parity.executors import INTEGERS, SATURATING, SESSIONS, coded, default_engine, executor, own_engine
+from qir.passes.parity.judging.comparison import Comparison, Divergence
+from qir.passes.parity.judging.pair import PairComparison, PairLayer
 from qir.passes.parity.layers import LayerParity, codes_shown, expose_codes, grids_of, layers_of
 from qir.passes.parity.noise import FloatNetwork, Noise
 from qir.passes.parity.simulation import Simulation, is_simulation
@@ -179,7 +180,20 @@ def parity(
     )
 
 
-def compare_two(module: Module, first: str, second: str, data: Any = None) -> Differences:
+@dataclass(frozen=True)
+class PairReport:
+    """What two executors compute differently.
+
+    Attributes:
+        differences: counts of codes and outputs.
+        layers: the tensors of codes that differ, in order, and why; empty where one of the two shows no codes.
+    """
+
+    differences: Differences
+    layers: tuple[PairLayer, ...]
+
+
+def compare_two(module: Module, first: str, second: str, data: Any = None) -> PairReport:
     """What two executors of a network compute differently, neither of them right by definition.
 
     Args:
@@ -195,7 +209,31 @@ def compare_two(module: Module, first: str, second: str, data: Any = None) -> Di
     values = (value for value in module.graph.values() if not value.is_constant)
     samples = random_feed(module) if data is None else data
     feeds = batches(module, samples, batch=fitting_samples(module, samples, values, _BATCH))
-    return differences(executor(first, module, codes=True), executor(second, module, codes=True), feeds)
+    found, judge = Differences(), _judge(module, first, second)
+    for feed, one, other in pairs(executor(first, module, codes=True), executor(second, module, codes=True), feeds):
+        found.add(feed, one, other)
+        if judge is not None:
+            judge.add(feed, one, other)
+    return PairReport(found, () if judge is None else tuple(judge.layers.values()))
+
+
+def _judge(module: Module, first: str, second: str) -> PairComparison | None:
+    """What explains differences of codes; None where one of the two executors shows none, or both are the same."""
+    names = (first, second)
+    form = coded(module) if first != second and all(name in (*INTEGERS, *SESSIONS) for name in names) else None
+    if form is None or not codes_shown(form):
+        return None
+    fused = default_engine(form) == "fused"
+    comparison = Comparison(
+        form,
+        layers_of(form, expose_codes(form), fused=fused),
+        names,
+        {},
+        known=("fused", "precise") if fused else (),
+        exact=("integer", SATURATING),
+        strict=_exact(form),
+    )
+    return PairComparison(comparison, names)
 
 
 def _variants(module: Module, chosen: Iterable[str]) -> dict[str, IntegerReference]:

@@ -65,9 +65,9 @@ def executor(name: str, module: Module, *, codes: bool = False) -> Executor:
         QirError: the name is unknown, or the executor does not take the network.
     """
     if name in INTEGERS:
-        return IntegerReference(_lowered(module), **INTEGERS[name])
+        return IntegerReference(coded(module), **INTEGERS[name])
     if name in SESSIONS:
-        form = _lowered(module)
+        form = coded(module)
         shown = codes_shown(form) if codes else {}
         return OrtExecutor(expose_codes(form) if shown else form, codes=shown, **SESSIONS[name])
     if name == "qonnx":
@@ -160,8 +160,12 @@ def holds_qonnx(module: Module) -> bool:
     return any(node.domain in QONNX_DOMAINS for node in module.graph)
 
 
-def _lowered(module: Module) -> Module:
-    """The form of codes of a network with fake-quant nodes; any other network as it stands."""
+def coded(module: Module) -> Module:
+    """The form of codes of a network with fake-quant nodes; any other network as it stands.
+
+    Raises:
+        QirError: no profile of codes holds the network's quantizers.
+    """
     if not module.graph.fake_quants():
         return module
     found = next(code_forms(module), None)

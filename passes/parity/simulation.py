@@ -12,8 +12,8 @@ from qir.errors import QirError
 from qir.module import Module
 from qir.passes.data.samples import samples_of
 from qir.passes.infrastructure.contract import PassContext
-from qir.passes.parity.comparison import Divergence, count, divergence, flipped
 from qir.passes.parity.executors import ReferenceNetwork
+from qir.passes.parity.judging.comparison import Divergence, count, divergence, flipped
 from qir.passes.parity.layers import LayerParity, code_values
 from qir.tensor import Array
 from qir.tracing import quantizer_of

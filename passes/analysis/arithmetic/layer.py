@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from qir.errors import QirError
 from qir.passes.analysis.arithmetic.accumulator import AccumulatorBounds, SumRange, product_sums, weighted_sums
 from qir.passes.analysis.arithmetic.codes import BiasCodes, bias_codes
 from qir.passes.analysis.arithmetic.multipliers import Multipliers
 from qir.passes.analysis.arithmetic.quantizer import QuantizerArithmetic
-from qir.passes.analysis.quantized_layers import QuantizedLayer, sums_products
+from qir.passes.analysis.quantized_layers import QuantizedLayer, activation_bounds, sums_products
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,8 @@ class LayerArithmetic:
 
     @cached_property
     def bounds(self) -> AccumulatorBounds | None:
-        """The bounds that no accumulator can leave, the bias of a constant weight included; None as `sums`."""
-        bias = None if self.layer.weight_tensor is None else self.bias
-        return None if self.sums is None else self.sums.bounds(None if bias is None else bias.values)
+        """The bounds that no accumulator can leave, the bias included; None as `sums`."""
+        return None if self.sums is None else self.sums.bounds(None if self.bias is None else self.bias.values)
 
     @cached_property
     def multipliers(self) -> Multipliers | None:
@@ -93,3 +93,23 @@ class LayerArithmetic:
         if data is None or weight is None or output is None:
             return None
         return Multipliers.of([(data[:1], weight)], output[0])
+
+    @cached_property
+    def clamp(self) -> tuple[int, int]:
+        """Lowest and highest output code, the layer's activations (Relu, Clip) included.
+
+        A bound becomes a code as ONNX Runtime's fused kernels make it: rint(bound / scale) + zero point in float32.
+
+        Raises:
+            QirError: the layer has no output quantizer.
+        """
+        if self.output is None:
+            raise QirError(f"layer {self.name!r}: has no output quantizer, so that no code bounds its result")
+        grid, value = self.output.grid, self.layer.node.result
+        scale, zero = np.float32(grid.scale[0]), int(grid.zero_point[0])
+        low, high = grid.low_code, grid.high_code
+        while (user := value.users[0]) is not self.output.quantizer.node:
+            bounds = [np.rint(np.float32(bound) / scale) + zero for bound in activation_bounds(user)]
+            low, high = int(np.clip(bounds[0], low, high)), int(np.clip(bounds[1], low, high))
+            value = user.result
+        return low, high

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from qir.backends.integer.ratios import Ratio, dyadic, rounded_quotient
 from qir.errors import ExportError
 from qir.passes.analysis.arithmetic.layer import LayerArithmetic
-from qir.passes.analysis.quantized_layers import output_clamp
 from qir.quantizers import QuantParameters
 from qir.quantizers.kernels import quantize
 from qir.tensor import Array
@@ -77,7 +76,7 @@ def layer_thresholds(layer: LayerArithmetic, arithmetic: Arithmetic = "float32")
     if product is None or not plain:
         raise ExportError(f"layer {layer.name!r}: thresholds need uniform activations with one scale")
     bias = np.zeros(1, np.int64) if layer.bias is None else layer.bias.values.astype(np.int64).reshape(-1)
-    low, high = output_clamp(layer.layer)
+    low, high = layer.clamp
     if arithmetic == "dyadic":
         requantize = dyadic_requantize(data.scale[0], weight, output.scale[0], int(output.zero_point[0]))
     elif arithmetic == "plain":

@@ -16,7 +16,7 @@ from qir.backends.integer.reference import IntegerReference
 from qir.cli.main import make_app
 from qir.passes import export, run_passes
 from qir.passes.parity.compare import SESSIONS, parity
-from qir.passes.parity.comparison import FLOAT_ERROR, is_tie
+from qir.passes.parity.judging.comparison import FLOAT_ERROR, is_tie
 
 parity_module = importlib.import_module("qir.passes.parity.compare")
 ONLY_WITH_VNNI = "exact only with VNNI (or ARM)"

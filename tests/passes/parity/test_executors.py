@@ -74,7 +74,7 @@ def test_an_executor_of_codes_takes_a_network_with_fake_quant_nodes(quantized) -
 
 def test_codes_of_onnxruntime_and_of_the_reference_are_compared_by_name(quantized) -> None:
     _, exported, _, samples = quantized
-    found = compare_two(exported, "integer", "fused", samples)
+    found = compare_two(exported, "integer", "fused", samples).differences
     assert found.codes > samples.size
     assert not found.mismatches
     assert (found.samples, found.unequal, found.flips) == (8, 0, 0)

@@ -79,6 +79,32 @@ def test_products_of_two_activations_are_bounded_by_their_length() -> None:
         assert 2 ** (bounds.bits - 1) > max(abs(product) for product in products) >= 2 ** (bounds.bits - 2)
 
 
+def test_the_bias_of_a_product_of_two_activations_is_in_its_bounds() -> None:
+    random = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["a", "b", "c"], ["y"], name="scores")],
+        "product",
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in (("a", [2, 8]), ("b", [8, 3]))
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [numpy_helper.from_array(np.array([900, 0, -700], np.float32), "c")],
+    )
+    module = qir.load(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+    )
+    feed = {name: random.normal(size=shape).astype(np.float32) for name, shape in (("a", (2, 8)), ("b", (8, 3)))}
+    PassManager(parse_pipeline("insert-fake-quant,calibrate{method=minmax}")).run(
+        module, PassContext(calibration_data=[feed])
+    )
+    (layer,) = quantized_layers(module.graph)
+    record = LayerArithmetic.of(layer)
+    bias = np.rint(np.array([900, -700]) / (record.data.scale[0] * record.weight.scale[0])).astype(int)
+    products = record.sums.bounds()
+    assert (record.bounds.low, record.bounds.high) == (products.low + bias[1], products.high + bias[0])
+
+
 def test_a_bias_widens_the_bounds_on_its_own_side_only() -> None:
     module = long_product(16)
     (layer,) = quantized_layers(module.graph)

@@ -13,8 +13,8 @@ from qir.backends.integer.reference import QUANTIZE, IntegerReference, IntegerRu
 from qir.graph import Node
 from qir.module import Module
 from qir.passes.data.samples import samples_of
+from qir.passes.parity.judging.walk import Judged, Walk
 from qir.passes.parity.layers import LayerParity, code_values
-from qir.passes.parity.walk import Judged, Walk
 from qir.tensor import Array
 
 FLOAT_ERROR = 2.0**-15
@@ -65,13 +65,27 @@ def is_tie(position: Array, found: Array) -> Array:
 
 
 @dataclass
-class _Open:
-    """Codes of a tensor and engine that differ and are not rounding ties, as long as nothing else explains them."""
+class Deviation:
+    """Codes of a tensor and engine, in one batch, that are not what the reference computes from the engine's own codes.
 
-    wrong: Array
+    Attributes:
+        found: codes of the engine, int64.
+        expected: codes of the reference.
+        ties: which of them are rounding ties of a float operator.
+        wrong: which of them are not.
+        saturated: which of the wrong ones are what pairs of products clipped to int16 give.
+    """
+
     found: Array
     expected: Array
+    ties: Array
+    wrong: Array
     saturated: Array
+
+    @property
+    def faults(self) -> Array:
+        """Which codes nothing explains."""
+        return np.asarray(self.wrong & ~self.saturated)
 
 
 class Comparison:
@@ -84,6 +98,7 @@ class Comparison:
         variants: references in another arithmetic by name.
         known: the engines whose kernels the layers tell; the others compute on floats what is not an operator on
             codes.
+        exact: the engines that round what the reference rounds: the reference itself, in its own arithmetic.
         strict: float32 holds every sum: nothing is a rounding tie.
 
     Attributes:
@@ -91,6 +106,7 @@ class Comparison:
         first: the first fault of each engine, and the first difference of each variant.
         flips: samples whose largest output differs, by engine.
         float_nodes: nodes that the reference computes on floats.
+        deviations: of the last batch, by engine and name of the value.
         outputs_off: elements of outputs that are off what the reference computes from the engine's own codes, by
             engine (`outputs_off`).
     """
@@ -103,10 +119,11 @@ class Comparison:
         variants: Mapping[str, IntegerReference],
         *,
         known: tuple[str, ...] = (),
+        exact: tuple[str, ...] = (),
         strict: bool = False,
     ) -> None:
         codes = code_values(module)
-        self.layers, self._known, self._strict = layers, known, strict
+        self.layers, self._known, self._exact, self._strict = layers, known, exact, strict
         self._by_value = {layer.value: layer for layer in layers}
         self._walk = Walk(module, codes, IntegerReference(module), variants)
         self._clipping = partial(Walk, module, codes, IntegerReference(module, saturating=True))
@@ -115,10 +132,11 @@ class Comparison:
         self.flips: dict[str, int] = {}
         self.float_nodes: tuple[str, ...] = ()
         self.outputs_off: dict[str, int] = {}
-        self._open: dict[tuple[str, str], _Open] = {}
+        self.deviations: dict[tuple[str, str], Deviation] = {}
 
     def add(self, feed: Mapping[str, Array], found: Mapping[str, Run]) -> IntegerRun:
         """Compare one batch: `found` is what each engine computed; returns the reference's run."""
+        self.deviations = {}
         run, others = self._walk.run(feed, found, self._judge)
         variants = {name: other for name, other in others.items() if name not in found}
         self.float_nodes = run.float_nodes
@@ -141,39 +159,40 @@ class Comparison:
             return
         expected, found = judged.expected.astype(np.int64), judged.found.astype(np.int64)
         wrong = np.asarray(found != expected)
+        ties = np.zeros_like(wrong)
         count(layer, engine, found - expected)
         if not self._strict and (judged.floating or self._on_floats(judged.node, layer, engine)):
             position = judged.position()
-            ties = np.zeros_like(wrong) if position is None else wrong & is_tie(position, found)
+            ties = ties if position is None else wrong & is_tie(position, found)
             layer.ties[engine] = layer.ties.get(engine, 0) + int(ties.sum())
             wrong &= ~ties
-        if wrong.any():
-            self._open[engine, judged.value] = _Open(wrong, found, expected, np.zeros_like(wrong))
+        self.deviations[engine, judged.value] = Deviation(found, expected, ties, wrong, np.zeros_like(wrong))
 
     def _on_floats(self, node: Node, layer: LayerParity, engine: str) -> bool:
         """Whether an engine computes on floats what a node rounds."""
+        if engine in self._exact:
+            return False
         if engine in self._known:
             return layer.kernel == "float"
         return node.op == QUANTIZE and layer.kernel != "border"
 
     def _close(self, feed: Mapping[str, Array], found: Mapping[str, Run], off: Mapping[str, int]) -> None:
         """Find what clipped sums explain, and note the first fault of each engine; `off`: outputs, by engine."""
-        engines = dict.fromkeys((*(engine for engine, _ in self._open), *(name for name in off if off[name])))
+        wrong = {place: rest for place, rest in self.deviations.items() if rest.wrong.any()}
+        engines = dict.fromkeys((*(engine for engine, _ in wrong), *(name for name in off if off[name])))
         if engines:
             _, clipped = self._clipping().run(feed, {name: found[name] for name in engines}, self._explain)
             for name in engines:
                 if left := min(off[name], outputs_off(clipped[name].outputs, found[name].outputs)):
                     self.outputs_off[name] = self.outputs_off.get(name, 0) + left
-        for (engine, value), rest in self._open.items():
+        for (engine, value), rest in wrong.items():
             layer = self._by_value[value]
             layer.saturated[engine] = layer.saturated.get(engine, 0) + int(rest.saturated.sum())
-            faults = rest.wrong & ~rest.saturated
-            self._note(engine, layer, faults, rest.expected, rest.found)
-        self._open = {}
+            self._note(engine, layer, rest.faults, rest.expected, rest.found)
 
     def _explain(self, judged: Judged) -> None:
-        rest = self._open.get((judged.engine, judged.value))
-        if rest is not None:
+        rest = self.deviations.get((judged.engine, judged.value))
+        if rest is not None and rest.wrong.any():
             rest.saturated = rest.wrong & (judged.expected == rest.found)
 
     def _differ(self, name: str, layer: LayerParity, expected: Array, found: Array) -> None:
