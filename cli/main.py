@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROOMS = {
     "quantizing": ("Quantize a network", ("quantize", "search")),
-    "looking": ("Look at networks and results", ("inspect", "verify", "report")),
+    "looking": ("Look at networks and results", ("inspect", "eval", "compare", "verify", "report")),
     "hardware": ("Hardware", ("cost", "target")),
     "rewriting": ("Rewrite a network", ("opt", "export")),
     "lists": ("What can be named", ("targets", "recipes", "profiles")),

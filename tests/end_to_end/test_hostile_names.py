@@ -96,6 +96,8 @@ COMMANDS = {
         ["m.onnx", "-p", "fold-constants,insert-fake-quant,calibrate", "-d", "x.npy", "--print-after", "--timing"],
     ],
     "inspect": [["m.onnx"], ["m.onnx", "--json"]],
+    "eval": [["m.onnx", "m.quant.onnx", "--data", "x.npy"]],
+    "compare": [["m.quant.onnx", "m.quant.onnx"]],
     "targets": [[], ["npu-148"]],
     "target": [["new", "my-npu.json"], ["check", "my-npu.json", "-n", "m.onnx"]],
     "recipes": [[]],
