@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qir.errors import InfeasibleError, SearchError
+from qir.errors import InfeasibleError, MissingExtraError, SearchError
 from qir.registry import Registry
 from qir.search.evaluation.ledger import Ledger
 from qir.search.evaluation.parallel import Executor
@@ -48,6 +49,18 @@ METHODS: Registry[Solver] = Registry(
     error=SearchError,
 )
 """Name of a method → its function; one of another package is an entry point of the group `qir.methods`."""
+
+_NEEDS = {
+    "rl": ("sb3_contrib", "sb3-contrib"),
+    "releq": ("sb3_contrib", "sb3-contrib"),
+    "haq": ("stable_baselines3", "stable-baselines3"),
+    "wang2024": ("stable_baselines3", "stable-baselines3"),
+    "adrl": ("stable_baselines3", "stable-baselines3"),
+    "autoq": ("stable_baselines3", "stable-baselines3"),
+    "apq": ("sklearn", "scikit-learn"),
+    "nsga2": ("pymoo", "pymoo"),
+}
+"""Method → the package that it needs besides qir's own, as it is imported and as it is installed."""
 
 PROXY = "proxy: the value is an additive sensitivity, no measured accuracy"
 """Note on results that minimise a sensitivity."""
@@ -92,7 +105,7 @@ def solve(
             failed.
         InfeasibleError: no policy meets a budget; names the smallest reachable cost.
     """
-    solver = _solver(method, options)
+    solver = check_options(method, options)
     if evaluations is not None and (not isinstance(evaluations, int | np.integer) or evaluations < 1):
         raise SearchError(f"evaluations: {evaluations}; expected an integer of 1 or more")
     if not isinstance(seed, int | np.integer) or seed < 0:
@@ -101,7 +114,7 @@ def solve(
         raise SearchError(f"time_limit: {time_limit}; expected seconds, more than 0")
     start = time.perf_counter()
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    ledger = Ledger(problem, evaluations, _open(store), executor, progress, deadline)
+    ledger = Ledger(problem, evaluations, opened(store), executor, progress, deadline)
     run = Run(problem, ledger, seed, deadline)
     check_feasible(run)
     try:
@@ -147,8 +160,17 @@ def find_method(name: str) -> Solver:
     return METHODS[name]
 
 
-def _solver(method: str, options: dict[str, Any]) -> Solver:
+def check_options(method: str, options: Mapping[str, Any]) -> Solver:
+    """The solver of a method, which takes these options.
+
+    Raises:
+        SearchError: there is no such method, or it takes no option of that name.
+        MissingExtraError: a package that it needs is not installed.
+    """
     solver = find_method(method)
+    package, name = _NEEDS.get(method, ("", ""))
+    if package and find_spec(package) is None:
+        raise MissingExtraError(name, "search")
     known = list(inspect.signature(solver).parameters)[1:]
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -156,7 +178,13 @@ def _solver(method: str, options: dict[str, Any]) -> Solver:
     return solver
 
 
-def _open(store: Store | str | Path | None) -> Store | None:
+def opened(store: Store | str | Path | None) -> Store | None:
+    """A store as it is, or the one of a file or URL; None without one.
+
+    Raises:
+        SearchError: no database can be opened there.
+        MissingExtraError: SQLAlchemy or the driver is not installed.
+    """
     if store is None:
         return None
     from qir.search.evaluation.store import Store

@@ -24,6 +24,7 @@ from qir.passes.correction.correct import fold_affine
 from qir.policy import Bits
 from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.problem.channels import completed
+from qir.support.hooks import function_of
 from qir.tensor import Array
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class EvaluationProtocol:
         retrain: retraining protocol, None = no retraining.
         batch: images of a forward pass.
         hopeless: a policy that cannot reach this accuracy any more is left at its share so far; 0 = measure all.
+        train: a function of the user's that trains in place of the protocol, `module:function`; empty = none. It is
+            called with the network (`TorchModule`, at its bits), images float32 [N, …], labels int64 [N] and
+            `correction=`, the affine correction in force or None, and changes the network's parameters in place.
     """
 
     correct: bool = True
@@ -109,6 +113,7 @@ class EvaluationProtocol:
     retrain: RetrainProtocol | None = None
     batch: int = 500
     hopeless: float = 0.0
+    train: str = ""
 
     def digest(self) -> str:
         """Hash of the protocol, for the store."""
@@ -157,7 +162,7 @@ class AccuracyObjective:
         self.validation, self.retraining = validation, retraining
         kind = ReusingNetwork if self.protocol.retrain is None else TorchModule
         self.network: TorchModule = kind(module)
-        if self.protocol.retrain is not None:
+        if self.protocol.retrain is not None or self.protocol.train:
             self.network.require_gradients()
         self._start = {name: p.detach().clone() for name, p in self.network.trainable_constants().items()}
         self._changed = False
@@ -188,7 +193,11 @@ class AccuracyObjective:
         self.network.set_policy(completed(self.constraints, decided))
         correction = None if self._corrector is None else self._corrector.fit()
         plan = retrain or self.protocol.retrain
-        if plan is not None and self.retraining is not None:
+        if self.protocol.train and self.retraining is not None:
+            self._changed = True
+            own = function_of(self.protocol.train)
+            own(self.network, self.retraining.images, self.retraining.labels, correction=correction)
+        elif plan is not None and self.retraining is not None:
             self._changed = True
             run(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
         return correction

@@ -12,7 +12,7 @@ from qir.passes.data.kinds.preprocessing import Preprocessing
 from qir.passes.lowering.profiles.profiles import find_profile
 from qir.search.evaluation.splits import Labelled, Splits
 from qir.search.job.stages import Job
-from qir.search.methods import ADDITIVE, find_method
+from qir.search.methods import ADDITIVE, check_options
 from qir.search.metrics.label_free import AUTO, check_metric
 from qir.search.network.problem import read_budgets
 from qir.search.problem.parts import Budget
@@ -122,7 +122,7 @@ def quantize(
         QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
             cost of a node with decisions is unknown, so that the budget would not bind.
     """
-    find_method(method)
+    check_options(method, options)
     check_metric(sensitivity)
     hardware = as_target(target)
     find_profile(profile or hardware.export.profile)

@@ -35,7 +35,7 @@ from qir.passes.simplify.infer_types import InferTypes
 from qir.policy import Bits, Policy
 from qir.search.evaluation.splits import TEST, VALIDATION, Splits, calibration_samples
 from qir.search.job.allowance import Allowance, Extras, ended
-from qir.search.methods import ADDITIVE, GUIDED, solve
+from qir.search.methods import ADDITIVE, GUIDED, opened, solve
 from qir.search.metrics.label_free import AUTO, SENSITIVITY_IMAGES, check_metric, outputs_sensitivity
 from qir.search.metrics.pace import Pace
 from qir.search.network.preparation import SCALES, load_network, prepare
@@ -130,6 +130,8 @@ class Job:
         limits, self._reports = read_budgets(self.budgets), dict[str, Any]()
         self.budgets = {name: limit.at_clock(name, hardware.clock_hz) for name, limit in limits.items()}
         refuse_cycles_of_none(self.hardware.name, self.budgets)
+        if isinstance(self.store, str | Path):
+            self.store = opened(self.store)
         self.network = self.model.clone() if isinstance(self.model, Module) else load_network(self.model)
         if self.before:
             run_passes(self.network, self.before, target=self.hardware, reports=self._reports)
@@ -276,6 +278,13 @@ class Job:
             found = solve(posed, method, evaluations=evaluations, seed=self.seed, **where, **options)
         self.result = found if self.measured is None else ended(found, self.measured)
         return self.result
+
+    def adopt(self, result: Result, finished: Module | None = None) -> None:
+        """Take bits that were chosen elsewhere for the job's network, and the network that was trained at them."""
+        _ = self.constraints
+        self.result = result
+        if finished is not None:
+            self._finished[result.policy] = finished
 
     @property
     def chosen(self) -> Policy:

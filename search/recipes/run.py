@@ -17,7 +17,7 @@ from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.samples import batches
 from qir.policy import Policy
 from qir.search.evaluation.identity import data_digest, module_digest
-from qir.search.evaluation.splits import Splits
+from qir.search.evaluation.splits import Splits, calibration_samples
 from qir.search.job.stages import Job
 from qir.search.metrics.measuring import measure
 from qir.search.network.problem import read_budgets
@@ -155,6 +155,42 @@ class Recipe:
             progress=progress,
         )
         return self._carry_out(task)
+
+    def decide(
+        self,
+        job: Job,
+        *,
+        evaluations: int | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """Choose the bits of a job, which goes on with them: `job.export`, `job.outcome`.
+
+        Args:
+            job: its calibration data and their labels serve the recipe, its budgets, seed and store too.
+            evaluations: as in `run`.
+            progress: as in `run`.
+
+        Raises:
+            QirError: as `run`.
+        """
+        _ = job.constraints
+        samples = calibration_samples(job.network, job.samples)
+        task = RecipeTask(
+            network=job.network.clone(),
+            images=samples.images,
+            labels=job.splits.labels,
+            target=job.hardware,
+            budget=read_budgets(job.budgets, self.more_budgets),
+            evaluations=evaluations,
+            seed=job.seed,
+            input_widths=job.input_widths,
+            metric_images=METRIC_IMAGES,
+            store=job.store,
+            progress=progress,
+        )
+        found = self._carry_out(task)
+        job.adopt(found, getattr(found, "module", None))
+        return found
 
     def _carry_out(self, task: RecipeTask) -> Result:
         from qir.search.methods import solve
