@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import wraps
@@ -35,6 +36,10 @@ _SHARED: dict[str, tuple[str, Any]] = {
 }
 
 
+running: ContextVar[typer.Context | None] = ContextVar("running", default=None)
+"""The command that runs, as it was parsed."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a verb found.
@@ -50,8 +55,8 @@ class Answer:
     code: int = 0
 
 
-def answering(verb: Callable[..., Answer | None]) -> Callable[..., None]:
-    """The verb with the shared options: its answer is shown, or printed as JSON."""
+def answering(verb: Callable[..., Answer | None]) -> Callable[..., Answer]:
+    """The verb with the shared options: its answer is shown, or printed as JSON, and handed on."""
     own = inspect.signature(verb, eval_str=True)
     shared = [
         inspect.Parameter(
@@ -62,9 +67,11 @@ def answering(verb: Callable[..., Answer | None]) -> Callable[..., None]:
         )
         for name, (text, names) in _SHARED.items()
     ]
+    shared.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
     @wraps(verb)
-    def command(*, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
+    def command(*, context: typer.Context, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> Answer:
+        running.set(context)
         with _heard(as_json=as_json, quiet=quiet, verbose=verbose):
             answer = verb(**given) or Answer(None)
             if not as_json and answer.show is not None:
@@ -73,6 +80,7 @@ def answering(verb: Callable[..., Answer | None]) -> Callable[..., None]:
             typer.echo(json_text(answer.record))
         if answer.code:
             raise typer.Exit(answer.code)
+        return answer
 
     kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
     command.__signature__ = own.replace(parameters=[*kept, *shared])  # type: ignore[attr-defined]

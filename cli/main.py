@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOMS = {
-    "quantizing": ("Quantize a network", ("quantize", "search")),
-    "looking": ("Look at networks and results", ("inspect", "eval", "compare", "verify", "report")),
+    "quantizing": ("Quantize a network", ("quantize", "search", "run", "init")),
+    "looking": ("Look at networks and results", ("inspect", "eval", "compare", "explain", "verify", "report")),
     "hardware": ("Hardware", ("cost", "target")),
     "rewriting": ("Rewrite a network", ("opt", "export")),
     "lists": ("What can be named", ("targets", "recipes", "profiles")),

@@ -33,6 +33,14 @@ def network_path(text: str) -> Path:
     return shipped(text)
 
 
+def name_of(path: Path) -> str | None:
+    """The name under which a network comes with qir; None of any other file."""
+    from qir.models.shipped import names
+    from qir.models.shipped import path as shipped
+
+    return next((name for name in names() if path == shipped(name)), None)
+
+
 def network(text: str) -> Any:
     """The argument of a verb that takes a network; `text` says what kind."""
     return typer.Argument(

@@ -47,6 +47,7 @@ from qir.search.problem.problem import Problem
 from qir.search.problem.result import Progress, Result
 from qir.search.problem.sensitivity import Sensitivity
 from qir.search.report.comparison import Comparison
+from qir.search.report.grounds import Grounds
 from qir.search.report.provenance import provenance
 from qir.search.report.quantized import CHOSEN, Quantized
 from qir.search.report.rows import Costed, Row
@@ -143,6 +144,7 @@ class Job:
         self._finished: dict[Policy, Module] = {}
         self._finishing = 0.0
         self._exported: dict[str, Any] = {}
+        self._posed: Problem | None = None
 
     @cached_property
     def samples(self) -> Any:
@@ -274,6 +276,7 @@ class Job:
         where: dict[str, Any] = {"progress": progress, "executor": executor, "time_limit": self.allowance.for_choice()}
         if posed.objective is not None:
             where["store"] = self.store
+        self._posed = posed
         with stage("search"):
             found = solve(posed, method, evaluations=evaluations, seed=self.seed, **where, **options)
         self.result = found if self.measured is None else ended(found, self.measured)
@@ -395,6 +398,7 @@ class Job:
             provenance=self._provenance(),
             options={name: self.constraints.options[name] for name in self.constraints.decisions},
             reference=costed.reference(self.chosen),
+            grounds=Grounds.of(self.network, self.constraints, self._posed),
             target=self.hardware,
             module=module,
             samples=self._shown,

@@ -14,6 +14,7 @@ from qir.passes.exporting.export import ExportReport, export
 from qir.passes.parity.agreement import Accuracy, Agreement
 from qir.policy import Policy
 from qir.search.problem.result import VALUE, Result, finite, result_of
+from qir.search.report.grounds import Grounds
 from qir.search.report.rows import HEADINGS, Layer, Row
 from qir.support.atomic_write import atomic_write
 from qir.support.json_text import parse_json
@@ -21,6 +22,7 @@ from qir.support.printable import html_text, printable
 
 if TYPE_CHECKING:
     from qir.backends.costs.target import Target
+    from qir.search.report.explanation import Explanation
 
 CHOSEN = "chosen"
 """Label of the row of the network that was written."""
@@ -42,6 +44,7 @@ class Quantized:
         provenance: model, data, target, settings and versions that made it.
         options: options of every decision, in the order in which a search takes them.
         reference: what the first budget's cost is at 8 bits everywhere; None without a budget.
+        grounds: what the bits were decided on, for `explain`.
         target: the hardware.
         module: the network with fake-quant nodes at its policy, as it was exported; None in one that was loaded.
         samples: what the files were compared on; None in one that was loaded.
@@ -59,6 +62,7 @@ class Quantized:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     reference: float | None = None
+    grounds: Grounds | None = None
     target: Target | None = None
     module: Module | None = None
     samples: Any = None
@@ -90,6 +94,21 @@ class Quantized:
         """Paths of what was written, by what it is."""
         found = {name: getattr(self.written, name) for name in ("model", "guide", "weights", "encodings")}
         return {name: path for name, path in found.items() if path is not None}
+
+    def explain(self, node: str) -> list[Explanation]:
+        """Why the quantizers of a layer have their bits, and what others would cost and lose.
+
+        Args:
+            node: a quantizer, or a layer: what the names of its quantizers begin with.
+
+        Raises:
+            SearchError: there is no such quantizer or layer, or the record was written without the grounds.
+        """
+        from qir.search.report.explanation import explain
+
+        if self.grounds is None:
+            raise SearchError("explain: the record holds no grounds of the decisions: quantize again and save it")
+        return explain(node, self.policy, self.grounds, self.result)
 
     def table(self) -> list[tuple[str, ...]]:
         """Headings, then the rows, without columns in which nothing is known."""
@@ -214,6 +233,7 @@ class Quantized:
         record: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(plain, mode="json")
         record["policy"] = dict(self.policy)
         record["result"] = None if self.result is None else self.result.to_json()
+        record["grounds"] = None if self.grounds is None else self.grounds.to_json()
         record["target"] = None if self.target is None else self.target.model_dump(mode="json")
         plainly: dict[str, Any] = finite(record)
         return plainly
@@ -237,7 +257,9 @@ class Quantized:
             result = None if found["result"] is None else result_of(found["result"])
             target = None if found["target"] is None else Target.model_validate(found["target"])
             plain["measured_by"] = found.get("measured_by", "")
-            return Quantized(**typed, **plain, policy=Policy(policy), result=result, target=target)
+            kept = found.get("grounds")
+            grounds = None if kept is None else Grounds.of_json(kept)
+            return Quantized(**typed, **plain, policy=Policy(policy), result=result, target=target, grounds=grounds)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, QirError) as error:
             message = f"{path}: is not a saved quantization ({_first(error)}): expected a file of `Quantized.save`"
             raise SearchError(message) from error
@@ -253,7 +275,7 @@ _TYPED: dict[str, Any] = {
 }
 """Fields whose JSON is checked against their types."""
 
-_KEPT_APART = {"policy", "result", "target", "module", "samples"}
+_KEPT_APART = {"policy", "result", "target", "module", "samples", "grounds"}
 """Fields that have a form of their own in JSON, or none."""
 
 

@@ -79,6 +79,47 @@ class Program:
             self._cut(solved.row)
         return Solved(None, np.inf, solved.bound, "time-limit")
 
+    def hold(self, decision: int, option: int) -> None:
+        """Let a decision take one option alone.
+
+        Args:
+            decision: index of the decision.
+            option: index of one of its legal options.
+        """
+        self._add_row([(self._column[decision, option], 1.0)], 1.0, 1.0)
+
+    def prices(self, objective: AdditiveCost) -> dict[str, float]:
+        """Budget → how much less of the objective one more unit of it would allow, in the linear relaxation (its dual).
+
+        Empty where the relaxation cannot be solved.
+        """
+        from scipy.optimize import linprog
+        from scipy.sparse import csr_array
+
+        coefficients = self._coefficients(objective)
+        scale = _SCALED_OBJECTIVE / (float(np.abs(coefficients).max(initial=0.0)) or 1.0)
+        rows, columns, numbers = (np.array(part) for part in zip(*self._entries, strict=True))
+        matrix = csr_array((numbers, (rows, columns)), shape=(len(self._low), len(coefficients))).tocsr()
+        low, high = np.array(self._low), np.array(self._high)
+        equal = low == high
+        found = linprog(
+            coefficients * scale,
+            matrix[~equal],
+            high[~equal],
+            matrix[equal],
+            low[equal],
+            bounds=(0.0, 1.0),
+            method="highs",
+        )
+        if found.status != 0:
+            return {}
+        units = [self._tables.costs[name] for name in self._budgets]
+        largest = [float(np.abs(self._coefficients(cost)).max(initial=0.0)) or 1.0 for cost in units]
+        return {
+            name: max(0.0, -float(dual)) / scale / objective.scale * cost.scale / most
+            for name, dual, cost, most in zip(self._budgets, found.ineqlin.marginals, units, largest, strict=True)
+        }
+
     def _meets(self, row: Row) -> bool:
         indices = np.array(row)
         return all(self._tables.costs[n].exact_total(indices) <= self._tables.limits[n] for n in self._budgets)

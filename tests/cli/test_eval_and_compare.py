@@ -1,4 +1,4 @@
-"""`qir eval` and `qir compare`: networks side by side, and what two quantizations decide differently."""
+"""`qir eval`, `compare` and `explain`: networks side by side, what two quantizations decide differently, and why."""
 
 from __future__ import annotations
 
@@ -56,3 +56,15 @@ def test_files_and_saved_records_tell_the_same_bits_apart(answer, made):
 def test_a_float_network_cannot_be_compared(shell, made):
     with pytest.raises(QirError, match="quantiz"):
         shell("compare", qir.models.path("lenet"), made / "a.quant.onnx")
+
+
+def test_a_saved_record_explains_a_layer(answer, shell, made):
+    weight = answer("explain", made / "b.json", "fc1")[1]
+    assert (weight["quantizer"], weight["bits"], weight["decision"]) == ("fc1.weight", 1, "fc1.input")
+    assert weight["sensitivities"]["1"] > weight["sensitivities"]["8"]
+    assert weight["spent"]["latency"][0] <= weight["spent"]["latency"][1]
+    said = shell("explain", made / "b.json", "fc1").stdout
+    assert "allows (fc1.input, fc1.weight) in (2, 1), (4, 4), (8, 8)" in said
+    assert "no budget was given" in shell("explain", made / "a.json", "fc1.input").stdout
+    with pytest.raises(QirError, match="--save"):
+        shell("explain", made / "b.quant.onnx", "fc1")

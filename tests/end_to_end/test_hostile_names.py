@@ -75,7 +75,7 @@ def folder(tmp_path_factory) -> Path:
 
 def run(folder: Path, *arguments: str):
     """A verb, with its files in the folder."""
-    files = (".onnx", ".npy", ".npz", ".json", ".html")
+    files = (".onnx", ".npy", ".npz", ".json", ".html", ".toml")
     return CliRunner().invoke(make_app(), [str(folder / text) if text.endswith(files) else text for text in arguments])
 
 
@@ -103,10 +103,15 @@ COMMANDS = {
     "recipes": [[]],
     "profiles": [[]],
     "cost": [["m.onnx"], ["m.onnx", "--explain", "all", "-t", "bismo-16x16x256"]],
-    "quantize": [["m.onnx", "--data", "x.npy", "-t", "npu-148", "-b", "latency=0.8x", "-o", "q.quant.onnx"]],
+    "quantize": [
+        ["m.onnx", "--data", "x.npy", "-t", "npu-148", "-b", "latency=0.8x", "-o", "q.quant.onnx", "--save", "q.json"]
+    ],
+    "explain": [["q.json", named("conv")]],
     "export": [["m.quant.onnx", "--profile", "qoperator", "-o", "e.quant.onnx"]],
     "verify": [["m.quant.onnx"], ["m.quant.onnx", "--against", "m.onnx", "--data", "x.npy", "--all"]],
     "search": [SEARCH.split()],
+    "init": [["job.toml"]],
+    "run": [["s.job.toml", "--", "-o", "again.quant.onnx"]],
     "report": [["r.json", "-o", "r.html"]],
 }
 

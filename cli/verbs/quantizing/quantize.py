@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qir.cli.answers import Answer
+from qir.cli.job_files import save_job
 from qir.cli.options import Data, JobOptions, Model
 from qir.cli.samples import ImageOptions
 
@@ -74,4 +75,4 @@ def quantize(
     if done.result is not None:
         print_result(done.result, done.selected_by)
     print_outcome(done, job.save, job.report)
-    return Answer(done.to_json())
+    return Answer({**done.to_json(), "job": save_job(done.written.model)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qir.cli.answers import Answer
+from qir.cli.job_files import save_job
 from qir.cli.options import JobOptions, Model
 from qir.cli.samples import ImageOptions
 from qir.cli.written import print_outcome
@@ -152,7 +153,7 @@ def search(
     run.export(job.output, **job.of_file())
     done = run.outcome(compare=compare)
     print_outcome(done, job.save, job.report)
-    return Answer(done.to_json())
+    return Answer({**done.to_json(), "job": save_job(done.written.model)})
 
 
 def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
