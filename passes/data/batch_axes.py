@@ -15,9 +15,13 @@ import numpy as np
 from qir.errors import DataError
 from qir.graph import Value
 from qir.module import Module
+from qir.ops import op_of
 from qir.tensor import Array
 
 Feed = dict[str, Array]
+
+_STATE_RANK, _STATE_AXIS = 3, 1
+"""The state of ONNX's LSTM, GRU and RNN is [directions, batch, hidden]; files stack those of their layers."""
 
 META = "batch_axes"
 """Where a module keeps the axes that were given: `module.meta["batch_axes"]`, name of an input → axis or None."""
@@ -47,7 +51,7 @@ class BatchAxes:
         self._given: dict[str, int | None] = dict(module.meta.get(META, {}) if given is None else given)
         if unknown := sorted(self._given.keys() - self.inputs.keys()):
             raise DataError(f"batch axis of {unknown[0]!r}: the network has the inputs {', '.join(self.inputs)}")
-        self._symbol, self._many = _batch_symbol(list(self.inputs.values()))
+        self._symbol, self._whole = _batch_symbol(list(self.inputs.values()))
         self.fixed = self._fixed(module)
 
     def axes(self, feed: Mapping[str, Array]) -> dict[str, int | None]:
@@ -131,7 +135,7 @@ class BatchAxes:
         if self._symbol and self._symbol in shape:
             return shape.index(self._symbol)
         if isinstance(shape[0], str):
-            return None if self._symbol or self._many else 0
+            return None if self._symbol or self._whole else 0
         return 0 if shape[0] is None or shape[0] != len(array) or shape[0] == self._common() else None
 
     def _told(self, name: str, array: Array, axis: int | None, count: int) -> int | None:
@@ -153,7 +157,7 @@ class BatchAxes:
         return size if isinstance(size, int) else 0
 
     def _fixed(self, module: Module) -> int:
-        fixed = self._common()
+        fixed = self._common() or _of_states(self.inputs.values()) * (not self._whole)
         shapes = [(name, shape) for name, value in self.inputs.items() if (shape := shape_of(value))]
         axes = [(shape, self._given.get(name, 0)) for name, shape in shapes]
         if fixed or not axes:
@@ -164,6 +168,30 @@ class BatchAxes:
         outputs = [shape_of(value) for value in module.graph.outputs if value is not None]
         baked = all(shape is not None and len(shape) > 0 and shape[0] == 1 for shape in outputs)
         return 1 if baked and outputs and self._symbol is not None else 0
+
+
+def _of_states(inputs: Iterable[Value]) -> int:
+    """The number of samples that the initial states of recurrent layers fix, 0 where none does."""
+    for value in inputs:
+        shape = shape_of(value)
+        if shape and len(shape) == _STATE_RANK and _is_state(value, set()):
+            size = shape[_STATE_AXIS]
+            return size if isinstance(size, int) else 0
+    return 0
+
+
+def _is_state(value: Value, seen: set[Value]) -> bool:
+    """Whether a value reaches a recurrent layer as its state, through what keeps or moves its elements."""
+    seen.add(value)
+    for use in value.uses:
+        kernel = None if use.node.is_return else op_of(use.node).float_kernel(use.node)
+        if kernel is not None and kernel.data.get(use.index) in {"state", "cell"}:
+            return True
+        if not use.node.is_return and op_of(use.node).grid_operand(use.node) == use.index:
+            result = use.node.results[0]
+            if result not in seen and _is_state(result, seen):
+                return True
+    return False
 
 
 class _Pending:
@@ -228,12 +256,16 @@ def _slices(feed: Feed, axes: Mapping[str, int | None], count: int, size: int, p
 
 
 def _batch_symbol(inputs: list[Value]) -> tuple[str | None, bool]:
-    """The symbol that counts samples, and whether inputs begin with several, none of which does.
+    """The symbol that counts samples, and whether none does, so that a feed is one sample.
 
-    It is one that is called so, else the one that all inputs that begin with a symbol begin with.
+    It is one that is called so, else the one that all inputs that begin with a symbol begin with, unless states fix the
+    number of samples: then that symbol counts time.
     """
     shapes = [shape for value in inputs if (shape := shape_of(value))]
     symbols = [dim for shape in shapes for dim in shape if isinstance(dim, str)]
     called = next((name for name in symbols if "batch" in name.lower() or name in {"N", "B"}), None)
     first = list(dict.fromkeys(shape[0] for shape in shapes if isinstance(shape[0], str)))
-    return called or (first[0] if len(first) == 1 else None), called is None and len(first) > 1
+    if called is not None:
+        return called, False
+    whole = len(first) > 1 or (len(first) == 1 and _of_states(inputs) > 0)
+    return (None if whole or not first else first[0]), whole

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from qir.errors import DataError
+from qir.graph import Node
 from qir.passes.data.batch_axes import BatchAxes
 from qir.passes.data.samples import batches
+from qir.tensor import Tensor
 from qir.types import DType
 
 
@@ -37,6 +39,29 @@ def test_a_feed_whose_inputs_begin_with_sizes_of_different_names_is_one_sample(t
     feed = {"atoms": np.zeros((9, 4)), "bonds": np.full((2, 7), 8), "weights": np.zeros(7)}
     found = [{name: array.shape for name, array in feed.items()}] * 2
     assert shapes(batches(module, [feed, feed], batch=3)) == found
+
+
+def recurrent(takes, **shapes):
+    """A network whose input `h` is the state of a GRU, cut out of a stack."""
+    module = takes(**shapes)
+    graph, state = module.graph, module.graph.inputs[-1]
+    cut = graph.insert(Node("Slice", (state, *(graph.add_constant(n, Tensor.of(np.array([0]))) for n in "be"))))
+    graph.insert(Node("GRU", (*(graph.add_input(name) for name in "vwr"), None, None, cut.result)))
+    for value in graph.inputs[-3:]:
+        value.constant = Tensor.of(np.zeros((1, 3, 3), np.float32))
+    return module
+
+
+def test_states_of_one_sample_fix_the_number_of_samples(takes):
+    module = recurrent(takes, x=("batch_size", 8), h=(4, 1, 3))
+    found = batches(module, {"x": np.zeros((3, 8)), "h": np.zeros((4, 1, 3))}, batch=2)
+    assert shapes(found) == [{"x": (1, 8), "h": (4, 1, 3)}] * 3
+
+
+def test_next_to_states_of_one_sample_another_name_counts_time(takes):
+    feed = {"x": np.zeros((7, 8)), "h": np.zeros((1, 1, 3))}
+    found = batches(recurrent(takes, x=("frames", 8), h=(1, 1, 3)), [feed, feed], batch=2)
+    assert shapes(found) == [{"x": (7, 8), "h": (1, 1, 3)}] * 2
 
 
 @pytest.mark.parametrize("names", [("unk__1", "unk__2"), ("DynamicDimension.0", "p2o.DynamicDimension.3")])
