@@ -29,7 +29,16 @@ from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.lowering.saturation.layers import saturating_layers
-from qir.passes.parity.executors import INTEGERS, SATURATING, SESSIONS, coded, default_engine, executor, own_engine
+from qir.passes.parity.executors import (
+    INTEGERS,
+    SATURATING,
+    SESSIONS,
+    coded,
+    default_engine,
+    executor,
+    own_engine,
+    shows_codes,
+)
 from qir.passes.parity.judging.comparison import Comparison, Divergence
 from qir.passes.parity.judging.pair import PairComparison, PairLayer
 from qir.passes.parity.layers import LayerParity, codes_shown, expose_codes, grids_of, layers_of
@@ -186,11 +195,13 @@ class PairReport:
 
     Attributes:
         differences: counts of codes and outputs.
-        layers: the tensors of codes that differ, in order, and why; empty where one of the two shows no codes.
+        layers: the tensors of codes that differ, in order, and why; empty where nothing judged them.
+        unjudged: why nothing did: one of the two shows no codes, or the integer reference does not run the network.
     """
 
     differences: Differences
-    layers: tuple[PairLayer, ...]
+    layers: tuple[PairLayer, ...] = ()
+    unjudged: str = ""
 
 
 def compare_two(module: Module, first: str, second: str, data: Any = None) -> PairReport:
@@ -209,24 +220,38 @@ def compare_two(module: Module, first: str, second: str, data: Any = None) -> Pa
     values = (value for value in module.graph.values() if not value.is_constant)
     samples = random_feed(module) if data is None else data
     feeds = batches(module, samples, batch=fitting_samples(module, samples, values, _BATCH))
-    found, judge = Differences(), _judge(module, first, second)
-    for feed, one, other in pairs(executor(first, module, codes=True), executor(second, module, codes=True), feeds):
+    found, judge, unjudged = Differences(), None, ""
+    executors = executor(first, module, codes=True), executor(second, module, codes=True)
+    try:
+        judge = _judge(module, first, second)
+    except QirError as error:  # codes alone, without a QuantizeLinear
+        unjudged = str(error)
+    for feed, one, other in pairs(*executors, feeds):
         found.add(feed, one, other)
-        if judge is not None:
-            judge.add(feed, one, other)
-    return PairReport(found, () if judge is None else tuple(judge.layers.values()))
+        try:
+            if judge is not None:
+                judge.add(feed, one, other)
+        except QirError as error:  # sums beyond int32
+            judge, unjudged = None, str(error)
+    if judge is None:
+        return PairReport(found, unjudged=unjudged or "one of the two shows no codes")
+    return PairReport(found, tuple(judge.layers.values()))
 
 
 def _judge(module: Module, first: str, second: str) -> PairComparison | None:
     """What explains differences of codes; None where one of the two executors shows none, or both are the same."""
     names = (first, second)
-    form = coded(module) if first != second and all(name in (*INTEGERS, *SESSIONS) for name in names) else None
+    form = coded(module) if first != second and all(shows_codes(name, module) for name in names) else None
     if form is None or not codes_shown(form):
         return None
     fused = default_engine(form) == "fused"
+    try:
+        layers = layers_of(form, expose_codes(form), fused=fused)
+    except QirError:  # ONNX Runtime does not load the file
+        layers = layers_of(form, None, fused=fused)
     comparison = Comparison(
         form,
-        layers_of(form, expose_codes(form), fused=fused),
+        layers,
         names,
         {},
         known=("fused", "precise") if fused else (),

@@ -59,7 +59,7 @@ def executor(name: str, module: Module, *, codes: bool = False) -> Executor:
     Args:
         name: one of `EXECUTORS`.
         module: the network.
-        codes: let ONNX Runtime show the codes of an exported network too.
+        codes: let ONNX Runtime and torch show the codes of an exported network too.
 
     Raises:
         QirError: the name is unknown, or the executor does not take the network.
@@ -75,12 +75,18 @@ def executor(name: str, module: Module, *, codes: bool = False) -> Executor:
     if name == "torch":
         from qir.backends.torch.executor import TorchExecutor
 
-        return TorchExecutor(module)
+        shown = codes_shown(module) if codes and shows_codes(name, module) else {}
+        return TorchExecutor(expose_codes(module) if shown else module, codes=shown)
     if name != "simulation":
         raise QirError(f"executor {name!r} is unknown; expected one of {', '.join(EXECUTORS)}")
     from qir.passes.raising import raise_quantized
 
     return ReferenceNetwork(raise_quantized(module.clone()))
+
+
+def shows_codes(name: str, module: Module) -> bool:
+    """Whether an executor shows the codes of a network; torch simulates fake-quant nodes without any."""
+    return name in INTEGERS or name in SESSIONS or (name == "torch" and not module.graph.fake_quants())
 
 
 def executor_of(module: Module) -> Executor:

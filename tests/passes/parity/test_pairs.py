@@ -117,7 +117,15 @@ def test_other_arithmetic_rounds_ties_alone(exported) -> None:
         assert not layer.faults
 
 
+def test_torch_shows_the_codes_of_a_file_too(exported) -> None:
+    report = compare_two(exported[0], "torch", "unfused", exported[1])
+    assert report.differences.codes == 8 * (32 + 16 + 8)
+    assert not report.unjudged
+    assert all(layer.ties + layer.inherited == layer.mismatches for layer in report.layers)
+
+
 def test_executors_without_codes_are_compared_by_their_outputs(exported) -> None:
-    report = compare_two(exported[0], "torch", "integer", exported[1])
+    report = compare_two(exported[0], "simulation", "fused", exported[1])
     assert report.layers == ()
+    assert report.unjudged == "one of the two shows no codes"
     assert report.differences.elements == 64
