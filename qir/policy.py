@@ -41,5 +41,11 @@ class Policy(Mapping[str, Bits]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def _repr_html_(self) -> str:
+        """Show a table in a notebook."""
+        from qir.support.html_table import html_table
+
+        return html_table(("quantizer", "bits"), self.entries)
+
     def __str__(self) -> str:
         return ",".join(f"{name}={bits}" for name, bits in self.entries)

@@ -149,8 +149,16 @@ def target_names() -> list[str]:
 
 
 def target_schema() -> dict[str, Any]:
-    """The JSON Schema of target files."""
-    return Target.model_json_schema()
+    """The JSON Schema of target files; `cost.parameters` are those of the model that `cost.kind` names."""
+    made = Target.model_json_schema()
+    cases = []
+    for kind in COST_MODELS:
+        parameters = COST_MODELS[kind].parameters_type.model_json_schema(ref_template="#/$defs/{model}")
+        made["$defs"] |= parameters.pop("$defs", {}) | {parameters["title"]: parameters}
+        then = {"properties": {"parameters": {"$ref": f"#/$defs/{parameters['title']}"}}}
+        cases.append({"if": {"properties": {"kind": {"const": kind}}}, "then": then})
+    made["$defs"]["CostSpec"]["allOf"] = cases
+    return made
 
 
 def load_target(name_or_path: str | Path) -> Target:

@@ -9,6 +9,7 @@ Whoever listens is kept by context, as loggers and warnings are; where no one do
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ class Step:
         return self.seconds / self.done * max(self.total - self.done, 0)
 
 
+_LOG = logging.getLogger("qir")
+
 Listener = Callable[[Step], None]
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -58,13 +61,18 @@ def told(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Inside, what advances is a part of this stage; a stage inside another one goes by its own name."""
-    token = _STAGE.set((name, time.monotonic()))
+    """Inside, what advances is a part of this stage; a stage inside another one goes by its own name.
+
+    The logger `qir` is told at its end how long it took.
+    """
+    start = time.monotonic()
+    token = _STAGE.set((name, start))
     advance(0, 0)
     try:
         yield
     finally:
         _STAGE.reset(token)
+        _LOG.info("%s: %.1f s", name, time.monotonic() - start)
 
 
 def advance(done: int, total: int) -> None:

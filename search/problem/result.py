@@ -14,6 +14,7 @@ import numpy as np
 from qir.errors import SearchError
 from qir.policy import Bits, Policy
 from qir.support.atomic_write import atomic_write
+from qir.support.html_table import html_table
 from qir.support.json_text import parse_json
 
 VALUE = "value"
@@ -139,6 +140,16 @@ class Result:
         found += [("left out", f"not in {name}: {what}") for name, what in self.left_out.items()]
         found += [("note", note) for note in self.notes]
         return [f"{label:<12}{text}" for label, text in found]
+
+    def _repr_html_(self) -> str:
+        """Show the front in a notebook, and what `lines` says."""
+        names = list(self.limits) or sorted(self.costs)
+        value = "sensitivity" if self.minimised else "value"
+        rows = [
+            (*(_cost(name, entry.costs[name]) for name in names), f"{entry.value:.4g}", str(entry.policy))
+            for entry in self.front
+        ]
+        return html_table((*names, value, "policy"), rows, self.lines(value))
 
     def best_after(self, evaluations: int) -> float:
         """Best value among the first so many evaluations; NaN if all of them failed."""

@@ -17,8 +17,9 @@ from qir.search.problem.result import VALUE, Result, finite, result_of
 from qir.search.report.grounds import Grounds
 from qir.search.report.rows import HEADINGS, Layer, Row
 from qir.support.atomic_write import atomic_write
+from qir.support.html_table import html_table
 from qir.support.json_text import parse_json
-from qir.support.printable import html_text, printable
+from qir.support.printable import printable
 
 if TYPE_CHECKING:
     from qir.backends.costs.target import Target
@@ -147,10 +148,7 @@ class Quantized:
     def _repr_html_(self) -> str:
         """Show a table in a notebook."""
         head, *rows = self.table()
-        titles = "".join(f"<th>{html_text(cell)}</th>" for cell in head)
-        body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        lines = "<br>".join(html_text(line) for line in self.lines())
-        return f"<table><tr>{titles}</tr>{body}</table><p>{lines}</p>"
+        return html_table(head, rows, self.lines())
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML page: the table, bits and cycles by layer, and the search.

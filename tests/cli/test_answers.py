@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import subprocess
 import sys
 
 import pytest
 import typer.main
 
+from qir.cli.answers import is_verbose
 from qir.cli.main import ROOMS, make_app
 from qir.errors import ModelFileError
+from qir.support.progress import stage
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:
@@ -64,3 +68,9 @@ def test_networks_that_come_with_qir_go_by_their_names(answer):
 def test_a_name_of_no_network_is_told_the_nearest(shell):
     with pytest.raises(ModelFileError, match="did you mean 'lenet'"):
         shell("cost", "lenett")
+
+
+def test_verbose_says_how_long_each_stage_took(caplog):
+    with caplog.at_level(logging.INFO, logger="qir"), stage("calibration"):
+        assert is_verbose()
+    assert re.fullmatch(r"calibration: 0\.\d s", caplog.messages[0])

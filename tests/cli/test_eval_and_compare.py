@@ -68,3 +68,11 @@ def test_a_saved_record_explains_a_layer(answer, shell, made):
     assert "no budget was given" in shell("explain", made / "a.json", "fc1.input").stdout
     with pytest.raises(QirError, match="--save"):
         shell("explain", made / "b.quant.onnx", "fc1")
+
+
+def test_a_saved_record_has_a_page(answer, shell, made, tmp_path):
+    found = answer("report", made / "b.json", "-o", tmp_path / "page.html")
+    assert found["bytes"] == (tmp_path / "page.html").stat().st_size
+    assert "fc1" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    with pytest.raises(QirError, match="one record"):
+        shell("report", made / "a.json", made / "b.json")

@@ -148,3 +148,8 @@ def test_the_commands_of_your_npu_run_and_its_file_is_the_smallest(folder: Path)
     shown = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "your-npu.md").read_text("utf-8"), re.DOTALL)
     written = json.loads((folder / "my-npu.json").read_text(encoding="utf-8"))
     assert json.loads(shown[1]) == {key: value for key, value in written.items() if key != "illustrative"}
+
+
+def test_the_commands_of_the_job_run(folder: Path) -> None:
+    np.save(folder / "x.npy", qir.models.fashion_mnist("calibration").images[:32])
+    assert run_shell("job.md", CliRunner()) == 3

@@ -13,6 +13,7 @@ from qir.backends.costs.layers.cost import Cost, combined
 from qir.backends.costs.tables.policy_codes import Codes, code_of, read_codes
 from qir.errors import TargetError
 from qir.policy import Bits
+from qir.support.html_table import html_table
 from qir.support.nearest import nearest
 from qir.types import Dim
 
@@ -195,6 +196,23 @@ class CostTable:
     def _positions(self, row: CostRow, policy: Mapping[str, Bits]) -> tuple[int, int]:
         first, second = ((0 if name is None else self._code(name, policy)) for name in (row.activation, row.weight))
         return first, second
+
+    def _repr_html_(self) -> str:
+        """Show cycles of every node at its widest widths in a notebook."""
+        widest = {name: widths[-1] for name, widths in self.widths.items()}
+        legal = self.uniform(max(widest.values(), default=8), max(widest.values(), default=8))
+        rows = [
+            (
+                cell.node,
+                cell.op,
+                f"{cell.activation_bits}/{cell.weight_bits or ''}",
+                f"{cell.cycles:,.0f}",
+                cell.bound_by,
+            )
+            for cell in self.rows(legal)
+        ]
+        unknown = [reasons_text(self.reasons, "unknown cost: {names}")] if self.reasons else []
+        return html_table(("node", "op", "bits", f"cycles on {self.target}", "bound by"), rows, unknown)
 
     def cost(
         self, policies: Sequence[Mapping[str, Bits]] | Codes, metric: str = "cycles", *, unknown: str = "raise"

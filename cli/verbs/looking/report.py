@@ -19,18 +19,24 @@ HEADINGS = ("search", "best value", "cost", "policies", "seconds", "certificate"
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(help="Results that `qir search --result` wrote; several are compared.")
+        list[Path],
+        typer.Argument(help="Results of `qir search --result`, several are compared; or one record of `--save`."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML page.")] = Path("report.html"),
     cost: Annotated[str, typer.Option(help="Cost on the horizontal axis.")] = "latency",
 ) -> Answer:
     """Write one self-contained HTML page: value over episodes, and value against cost of every policy tried.
 
+    Of the record of a quantization, the page of its outcome: the closing table, bits and cycles by layer.
+
     qir report rl.json random.json -o report.html
+
+    qir report done.json
     """
-    from qir.search.report.console import CONSOLE
     from qir.search.report.page import Report
 
+    if any(map(_is_record, results)):
+        return _answer(_outcome(results, output))
     read = read_all(results)
     _check_cost(read, cost)
     first = next(iter(read.values()))
@@ -46,8 +52,31 @@ def report(
         cost=cost,
         rows=leaderboard(read, cost),
     ).write(output)
-    CONSOLE.print(f"report  {page}  ({page.stat().st_size:,} bytes)")
-    return Answer({"report": page, "bytes": page.stat().st_size})
+    return _answer(page)
+
+
+def _answer(page: Path) -> Answer:
+    size = page.stat().st_size
+    return Answer({"report": page, "bytes": size}, lambda terminal: terminal.print(f"report  {page}  ({size:,} bytes)"))
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file holds a quantization, with files and figures, rather than a search's result."""
+    from qir.support.json_text import parse_json
+
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "written" in found
+
+
+def _outcome(paths: list[Path], output: Path) -> Path:
+    from qir.search import Quantized
+
+    if len(paths) > 1:
+        raise SearchError("a page shows one quantization: give one record; `qir compare` holds two against each other")
+    return Quantized.load(paths[0]).report(output)
 
 
 def _check_cost(results: dict[str, Result], cost: str) -> None:

@@ -161,12 +161,16 @@ def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
     from qir.search.evaluation.parallel import executor_of
     from qir.search.methods import ADDITIVE
     from qir.search.recipes.table import recipe
-    from qir.search.report.console import progress_bar
+    from qir.search.report.console import progress_bar, stage_bar
+    from qir.support.progress import told
 
+    if how.recipe is None:
+        _divide(run, how, seed)
+    with stage_bar() as stages, told(stages):
+        _ = run.constraints
     if how.recipe is not None:
         with progress_bar(how.evaluations or 50, "search") as progress:
             return recipe(how.recipe).decide(run, evaluations=how.evaluations, progress=progress)
-    _divide(run, how, seed)
     if how.solver in ADDITIVE:
         return run.solve(how.solver, **how.of_method)
     count = how.evaluations or 50

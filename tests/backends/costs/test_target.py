@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qir.backends import ConvShape, load_target, target_names
+from qir.backends.costs.models import COST_MODELS
 from qir.backends.costs.target import Target, shipped_targets, target_schema
 from qir.errors import TargetError
 
@@ -141,6 +142,11 @@ def test_schema_is_published() -> None:
     }
     assert described["Target.weight_widths"]
     assert described["Memory.bits_per_cycle"]
+    assert described["RooflineParameters.macs_per_cycle"]
+    cases = {case["if"]["properties"]["kind"]["const"]: case["then"] for case in schema["$defs"]["CostSpec"]["allOf"]}
+    assert cases.keys() == set(COST_MODELS)
+    named = cases["roofline"]["properties"]["parameters"]["$ref"].removeprefix("#/$defs/")
+    assert schema["$defs"][named]["required"] == ["macs_per_cycle"]
     assert all(described.values()), described
 
 
