@@ -110,6 +110,18 @@ class Value:
             self._touch()
 
     @property
+    def tensor_type(self) -> TensorType:
+        """The type, which has to be that of a tensor.
+
+        Raises:
+            QirError: it is not known, or is that of a sequence, a map or an optional.
+        """
+        known = self.type
+        if not isinstance(known, TensorType):
+            raise QirError(f"value {self.name!r}: its type is {known}; expected a tensor: run infer-types")
+        return known
+
+    @property
     def shape(self) -> tuple[Dim, ...] | None:
         """Sizes (int), symbols (str) and unknown dimensions (None); None where the rank is not known or no tensor."""
         known = self.type
@@ -126,6 +138,18 @@ class Value:
         """Plain element type (float32 for a value on a grid); None where it is not known or no tensor."""
         known = self.type
         return known.dtype if isinstance(known, TensorType) else None
+
+    @property
+    def node(self) -> Node:
+        """The node whose result this is.
+
+        Raises:
+            QirError: it is an input or a constant.
+        """
+        found = self.producer
+        if found is None:
+            raise QirError(f"value {self.name!r}: is an input or a constant; expected the result of a node")
+        return found
 
     @property
     def constant(self) -> Tensor | None:

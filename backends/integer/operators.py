@@ -83,7 +83,7 @@ def run_operator(
         grids.append(_grid(_at(arrays, codes), _at(arrays, scale), _at(arrays, zero), axis))
     bias = None if operator.bias is None else _at(arrays, operator.bias)
     if bias is not None and bias.dtype.kind == "i":
-        grids.append(_on_grid_of_sums(bias, *grids))
+        grids.append(_on_grid_of_sums(bias, [grid.scale for grid in grids if isinstance(grid, Grid)]))
     found = kernel(node, grids)
     if operator.output == _SUMS:
         return found.terms()[0].integers.astype(np.int32) if isinstance(found, Pending) else None
@@ -109,10 +109,10 @@ def _quantized_dynamically(*operands: Operand) -> list[Array | None]:
     return [codes, weight, np.asarray(scale), weight_scale, np.asarray(zero, np.uint8), weight_zero, bias]
 
 
-def _on_grid_of_sums(bias: Array, data: Operand, weight: Operand) -> Grid:
-    """The int32 bias of an operator on codes, whose scale is by definition that of the operands' product."""
-    assert isinstance(data, Grid) and isinstance(weight, Grid)  # noqa: S101, PT018 - the operator requires both
-    product = np.asarray(data.scale.reshape(1) * weight.scale.reshape(-1), np.float32)
+def _on_grid_of_sums(bias: Array, scales: Sequence[Array]) -> Grid:
+    """The int32 bias of an operator on codes, whose scale is by definition the product of those of the operands."""
+    data, weight = scales
+    product = np.asarray(data.reshape(1) * weight.reshape(-1), np.float32)
     codes = np.broadcast_to(bias.astype(np.int32), np.broadcast_shapes(bias.shape, product.shape))
     return Grid(codes, product, np.zeros((), np.int32), 32)
 

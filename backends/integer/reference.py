@@ -242,7 +242,8 @@ def _quantize(node: Node, operands: Sequence[Operand], requantization: Requantiz
     if plain and scale.size == 1 and isinstance(value, Grid | Pending):
         step, code = np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
         return on_grid(value, step, code, dtype, requantization, node.label)
-    assert value is not None  # noqa: S101 - QuantizeLinear's first operand is required
+    if value is None:
+        raise QirError(f"node {node.label!r}: operand 0 of QuantizeLinear is missing; give it a value")
     return np.asarray(quantized(_plain(value), scale, zero, dtype), dtype)
 
 

@@ -49,8 +49,7 @@ def set_constant(node: Node, index: int, array: Array, name: str) -> Value:
         value.constant = tensor
         value.type = tensor.type
         return value
-    assert node.graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
-    made = node.graph.add_constant(name, tensor)
+    made = node.scope.add_constant(name, tensor)
     missing = index + 1 - len(node.inputs)
     if missing > 0:
         node.set_inputs((*node.inputs, *[None] * missing))
@@ -74,13 +73,12 @@ def remove_unused(value: Value) -> None:
 
 def erase(node: Node) -> None:
     """Erase a node whose results are unused, what its subgraphs capture, and the constants that only it used."""
-    assert node.graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
     operands = dict.fromkeys(node.operands)
     for graph in node.subgraphs():
         for inner in (*graph.walk(), graph.return_node):
             operands.update(dict.fromkeys(inner.operands))
             inner.set_inputs(())
-    node.graph.erase(node)
+    node.scope.erase(node)
     for operand in operands:
         remove_unused(operand)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qir.constants import is_standard
+from qir.constants import array_of, is_standard, require_array
 from qir.errors import QirError
 from qir.graph import Node
 from qir.module import Module
@@ -52,9 +52,7 @@ def shift_from_training(module: Module, feed: Mapping[str, Array]) -> Shift | No
     node = next((node for node in module.graph if _remembers(node)), None)
     if node is None:
         return None
-    mean, variance = (node.operands[index].constant for index in (3, 4))
-    assert mean is not None  # noqa: S101 - so the node was chosen
-    assert variance is not None  # noqa: S101
+    mean, variance = (require_array(node.operand(index)) for index in (3, 4))
     value = node.operands[0]
     try:
         found = feed[value.name] if value.is_input else OrtSession(_up_to(module, value.name)).run(feed)[value.name]
@@ -63,10 +61,10 @@ def shift_from_training(module: Module, feed: Mapping[str, Array]) -> Shift | No
     if found.ndim < 2 or not np.isfinite(found).all():
         return None
     rows = np.moveaxis(found, 1, 0).reshape(found.shape[1], -1).astype(np.float64)
-    stored = np.sqrt(np.maximum(variance.numpy().astype(np.float64), 1e-12))
+    stored = np.sqrt(np.maximum(variance.astype(np.float64), 1e-12))
     lively = stored > 1e-3 * stored.max()  # channels that never say anything tell nothing
     spread = rows.std(axis=1)[lively] / stored[lively]
-    offset = np.abs(rows.mean(axis=1) - mean.numpy())[lively] / stored[lively]
+    offset = np.abs(rows.mean(axis=1) - mean)[lively] / stored[lively]
     return Shift(node.name or value.name, float(np.median(spread)), float(np.median(offset)))
 
 
@@ -74,7 +72,7 @@ def _remembers(node: Node) -> bool:
     """Whether a node normalizes by means and variances that it stores."""
     if not is_standard(node, "BatchNormalization"):
         return False
-    return all(value is not None and value.constant is not None for value in node.inputs[3:5])
+    return all(array_of(value) is not None for value in node.inputs[3:5])
 
 
 def _up_to(module: Module, name: str) -> Module:

@@ -58,7 +58,7 @@ def understand(
     if source.preprocessing is not None:
         parts.append(f"{source.preprocessing.layout}, {source.preprocessing.text}")
     if source.labels is not None and len(source.labels):
-        parts.append(_classes(source))
+        parts.append(_classes(source.labels, source.classes))
     return Understanding("; ".join([*parts, *source.notes]), tuple(_warnings(module, source, feed, nearby)))
 
 
@@ -67,10 +67,8 @@ def _described(value: Value, array: Array) -> str:
     return f"{value.name} {array.dtype} {list(array.shape[1:])}{reach}"
 
 
-def _classes(source: Source) -> str:
-    labels = source.labels
-    assert labels is not None  # noqa: S101 - asked by the caller
-    names = ", ".join(source.classes[:4]) + (", …" if len(source.classes) > 4 else "")
+def _classes(labels: Array, classes: Sequence[str]) -> str:
+    names = ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
     found = np.unique(labels)
     return f"{len(found):,} classes, labels {found[0]} to {found[-1]}" + (f" ({names})" if names else "")
 

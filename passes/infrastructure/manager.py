@@ -141,11 +141,11 @@ class _Run:
             if isinstance(error, cause):
                 return reported(message)
         history = f" (after {', '.join(self.history)})" if self.history else ""
-        reproducer = self.reproducer(step, message) if internal and self.original is not None else ""
-        return _ReportedError(message + history + reproducer)
+        return _ReportedError(message + history + (self.reproducer(step, message) if internal else ""))
 
     def reproducer(self, step: Pass, message: str) -> str:
-        assert self.original is not None  # noqa: S101 - asked by the caller
+        if self.original is None:
+            return ""
         parent = None if isinstance(self.manager.reproducers, bool) else self.manager.reproducers
         pipeline = ",".join([*self.history, str(step)])
         try:

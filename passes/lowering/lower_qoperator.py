@@ -9,12 +9,13 @@ QuantizeLinear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from qir.attributes import Attribute
 from qir.constants import require_array
 from qir.graph import Graph, Node, Value
 from qir.module import Module
@@ -128,7 +129,7 @@ def _operator(node: Node, operands: list[Dequantized | None], quantize: Node) ->
     output = (quantize.input(1), quantize.input(2))
     if not _has_kernel(node, [operand for operand in operands if operand is not None], output[1]):
         return None
-    attributes = dict(node.attributes)
+    attributes: dict[str, Attribute | int] = dict(node.attributes)
     if node.op in _UNARY and operands[0] is not None:
         pooled = {"channels_last": 0} if "Pool" in node.op else {}
         return _node(node, _UNARY[node.op], (*operands[0].triple, *output), attributes | pooled)
@@ -171,8 +172,13 @@ def _has_form(node: Node) -> bool:
     return plain and (bias is None or bias.codes.is_constant)
 
 
-def _node(node: Node, op: str, inputs: tuple[Value | None, ...], attributes: object, domain: str = MICROSOFT) -> Node:
-    assert isinstance(attributes, dict)  # noqa: S101 - every caller gives one
+def _node(
+    node: Node,
+    op: str,
+    inputs: tuple[Value | None, ...],
+    attributes: Mapping[str, Attribute | int],
+    domain: str = MICROSOFT,
+) -> Node:
     return Node(op, inputs, domain=domain, name=node.name, attributes=attributes)
 
 
@@ -249,10 +255,8 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None],
         else (data.zero_point,)
     )
     value = chain.node(op, (data.codes, right, *offsets), "sums", like, DType.INT32)
-    made = value.producer
-    assert made is not None  # noqa: S101 - the chain has just made it
     for name, attribute in node.attributes.items() if node.op == "Conv" else ():
-        made.set_attribute(name, attribute)
+        value.node.set_attribute(name, attribute)
     shape = _channel_last_shape(node)
     if bias is not None:
         constant = require_array(bias.codes)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qir.constants import require_array
 from qir.errors import ModelFileError, QirError
 from qir.graph import Value
 from qir.module import Module
@@ -130,8 +131,7 @@ def _spec(value: Value, entry: Mapping[str, Any], least: int) -> QuantizerSpec:
 
 def _weight_spec(value: Value, scale: Array, axis: int | None, symmetric: bool, least: int) -> QuantizerSpec:
     """The narrowest grid, `least` bits or wider, that holds a weight's codes; -1 and +1 alone are one bit."""
-    assert value.constant is not None  # noqa: S101 - asked for constants
-    weight = value.constant.numpy()
+    weight = require_array(value)
     shape = kernels.channel_shape(weight.shape, scale.size, axis)
     codes = np.rint(weight / scale.reshape(shape)).astype(np.int64)
     zero = np.zeros(scale.size, np.int64)

@@ -59,8 +59,7 @@ def _cast_input(graph: Graph, value: Value) -> bool:
         return False
     made = Node("Cast", (value,), name=f"{value.name}.widen", attributes={"to": DType.FLOAT32.onnx_code})
     graph.insert(made, before=graph._first)
-    assert isinstance(value.type, TensorType)  # noqa: S101 - checked by the caller
-    made.result.type = value.type.with_element(DType.FLOAT32)
+    made.result.type = value.tensor_type.with_element(DType.FLOAT32)
     for use in uses:
         use.node.set_input(use.index, made.result)
     return True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
 
 import onnx
 
@@ -99,7 +99,7 @@ class GraphReader:
         """
         infos = {info.name: info for info in (*proto.value_info, *proto.output, *proto.input)}
         where = f"graph {proto.name!r}"
-        graph, scope = self._build(where, infos, proto.node, lambda made: self._fill_head(made, proto, tensors))
+        graph, scope = self._build(where, infos, proto.node, partial(self._fill_head, proto, tensors))
         self._set_outputs(graph, scope, [info.name for info in proto.output])
         graph.name = text(proto.name)
         graph.doc_string = text(proto.doc_string)
@@ -128,8 +128,8 @@ class GraphReader:
         infos = {info.name: info for info in proto.value_info}
         where = f"function {proto.domain}.{proto.name}"
 
-        def fill(graph: Graph) -> None:
-            graph.add_inputs([self._define(name) for name in proto.input])
+        def fill(graph: Graph, scope: _Scope) -> None:
+            graph.add_inputs([self._define(scope, name) for name in proto.input])
 
         graph, scope = self._build(where, infos, proto.node, fill)
         self._set_outputs(graph, scope, list(proto.output))
@@ -152,7 +152,11 @@ class GraphReader:
         return self.read_graph(proto, [read_tensor(tensor, self._folder) for tensor in proto.initializer])
 
     def _build(
-        self, where: str, infos: dict[str, onnx.ValueInfoProto], nodes: Sequence[onnx.NodeProto], fill: Any
+        self,
+        where: str,
+        infos: dict[str, onnx.ValueInfoProto],
+        nodes: Sequence[onnx.NodeProto],
+        fill: Callable[[Graph, _Scope], None],
     ) -> tuple[Graph, _Scope]:
         """A graph with inputs, constants and nodes; nodes in a wrong order are sorted first."""
         outer = self._scope
@@ -162,7 +166,7 @@ class GraphReader:
                 if scope.depth > DEEPEST:
                     raise ModelFileError(f"{where}: graphs nest deeper than {DEEPEST}")
                 graph = Graph()
-                fill(graph)
+                fill(graph, scope)
                 try:
                     self._add_nodes(graph, scope, nodes if protos is None else protos)
                 except _UndefinedError as error:
@@ -184,25 +188,21 @@ class GraphReader:
         self.is_sorted = False
         return ordered
 
-    def _fill_head(self, graph: Graph, proto: onnx.GraphProto, tensors: Sequence[Tensor]) -> None:
-        scope = self._scope
-        assert scope is not None  # noqa: S101 - set by _build
-        graph.add_inputs([self._define(info.name) for info in proto.input])
+    def _fill_head(self, proto: onnx.GraphProto, tensors: Sequence[Tensor], graph: Graph, scope: _Scope) -> None:
+        graph.add_inputs([self._define(scope, info.name) for info in proto.input])
         sparse = [read_sparse(entry, self._folder) for entry in proto.sparse_initializer]
         for tensor in (*tensors, *sparse):
             value = scope.values.get(tensor.name)
             if value is not None and value.constant is None and value.is_input:
                 value._constant = tensor
                 continue
-            value = self._define(tensor.name)
+            value = self._define(scope, tensor.name)
             declared = value._type
             graph.add_constant(value, tensor)
             if tensor.name in scope.infos:
                 value._type = declared
 
-    def _define(self, name: str) -> Value:
-        scope = self._scope
-        assert scope is not None  # noqa: S101 - set by _build
+    def _define(self, scope: _Scope, name: str) -> Value:
         if not name or name in scope.values:
             found = "defined twice" if name else "without a name"
             raise ModelFileError(

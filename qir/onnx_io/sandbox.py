@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from qir.errors import QirError
 
@@ -63,6 +64,8 @@ class Worker:
             )
         except (OSError, ValueError) as error:
             raise LimitError(f"no process can be started with {sys.executable!r}: {error}") from error
+        self._sink = cast(IO[bytes], self._process.stdin)  # pipes were asked for
+        self._source = cast(IO[bytes], self._process.stdout)
         self._owner = os.getpid()
         with self._deadline(START_SECONDS):
             answer = self._receive(1)
@@ -77,14 +80,12 @@ class Worker:
             LimitError: a limit was passed.
             RefusedError: the job failed, or ended the process.
         """
-        sink = self._process.stdin
-        assert sink is not None  # noqa: S101 - a pipe was asked for
         header = job + memory.to_bytes(8, "little") + max(1, round(1000 * seconds)).to_bytes(8, "little")
         with self._deadline(STALLED * seconds) as is_late:
             try:
-                sink.write((len(header) + len(model)).to_bytes(8, "little") + header)
-                sink.write(model)
-                sink.flush()
+                self._sink.write((len(header) + len(model)).to_bytes(8, "little") + header)
+                self._sink.write(model)
+                self._sink.flush()
                 answer = self._receive(memory)
             except OSError:
                 answer = b""
@@ -110,10 +111,9 @@ class Worker:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        for pipe in (self._sink, self._source):
+            with contextlib.suppress(OSError):
+                pipe.close()
 
     @property
     def is_running(self) -> bool:
@@ -139,13 +139,11 @@ class Worker:
 
     def _receive(self, largest: int) -> bytes:
         """One message, empty when the process ended or claims more than `largest` bytes."""
-        source = self._process.stdout
-        assert source is not None  # noqa: S101 - a pipe was asked for
-        header = source.read(8)
+        header = self._source.read(8)
         length = int.from_bytes(header, "little")
         if len(header) < 8 or length > largest:
             return b""
-        message = source.read(length)
+        message = self._source.read(length)
         return message if len(message) == length else b""
 
 

@@ -104,6 +104,17 @@ class QuantParameters:
         return self.levels is None and self.boundaries is None and self.code_step == 1
 
     @property
+    def table(self) -> Float:
+        """The levels of a grid that is a table: float32 [channels or 1, codes].
+
+        Raises:
+            QirError: scale and zero point say where its codes lie.
+        """
+        if self.levels is None:
+            raise QirError(f"a grid of {self.codes} integer codes has no table to look levels up in: write its codes")
+        return self.levels
+
+    @property
     def has_integer_codes(self) -> bool:
         """Whether `value = (code - zero_point) * scale` holds, so that stored codes need DequantizeLinear only."""
         return self.levels is None

@@ -130,11 +130,9 @@ class LocalProcesses:
         try:
             while waiting or any(worker.job is not None for worker in self._workers):
                 self._hand_out(waiting, attempts, policies)
-                busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
+                busy = {worker.pipe: (worker, worker.job) for worker in self._workers if worker.job is not None}
                 for pipe in wait(list(busy)):
-                    worker = busy[pipe]  # type: ignore[index]  # wait returns what it was given
-                    job = worker.job
-                    assert job is not None  # noqa: S101 - only busy workers are waited for
+                    worker, job = busy[pipe]  # type: ignore[index]  # wait returns what it was given
                     worker.job = None
                     try:
                         yield job, worker.pipe.recv()

@@ -95,9 +95,7 @@ class RunningGrid:
     def _fit(self, sample: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
         numpy_scheme = self.scheme.scheme
         if numpy_scheme.stores_levels:
-            levels = numpy_scheme.fit_parameters(sample, bits, self.signed, False, self.axis).levels
-            assert levels is not None  # noqa: S101 - the scheme stores levels
-            return levels
+            return numpy_scheme.fit_parameters(sample, bits, self.signed, False, self.axis).table
         return numpy_scheme.fit(sample, bits, self.signed, False, self.axis)
 
     def _thin(self, x: Tensor) -> NDArray[np.float32]:

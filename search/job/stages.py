@@ -302,15 +302,14 @@ class Job:
         """
         policy = self.chosen if decided is None else Policy(decided)
         if policy not in self._finished:
-            with stage("correction" if self.objective is None else "retraining"):
-                made = self._corrected(policy) if self.objective is None else self._retrained(policy)
-            self._finished[policy] = made
+            measured = self.objective
+            with stage("correction" if measured is None else "retraining"):
+                self._finished[policy] = (
+                    self._corrected(policy)
+                    if measured is None
+                    else run_passes(measured.finalize(self.network, policy, self.final), self._scales)
+                )
         return self._finished[policy]
-
-    def _retrained(self, policy: Policy) -> Module:
-        assert self.objective is not None  # noqa: S101 - asked by the caller
-        made = self.objective.finalize(self.network, policy, self.final)
-        return run_passes(made, self._scales)
 
     def _corrected(self, policy: Policy) -> Module:
         made = self.network.clone()

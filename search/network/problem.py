@@ -152,17 +152,17 @@ class _Builder:
     ) -> float:
         first, columns_a = self._axis(row.activation, row.activation_widths)
         second, columns_w = self._axis(row.weight, row.weight_widths)
-        if first is None and second is None:
+        decisions = list(dict.fromkeys(name for name in (first, second) if name is not None))
+        if not decisions:
             return float(matrix[columns_a[0], columns_w[0]])
-        if first == second or second is None or first is None:
-            decision = first or second
-            assert decision is not None  # noqa: S101 - one of the two is set
+        if len(decisions) == 1:
+            (decision,) = decisions
             count = len(self.constraints.options[decision])
             rows = columns_a if first is not None else columns_a * count
             columns = columns_w if second is not None else columns_w * count
             unary[decision] += matrix[rows, columns]
             return 0.0
-        key = (first, second)
+        key = (decisions[0], decisions[1])
         pairs[key] = pairs.get(key, 0) + matrix[np.ix_(columns_a, columns_w)]
         return 0.0
 

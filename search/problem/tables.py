@@ -233,7 +233,8 @@ class Tables:
     def _limit(self, name: str, budget: Budget) -> Fraction:
         if budget.maximum is not None:
             return exact(budget.maximum)
-        assert budget.ratio is not None  # noqa: S101 - Budget holds one of the two
+        if budget.ratio is None:
+            raise SearchError(f"budget {name!r}: has no limit; give maximum or ratio")
         return exact(budget.ratio) * self._reference(name, budget.reference)
 
     def _index(self, name: str, what: str) -> int:

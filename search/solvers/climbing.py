@@ -8,6 +8,7 @@ from itertools import chain
 
 import numpy as np
 
+from qir.errors import SearchError
 from qir.search.problem.moves import Widths, followed
 from qir.search.problem.parts import Floats, Indices
 from qir.search.problem.problem import Problem
@@ -86,7 +87,8 @@ class Climb:
     def take(self, step: int) -> None:
         """Change the policy."""
         changes = self._changes[step]
-        assert changes is not None  # noqa: S101 - only open steps are taken
+        if changes is None:
+            raise SearchError(f"step {step} is not open: it leads to no legal policy")
         self._totals += self._delta[:, step]
         for decision, option in changes.items():
             self._row[decision] = option

@@ -49,7 +49,7 @@ def affine_codes(chain: Chain, source: Value, grid: QuantParameters) -> Value:
 
 def activation_levels(chain: Chain, source: Value, grid: QuantParameters) -> Value:
     """Float32 levels of an activation whose grid is a table."""
-    return _look_up(chain, _index(chain, source, grid), _table(grid)[0], "levels", source)
+    return _look_up(chain, _index(chain, source, grid), grid.table[0], "levels", source)
 
 
 def weight_levels(chain: Chain, record: QuantizerArithmetic) -> Value:
@@ -65,7 +65,7 @@ def weight_levels(chain: Chain, record: QuantizerArithmetic) -> Value:
         grid = record.grid
         codes = record.stored.astype(np.int64) - grid.low_code
         channel = np.arange(grid.channels).reshape(kernels.channel_shape(weight.shape, grid.channels, axis))
-        index, table = codes + channel * grid.codes, _table(grid).reshape(-1)
+        index, table = codes + channel * grid.codes, grid.table.reshape(-1)
     narrow = np.uint8 if len(table) <= 256 else np.uint16 if len(table) <= 65536 else np.int32
     indices = chain.constant("codes", index.astype(narrow))
     wide = chain.node("Cast", (indices,), "indices", like, DType.INT32, to=DType.INT32.onnx_code)
@@ -96,13 +96,14 @@ def _clipped(chain: Chain, value: Value, grid: QuantParameters) -> Value:
 
 
 def _index(chain: Chain, source: Value, grid: QuantParameters) -> Value:
-    assert grid.boundaries is not None  # noqa: S101 - every table has boundaries
+    if grid.boundaries is None:
+        raise ExportError(f"a grid of {grid.codes} integer codes has no boundaries to search: round its codes")
     return _bisected(chain, source, grid.boundaries[0])
 
 
 def _bisected(chain: Chain, source: Value, boundaries: Array) -> Value:
     """How many of the ascending boundaries are not above each value: int32."""
-    like, steps = source.type, max(len(boundaries), 1).bit_length()
+    like, steps = source.type, max(len(boundaries), 1).bit_length()  # one step at least
     padded = np.full((1 << steps) - 1, np.inf, np.float32)
     padded[: len(boundaries)] = boundaries
     table = chain.constant("boundaries", padded)
@@ -121,13 +122,6 @@ def _bisected(chain: Chain, source: Value, boundaries: Array) -> Value:
         found = taken if found is None else chain.node("Add", (found, taken), f"index{step}", like, DType.INT32)
     assert found is not None  # noqa: S101 - there is at least one step
     return found
-
-
-def _table(grid: QuantParameters) -> Array:
-    """The levels of a grid that is a table: float32 [channels or 1, codes]."""
-    if grid.levels is None:
-        raise ExportError(f"a grid of {grid.codes} integer codes has no table to look levels up in: write its codes")
-    return grid.levels
 
 
 def _look_up(chain: Chain, index: Value, table: Array, label: str, source: Value) -> Value:

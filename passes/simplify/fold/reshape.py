@@ -36,8 +36,7 @@ def constant_shape(match: Match) -> Reject | Plan:
         return Reject("more than one dimension of its shape is unknown")
 
     def write() -> None:
-        assert node.graph is not None  # noqa: S101 - rules look at nodes that stand in a graph
-        made = node.graph.add_constant(f"{node.result.name}.shape", frozen(np.array(found, np.int64)))
+        made = node.scope.add_constant(f"{node.result.name}.shape", frozen(np.array(found, np.int64)))
         node.set_input(1, made)
         remove_unused(target)
 

@@ -66,17 +66,16 @@ def gemm_factors(match: Match) -> Reject | Plan:
     node = match.root
     factors = {1: node.attribute("alpha", 1.0), 2: node.attribute("beta", 1.0) if node.input(2) is not None else 1.0}
     scaled = {index: factor for index, factor in factors.items() if factor != 1.0}
-    arrays = {index: array_of(node.input(index)) for index in scaled}
     if not scaled:
         return Reject("its factors are 1")
-    if any(array is None or array.dtype.kind in "iu" for array in arrays.values()):
+    found = {index: array_of(node.input(index)) for index in scaled}
+    arrays = {index: array for index, array in found.items() if array is not None and array.dtype.kind not in "iu"}
+    if len(arrays) < len(scaled):
         return Reject("what a factor scales is not a constant of real numbers")
 
     def write() -> None:
         for index, array in arrays.items():
-            value = node.input(index)
-            assert array is not None and value is not None  # noqa: S101, PT018 - checked above
-            set_constant(node, index, multiplied(array, np.asarray(scaled[index])), value.name)
+            set_constant(node, index, multiplied(array, np.asarray(scaled[index])), node.operand(index).name)
         node.set_attribute("alpha", None)
         node.set_attribute("beta", None)
 

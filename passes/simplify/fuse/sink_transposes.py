@@ -71,14 +71,12 @@ def _turned_back(node: Node, value: Value, order: tuple[int, ...]) -> Value:
     """The operand as it is before the Transpose: what was transposed, or a constant in the other order."""
     array = array_of(value)
     if array is None:
-        source = value.producer.input(0) if value.producer is not None else None
-        assert source is not None  # noqa: S101 - a Transpose has data
-        return source
-    if array.size == 1 or node.graph is None:
+        return value.node.operand(0)
+    if array.size == 1:
         return value
     full = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
     made = np.ascontiguousarray(full.transpose(np.argsort(order)))
-    return node.graph.add_constant(node.graph.clock.unique_name(f"{value.name}.transposed"), frozen(made))
+    return node.scope.add_constant(node.scope.clock.unique_name(f"{value.name}.transposed"), frozen(made))
 
 
 def _type_before(known: Type, order: tuple[int, ...]) -> Type:

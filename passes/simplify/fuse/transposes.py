@@ -80,9 +80,7 @@ def cancel_transposes(match: Match) -> Reject | Plan:
 def _cancel(match: Match, last: Value, order: tuple[int, ...], rewriter: Rewriter) -> None:
     between = [last]
     while between[-1] is not match["first"]:
-        node = between[-1].producer
-        assert node is not None  # noqa: S101 - the pattern leads to the Transpose
-        between.append(next(value for value in node.operands if array_of(value) is None))
+        between.append(next(value for value in between[-1].node.operands if array_of(value) is None))
     rewriter.replace(match.node("first"), [], [match["source"]])
     for value in between[:-1]:
         known = value.type

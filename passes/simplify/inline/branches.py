@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qir.constants import require_array
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.analysis.constants import array_of, is_standard
@@ -69,8 +70,7 @@ def _stands_in(module: Module, node: Node) -> bool:
 
 def _inline(node: Node, names: Counter[str]) -> None:
     """Put a branch in the place of its If; `names` counts the values of the module by name."""
-    condition = array_of(node.input(0))
-    assert condition is not None  # noqa: S101 - chosen by the caller
+    condition = require_array(node.operand(0))
     branch: Graph = node.attribute("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
     constants = [value.name for value in branch.constants]
     for value in [value for graph in node.subgraphs() for value in _values(graph)]:

@@ -93,12 +93,11 @@ def _clip(node: Node, data: Value, bounds: Bounds) -> Node:
     """Clip (Relu for 0 to infinity) on `data`, with constants named after a node's result."""
     if bounds == (0.0, math.inf):
         return Node("Relu", (data,))
-    graph, kind = node.graph, node.result.type
-    assert graph is not None and isinstance(kind, TensorType)  # noqa: S101, PT018 - a plan asked for both
     operands: list[Value | None] = [data]
     for label, bound in zip(("min", "max"), bounds, strict=True):
-        constant = None if math.isinf(bound) else Tensor.of(np.asarray(bound, numpy_dtype(kind.dtype)))
-        operands.append(None if constant is None else graph.add_constant(f"{node.result.name}.{label}", constant))
+        number = np.asarray(bound, numpy_dtype(node.result.tensor_type.dtype))
+        made = None if math.isinf(bound) else node.scope.add_constant(f"{node.result.name}.{label}", Tensor.of(number))
+        operands.append(made)
     return Node("Clip", operands[: 2 if operands[2] is None else 3])
 
 
