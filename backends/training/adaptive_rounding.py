@@ -27,6 +27,10 @@ CHUNK = 32
 """Samples whose rows are made at a time."""
 
 
+FIRST_BETA, LAST_BETA = 20.0, 2.0
+"""The regularizer's exponent falls from the one to the other along a cosine."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoundingProtocol:
     """How rounding is learned.
@@ -36,7 +40,6 @@ class RoundingProtocol:
         rows: rows of the layer's input that a step sees.
         learning_rate: of Adam.
         regularization: lambda, the weight of the regularizer that drives h to 0 or 1 (equation 24; paper: 0.01).
-        first_beta, last_beta: the regularizer's exponent falls from the one to the other along a cosine.
         warm_up: share of the iterations, at the start, without the regularizer.
         seed: of the order of the rows.
     """
@@ -45,22 +48,20 @@ class RoundingProtocol:
     rows: int = 512
     learning_rate: float = 0.01
     regularization: float = 0.01
-    first_beta: float = 20.0
-    last_beta: float = 2.0
     warm_up: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.iterations < 0 or self.rows < 1 or self.learning_rate <= 0 or self.regularization < 0:
             raise QirError(f"{self}: expected iterations >= 0, rows >= 1, learning rate > 0, regularization >= 0")
-        if not 0 <= self.warm_up < 1 or min(self.first_beta, self.last_beta) <= 0:
-            raise QirError(f"{self}: expected 0 <= warm_up < 1 and positive betas")
+        if not 0 <= self.warm_up < 1:
+            raise QirError(f"{self}: expected 0 <= warm_up < 1")
 
     def beta(self, step: int) -> float:
         """The regularizer's exponent at a step after the warm-up."""
         start = self.warm_up * self.iterations
         share = (step - start) / max(self.iterations - start, 1)
-        return self.last_beta + 0.5 * (self.first_beta - self.last_beta) * (1 + math.cos(math.pi * share))
+        return LAST_BETA + 0.5 * (FIRST_BETA - LAST_BETA) * (1 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,44 +33,36 @@ class InvertedResidual(nn.Module):
         return images + result if self.adds else result
 
 
-def mobilenet_v1(
-    classes: int = 1000, channels: int = 3, width: float = 1.0, *, small_images: bool = False
-) -> nn.Sequential:
+def mobilenet_v1(classes: int = 1000, channels: int = 3, width: float = 1.0) -> nn.Sequential:
     """MobileNetV1: a convolution, 13 depthwise-separable blocks, the mean, a dense layer; ReLU6 throughout.
 
     Args:
         classes: number of classes.
         channels: channels of the input image.
         width: factor of all widths, rounded to multiples of 8.
-        small_images: strides for 28x28 or 32x32 images: the first two are 1.
     """
     inputs = _rounded(32 * width)
-    layers: list[nn.Module] = [_unit(channels, inputs, 3, 1 if small_images else 2)]
-    for number, (outputs, stride) in enumerate(V1_STAGES):
+    layers: list[nn.Module] = [_unit(channels, inputs, 3, 2)]
+    for outputs, stride in V1_STAGES:
         outputs_here = _rounded(outputs * width)
-        stride_here = 1 if small_images and number == 1 else stride
-        layers += [_unit(inputs, inputs, 3, stride_here, groups=inputs), _unit(inputs, outputs_here, 1)]
+        layers += [_unit(inputs, inputs, 3, stride, groups=inputs), _unit(inputs, outputs_here, 1)]
         inputs = outputs_here
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-def mobilenet_v2(
-    classes: int = 1000, channels: int = 3, width: float = 1.0, *, small_images: bool = False
-) -> nn.Sequential:
+def mobilenet_v2(classes: int = 1000, channels: int = 3, width: float = 1.0) -> nn.Sequential:
     """MobileNetV2: a convolution, 17 inverted residuals, a 1x1 convolution, the mean, a dense layer; ReLU6.
 
     Args:
         classes: number of classes.
         channels: channels of the input image.
         width: factor of all widths, rounded to multiples of 8; the last convolution has at least 1280 channels.
-        small_images: strides for 28x28 or 32x32 images: the first two are 1.
     """
     inputs = _rounded(32 * width)
-    layers: list[nn.Module] = [_unit(channels, inputs, 3, 1 if small_images else 2)]
-    for stage, (expansion, outputs, count, stride) in enumerate(V2_STAGES):
-        first = 1 if small_images and stage == 1 else stride
+    layers: list[nn.Module] = [_unit(channels, inputs, 3, 2)]
+    for expansion, outputs, count, stride in V2_STAGES:
         for number in range(count):
-            layers.append(InvertedResidual(inputs, _rounded(outputs * width), 1 if number else first, expansion))
+            layers.append(InvertedResidual(inputs, _rounded(outputs * width), 1 if number else stride, expansion))
             inputs = _rounded(outputs * width)
     last = _rounded(1280 * max(1.0, width))
     layers += [_unit(inputs, last, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(last, classes)]

@@ -44,14 +44,12 @@ class AdaRound(Pass):
         iterations: steps a layer (paper: 10,000).
         images: samples that rounding is learned on; all of them run through the network at once.
         learning_rate: of Adam.
-        regularization: weight of the term that drives each weight to one of its levels.
     """
 
     name: ClassVar[str] = "adaround"
     iterations: int = 1000
     images: int = 256
     learning_rate: float = 0.01
-    regularization: float = 0.01
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Learn and write; raises `PassError` when the network has no quantized layers or more than one input."""
@@ -70,12 +68,7 @@ class AdaRound(Pass):
             raise PassError(f"adaround takes networks with one input; this one has {', '.join(feed)}")
         left |= {layer.name: reason for layer in layers if (reason := _obstacle(layer))}
         chosen = [layer for layer in layers if not _obstacle(layer)]
-        plan = RoundingProtocol(
-            iterations=self.iterations,
-            learning_rate=self.learning_rate,
-            regularization=self.regularization,
-            seed=context.seed,
-        )
+        plan = RoundingProtocol(self.iterations, learning_rate=self.learning_rate, seed=context.seed)
         network, images = TorchModule(module), torch.from_numpy(next(iter(feed.values())))
         learner = _Learner(network, module, chosen, _wanted(network, chosen, images, plan.seed), plan, context)
         with torch.no_grad():

@@ -32,14 +32,12 @@ class EqualizeWeights(Pass):
     Attributes:
         rounds: largest number of sweeps over the pairs.
         tolerance: sweeps end when no scale changes by more than this fraction.
-        power_of_two: round the scales to powers of two, which makes the rescaling exact in floating point.
         relu6: what becomes of Clip(0, c) between two layers: `keep`, or `relu`.
     """
 
     name: ClassVar[str] = "equalize-weights"
     rounds: int = 20
     tolerance: float = 1e-3
-    power_of_two: bool = False
     relu6: Literal["keep", "relu"] = "keep"
 
     def run(self, module: Module, context: PassContext) -> bool:
@@ -53,8 +51,6 @@ class EqualizeWeights(Pass):
             changed = True
         context.reports[self.name] = left
         scales = self._scales(pairs)
-        if self.power_of_two:
-            scales = [np.exp2(np.rint(np.log2(scale))) for scale in scales]
         for pair, scale in zip(pairs, scales, strict=True):
             changed |= bool((scale != 1).any()) and rescale(pair, scale)
         return changed

@@ -8,7 +8,7 @@ assert checked.changed and checked.largest_error < 1e-5
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array
 
 Arrays = Mapping[str, Array]
-Executor = Callable[[Module, Arrays], list[Array]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ def check_pass(
     inputs: Arrays | None = None,
     tolerance: float | None = 1e-5,
     context: PassContext | None = None,
-    execute: Executor | None = None,
 ) -> CheckedPass:
     """Run a pass on a module, in place, and hold it against the contract of `Pass`.
 
@@ -60,7 +58,6 @@ def check_pass(
         inputs: arrays by input name; random ones when left out.
         tolerance: the largest error allowed, as in `CheckedPass.largest_error`; None does not compare outputs.
         context: objects for the pass.
-        execute: runs a module; ONNX Runtime without optimizations when left out.
 
     Raises:
         PassError: the pass broke its contract.
@@ -70,12 +67,11 @@ def check_pass(
     from qir.verifier import verify
 
     context = context or PassContext()
-    execute = execute or run_onnxruntime
     verify(module)
     twin = module.clone()
     if tolerance is not None:
         inputs = random_feed(module, samples=2, unknown=2) if inputs is None else inputs
-        expected = execute(module, inputs)
+        expected = run_onnxruntime(module, inputs)
     versions = (module.version, module.policy_version)
     changed = context.run(step, module)
     report = context.reports.get(step.name)
@@ -85,7 +81,7 @@ def check_pass(
     context.run(step, twin)
     if print_module(twin, constants="hash") != print_module(module, constants="hash"):
         raise PassError(f"pass {step} gave two different modules in two runs")
-    error = 0.0 if tolerance is None else largest_error(expected, execute(module, inputs or {}))
+    error = 0.0 if tolerance is None else largest_error(expected, run_onnxruntime(module, inputs or {}))
     if tolerance is not None and not error <= tolerance:
         raise PassError(f"pass {step} changed the outputs by {error:.3g}, more than {tolerance:g}")
     return CheckedPass(changed, error, report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
 import onnx
@@ -38,25 +37,16 @@ def sorted_nodes(nodes: Sequence[onnx.NodeProto], where: str) -> list[onnx.NodeP
     Raises:
         ModelFileError: nodes read each other's results in a circle.
     """
+    import networkx as nx
+
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    users: list[list[int]] = [[] for _ in nodes]
-    waiting = [0] * len(nodes)
+    reads: nx.DiGraph[int] = nx.DiGraph()
+    reads.add_nodes_from(range(len(nodes)))
     for index, node in enumerate(nodes):
-        for source in {producer[name] for name in _names_read(node) if name in producer}:
-            users[source].append(index)
-            waiting[index] += 1
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    order: list[onnx.NodeProto] = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(nodes[index])
-        for user in users[index]:
-            waiting[user] -= 1
-            if waiting[user] == 0:
-                heapq.heappush(ready, user)
-    if len(order) < len(nodes):
-        stuck = next(nodes[index] for index, count in enumerate(waiting) if count)
-        raise ModelFileError(
-            f"{where}: nodes form a cycle, among them {stuck.op_type} {stuck.name!r}: a graph has none"
-        )
-    return order
+        reads.add_edges_from((producer[name], index) for name in _names_read(node) if name in producer)
+    try:
+        return [nodes[index] for index in nx.lexicographical_topological_sort(reads)]
+    except nx.NetworkXUnfeasible:
+        found = [nodes[index] for index, _ in nx.find_cycle(reads)]
+        names = ", ".join(f"{node.op_type} {node.name!r}" for node in found[:3]) + (", …" if len(found) > 3 else "")
+        raise ModelFileError(f"{where}: nodes form a cycle, among them {names}: a graph has none") from None

@@ -11,6 +11,7 @@ import numpy as np
 from qir.search.agents.off_policy import Ddpg, episodes, observations, shares
 from qir.search.agents.ppo import build_environment
 from qir.search.environment.gym import QuantizationEnv
+from qir.search.environment.rewards import Reward
 from qir.search.problem.parts import Floats
 from qir.search.solvers.run import Outcome, Run
 
@@ -21,8 +22,7 @@ _EXTRINSIC = (0.1, 0.8)
 
 def autoq(
     run: Run,
-    reward: str = "autoq",
-    reward_parameters: dict[str, float] | None = None,
+    reward: Reward | str = "autoq",
     accuracy_scale: float = 1.0,
     warm_up: int = 20,
 ) -> Outcome:
@@ -36,15 +36,13 @@ def autoq(
 
     Args:
         run: the run.
-        reward: name of the reward.
-        reward_parameters: constants of the reward.
+        reward: a reward or its name.
         accuracy_scale: turns the objective into a share in 0 to 1.
         warm_up: episodes of uniform actions.
     """
     env = build_environment(
         run,
         kind=reward,
-        parameters=reward_parameters,
         enforcement="mask",
         continuous=True,
         accuracy_scale=accuracy_scale,

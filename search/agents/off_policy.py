@@ -20,6 +20,10 @@ _AVERAGING = 0.5
 _LEAST_WIDTH = 1e-6
 
 
+ACTOR_RATE, CRITIC_RATE = 1e-4, 1e-3
+"""Learning rates of HAQ's published code."""
+
+
 class Ddpg:
     """Stable-Baselines3's DDPG, driven episode by episode with HAQ's settings.
 
@@ -30,12 +34,9 @@ class Ddpg:
         width: observation size.
         seed: seed of networks and noise.
         hidden: units of both hidden layers.
-        actor_rate: learning rate of the actor.
-        critic_rate: learning rate of the critic.
         warm_up: episodes of uniform actions.
         noise: first width of the noise.
         decay: factor on the width per episode.
-        discount: gamma.
         batch: transitions per update.
         memory: transitions kept.
         refinement: the actor proposes several actions, of which this chooses (ADRL).
@@ -47,12 +48,9 @@ class Ddpg:
         *,
         seed: int = 0,
         hidden: int = 300,
-        actor_rate: float = 1e-4,
-        critic_rate: float = 1e-3,
         warm_up: int = 20,
         noise: float = 0.5,
         decay: float = 0.99,
-        discount: float = 1.0,
         batch: int = 64,
         memory: int = 20_000,
         refinement: Refinement | None = None,
@@ -66,18 +64,18 @@ class Ddpg:
         self._model: Any = DDPG(
             "MlpPolicy",
             _shapes_only(gymnasium, width),
-            learning_rate=actor_rate,
+            learning_rate=ACTOR_RATE,
             buffer_size=memory,
             batch_size=batch,
             tau=0.01,
-            gamma=discount,
+            gamma=1.0,
             policy_kwargs={"net_arch": [hidden, hidden]},
             replay_buffer_class=_centred_replay(),
             seed=seed,
             device="cpu",
         )
         self._model.set_logger(Logger(None, []))
-        self._model._update_learning_rate = lambda _optimizers: _set_rates(self._model, actor_rate, critic_rate)
+        self._model._update_learning_rate = lambda _optimizers: _set_rates(self._model, ACTOR_RATE, CRITIC_RATE)
         self._refinement = refinement
         if refinement is not None:
             refinement.install(self._model.policy, width, hidden)

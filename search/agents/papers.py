@@ -7,15 +7,13 @@ from qir.search.agents.off_policy import Ddpg, run_episodes
 from qir.search.agents.ppo import build_environment
 from qir.search.agents.refinement import Refinement
 from qir.search.environment.gym import QuantizationEnv
+from qir.search.environment.rewards import Reward
 from qir.search.solvers.run import Outcome, Run
-
-Parameters = dict[str, float]
 
 
 def haq(
     run: Run,
-    reward: str = "haq",
-    reward_parameters: Parameters | None = None,
+    reward: Reward | str = "haq",
     reference: float = 1.0,
     accuracy_scale: float = 1.0,
     warm_up: int = 20,
@@ -27,20 +25,18 @@ def haq(
 
     Args:
         run: the run.
-        reward: name of the reward.
-        reward_parameters: constants of the reward.
+        reward: a reward or its name.
         reference: accuracy of the reference network, a share.
         accuracy_scale: turns the objective into a share in 0 to 1.
         warm_up: episodes of uniform actions.
     """
-    env = _environment(run, reward, reward_parameters, "haq-sweep", reference, accuracy_scale)
+    env = _environment(run, reward, "haq-sweep", reference, accuracy_scale)
     return Outcome(counts=run_episodes(env, _agent(env, run, warm_up)))
 
 
 def wang2024(
     run: Run,
-    reward: str = "wang2024-reconstructed",
-    reward_parameters: Parameters | None = None,
+    reward: Reward | str = "wang2024-reconstructed",
     reference: float = 1.0,
     accuracy_scale: float = 1.0,
     warm_up: int = 20,
@@ -50,7 +46,7 @@ def wang2024(
     The paper names no algorithm: DDPG, which its predecessor HAQ uses, is an assumption. Its reward is reconstructed.
     Arguments are those of `haq`.
     """
-    env = _environment(run, reward, reward_parameters, "reverse-order", reference, accuracy_scale)
+    env = _environment(run, reward, "reverse-order", reference, accuracy_scale)
     counts = run_episodes(env, _agent(env, run, warm_up))
     notes = ["assumption: the paper names no algorithm; DDPG as in HAQ"]
     if reward == "wang2024-reconstructed":
@@ -61,8 +57,7 @@ def wang2024(
 def adrl(
     run: Run,
     candidates: int = 4,
-    reward: str = "haq",
-    reward_parameters: Parameters | None = None,
+    reward: Reward | str = "haq",
     reference: float = 1.0,
     accuracy_scale: float = 1.0,
     warm_up: int = 20,
@@ -75,8 +70,7 @@ def adrl(
     Args:
         run: the run.
         candidates: actions per proposal.
-        reward: name of the reward.
-        reward_parameters: constants of the reward.
+        reward: a reward or its name.
         reference: accuracy of the reference network, a share.
         accuracy_scale: turns the objective into a share in 0 to 1.
         warm_up: episodes of uniform actions.
@@ -86,15 +80,14 @@ def adrl(
     """
     if run.problem.tables.sensitivity is None:
         raise SearchError("adrl: needs a profile; give Problem(sensitivity=...) next to the objective")
-    env = _environment(run, reward, reward_parameters, "least-loss", reference, accuracy_scale, indexed=True)
+    env = _environment(run, reward, "least-loss", reference, accuracy_scale, indexed=True)
     agent = _agent(env, run, warm_up, Refinement.of(env, candidates))
     return Outcome(counts=run_episodes(env, agent))
 
 
 def _environment(
     run: Run,
-    reward: str,
-    parameters: Parameters | None,
+    reward: Reward | str,
     enforcement: str,
     reference: float,
     accuracy_scale: float,
@@ -104,7 +97,6 @@ def _environment(
     return build_environment(
         run,
         kind=reward,
-        parameters=parameters,
         enforcement=enforcement,
         continuous=True,
         reference=reference,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
+from qir.search.environment.rewards import Reward
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Run
 
@@ -27,8 +28,7 @@ _LESSON_RATE = 1e-2
 
 def maskable_ppo(
     run: Run,
-    reward: str = "accuracy",
-    reward_parameters: dict[str, float] | None = None,
+    reward: Reward | str = "accuracy",
     enforcement: str = "mask",
     novel: bool = True,
     reference: float = 1.0,
@@ -50,8 +50,7 @@ def maskable_ppo(
 
     Args:
         run: the run.
-        reward: name of the reward (`qir.search.environment.rewards`).
-        reward_parameters: constants of the reward.
+        reward: a reward (`qir.search.environment.rewards.reward`) or its name.
         enforcement: "mask", "reverse-order" or "haq-sweep".
         novel: mask options that only lead to policies that were measured before (with enforcement "mask").
         reference: accuracy of the reference network, for rewards that need it.
@@ -69,7 +68,6 @@ def maskable_ppo(
     env = build_environment(
         run,
         kind=reward,
-        parameters=reward_parameters,
         enforcement=enforcement,
         novel=novel and enforcement == "mask",
         normalise=True,
@@ -118,23 +116,20 @@ def _falling(run: Run, rate: float) -> Callable[[float], float]:
     return lambda _: rate * max(_LEAST_RATE, run.ledger.remaining / first)
 
 
-def build_environment(
-    run: Run, *, kind: str, parameters: dict[str, float] | None, enforcement: str, **options: Any
-) -> QuantizationEnv:
+def build_environment(run: Run, *, kind: Reward | str, enforcement: str, **options: Any) -> QuantizationEnv:
     """The environment of an agent's run.
 
     Raises:
         SearchError: the number of evaluations was not given.
     """
     from qir.search.environment.gym import QuantizationEnv
-    from qir.search.environment.rewards import reward
 
     if run.ledger.remaining > 2**60:
         raise SearchError("reinforcement learning needs a number of evaluations: solve(..., evaluations=200)")
     return QuantizationEnv(
         run.problem,
         run.ledger,
-        kind=reward(kind, **(parameters or {})),
+        kind=kind,
         enforcement=enforcement,
         completion=run.completion,
         **options,

@@ -6,19 +6,18 @@ import warnings
 
 from qir.errors import MissingExtraError
 from qir.search.agents.ppo import build_environment, episode_callback
+from qir.search.environment.rewards import Reward
 from qir.search.solvers.run import Outcome, Run
 
 
 def releq(
     run: Run,
-    reward: str = "releq",
-    reward_parameters: dict[str, float] | None = None,
+    reward: Reward | str = "releq",
     reference: float = 1.0,
     accuracy_scale: float = 1.0,
     learning_rate: float = 1e-4,
     clip: float = 0.3,
     epochs: int = 1,
-    discount: float = 0.9,
     episodes_per_update: int = 1,
     stepwise: bool = False,
     record: bool = True,
@@ -32,14 +31,12 @@ def releq(
 
     Args:
         run: the run.
-        reward: "releq", "releq-ratio", "releq-difference", or another reward.
-        reward_parameters: constants of the reward.
+        reward: "releq", "releq-ratio", "releq-difference", or another reward by name or as a function.
         reference: accuracy of the reference network, a share.
         accuracy_scale: turns the objective into a share in 0 to 1.
         learning_rate: of Adam.
         clip: of the probability ratio.
         epochs: passes over the episodes in an update.
-        discount: gamma; the published scripts use 0.9 for small networks, 0.999 else.
         episodes_per_update: episodes between updates.
         stepwise: measure after every layer, as the paper does for shallow networks, not after the last one only.
         record: keep the action probabilities of every episode (the paper's figure 5).
@@ -47,7 +44,6 @@ def releq(
     env = build_environment(
         run,
         kind=reward,
-        parameters=reward_parameters,
         enforcement="mask",
         reference=reference,
         accuracy_scale=accuracy_scale,
@@ -69,7 +65,7 @@ def releq(
             n_steps=steps,
             batch_size=steps,
             n_epochs=epochs,
-            gamma=discount,
+            gamma=0.9,  # of the published scripts for small networks
             gae_lambda=1.0,
             clip_range=clip,
             ent_coef=0.01,

@@ -92,13 +92,12 @@ class LocalProcesses:
 
     Args:
         workers: number of processes.
-        start_method: "spawn" (default; the objective must be picklable) or "fork".
     """
 
-    def __init__(self, workers: int, start_method: str = "spawn") -> None:
+    def __init__(self, workers: int) -> None:
         if workers < 1:
             raise SearchError(f"workers: {workers}; expected 1 or more")
-        self._context = multiprocessing.get_context(start_method)
+        self._context = multiprocessing.get_context("spawn")
         self._count = workers
         self._workers: list[_Worker] = []
         self._payload = b""
@@ -170,7 +169,7 @@ class LocalProcesses:
 
     def _start(self) -> _Worker:
         here, there = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(there, self._payload), daemon=True)  # type: ignore[attr-defined]
+        process = self._context.Process(target=_serve, args=(there, self._payload), daemon=True)
         with _share_of_cores(self._count):
             process.start()
         there.close()

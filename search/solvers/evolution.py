@@ -11,12 +11,15 @@ from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
 
 _TRIES = 50
+_POPULATION = 16
+"""Policies alive."""
+
+_TOURNAMENT = 4
+"""How many compete to be a parent."""
 
 
 def evolution(
     run: Run,
-    population: int = 16,
-    tournament: int = 4,
     crossover: float = 0.5,
     mutations: float = 1.5,
     batch: int = 4,
@@ -29,8 +32,6 @@ def evolution(
 
     Args:
         run: the run.
-        population: policies alive.
-        tournament: how many compete to be a parent.
         crossover: probability of a second parent.
         mutations: mean number of decisions that mutate.
         batch: children per generation, measured together.
@@ -45,13 +46,13 @@ def evolution(
     if gamma and name is not None:
         run.ledger.select_by("value * ratio^gamma", partial(_of_ratio, run, name, gamma))
     breeder = Breeder(run, crossover, mutations)
-    alive = _first_generation(run, breeder, population)
+    alive = _first_generation(run, breeder)
     while run.ledger.remaining and alive:
-        children = _children(run, breeder, alive, min(batch, run.ledger.remaining), tournament)
+        children = _children(run, breeder, alive, min(batch, run.ledger.remaining))
         if not children:
             break
         run.ledger.score_all(children)
-        alive = [*alive, *children][-population:]
+        alive = [*alive, *children][-_POPULATION:]
         elite = max(run.ledger.rewards().items(), key=lambda item: _or_worst(item[1]))[0]
         alive = alive if elite in alive else [elite, *alive[1:]]
     return Outcome()
@@ -61,22 +62,22 @@ def _or_worst(score: float) -> float:
     return -np.inf if np.isnan(score) else score
 
 
-def _first_generation(run: Run, breeder: Breeder, population: int) -> list[Row]:
+def _first_generation(run: Run, breeder: Breeder) -> list[Row]:
     first: list[Row] = []
     for row in breeder.sampler.draw():
         first.append(row)
-        if len(first) >= min(population, run.ledger.remaining):
+        if len(first) >= min(_POPULATION, run.ledger.remaining):
             break
     run.ledger.score_all(first)
     return first
 
 
-def _children(run: Run, breeder: Breeder, alive: list[Row], count: int, tournament: int) -> list[Row]:
+def _children(run: Run, breeder: Breeder, alive: list[Row], count: int) -> list[Row]:
     rewards = run.ledger.rewards()
     fitness = np.array([_or_worst(rewards[row]) for row in alive])
     children: list[Row] = []
     for _ in range(_TRIES * count):
-        first, second = (_winner(run.generator, alive, fitness, tournament) for _ in range(2))
+        first, second = (_winner(run.generator, alive, fitness) for _ in range(2))
         child = breeder.child(first, second)
         if child is not None and not run.ledger.known(child) and child not in children:
             children.append(child)
@@ -85,8 +86,8 @@ def _children(run: Run, breeder: Breeder, alive: list[Row], count: int, tourname
     return children or breeder.fresh(count)
 
 
-def _winner(generator: np.random.Generator, alive: list[Row], fitness: Floats, tournament: int) -> Row:
-    entrants = generator.integers(len(alive), size=tournament)
+def _winner(generator: np.random.Generator, alive: list[Row], fitness: Floats) -> Row:
+    entrants = generator.integers(len(alive), size=_TOURNAMENT)
     return alive[int(entrants[fitness[entrants].argmax()])]
 
 

@@ -23,6 +23,9 @@ _CLOSE = 1e-9
 _REPAIRED = 4
 """Relaxed policies that are repaired."""
 
+_TRIALS = 30
+"""Wider options that are tried."""
+
 
 class Relaxed:
     """The problem without its budgets, solved exactly by elimination along the walk.
@@ -78,7 +81,7 @@ class Relaxed:
         return terms
 
 
-def lagrangian(run: Run, iterations: int = 100, trials: int = 30) -> Outcome:
+def lagrangian(run: Run, iterations: int = 100) -> Outcome:
     """Cutting planes on the multipliers (Kelley, 1960) up to the best bound; policies met are repaired and improved.
 
     Each relaxed solution is a line, or plane, above the dual function; a linear program gives the multipliers where
@@ -88,7 +91,6 @@ def lagrangian(run: Run, iterations: int = 100, trials: int = 30) -> Outcome:
     Args:
         run: the run.
         iterations: most relaxed problems that are solved.
-        trials: wider options that are tried.
 
     Raises:
         SearchError: no sensitivity, budgets that are not additive, or no feasible policy met.
@@ -112,7 +114,7 @@ def lagrangian(run: Run, iterations: int = 100, trials: int = 30) -> Outcome:
         if most - bound <= _CLOSE * max(abs(bound), 1e-300) or run.seconds_left == 0.0:
             break
     nearest = sorted(seen, key=lambda row: -seen[row])[:_REPAIRED]
-    return _outcome(run, sensitivity, nearest, bound / sensitivity.scale, trials)
+    return _outcome(run, sensitivity, nearest, bound / sensitivity.scale)
 
 
 class _Dual:
@@ -140,7 +142,7 @@ class _Dual:
         return np.asarray(found.x[1:]), float(found.x[0])
 
 
-def _outcome(run: Run, sensitivity: AdditiveCost, rows: Sequence[Row], bound: float, trials: int) -> Outcome:
+def _outcome(run: Run, sensitivity: AdditiveCost, rows: Sequence[Row], bound: float) -> Outcome:
     climb = Climb(run.problem, run.widths, sensitivity, rows[0])
     met: dict[Row, float] = {}
     for row in rows:
@@ -155,7 +157,7 @@ def _outcome(run: Run, sensitivity: AdditiveCost, rows: Sequence[Row], bound: fl
         climb.reset(narrow)
         _repair(climb)
         met[climb.row] = climb.loss
-    row = _improved(climb, min(met, key=lambda found: met[found]), trials)
+    row = _improved(climb, min(met, key=lambda found: met[found]))
     value = float(sensitivity.total(np.array([row]))[0])
     extra: list[Evaluation] = [run.ledger.evaluation(r, loss / sensitivity.scale) for r, loss in met.items()]
     proved = value - bound <= 1e-9 * max(1.0, abs(value))
@@ -170,12 +172,12 @@ def _repair(climb: Climb) -> None:
         climb.fill()
 
 
-def _improved(climb: Climb, best: Row, trials: int) -> Row:
+def _improved(climb: Climb, best: Row) -> Row:
     """Try options that lower the sensitivity most, paid for by other steps, so many in all."""
     climb.reset(best)
     least, tried = climb.loss, set[tuple[int, int]]()
-    for _ in range(trials):
-        step = next((step for step in climb.promising(trials) if step not in tried), None)
+    for _ in range(_TRIALS):
+        step = next((step for step in climb.promising(_TRIALS) if step not in tried), None)
         if step is None:
             break
         tried.add(step)

@@ -15,21 +15,22 @@ from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
 
 _PATIENCE = 25
+_POPULATION = 20
+"""Policies alive."""
 
 
-def nsga2(run: Run, population: int = 20) -> Outcome:
+def nsga2(run: Run) -> Outcome:
     """Non-dominated sorting genetic algorithm over value and costs; a space with fewer policies is measured whole.
 
     Args:
         run: the run.
-        population: policies alive.
 
     Raises:
         SearchError: neither evaluations nor time are limited.
     """
     run.require_end("nsga2")
-    first = list(islice(Sampler(run.problem, run.completion, run.generator).draw(), population))
-    if len(first) < population:
+    first = list(islice(Sampler(run.problem, run.completion, run.generator).draw(), _POPULATION))
+    if len(first) < _POPULATION:
         run.ledger.score_all(first)
         return Outcome()
     search = _Search(run, first)

@@ -12,29 +12,31 @@ from qir.search.problem.parts import Floats
 from qir.search.solvers.evolution import Breeder
 from qir.search.solvers.run import Outcome, Row, Run
 
+_ROUNDS = 4
+"""Times that the predictor is trained and its best policies are measured."""
 
-def predictor_evolution(
-    run: Run,
-    share: float = 0.5,
-    rounds: int = 4,
-    population: int = 100,
-    generations: int = 10,
-    parents: float = 0.25,
-    hidden: int = 400,
-) -> Outcome:
+_POPULATION = 100
+"""Policies alive while evolving; half of the children are mutants, half crossed."""
+
+_PARENTS = 0.25
+"""Share of the population that breeds."""
+
+_GENERATIONS = 10
+"""Generations a round."""
+
+_HIDDEN = (400, 400, 400)
+"""Units in the hidden layers."""
+
+
+def predictor_evolution(run: Run, share: float = 0.5) -> Outcome:
     """Measure random policies, train a perceptron on them, evolve on its predictions, measure the best, again.
 
     APQ (Wang et al. 2020) trains once on thousands of samples of a supernet; here the evaluations are split: `share` of
-    them trains the first predictor, the rest is spent in `rounds`, and every value joins the training data.
+    them trains the first predictor, the rest is spent in four rounds, and every value joins the training data.
 
     Args:
         run: the run.
         share: share of the evaluations that are random.
-        rounds: times that the predictor is trained and its best policies are measured.
-        population: policies alive while evolving; half of the children are mutants, half crossed.
-        generations: generations per round.
-        parents: share of the population that breeds.
-        hidden: units in each of the three hidden layers.
 
     Raises:
         SearchError: the number of evaluations was not given.
@@ -44,12 +46,12 @@ def predictor_evolution(
     breeder = Breeder(run, crossover=0.5, mutations=max(1.0, 0.1 * len(run.problem.decisions)))
     widths = Widths(run.problem)
     run.ledger.score_all(breeder.fresh(max(2, int(share * run.ledger.remaining))))
-    batch = max(1, -(-run.ledger.remaining // rounds))
+    batch = max(1, -(-run.ledger.remaining // _ROUNDS))
     trained = 0
     while run.ledger.remaining:
-        model = _trained(run, widths, hidden)
+        model = _trained(run, widths)
         trained += 1
-        chosen = _evolved(run, breeder, widths, model, population, generations, parents)
+        chosen = _evolved(run, breeder, widths, model)
         fresh = [row for row in chosen if not run.ledger.known(row)][: min(batch, run.ledger.remaining)]
         fresh = fresh or breeder.fresh(min(batch, run.ledger.remaining))
         if not fresh:
@@ -58,7 +60,7 @@ def predictor_evolution(
     return Outcome(counts={"predictors": trained})
 
 
-def _trained(run: Run, widths: Widths, hidden: int) -> Any:
+def _trained(run: Run, widths: Widths) -> Any:
     """A perceptron on the measured policies, targets standardised; failed policies are left out."""
     try:
         from sklearn.neural_network import MLPRegressor
@@ -69,7 +71,7 @@ def _trained(run: Run, widths: Widths, hidden: int) -> Any:
     if len(good) < 2 or float(np.ptp(targets)) == 0.0:
         return None
     model = MLPRegressor(
-        hidden_layer_sizes=(hidden,) * 3, max_iter=200, early_stopping=False, random_state=run.seed, tol=1e-5
+        hidden_layer_sizes=_HIDDEN, max_iter=200, early_stopping=False, random_state=run.seed, tol=1e-5
     )
     return model.fit(widths.of(list(good)), (targets - targets.mean()) / targets.std())
 
@@ -78,19 +80,18 @@ def _predicted(model: Any, widths: Widths, rows: list[Row]) -> Floats:
     return np.zeros(len(rows)) if model is None else np.asarray(model.predict(widths.of(rows)))
 
 
-def _evolved(
-    run: Run, breeder: Breeder, widths: Widths, model: Any, population: int, generations: int, parents: float
-) -> list[Row]:
+def _evolved(run: Run, breeder: Breeder, widths: Widths, model: Any) -> list[Row]:
     """Policies with the best predictions, best first."""
     scored = run.ledger.scored()
-    alive = sorted(scored, key=lambda row: -np.inf if np.isnan(scored[row]) else scored[row], reverse=True)[:population]
+    ranked = sorted(scored, key=lambda row: -np.inf if np.isnan(scored[row]) else scored[row], reverse=True)
+    alive = ranked[:_POPULATION]
     met = dict(zip(alive, _predicted(model, widths, alive), strict=True))
-    for _ in range(generations):
-        best = sorted(alive, key=lambda row: met[row], reverse=True)[: max(2, int(parents * population))]
-        drawn = run.generator.integers(len(best), size=(population, 2))
+    for _ in range(_GENERATIONS):
+        best = sorted(alive, key=lambda row: met[row], reverse=True)[: max(2, int(_PARENTS * _POPULATION))]
+        drawn = run.generator.integers(len(best), size=(_POPULATION, 2))
         born = {child for a, b in drawn if (child := breeder.child(best[a], best[b])) is not None}
         children = sorted(born - set(met))
         if children:
             met.update(zip(children, _predicted(model, widths, children), strict=True))
-        alive = sorted({*best, *children}, key=lambda row: met[row], reverse=True)[:population]
+        alive = sorted({*best, *children}, key=lambda row: met[row], reverse=True)[:_POPULATION]
     return sorted(met, key=lambda row: met[row], reverse=True)
