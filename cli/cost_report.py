@@ -99,12 +99,12 @@ def totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -
 
 def explanations(table: CostTable, node: str) -> list[str]:
     """Sentences on what bounds one node (or `all`) at each pair of widths, and where fewer bits stop helping."""
-    from qir.backends.costs.tables.reports import explain
+    from qir.backends.costs.tables.reports import explain_costs
 
     names = dict.fromkeys(row.name for row in table if row.known)
     lines = []
     for name in names if node == "all" else [node]:
-        found = explain(table, name)
+        found = explain_costs(table, name)
         lines.append(f"{name}:")
         for (a, w), by in found.bound_by.items():
             widths = f"{a}/{w}" if w else str(a)

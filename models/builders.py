@@ -57,7 +57,7 @@ NETWORKS: dict[str, Entry] = {
 """The networks by name."""
 
 
-def entry_of(name: str) -> Entry:
+def builder_of(name: str) -> Entry:
     """The entry of a network.
 
     Raises:
@@ -84,7 +84,7 @@ def build(name: str, *, seed: int = 0, **options: Any) -> nn.Module:
     """
     import torch
 
-    entry = entry_of(name)
+    entry = builder_of(name)
     function = getattr(importlib.import_module(f"qir.models.networks.{entry.module}"), entry.function)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -126,7 +126,7 @@ def export_onnx(
 
     from qir.models.exporting import export_network
 
-    entry = entry_of(name)
+    entry = builder_of(name)
     shape = input_shape or (1, *entry.input_shape)
     if not entry.takes_tokens and len(shape) == 4:
         options = {"channels": shape[1]} | options

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TrainingRecipe:
     """How a network is trained.
 
     Attributes:
@@ -46,28 +46,30 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def _fashion(network: str, epochs: int, shift: int = 0) -> Recipe:
+def _fashion(network: str, epochs: int, shift: int = 0) -> TrainingRecipe:
     """Adam without augmentation; SGD with it, for residual networks."""
     if shift:
-        return Recipe(network, "fashion-mnist", epochs, 128, 0.15, "sgd", 5e-4, shift=shift, options={"channels": 1})
-    return Recipe(network, "fashion-mnist", epochs, 128, 0.01, "adam", 0.01, options={"channels": 1})
+        return TrainingRecipe(
+            network, "fashion-mnist", epochs, 128, 0.15, "sgd", 5e-4, shift=shift, options={"channels": 1}
+        )
+    return TrainingRecipe(network, "fashion-mnist", epochs, 128, 0.01, "adam", 0.01, options={"channels": 1})
 
 
-def _cifar(network: str, epochs: int, **options: Any) -> Recipe:
-    return Recipe(network, "cifar-10", epochs, 128, 0.1, "sgd", 5e-4, shift=3, options=options)
+def _cifar(network: str, epochs: int, **options: Any) -> TrainingRecipe:
+    return TrainingRecipe(network, "cifar-10", epochs, 128, 0.1, "sgd", 5e-4, shift=3, options=options)
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, TrainingRecipe] = {
     "lenet": _fashion("lenet", 3),
-    "lenet-plain": Recipe("lenet-plain", "fashion-mnist", 3, 128, 0.003, "adam", 0.01, options={"channels": 1}),
-    "lenet-5": Recipe("lenet-5", "fashion-mnist", 5, 128, 0.005, "adam", 0.01, options={"channels": 1}),
+    "lenet-plain": TrainingRecipe("lenet-plain", "fashion-mnist", 3, 128, 0.003, "adam", 0.01, options={"channels": 1}),
+    "lenet-5": TrainingRecipe("lenet-5", "fashion-mnist", 5, 128, 0.005, "adam", 0.01, options={"channels": 1}),
     "residual": _fashion("residual", 6, shift=2),
     "resnet-20": _fashion("resnet-20", 10, shift=2),
-    "simplenet-5": Recipe("simplenet-5", "cifar-10", 10, 128, 0.005, "adam", 0.01, shift=3),
+    "simplenet-5": TrainingRecipe("simplenet-5", "cifar-10", 10, 128, 0.005, "adam", 0.01, shift=3),
     "resnet-20-cifar": _cifar("resnet-20", 10),
     "vgg-11-cifar": _cifar("vgg-11", 6, width=0.25),
     "vgg-like-cifar": _cifar("vgg-like", 6, width=0.25),
-    "lstm-text-spam": Recipe(
+    "lstm-text-spam": TrainingRecipe(
         "lstm-text", "spam-assassin", 6, 64, 0.003, "adam", 0.01, options={"classes": 2, "units": 128}
     ),
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qir.errors import QirError
 from qir.models.data.fashion_mnist import TRAIN_RANGES
-from qir.models.recipes import RECIPES, Recipe, TrainingData, training_data
+from qir.models.recipes import RECIPES, TrainingData, TrainingRecipe, training_data
 from qir.models.shipped import file_stem, names
 from qir.support.atomic_write import atomic_write, make_folder
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make(name: str, recipe: Recipe, out: Path, path: str | None = None) -> Path:
+def make(name: str, recipe: TrainingRecipe, out: Path, path: str | None = None) -> Path:
     """Trains by the recipe and writes `<stem>.onnx` and `<stem>.json`.
 
     Args:
@@ -84,7 +84,7 @@ def make(name: str, recipe: Recipe, out: Path, path: str | None = None) -> Path:
     return file
 
 
-def describe(name: str, recipe: Recipe, data: TrainingData, file: Path) -> dict[str, Any]:
+def describe(name: str, recipe: TrainingRecipe, data: TrainingData, file: Path) -> dict[str, Any]:
     """The card of a trained network: what made it, and its accuracy in ONNX Runtime on each measured split.
 
     Args:
@@ -119,7 +119,7 @@ def describe(name: str, recipe: Recipe, data: TrainingData, file: Path) -> dict[
     return card
 
 
-def _command(name: str, recipe: Recipe) -> str:
+def _command(name: str, recipe: TrainingRecipe) -> str:
     """What to type to make the network again; the data's place is left out."""
     changed = [option for option in ("epochs", "seed") if getattr(recipe, option) != getattr(RECIPES[name], option)]
     return " ".join(

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qir.models.data.samples import Samples
-    from qir.models.recipes import Recipe
+    from qir.models.recipes import TrainingRecipe
 
 
 def train(
-    network: torch.nn.Module, samples: Samples, recipe: Recipe, progress: Callable[[int, float], None]
+    network: torch.nn.Module, samples: Samples, recipe: TrainingRecipe, progress: Callable[[int, float], None]
 ) -> torch.nn.Module:
     """Trains in place on one thread, so that a second run on the same machine and torch gives the same weights.
 
@@ -58,7 +58,7 @@ def train(
     return network.eval()
 
 
-def _optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: torch.nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
     parameters = network.parameters()
     if recipe.optimizer == "adam":
         return torch.optim.AdamW(parameters, recipe.max_lr, weight_decay=recipe.weight_decay)

@@ -23,11 +23,11 @@ from qir.guide_network import (
     PortGuide,
     Reals,
     StepGuide,
-    Strict,
 )
+from qir.support.record import Record
 
 
-class TensorGuide(Strict):
+class TensorGuide(Record):
     """One quantized tensor.
 
     value = (code - zero_point) * scale, codes in [low_code, high_code] in steps of `code_step`; `threshold` is the
@@ -56,7 +56,7 @@ class TensorGuide(Strict):
     levels: list[list[float]] | None = None
 
 
-class ThresholdsGuide(Strict):
+class ThresholdsGuide(Record):
     """From sums to codes by comparisons alone: code = low_code + number of the channel's thresholds <= the sum.
 
     The sums have the bias inside, the codes the activation: no multiplier is needed. Rows of `packed` are channels (one
@@ -68,7 +68,7 @@ class ThresholdsGuide(Strict):
     low_code: int
 
 
-class LayerGuide(Strict):
+class LayerGuide(Record):
     """One quantized layer, in execution order; how it is computed stands in the step of the same node."""
 
     name: str
@@ -91,7 +91,7 @@ class LayerGuide(Strict):
     emulation: str = Field(default="", description="what the export profile could not express and how it is computed")
 
 
-class StoredWeightGuide(Strict):
+class StoredWeightGuide(Record):
     """A weight that is stored as codes for a kernel that computes in float: recurrent layers, embeddings, blocks."""
 
     name: str
@@ -103,7 +103,7 @@ class StoredWeightGuide(Strict):
     reason: str
 
 
-class BufferGuide(Strict):
+class BufferGuide(Record):
     """An activation in memory, from step `first` that writes it to step `last` that reads it."""
 
     name: str
@@ -116,7 +116,7 @@ class BufferGuide(Strict):
     last: int
 
 
-class MemoryGuide(Strict):
+class MemoryGuide(Record):
     """Where activations lie, for one sample (an unknown first dimension is 1).
 
     Tensors alive at the same time do not overlap; `lower_bound` is the most bytes alive at one step, which no plan
@@ -129,14 +129,14 @@ class MemoryGuide(Strict):
     order: str
 
 
-class RequantizationGuide(Strict):
+class RequantizationGuide(Record):
     """How the target turns sums into codes."""
 
     kind: Literal["float32", "dyadic", "power-of-two"]
     rounding: str
 
 
-class CpuGuide(Strict):
+class CpuGuide(Record):
     """On which CPUs ONNX Runtime computes the codes of the model file exactly.
 
     x86 CPUs without VNNI add products of unsigned by signed bytes in pairs and clip each pair's sum to int16.
@@ -149,7 +149,7 @@ class CpuGuide(Strict):
     )
 
 
-class Provenance(Strict):
+class Provenance(Record):
     """Where the network came from."""
 
     qir_version: str
@@ -161,7 +161,7 @@ class Provenance(Strict):
     data: dict[str, str] = Field(description="what each data split was used for")
 
 
-class ProofGuide(Strict):
+class ProofGuide(Record):
     """What the model file was held against before it was handed over.
 
     Each tensor of codes is compared with what the reference computes from the codes that the engine itself gave the
@@ -186,7 +186,7 @@ class ProofGuide(Strict):
     allowed: list[str] = Field(description="what breaks the promise and was allowed all the same")
 
 
-class SourceGuide(Strict):
+class SourceGuide(Record):
     """C source that was written with the guide, and what it was held against before it was handed over."""
 
     files: list[str] = Field(description="names of header, source and self-test")
@@ -198,7 +198,7 @@ class SourceGuide(Strict):
     scratch_bytes: int = Field(description="static memory for rows and columns of products")
 
 
-class Guide(Strict):
+class Guide(Record):
     """The whole file."""
 
     guide_version: Literal[4] = 4

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from qir.support.record import Record
 
 StepKind: TypeAlias = Literal["integer", "move", "view", "quantize", "float", "control-flow", "unknown"]
 
 
-class Strict(BaseModel):
-    """A part of the guide: unknown entries are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StoredArray(Strict):
+class StoredArray(Record):
     """A list of numbers that lies in the weights file: little-endian, no padding between elements."""
 
     file: str
@@ -32,7 +28,7 @@ Integers: TypeAlias = list[int] | StoredArray
 Reals: TypeAlias = list[float] | StoredArray
 
 
-class PackedTensor(Strict):
+class PackedTensor(Record):
     """Where integer codes lie in the weights file.
 
     Codes are stored as `code - low_code` (divided by the code step; indices where the tensor has a table or levels),
@@ -50,7 +46,7 @@ class PackedTensor(Strict):
     sha256: str = Field(description="of the `length` bytes: the content's name")
 
 
-class MultiplierGuide(Strict):
+class MultiplierGuide(Record):
     """From integers to codes: code = round(sum over operands of integers * multiplier) + zero_point, clamped.
 
     There is one line an operand (one of the sums for layers, one of the product for Mul). multiplier ≈ mantissa /
@@ -68,7 +64,7 @@ class MultiplierGuide(Strict):
     count_shape: list[int] = Field(description="shape of `count`")
 
 
-class GridGuide(Strict):
+class GridGuide(Record):
     """The grid of a tensor of codes: value = (code - zero_point) * scale, codes in [low_code, high_code]."""
 
     scale: Reals = Field(description="float32; one, or one a channel along `axis`")
@@ -78,7 +74,7 @@ class GridGuide(Strict):
     high_code: int
 
 
-class NetworkTensor(Strict):
+class NetworkTensor(Record):
     """A tensor that a step writes or the caller gives, for one sample (an unknown first dimension is 1)."""
 
     name: str
@@ -91,7 +87,7 @@ class NetworkTensor(Strict):
     offset: int | None = Field(description="byte in the arena of `memory`; null where the caller holds it")
 
 
-class ConstantGuide(Strict):
+class ConstantGuide(Record):
     """An integer operand that is a constant: a weight.
 
     integer = code - zero_point with code = table[stored] or stored * code_step + low_code; value = integer * scale.
@@ -108,7 +104,7 @@ class ConstantGuide(Strict):
     table: list[int] | None
 
 
-class WindowGuide(Strict):
+class WindowGuide(Record):
     """A sliding window, one entry a spatial dimension; `auto_pad` and `ceil_mode` are resolved."""
 
     kernel: list[int]
@@ -118,7 +114,7 @@ class WindowGuide(Strict):
     end: list[int] = Field(description="and after, with what ceil_mode reaches past the image")
 
 
-class GatherGuide(Strict):
+class GatherGuide(Record):
     """A move of elements: flat output element [i, j, ...] = flat input element offsets[0][i] + offsets[1][j] + ….
 
     Offsets below 0 mark places outside of the input: an element with one is the code `fill`.
@@ -128,7 +124,7 @@ class GatherGuide(Strict):
     fill: int | None
 
 
-class OutputGuide(Strict):
+class OutputGuide(Record):
     """A result of a step, and how the step's integers become it."""
 
     tensor: str
@@ -138,7 +134,7 @@ class OutputGuide(Strict):
     )
 
 
-class CostGuide(Strict):
+class CostGuide(Record):
     """What a node costs on the target."""
 
     cycles: float
@@ -148,7 +144,7 @@ class CostGuide(Strict):
     bit_operations: float
 
 
-class StepGuide(Strict):
+class StepGuide(Record):
     """One node of the network in execution order, with the activations and quantizers that fuse into it.
 
     `integer` steps compute integers from codes less their zero points and turn them into codes; `move` steps copy
@@ -172,7 +168,7 @@ class StepGuide(Strict):
     cost: CostGuide | None = None
 
 
-class PortGuide(Strict):
+class PortGuide(Record):
     """An input or an output of the network."""
 
     name: str

@@ -14,7 +14,7 @@ import numpy as np
 from qir.errors import InfeasibleError, MissingExtraError, SearchError
 from qir.registry import Registry
 from qir.search.evaluation.ledger import Ledger
-from qir.search.evaluation.parallel import Executor
+from qir.search.evaluation.parallel import Workers
 from qir.search.problem.moves import projected
 from qir.search.problem.problem import Problem
 from qir.search.problem.result import VALUE, Evaluation, Progress, Result, pareto_front
@@ -80,7 +80,7 @@ def solve(
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
     store: Store | str | Path | None = None,
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     time_limit: float | None = None,
     **options: Any,
 ) -> Result:

@@ -17,7 +17,7 @@ from qir.backends.costs.layers.layer_shapes import (
 )
 from qir.backends.costs.layers.open_sizes import shape_text, taken_sizes, with_known_sizes
 from qir.backends.costs.models.base import CostModel
-from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
+from qir.backends.costs.tables.table import CostRow, CostTable, HeldTensor, HeldWeight, NetworkFacts
 from qir.backends.costs.target import TargetLike, as_target
 from qir.constants import is_standard
 from qir.errors import TargetError
@@ -394,7 +394,7 @@ class _Builder:
             )
         return rows
 
-    def tensors(self) -> tuple[tuple[StoredTensor, ...], dict[str, str | None]]:
+    def tensors(self) -> tuple[tuple[HeldTensor, ...], dict[str, str | None]]:
         """Activations and when they live; those of unknown size by name, with their quantizers."""
         found, unsized = [], {}
         for value, first in self.steps.items():
@@ -403,10 +403,10 @@ class _Builder:
                 unsized[value.name] = quantizer
             else:
                 last = self.last_use.get(value, first)
-                found.append(StoredTensor(elements, quantizer, FLOAT_BITS, first, last))
+                found.append(HeldTensor(elements, quantizer, FLOAT_BITS, first, last))
         return tuple(found), unsized
 
-    def weights(self) -> tuple[StoredWeight, ...]:
+    def weights(self) -> tuple[HeldWeight, ...]:
         """Constants of the graph that are real numbers; integers are shapes and indices."""
         found = []
         held = (node.result for node in self.module.graph if node.results and _is_held(node.result))
@@ -417,7 +417,7 @@ class _Builder:
             user = value.users[0]
             quantizer = user.name if user.is_fake_quant else self.quantizers.stand_ins.get(value)
             scales = 0 if quantizer is None else _scales(user, value)
-            found.append(StoredWeight(elements, quantizer, scales))
+            found.append(HeldWeight(elements, quantizer, scales))
         return tuple(found)
 
 

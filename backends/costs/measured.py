@@ -67,7 +67,7 @@ Calls = dict[Key, Call]
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class LayerTime:
     """Latency of one session.
 
     Attributes:
@@ -171,14 +171,14 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
     return total, total.microseconds * float(np.median(sums / network))
 
 
-def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, Timing]:
+def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, LayerTime]:
     """Median and spread of each call."""
     return {key: _timing(values) for key, values in _samples(groups, repeats).items()}
 
 
-def _timing(samples: Array) -> Timing:
+def _timing(samples: Array) -> LayerTime:
     low, median, high = np.quantile(samples, (0.25, 0.5, 0.75))
-    return Timing(float(median), float((high - low) / median))
+    return LayerTime(float(median), float((high - low) / median))
 
 
 def _samples(groups: Sequence[Calls], repeats: int) -> dict[Key, Array]:

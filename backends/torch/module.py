@@ -20,7 +20,7 @@ from qir.backends.torch.runtime import without_gradient
 from qir.backends.torch.weights import (
     Recalibrate,
     find_biases,
-    tensor_of,
+    torch_tensor,
     trained_values,
     write_constants,
     write_learned_ranges,
@@ -86,7 +86,7 @@ class TorchModule(nn.Module):
     def _add_constant(self, value: Value) -> None:
         if value.constant is None:
             return
-        tensor = tensor_of(value.constant)
+        tensor = torch_tensor(value.constant)
         if tensor is None:
             if value.uses:
                 raise QirError(f"constant {value.name!r}: torch holds no {value.constant.dtype}; use OrtSession")

@@ -116,7 +116,7 @@ _NATIVE = frozenset(
 _VIEWS = {DType.BFLOAT16: (np.int16, torch.bfloat16)}
 
 
-def tensor_of(constant: Tensor) -> torch.Tensor | None:
+def torch_tensor(constant: Tensor) -> torch.Tensor | None:
     """A copy of a constant as a torch tensor; codes of 2 and 4 bits in 8; None for element types that torch lacks."""
     array = constant.numpy()
     if constant.dtype in _SMALL:

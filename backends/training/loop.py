@@ -24,13 +24,13 @@ from qir.backends.training.protocol import PRESETS, RetrainProtocol, protocol
 from qir.errors import DataError, QirError
 from qir.tensor import Array
 
-__all__ = ["PRESETS", "Progress", "RetrainProtocol", "Samples", "protocol", "retrain"]
+__all__ = ["PRESETS", "LabelledSamples", "Progress", "RetrainProtocol", "protocol", "retrain_network"]
 
 Progress = Callable[[int, int, float], None]
 """Told after every step: step, number of steps, loss."""
 
 
-class Samples(Protocol):
+class LabelledSamples(Protocol):
     """Images with labels (`qir.models` returns such)."""
 
     @property
@@ -42,7 +42,7 @@ class Samples(Protocol):
         """Labels int64 [N]."""
 
 
-def retrain(
+def retrain_network(
     network: TorchModule,
     images: Array,
     labels: Array,

@@ -11,8 +11,7 @@ import torch
 
 from qir.backends.torch.module import TorchModule
 from qir.backends.torch.weights import Recalibrate, fitted_ranges
-from qir.backends.training.loop import Progress, RetrainProtocol, Samples, protocol
-from qir.backends.training.loop import retrain as retrain_network
+from qir.backends.training.loop import LabelledSamples, Progress, RetrainProtocol, protocol, retrain_network
 from qir.errors import DataError
 from qir.fake_quant import FakeQuant
 from qir.module import Module
@@ -45,10 +44,10 @@ def refreshed_ranges(quantizer: FakeQuant, weight: Array) -> Array:
 def retrain(
     module: Module,
     policy: Policy,
-    samples: Samples,
+    samples: LabelledSamples,
     plan: RetrainProtocol | str = "short",
     *,
-    validation: Samples | None = None,
+    validation: LabelledSamples | None = None,
     recalibrate: Recalibrate = refreshed_ranges,
     device: torch.device | str = "cpu",
     progress: Progress | bool = False,
@@ -122,7 +121,7 @@ def _progress(asked: Progress | bool, steps: int) -> Iterator[Progress | None]:
         yield tell
 
 
-def accuracy(network: TorchModule, samples: Samples) -> float:
+def accuracy(network: TorchModule, samples: LabelledSamples) -> float:
     """Share of samples whose largest output is their label, at the network's bits; `DataError` without samples."""
     if not len(samples.images):
         raise DataError("accuracy: there are no samples to measure on")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qir.backends.vela.tflite import Grid
+from qir.backends.vela.tflite import TfliteGrid
 from qir.constants import array_of
 from qir.errors import TargetError
 from qir.fake_quant import FakeQuant
@@ -18,14 +18,14 @@ UNKNOWN_RANGE = (-8.0, 8.0)
 _LARGEST = 127
 
 
-def affine_grid(low: float, high: float) -> Grid:
+def affine_grid(low: float, high: float) -> TfliteGrid:
     """The int8 grid over a range that holds zero (scheme `uniform-asymmetric`)."""
     ranges = np.array([[low, high]], np.float32)
     found = get_scheme("uniform-asymmetric").parameters(ranges, 8, signed=True)
-    return Grid((float(found.scale[0]),), int(found.zero_point[0]))
+    return TfliteGrid((float(found.scale[0]),), int(found.zero_point[0]))
 
 
-def quantizer_grid(quantizer: FakeQuant) -> Grid:
+def quantizer_grid(quantizer: FakeQuant) -> TfliteGrid:
     """The int8 grid over an activation quantizer's range at its chosen width: narrower codes are stored in 8 bits.
 
     Raises:
@@ -38,14 +38,14 @@ def quantizer_grid(quantizer: FakeQuant) -> Grid:
     return affine_grid(*(UNKNOWN_RANGE if ranges is None else ranges[0].tolist()))
 
 
-def constant_of(value: Value | None) -> Array | None:
+def real_values(value: Value | None) -> Array | None:
     """The float values of a constant, before its fake-quant node where it has one; None for an activation."""
     if value is not None and value.producer is not None and value.producer.is_fake_quant:
         value = value.producer.input(0)
     return array_of(value)
 
 
-def weight_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:
+def kernel_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:
     """A weight in int8: codes of its quantizer's grid at its chosen width, else symmetric 8-bit codes per channel.
 
     Args:
@@ -59,7 +59,7 @@ def weight_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:
         TargetError: the quantizer's grid has no int8 form (levels, zero point, other axis, widths per channel).
         QirError: the quantizer is not calibrated.
     """
-    array = constant_of(value)
+    array = real_values(value)
     if array is None:
         raise TargetError(f"weight {value.name!r}: is computed; an int8 network needs a constant: run fold-constants")
     if value.producer is None:

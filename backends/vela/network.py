@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from qir.backends.costs.layers.layer_shapes import layer_names
-from qir.backends.vela.grids import UNKNOWN_RANGE, affine_grid, constant_of, quantizer_grid, symmetric_codes
-from qir.backends.vela.tflite import Grid, Tflite
+from qir.backends.vela.grids import UNKNOWN_RANGE, affine_grid, quantizer_grid, real_values, symmetric_codes
+from qir.backends.vela.tflite import Tflite, TfliteGrid
 from qir.errors import TargetError
 from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
@@ -97,16 +97,16 @@ class Network:
     def operand(self, node: Node, index: int) -> int:
         """The tensor of an operand, a constant put on an 8-bit grid."""
         value = node.input(index)
-        array = constant_of(value)
+        array = real_values(value)
         if array is None or value is None:
             return self.tensor(node, index)
         rank = len(self.shape(node.result))
         if rank == 4:
             array = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(CHANNELS_LAST)
         codes, scale = symmetric_codes(array)
-        return self.made.constant(value.name, codes, Grid(scale))
+        return self.made.constant(value.name, codes, TfliteGrid(scale))
 
-    def result(self, node: Node, grid: Grid | None = None, *, value: Value | None = None, name: str = "") -> int:
+    def result(self, node: Node, grid: TfliteGrid | None = None, *, value: Value | None = None, name: str = "") -> int:
         """A new tensor for a node's result, named after its layer.
 
         Args:
@@ -133,7 +133,7 @@ class Network:
         self._done.add(user)
         return kind, user.result
 
-    def on_grid(self, tensor: int, grid: Grid, name: str) -> int:
+    def on_grid(self, tensor: int, grid: TfliteGrid, name: str) -> int:
         """The tensor itself when it lies on a grid, else one after a QUANTIZE."""
         if self.made.grids[tensor] == grid:
             return tensor
@@ -172,7 +172,7 @@ class Network:
         """A constant of int32."""
         return self.made.constant(f"{name}.sizes", np.array(numbers, np.int32))
 
-    def grid_of(self, tensor: int) -> Grid:
+    def grid_of(self, tensor: int) -> TfliteGrid:
         """The grid of an activation's tensor."""
         grid = self.made.grids[tensor]
         if grid is None:
@@ -180,16 +180,16 @@ class Network:
         return grid
 
     @staticmethod
-    def _grid(value: Value, unknown: tuple[float, float]) -> Grid:
+    def _grid(value: Value, unknown: tuple[float, float]) -> TfliteGrid:
         quantizer = next((FakeQuant(user) for user in value.users if user.is_fake_quant), None)
         return affine_grid(*unknown) if quantizer is None else quantizer_grid(quantizer)
 
 
-def bounds_of(node: Node) -> tuple[float, float]:
+def clip_range(node: Node) -> tuple[float, float]:
     """Bounds of a Relu (0 to infinity) or Clip."""
     found = []
     for index, name, default in ((1, "min", _LOWEST.get(node.op, -np.inf)), (2, "max", np.inf)):
-        array = constant_of(node.input(index))
+        array = real_values(node.input(index))
         found.append(float(array.reshape(-1)[0]) if array is not None else float(node.attribute(name, default)))
     return found[0], found[1]
 
@@ -198,4 +198,4 @@ def activation_of(node: Node) -> str | None:
     """The TensorFlow Lite activation that a Relu or Clip is, None for other ops and bounds."""
     if not op_of(node).is_activation:
         return None
-    return {(0.0, np.inf): "RELU", (0.0, _SIX): "RELU6"}.get(bounds_of(node))
+    return {(0.0, np.inf): "RELU", (0.0, _SIX): "RELU6"}.get(clip_range(node))

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from qir.backends.integer.windows import Window
-from qir.backends.vela.grids import constant_of, weight_codes
+from qir.backends.vela.grids import kernel_codes, real_values
 from qir.backends.vela.network import CHANNELS_FIRST, CHANNELS_LAST, Network, activation_of, lowers
-from qir.backends.vela.tflite import ACTIVATIONS, SAME, VALID, Grid
+from qir.backends.vela.tflite import ACTIVATIONS, SAME, VALID, TfliteGrid
 from qir.errors import TargetError
 from qir.graph import Node
 from qir.ops import op_of
 
-SIGMOID_GRID, TANH_GRID = Grid((1 / 256,), -128), Grid((1 / 128,), 0)
+SIGMOID_GRID, TANH_GRID = TfliteGrid((1 / 256,), -128), TfliteGrid((1 / 128,), 0)
 """Grids that TensorFlow Lite fixes for LOGISTIC and SOFTMAX, and for TANH."""
 
 
@@ -25,10 +25,10 @@ def _convolution(network: Network, node: Node) -> None:
     shape = op_of(node).layer_shape(node, batch=1)
     if weight is None or shape is None or len(shape.spatial) != 2:
         raise _unsupported(node, "a convolution over two dimensions with a known shape")
-    codes, scale = weight_codes(weight, 0)
+    codes, scale = kernel_codes(weight, 0)
     depthwise = shape.groups > 1 and shape.groups == shape.in_channels
     order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    grid = Grid(scale, axis=3 if depthwise else 0)
+    grid = TfliteGrid(scale, axis=3 if depthwise else 0)
     filters = network.made.constant(weight.name, codes.transpose(order), grid)
     window = Window.of(node, shape.spatial, shape.kernel)
     source, padding = _slid(network, node, window, shape.output_spatial)
@@ -57,10 +57,10 @@ def _fully_connected(network: Network, node: Node) -> None:
     plain = node.attribute("alpha", 1.0) == node.attribute("beta", 1.0) == 1.0
     if weight is None or operands is None or operands.weight_axis is None or not plain or rank == 4:
         raise _unsupported(node, "a product of an activation of rank 2 or 3 and a weight, without alpha and beta")
-    codes, scale = weight_codes(weight, operands.weight_axis)
+    codes, scale = kernel_codes(weight, operands.weight_axis)
     if operands.weight_axis == 1:
         codes = codes.transpose()
-    filters = network.made.constant(weight.name, np.ascontiguousarray(codes), Grid(scale))
+    filters = network.made.constant(weight.name, np.ascontiguousarray(codes), TfliteGrid(scale))
     activation, value = network.with_activation(node)
     bias = _bias(network, node, source, scale, len(codes))
     network.made.operator(
@@ -163,7 +163,7 @@ def _mean(network: Network, node: Node) -> None:
     """MEAN over rows and columns, or over the axes that the node names."""
     source = network.tensor(node, 0)
     shape = network.made.shapes[source]
-    given = constant_of(node.input(1)) if len(node.inputs) > 1 else None
+    given = real_values(node.input(1)) if len(node.inputs) > 1 else None
     default = (2, 3) if op_of(node).since_version == 1 and not node.attributes else tuple(range(len(shape)))
     axes = default if given is None and node.attribute("axes") is None else node.attribute("axes", given)
     kept = bool(node.attribute("keepdims", 1))
@@ -221,8 +221,8 @@ def _concat(network: Network, node: Node) -> None:
 @lowers("Pad")
 def _pad(network: Network, node: Node) -> None:
     """PAD with zeros."""
-    pads = constant_of(node.input(1)) if len(node.inputs) > 1 else np.asarray(node.attribute("pads"))
-    fill = constant_of(node.input(2))
+    pads = real_values(node.input(1)) if len(node.inputs) > 1 else np.asarray(node.attribute("pads"))
+    fill = real_values(node.input(2))
     zero = (fill is None or not fill.any()) and not node.attribute("value", 0.0) and node.input(3) is None
     if pads is None or not zero or node.attribute("mode", "constant") != "constant" or (pads < 0).any():
         raise _unsupported(node, "zeros around all dimensions")
@@ -250,7 +250,9 @@ def _resize(network: Network, node: Node) -> None:
     )
 
 
-def _on_fixed_grid(network: Network, node: Node, name: str, grid: Grid, options: str = "", **settings: Any) -> None:
+def _on_fixed_grid(
+    network: Network, node: Node, name: str, grid: TfliteGrid, options: str = "", **settings: Any
+) -> None:
     network.made.operator(name, [network.tensor(node, 0)], [network.result(node, grid)], options, **settings)
 
 
@@ -269,12 +271,12 @@ def _mixes(shape: tuple[int, ...]) -> bool:
 def _bias(network: Network, node: Node, source: int, scale: tuple[float, ...], channels: int) -> int:
     """The bias in int32 on the grid of the products; zeros where there is none."""
     operands = op_of(node).quantizable(node)
-    array = constant_of(node.input(2)) if operands is not None and operands.bias is not None else None
+    array = real_values(node.input(2)) if operands is not None and operands.bias is not None else None
     step = np.asarray(scale, np.float64) * network.grid_of(source).scale[0]
     values = np.zeros(channels) if array is None else np.broadcast_to(array.reshape(-1), (channels,)) / step
     limits = np.iinfo(np.int32)
     codes = np.clip(np.rint(values), limits.min, limits.max).astype(np.int32)
-    return network.made.constant(f"{network.names[node]}.bias", codes, Grid(tuple(step.tolist())))
+    return network.made.constant(f"{network.names[node]}.bias", codes, TfliteGrid(tuple(step.tolist())))
 
 
 def _slid(

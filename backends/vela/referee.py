@@ -72,10 +72,10 @@ def referee(module: Module, target: TargetLike, table: CostTable, policy: Mappin
             f"target {target.name!r} has no referee: choose one whose file has the key 'referee' (ethos-u55-128-like)"
         )
     compiled = compile_network(tflite_bytes(module), spec.accelerator, spec.system_config, spec.memory_mode)
-    return compare(table, policy, compiled)
+    return compare_layers(table, policy, compiled)
 
 
-def compare(table: CostTable, policy: Mapping[str, Bits], compiled: Sequence[VelaLayer]) -> list[Compared]:
+def compare_layers(table: CostTable, policy: Mapping[str, Bits], compiled: Sequence[VelaLayer]) -> list[Compared]:
     """Join by layer name; an operation of the compiler's own counts for the layer whose name its name begins with."""
     rows = table.rows(policy)
     names = sorted({row.node for row in rows}, key=len, reverse=True)

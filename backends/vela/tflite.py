@@ -48,7 +48,7 @@ _VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAP
 
 
 @dataclass(frozen=True)
-class Grid:
+class TfliteGrid:
     """The int8 grid of a tensor: value = (code - zero_point) x scale.
 
     Attributes:
@@ -76,17 +76,17 @@ class Tflite:
     tensors: list[Table] = field(default_factory=list)
     operators: list[Table] = field(default_factory=list)
     buffers: list[Table] = field(default_factory=lambda: [Table("Buffer")])
-    grids: list[Grid | None] = field(default_factory=list)
+    grids: list[TfliteGrid | None] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     _codes: dict[str, int] = field(default_factory=dict)
 
-    def activation(self, name: str, shape: tuple[int, ...], grid: Grid) -> int:
+    def activation(self, name: str, shape: tuple[int, ...], grid: TfliteGrid) -> int:
         """A tensor that is computed, int8: its index."""
         return self._tensor(name, shape, np.dtype(np.int8), grid, 0)
 
-    def constant(self, name: str, array: Array, grid: Grid | None = None) -> int:
+    def constant(self, name: str, array: Array, grid: TfliteGrid | None = None) -> int:
         """A constant, int8 or int32: its index."""
         data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
         self.buffers.append(Table("Buffer", {"data": data}))
@@ -141,7 +141,9 @@ class Tflite:
         model = {"version": 3, "operator_codes": codes, "subgraphs": [subgraph], "description": "qir"}
         return serialize(Table("Model", model | {"buffers": self.buffers}))
 
-    def _tensor(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], grid: Grid | None, buffer: int) -> int:
+    def _tensor(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], grid: TfliteGrid | None, buffer: int
+    ) -> int:
         fields: dict[str, Any] = {"shape": list(shape), "type": _TYPES[dtype], "buffer": buffer, "name": name}
         if grid is not None:
             zeros = [grid.zero_point] * len(grid.scale)

@@ -35,7 +35,7 @@ from qir.models.shipped import names, path
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes import PassContext, PassManager, parse_pipeline
-from qir.passes.analysis.quantized_operands import label
+from qir.passes.analysis.quantized_operands import quantizer_stem
 from qir.search.gradient.autoqnn import CANDIDATES, AutoQnn
 from qir.search.gradient.autoqnn_protocol import AutoQnnProtocol, PrecisionSearch
 from qir.search.gradient.relaxed import Relaxation
@@ -68,7 +68,7 @@ def splits(data: str, images: int) -> tuple[Samples, Samples]:
 def prepared(model: str, calibration: Samples, *, per_channel: bool) -> Module:
     """The float network with fake-quant nodes as AutoQNN's Algorithm 1 places them, calibrated."""
     module = qir.load(path(model) if model in names() else model)
-    last = label([node for node in module.graph.nodes if op_of(node).quantizable(node) is not None][-1])
+    last = quantizer_stem([node for node in module.graph.nodes if op_of(node).quantizable(node) is not None][-1])
     order = np.random.default_rng(0).permutation(len(calibration))[:256]
     context = PassContext(calibration_data=calibration.images[order])
     PassManager(parse_pipeline(PIPELINE.format(last=last, per_channel=str(per_channel).lower()))).run(module, context)

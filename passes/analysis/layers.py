@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from qir.graph import Node, Value
+from qir.ops.definition import rank_of
 from qir.passes.analysis.affine import Affine, Reject, Vector, channel_vector
 from qir.passes.analysis.constants import array_of, constant_of, frozen, is_standard, set_constant
-from qir.passes.analysis.linear_layer import Edit, LinearLayer, magnitudes, rank_of
+from qir.passes.analysis.linear_layer import Edit, LinearLayer, magnitudes
 from qir.tensor import Array
 
 

@@ -22,12 +22,7 @@ PREACTIVATION = "preactivation"
 """Key of `Node.meta` of a layer: (mean, standard deviation) of its outputs per channel, float64, from BatchNorm."""
 
 
-def rank_of(value: Value | None) -> int | None:
-    """Rank of a value, None when unknown."""
-    return None if value is None else value.rank
-
-
-def multiplied(weight: Array, factor: Array) -> Array:
+def scaled_weight(weight: Array, factor: Array) -> Array:
     """Weight * factor in float64, rounded once to the weight's element type; `factor` broadcasts."""
     made = np.empty(weight.shape, weight.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -149,7 +144,7 @@ class LinearLayer(ABC):
         return self._edit(weight, self.bias + self.sums(affine.shift) if shifts else self.bias)
 
     def _scaled(self, scale: Vector, shape: Callable[[Array], Array]) -> Array | None:
-        return multiplied(self.weight, shape(scale)) if (scale != 1).any() else None
+        return scaled_weight(self.weight, shape(scale)) if (scale != 1).any() else None
 
     def _edit(self, weight: Array | None, bias: Array) -> Edit | Reject:
         with np.errstate(over="ignore"):

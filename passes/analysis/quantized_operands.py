@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
 from qir.ops import op_of
-from qir.passes.analysis.linear_layer import rank_of
+from qir.ops.definition import rank_of
 from qir.tracing import quantizer_of
 
 
@@ -43,7 +43,7 @@ def operand_quantizers(node: Node) -> list[FakeQuant]:
     return [found for index in indices if (found := quantizer_of(node.input(index))) is not None]
 
 
-def label(node: Node) -> str:
+def quantizer_stem(node: Node) -> str:
     """What a layer is called in names of quantizers: its weight's name without `.weight`, else the node's name."""
     index = next((index for index, *_ in weight_operands(node)), None)
     weight = None if index is None else node.input(index)

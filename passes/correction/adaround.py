@@ -159,7 +159,7 @@ def _data(layer: _Layer) -> Value:
     return layer.node.operand(0)
 
 
-def neighbours(quantizer: FakeQuant, weight: Array) -> tuple[Array, Array]:
+def codes_around(quantizer: FakeQuant, weight: Array) -> tuple[Array, Array]:
     """The levels below and above each weight at the quantizer's bits, equal outside of the grid: float32, its shape."""
     grid, granularity = quantizer.grid(), quantizer.granularity
     levels = quantizer.scheme(grid.bits).grid(grid)
@@ -229,7 +229,7 @@ class _Learner:
             rows = np.array(np.moveaxis(array, axis, 0), order="C")
             return torch.from_numpy(rows.reshape(groups, len(rows) // groups, -1))
 
-        lower, upper = neighbours(layer.weight, weight)
+        lower, upper = codes_around(layer.weight, weight)
         problem = RoundingProblem(
             grouped(weight),
             grouped(lower),
@@ -249,7 +249,7 @@ class _Learner:
     def _activation(self, layer: _Layer) -> Callable[[torch.Tensor], torch.Tensor]:
         """What runs for free after the layer, the identity where it is something else."""
         from qir.backends.torch.ops import lowering_of
-        from qir.backends.torch.weights import tensor_of
+        from qir.backends.torch.weights import torch_tensor
 
         users = layer.node.result.users
         user = users[0] if len(users) == 1 and not users[0].is_return else None
@@ -259,6 +259,6 @@ class _Learner:
             or any(v.constant is None for v in user.operands[1:])
         ):
             return lambda x: x
-        constants = [None if v is None or v.constant is None else tensor_of(v.constant) for v in user.inputs[1:]]
+        constants = [None if v is None or v.constant is None else torch_tensor(v.constant) for v in user.inputs[1:]]
         lowering = lowering_of(user, self.module.opsets)
         return lambda x: lowering(user, [x, *constants])  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from qir.graph import Value
 from qir.module import Module
 from qir.passes.data.batch_axes import BatchAxes, shape_of
 from qir.passes.data.kinds import audio, images, text_ids
-from qir.passes.data.kinds.array_files import LABELS, Rows, labels_of, read_arrays, refuse_pipe
+from qir.passes.data.kinds.array_files import LABELS, FileRows, labels_of, read_arrays, refuse_pipe
 from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
 from qir.passes.data.kinds.source import Source
 from qir.passes.data.recording import readable_again
@@ -73,7 +73,7 @@ def _of_path(path: Path, module: Module, preprocessing: Preprocessing | None, mo
     what, count = f"the array of {path.name}", len(arrays) if arrays.ndim else None
     names = [value.name for value in inputs_of(module)]
     if isinstance(arrays, np.memmap) and names and BatchAxes(module).axes({names[0]: arrays})[names[0]] == 0:
-        return Source(Rows(path), what, count)
+        return Source(FileRows(path), what, count)
     return Source((arrays,), what, count)
 
 

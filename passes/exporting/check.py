@@ -30,7 +30,7 @@ SAMPLES, WORK = 16, 256 << 20
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WrittenComparison:
     """How a written file compared.
 
     Attributes:
@@ -66,14 +66,14 @@ class Comparison:
     in_float: tuple[str, ...] = ()
 
 
-def compare(
+def compare_written(
     module: Module,
     lowered: Module,
     path: Path,
     profile: Profile,
     data: Any,
     encodings: Mapping[str, Any] | None = None,
-) -> Comparison:
+) -> WrittenComparison:
     """Run a written file and hold it against the reference.
 
     Args:
@@ -104,7 +104,7 @@ def compare(
             f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "
             f"optimizations ({found.far} of {found.elements} outputs are far apart): another profile holds this network"
         )
-    first = Comparison(found.samples, found.largest, found.flips, run.integer_nodes, "simulation", run.engine, 0, 0)
+    first = WrittenComparison(found.samples, found.largest, found.flips, run.integer_nodes, "simulation", run.engine, 0, 0)
     return _held(module, lowered, path, profile, feeds, outputs, encodings, first)
 
 
@@ -148,8 +148,8 @@ def _held(
     feeds: list[Feed],
     outputs: list[Run],
     encodings: Mapping[str, Any] | None,
-    first: Comparison,
-) -> Comparison:
+    first: WrittenComparison,
+) -> WrittenComparison:
     """The comparison with what the reference says: of every code where the file holds them, else of the outputs."""
     found = first
     if profile.codes == "compared" and any(node.op == QUANTIZE for node in lowered.graph):
@@ -187,7 +187,7 @@ def _held(
     )
 
 
-def _every_code(path: Path, feeds: list[Feed], plain: Comparison) -> Comparison:
+def _every_code(path: Path, feeds: list[Feed], plain: WrittenComparison) -> WrittenComparison:
     """The comparison of every code in the file with the integer reference of the file, exact and saturating."""
     from qir.onnx_io import load
     from qir.passes.parity.compare import parity

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,20 @@ from qir.backends.execution.saturation import WeightStorage
 from qir.backends.integer.requantization import Requantization
 from qir.errors import ExportError, ModelFileError
 from qir.fake_quant import quantizers
+from qir.graph import Graph, Node, Value
 from qir.guide import CpuGuide, Guide, SourceGuide
-from qir.module import Module
+from qir.module import Function, Module
 from qir.ops import op_of
 from qir.passes.data.recording import readable_again
 from qir.passes.exporting.build_guide import build_guide
 from qir.passes.exporting.c99.prove import proven_sources
-from qir.passes.exporting.check import Comparison, compare, compared_feeds, observe_ranks
+from qir.passes.exporting.check import WrittenComparison, compare_written, compared_feeds, observe_ranks
 from qir.passes.exporting.proof import proof_of
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_encodings import LowerEncodings, encodings_text
-from qir.passes.lowering.parts.source_paths import forget_source_paths
 from qir.passes.lowering.profiles.profiles import Profile, find_profile, profile_names
 from qir.passes.lowering.saturation.layers import EXACT_OPTION, exactness
 from qir.passes.lowering.saturation.reduce_range import ReduceRange
@@ -43,6 +44,9 @@ from qir.passes.simplify.name_nodes import NameNodes, with_names
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
 from qir.support.atomic_write import make_folder, rename_all, temporary_folder
 from qir.types import UnknownType
+
+_PATH = re.compile(r"(?:^|[\s\"'(=])(?:/|[A-Za-z]:[\\/])[^\s\"':]*[\\/][^\s\"':]*\.(?:py|pyc|ipynb|onnx|pb|pt|pth)\b")
+"""An absolute path of a source or model file."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def export(
     for value in lowered.graph.outputs:
         if value is not None:
             value.declared = None
-    forget_source_paths(lowered)
+    _forget_source_paths(lowered)
     lowered.metadata.update(_metadata(guide, chosen))
     made = {weights_path: packed, guide_path: b""}
     if chosen.source:
@@ -176,7 +180,7 @@ def export(
     if encodings is not None:
         made[path.with_name(f"{stem}.encodings")] = encodings_text(encodings).encode()
 
-    def finish(report: Comparison) -> None:
+    def finish(report: WrittenComparison) -> None:
         """Refuse what breaks the promise, else write what was proven into guide and metadata."""
         proof = proof_of(report, chosen, allow_mismatches=allow_mismatches)
         text = guide.model_copy(update={"proof": proof}).to_json()
@@ -269,8 +273,8 @@ def _write(
     data: Any,
     encodings: Mapping[str, Any] | None,
     made: Mapping[Path, bytes],
-    finish: Callable[[Comparison], None],
-) -> Comparison:
+    finish: Callable[[WrittenComparison], None],
+) -> WrittenComparison:
     """Write all files in a folder of their own next to the old ones, check the model, and only then rename.
 
     `finish` gets the comparison and completes `made` and the metadata of `lowered`, which are then written again.
@@ -287,7 +291,7 @@ def _write(
             if observe_ranks(module, lowered, written, profile, data):
                 save(lowered, written)
             check_file(written)
-            report = compare(module, lowered, written, profile, data, encodings)
+            report = compare_written(module, lowered, written, profile, data, encodings)
             finish(report)
             save(lowered, written)
             for final, content in made.items():
@@ -345,3 +349,26 @@ def _check(module: Module) -> None:
         layers = any(user.is_fake_quant or op_of(user).quantizable(user) is not None for user in value.users)
         if np.isnan(array).any() or (layers and np.isinf(array).any()):  # masks and bounds elsewhere may be infinite
             raise ExportError(f"constant {value.name!r} holds NaN or infinities: repair the model first")
+
+
+def _forget_source_paths(module: Module) -> None:
+    """Remove metadata entries and doc strings that hold an absolute path of a source or model file.
+
+    `torch.onnx.export` writes a stack trace next to every node (`pkg.torch.onnx.stack_trace`): whoever reads the file
+    would learn the folders of the machine that made it, and two machines would write different files.
+    """
+    for holder in _holders(module):
+        holder.metadata = {key: text for key, text in holder.metadata.items() if not _PATH.search(text)}
+        if _PATH.search(holder.doc_string):
+            holder.doc_string = ""
+
+
+def _holders(module: Module) -> Iterator[Module | Function | Graph | Node | Value]:
+    yield module
+    yield from module.functions.values()
+    for main in module.graphs:
+        nodes = tuple(main.walk())
+        for graph in (main, *(inner for node in nodes for inner in node.subgraphs())):
+            yield graph
+            yield from graph.values()
+        yield from nodes

@@ -6,12 +6,12 @@ import qir
 from qir.backends.execution.cpu import instruction_set
 from qir.errors import ExportError
 from qir.guide import ProofGuide
-from qir.passes.exporting.check import Comparison
+from qir.passes.exporting.check import WrittenComparison
 from qir.passes.lowering.profiles.profiles import Profile
 from qir.passes.parity.judging.comparison import SATURATION
 
 
-def proof_of(found: Comparison, profile: Profile, *, allow_mismatches: bool = False) -> ProofGuide:
+def proof_of(found: WrittenComparison, profile: Profile, *, allow_mismatches: bool = False) -> ProofGuide:
     """What was proven of a written file.
 
     Args:

@@ -34,8 +34,8 @@ from qir.passes.analysis.quantized_operands import (
     is_float,
     is_layer,
     is_weight,
-    label,
     operand_quantizers,
+    quantizer_stem,
     weight_operands,
 )
 from qir.passes.constraints.propagate_constraints import FIXED, FLOAT_BITS
@@ -223,14 +223,14 @@ class _Inserter:
             for index, suffix in kernel.data.items():
                 value = node.inputs[index]
                 if value is not None and not _is_blank(value):
-                    self._activation(node, index, f"{label(node)}.{suffix}")
+                    self._activation(node, index, f"{quantizer_stem(node)}.{suffix}")
             return
         if operands is None:
             return
-        self._activation(node, operands.data, f"{label(node)}.input")
+        self._activation(node, operands.data, f"{quantizer_stem(node)}.input")
         weight = node.input(operands.weight)
         if weight is not None and not is_weight(weight):
-            self._activation(node, operands.weight, f"{label(node)}.input{operands.weight}")
+            self._activation(node, operands.weight, f"{quantizer_stem(node)}.input{operands.weight}")
         if self.options.placement == "outputs" and node not in self.last:
             self._result(node, self.activation_widths)
 
@@ -244,7 +244,7 @@ class _Inserter:
             return
         for index in data[: 1 if facts.is_average else None]:
             suffix = f"input{index}" if len(data) > 1 and not facts.is_average else "input"
-            self._activation(node, index, f"{label(node)}.{suffix}")
+            self._activation(node, index, f"{quantizer_stem(node)}.{suffix}")
         if not facts.is_average:
             self._result(node, self.activation_widths)
 
@@ -254,7 +254,7 @@ class _Inserter:
             if weight is None or not is_weight(weight) or not is_float(weight):
                 continue
             if weight not in self.quantized:
-                made = self._weight_quantizer(weight, f"{label(node)}.{suffix}", axis, summed)
+                made = self._weight_quantizer(weight, f"{quantizer_stem(node)}.{suffix}", axis, summed)
                 self.quantized[weight] = self.graph.insert(made, before=node)
             node.set_input(index, self.quantized[weight].result)
 
@@ -304,7 +304,7 @@ class _Inserter:
             value = user.result
         if value in self.quantized or any(user.is_fake_quant for user in value.users):
             return None
-        return self._quantize(value, f"{label(node)}.output", widths)
+        return self._quantize(value, f"{quantizer_stem(node)}.output", widths)
 
     def _quantize(self, value: Value, name: str, widths: tuple[int, ...]) -> Node:
         users = value.uses

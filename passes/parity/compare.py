@@ -162,7 +162,7 @@ def parity(
     layers = layers_of(module, None if default in refused else exposed, fused=default == "fused")
     known = ("fused", "precise") if default == "fused" else ()
     variants, strict = _variants(module, chosen), _exact(module)
-    comparison = Comparison(module, layers, tuple(sessions), variants, known=known, strict=strict)
+    comparison = EngineComparison(module, layers, tuple(sessions), variants, known=known, strict=strict)
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
     size = fitting_samples(
         exposed, feeds, (value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY

@@ -16,8 +16,8 @@ from qir.graph import Node, Value
 from qir.packing import unpack_rows
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
-from qir.passes.raising.grids import Grid
-from qir.passes.raising.qdq import float_type
+from qir.passes.raising.grids import CodeGrid
+from qir.passes.raising.qdq import twin_type
 from qir.passes.raising.state import RaiseState, base_name, code_limits, element_of, weight_spec
 from qir.quantizers.blocks import blocks_shape, from_rows, to_rows
 from qir.tensor import Array
@@ -65,11 +65,11 @@ def raise_matmul_nbits(node: Node, state: RaiseState) -> None:
         state.leave(node, weight.reason)
         return
     made = Node("MatMul", (data, weight), name=node.name)
-    made.result.type = float_type(node.result)
+    made.result.type = twin_type(node.result)
     last = state.graph.insert(made, before=node)
     if node.input(5) is not None:
         last = state.graph.insert(Node("Add", (made.result, node.input(5))), before=node)
-        last.result.type = float_type(node.result)
+        last.result.type = twin_type(node.result)
     node.result.replace_all_uses_with(last.result)
 
 
@@ -102,7 +102,7 @@ def raise_gather_blocks(node: Node, state: RaiseState) -> None:
     made = state.graph.insert(
         Node("Gather", (table, node.input(1)), name=node.name, attributes=attributes), before=node
     )
-    made.result.type = float_type(node.result)
+    made.result.type = twin_type(node.result)
     node.result.replace_all_uses_with(made.result)
 
 
@@ -132,7 +132,7 @@ def _weight(
         return Reject(f"its scales have the shape {np.shape(grids[0])}, blocks of {block} have {expected}")
     rows = to_rows(codes, axis, block)
     scales, zeros = (np.ascontiguousarray(grid).reshape(-1) for grid in grids)
-    rows, grid = _mirrored(rows, Grid(scales, zeros, 0, *limits))
+    rows, grid = _mirrored(rows, CodeGrid(scales, zeros, 0, *limits))
     name = base_name(source.name)
     label = name if name.endswith("weight") else f"{name}.weight"
     spec = weight_spec(grid, rows, state.policy.get(label, 0))
@@ -145,7 +145,7 @@ def _weight(
     return state.graph.insert(made, before=before).result
 
 
-def _mirrored(rows: npt.NDArray[np.int64], grid: Grid) -> tuple[npt.NDArray[np.int64], Grid]:
+def _mirrored(rows: npt.NDArray[np.int64], grid: CodeGrid) -> tuple[npt.NDArray[np.int64], CodeGrid]:
     """The same values with positive scales: ONNX Runtime's symmetric 4-bit quantizer writes negative ones."""
     negative, mirror = grid.scale < 0, grid.low_code + grid.high_code
     zeros = np.where(negative, mirror - grid.zero_point, grid.zero_point)

@@ -20,9 +20,9 @@ from qir.passes.raising.marked import drop_guards, raise_marked
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
 from qir.passes.raising.qonnx.channels_last import put_channels_first
+from qir.passes.raising.qonnx.marked_thresholds import raise_thresholds
 from qir.passes.raising.qonnx.multi_threshold import raise_annotated_weights
 from qir.passes.raising.qonnx.qonnx import raise_qonnx
-from qir.passes.raising.qonnx.thresholds import raise_thresholds
 from qir.passes.raising.state import RaiseState, written_policy
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.fold.constants import FoldConstants

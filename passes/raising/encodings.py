@@ -16,7 +16,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
 from qir.passes.infrastructure.contract import Pass, PassContext
-from qir.passes.raising.grids import Grid, QuantizerSpec, spec_of
+from qir.passes.raising.grids import CodeGrid, QuantizerSpec, spec_of
 from qir.passes.raising.state import RaiseState, weight_spec, written_policy
 from qir.quantizers import kernels
 from qir.support.json_text import parse_json
@@ -122,7 +122,7 @@ def _spec(value: Value, entry: Mapping[str, Any], least: int) -> QuantizerSpec:
     axis = _axis(value, scale.size) if scale.size > 1 else None
     if value.is_constant:
         return _weight_spec(value, scale, axis, signed, least)
-    grid = Grid(scale, lowest - offset, axis, lowest, lowest + 2**bits - 1)
+    grid = CodeGrid(scale, lowest - offset, axis, lowest, lowest + 2**bits - 1)
     spec = spec_of(grid)
     if isinstance(spec, Reject):
         raise QirError(f"encodings of {value.name!r}: {spec.reason}")
@@ -141,7 +141,7 @@ def _weight_spec(value: Value, scale: Array, axis: int | None, symmetric: bool, 
         half = 1 << (max(int((high - low).max()).bit_length(), least, 2) - 1)
         zero = -low - half
         codes, least = codes + zero.reshape(shape), half.bit_length()
-    spec = weight_spec(Grid(scale, zero, axis, -(2**15), 2**15 - 1), codes, least)
+    spec = weight_spec(CodeGrid(scale, zero, axis, -(2**15), 2**15 - 1), codes, least)
     if isinstance(spec, Reject):
         raise QirError(f"encodings of {value.name!r}: {spec.reason}")
     return spec

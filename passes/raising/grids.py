@@ -18,7 +18,7 @@ MIDDLE = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class CodeGrid:
     """Codes low_code … high_code that stand for (code - zero_point) * scale.
 
     Attributes:
@@ -35,12 +35,12 @@ class Grid:
     low_code: int
     high_code: int
 
-    def moved(self, offset: int) -> Grid:
+    def moved(self, offset: int) -> CodeGrid:
         """The same values with codes and zero points larger by an offset."""
         low, high = self.low_code + offset, self.high_code + offset
         return replace(self, zero_point=self.zero_point + offset, low_code=low, high_code=high)
 
-    def same_scale(self, other: Grid) -> bool:
+    def same_scale(self, other: CodeGrid) -> bool:
         """Whether both map codes to values alike, whatever codes they use."""
         return (
             self.scale.shape == other.scale.shape
@@ -94,7 +94,7 @@ class QuantizerSpec:
     edges: npt.NDArray[np.float32]
 
 
-def spec_of(grid: Grid) -> QuantizerSpec | Reject:
+def spec_of(grid: CodeGrid) -> QuantizerSpec | Reject:
     """The fake-quant attributes for a grid; a reason when no uniform scheme has it."""
     width = grid.width()
     if isinstance(width, Reject) and (grid.zero_point == MIDDLE).all():
@@ -128,7 +128,7 @@ def bipolar_spec(scale: Array, axis: int | None) -> QuantizerSpec:
 
 
 def _invert(
-    grid: Grid, edges: npt.NDArray[np.float32], scheme: str, bits: int, signed: bool, narrow: bool
+    grid: CodeGrid, edges: npt.NDArray[np.float32], scheme: str, bits: int, signed: bool, narrow: bool
 ) -> npt.NDArray[np.float32] | None:
     """Ranges from which the scheme computes the grid's scales and zero points, found by trying near ones."""
     found, missing = edges.copy(), np.ones(len(edges), bool)
@@ -147,7 +147,7 @@ def _invert(
     return None
 
 
-def _real_range(grid: Grid, scheme: str, signed: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _real_range(grid: CodeGrid, scheme: str, signed: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     scale = grid.scale.astype(np.float64)
     high = ((grid.high_code - grid.zero_point) * scale).astype(np.float32)
     if signed and scheme == "uniform":
@@ -164,7 +164,7 @@ def _shift(values: npt.NDArray[np.float32], ulps: int) -> npt.NDArray[np.float32
 
 
 def _gives(
-    ranges: npt.NDArray[np.float32], grid: Grid, scheme: str, bits: int, signed: bool, narrow: bool
+    ranges: npt.NDArray[np.float32], grid: CodeGrid, scheme: str, bits: int, signed: bool, narrow: bool
 ) -> npt.NDArray[np.bool_]:
     ordered = ranges[:, 0] <= ranges[:, 1]
     safe = np.where(ordered[:, None], ranges, 0)

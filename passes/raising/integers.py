@@ -13,8 +13,8 @@ import numpy.typing as npt
 from qir.graph import Node, Value
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen, is_standard
-from qir.passes.raising.grids import Grid
-from qir.passes.raising.qdq import float_type
+from qir.passes.raising.grids import CodeGrid
+from qir.passes.raising.qdq import twin_type
 from qir.passes.raising.state import RaiseState, base_name, element_of
 from qir.tensor import Array
 
@@ -45,7 +45,7 @@ def raise_integer_layer(node: Node, state: RaiseState) -> bool:
     if scale is None or dtype is None or scale.size not in (1, codes.shape[axis]) or zeros.size not in (1, scale.size):
         return False
     limits = np.iinfo(codes.dtype)
-    weight_grid = Grid(
+    weight_grid = CodeGrid(
         scale,
         np.broadcast_to(zeros, scale.shape),
         axis if scale.size > 1 else None,
@@ -73,7 +73,7 @@ def _replace(node: Node, data: Value, weight: Value, tail: _Tail, state: RaiseSt
     made = Node(
         "Gemm" if gemm else OPS[node.op], [*operands, bias] if gemm else operands, name=name, attributes=attributes
     )
-    made.result.type = float_type(node.result)
+    made.result.type = twin_type(node.result)
     state.graph.insert(made, after=tail.last)
     tail.last.result.replace_all_uses_with(made.result)
 

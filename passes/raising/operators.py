@@ -10,12 +10,12 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
-from qir.passes.raising.qdq import clipped, float_type, limited, on_grid
+from qir.passes.raising.qdq import clips_after, limited, put_on_grid, twin_type
 from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 
 
 @dataclass(frozen=True)
-class Operator:
+class FloatForm:
     """How an operator on codes is written in float.
 
     Attributes:
@@ -46,17 +46,17 @@ def _gemm_axis(node: Node) -> int:
 _UNARY = ((0, 1, 2),)
 _BINARY = ((0, 1, 2), (3, 4, 5))
 _OPERATORS = {
-    "QLinearConv": Operator("Conv", _BINARY, (6, 7), bias=8, domain=""),
-    "QLinearMatMul": Operator("MatMul", _BINARY, (6, 7), weight_axis=lambda _: 1, domain=""),
-    "QGemm": Operator("Gemm", _BINARY, (7, 8), weight_axis=_gemm_axis, bias=6),
-    "QLinearAdd": Operator("Add", _BINARY, (6, 7)),
-    "QLinearMul": Operator("Mul", _BINARY, (6, 7)),
-    "QLinearAveragePool": Operator("AveragePool", _UNARY, (3, 4), dropped=("channels_last",)),
-    "QLinearGlobalAveragePool": Operator("GlobalAveragePool", _UNARY, (3, 4), dropped=("channels_last",)),
-    "QLinearSigmoid": Operator("Sigmoid", _UNARY, (3, 4)),
-    "QLinearLeakyRelu": Operator("LeakyRelu", _UNARY, (3, 4)),
-    "QLinearSoftmax": Operator("Softmax", _UNARY, (3, 4), dropped=("opset",)),
-    "QLinearWhere": Operator("Where", ((1, 2, 3), (4, 5, 6)), (7, 8), plain=(0,)),
+    "QLinearConv": FloatForm("Conv", _BINARY, (6, 7), bias=8, domain=""),
+    "QLinearMatMul": FloatForm("MatMul", _BINARY, (6, 7), weight_axis=lambda _: 1, domain=""),
+    "QGemm": FloatForm("Gemm", _BINARY, (7, 8), weight_axis=_gemm_axis, bias=6),
+    "QLinearAdd": FloatForm("Add", _BINARY, (6, 7)),
+    "QLinearMul": FloatForm("Mul", _BINARY, (6, 7)),
+    "QLinearAveragePool": FloatForm("AveragePool", _UNARY, (3, 4), dropped=("channels_last",)),
+    "QLinearGlobalAveragePool": FloatForm("GlobalAveragePool", _UNARY, (3, 4), dropped=("channels_last",)),
+    "QLinearSigmoid": FloatForm("Sigmoid", _UNARY, (3, 4)),
+    "QLinearLeakyRelu": FloatForm("LeakyRelu", _UNARY, (3, 4)),
+    "QLinearSoftmax": FloatForm("Softmax", _UNARY, (3, 4), dropped=("opset",)),
+    "QLinearWhere": FloatForm("Where", ((1, 2, 3), (4, 5, 6)), (7, 8), plain=(0,)),
 }
 
 
@@ -75,25 +75,25 @@ def raise_operator(node: Node, state: RaiseState) -> None:
         return
     attributes = {k: v for k, v in node.attributes.items() if k not in operator.dropped}
     made = Node(operator.op, operands, name=base_name(node.name), attributes=attributes)
-    made.result.type = float_type(node.result)
+    made.result.type = twin_type(node.result)
     state.graph.insert(made, after=node)
     _place_result(node, made, operator, state)
 
 
-def _place_result(node: Node, made: Node, operator: Operator, state: RaiseState) -> None:
+def _place_result(node: Node, made: Node, operator: FloatForm, state: RaiseState) -> None:
     scale, zero = operator.output
     if node.input(scale) is None:
         node.result.replace_all_uses_with(made.result)
         return
     grid = grid_at(node, scale, zero, None, element_of(node.result) if node.input(zero) is None else None)
-    found = grid if isinstance(grid, Reject) else clipped(node, grid, state)
+    found = grid if isinstance(grid, Reject) else clips_after(node, grid, state)
     if found is None or isinstance(found, Reject):
         state.graph.erase(made)
         state.leave(node, found.reason if found is not None else "a Clip on its codes has bounds that are not constant")
         return
     bounded = limited(made.result, found, state, made)
     after = bounded.producer or made
-    twin = on_grid(bounded, found.grid, state, _result_name(node, made), after)
+    twin = put_on_grid(bounded, found.grid, state, _result_name(node, made), after)
     if isinstance(twin, Reject):
         for extra in dict.fromkeys((after, made)):
             state.graph.erase(extra)
@@ -109,7 +109,7 @@ def _result_name(node: Node, made: Node) -> str:
     return name if name != node.result.name else f"{made.name or made.result.name}.output"
 
 
-def _operands(node: Node, operator: Operator, state: RaiseState) -> list[Value | None] | Reject:
+def _operands(node: Node, operator: FloatForm, state: RaiseState) -> list[Value | None] | Reject:
     found = [node.input(index) for index in operator.plain]
     scales = []
     for position, (codes, scale, zero) in enumerate(operator.operands):
@@ -134,6 +134,6 @@ def _operands(node: Node, operator: Operator, state: RaiseState) -> list[Value |
     return found
 
 
-def _concat(node: Node) -> Operator:
+def _concat(node: Node) -> FloatForm:
     triples = tuple((index, index + 1, index + 2) for index in range(2, len(node.inputs), 3))
-    return Operator("Concat", triples, (0, 1))
+    return FloatForm("Concat", triples, (0, 1))

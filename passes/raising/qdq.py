@@ -10,7 +10,7 @@ from qir.graph import Node, Value
 from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen, is_standard
-from qir.passes.raising.grids import MIDDLE, Grid, spec_of
+from qir.passes.raising.grids import MIDDLE, CodeGrid, spec_of
 from qir.passes.raising.state import RaiseState, base_name, element_of, grid_at
 from qir.tracing import quantizer_of
 from qir.types import DType, TensorType, UnknownType, tensor_type
@@ -26,12 +26,12 @@ def raise_quantize(node: Node, state: RaiseState) -> None:
     if isinstance(grid, Reject) or data is None:
         state.leave(node, grid.reason if isinstance(grid, Reject) else "it has no operand")
         return
-    found = clipped(node, grid, state)
+    found = clips_after(node, grid, state)
     if found is None:
         return
     bounded = limited(data, found, state, node)
     after = node if bounded is data or bounded.producer is None else bounded.producer
-    twin = on_grid(bounded, found.grid, state, base_name(node.name or data.name), after)
+    twin = put_on_grid(bounded, found.grid, state, base_name(node.name or data.name), after)
     if isinstance(twin, Reject):
         state.leave(node, twin.reason)
         return
@@ -49,13 +49,13 @@ class Clipped:
         low, high: smallest and largest code that is left.
     """
 
-    grid: Grid
+    grid: CodeGrid
     results: tuple[Value, ...]
     low: int
     high: int
 
 
-def clipped(node: Node, grid: Grid, state: RaiseState) -> Clipped | None:
+def clips_after(node: Node, grid: CodeGrid, state: RaiseState) -> Clipped | None:
     """The Clips on codes that follow a node; None where one is left.
 
     Together they are a quantizer's own bounds, or those and an activation's (Relu as codes from the zero point on).
@@ -90,11 +90,11 @@ def limited(data: Value, found: Clipped, state: RaiseState, after: Node) -> Valu
         edges = grid.values(np.asarray([found.low, found.high]))
         bounds = [state.graph.add_constant(f"{data.name}.bound", frozen(edge.reshape(()))) for edge in edges]
         made = Node("Clip", (data, *bounds))
-    made.result.type = float_type(data)
+    made.result.type = twin_type(data)
     return state.graph.insert(made, after=after).result
 
 
-def on_grid(data: Value, grid: Grid, state: RaiseState, name: str, after: Node) -> Value | Reject:
+def put_on_grid(data: Value, grid: CodeGrid, state: RaiseState, name: str, after: Node) -> Value | Reject:
     """`data` on a grid: after a new fake-quant node, or itself when it lies on the grid, or a part of it, already."""
     spec = spec_of(grid)
     if isinstance(spec, Reject):
@@ -158,12 +158,12 @@ def raise_grid_keeper(node: Node, state: RaiseState) -> None:
             return
         inputs = [twin, inputs[1], value, *inputs[3:]]
     made = Node(node.op, inputs, domain=node.domain, name=node.name, attributes=dict(node.attributes))
-    made.result.type = float_type(node.result)
+    made.result.type = twin_type(node.result)
     state.graph.insert(made, after=node)
     state.twins[node.result] = (made.result, grid)
 
 
-def _pad_value(node: Node, grid: Grid, state: RaiseState) -> Value | None:
+def _pad_value(node: Node, grid: CodeGrid, state: RaiseState) -> Value | None:
     """What the code stands for that a Pad of opset 11 or later fills in, 0 when it is left out."""
     code = np.zeros((), np.int64) if node.input(2) is None else array_of(node.input(2))
     if code is None or grid.axis is not None or len(node.inputs) < 2:
@@ -171,7 +171,7 @@ def _pad_value(node: Node, grid: Grid, state: RaiseState) -> Value | None:
     return state.graph.add_constant(f"{node.result.name}.value", frozen(grid.values(code).reshape(())))
 
 
-def float_type(value: Value) -> TensorType | UnknownType:
+def twin_type(value: Value) -> TensorType | UnknownType:
     """The type of a value's float twin."""
     return tensor_type(DType.FLOAT32, value.type.shape) if isinstance(value.type, TensorType) else UnknownType()
 

@@ -13,7 +13,7 @@ from qir.labels import unique_labels
 from qir.module import Module
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
-from qir.passes.raising.grids import MIDDLE, Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.grids import MIDDLE, CodeGrid, QuantizerSpec, bipolar_spec, spec_of
 from qir.support.json_text import parse_json
 from qir.tensor import Array
 from qir.types import DType
@@ -62,7 +62,7 @@ class RaiseState:
         self.graph = graph
         self.widths = widths
         self.policy = dict(policy or {})
-        self.twins: dict[Value, tuple[Value, Grid]] = {}
+        self.twins: dict[Value, tuple[Value, CodeGrid]] = {}
         self.made = [] if made is None else made
         self.left: dict[str, str] = {}
         self._labels = unique_labels(graph)
@@ -72,7 +72,7 @@ class RaiseState:
         """Note that a node stays."""
         self.left[self._labels.get(node) or node.label] = reason
 
-    def twin(self, value: Value | None, grid: Grid) -> Value | Reject:
+    def twin(self, value: Value | None, grid: CodeGrid) -> Value | Reject:
         """The float twin of codes that a node reads with `grid`; constants get one."""
         if value is None:
             return Reject("an operand is missing")
@@ -84,7 +84,7 @@ class RaiseState:
             return Reject(f"{value.name!r} holds codes of unknown origin")
         return self.weight(value, codes, grid)
 
-    def weight(self, value: Value, codes: Array, grid: Grid) -> Value | Reject:
+    def weight(self, value: Value, codes: Array, grid: CodeGrid) -> Value | Reject:
         """The fake-quantized float constant for constant codes, one for all nodes that read them alike."""
         key = (value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
         if key in self._weights:
@@ -143,7 +143,7 @@ def code_limits(dtype: DType | None) -> tuple[int, int] | None:
     return None if dtype is None else _CODES.get(dtype.label)
 
 
-def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DType | None) -> Grid | Reject:
+def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DType | None) -> CodeGrid | Reject:
     """The grid that operands `scale` and `zero_point` of a node give.
 
     Args:
@@ -165,7 +165,7 @@ def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DT
         return Reject(f"its codes are {label}")
     zero = np.zeros(scales.size, np.int64) if zeros is None else zeros.astype(np.int64).reshape(-1)
     low, high = _CODES[label]
-    return Grid(scales.reshape(-1), zero, axis if scales.size > 1 else None, low, high)
+    return CodeGrid(scales.reshape(-1), zero, axis if scales.size > 1 else None, low, high)
 
 
 def element_of(value: Value | None) -> DType | None:
@@ -173,7 +173,7 @@ def element_of(value: Value | None) -> DType | None:
     return None if value is None else value.dtype
 
 
-def weight_spec(grid: Grid, codes: Array, least: int = 0) -> QuantizerSpec | Reject:
+def weight_spec(grid: CodeGrid, codes: Array, least: int = 0) -> QuantizerSpec | Reject:
     """The fake-quant attributes for constant codes: the narrowest width that holds them; -1 and +1 alone are one bit.
 
     Codes of uint8 around zero point 128 are those of int8 around 0.
@@ -189,14 +189,14 @@ def weight_spec(grid: Grid, codes: Array, least: int = 0) -> QuantizerSpec | Rej
     return spec_of(_tightened(grid, codes, least))
 
 
-def _centred(grid: Grid, codes: Array) -> tuple[Grid, Array]:
+def _centred(grid: CodeGrid, codes: Array) -> tuple[CodeGrid, Array]:
     """The signed grid of the same values, and its codes, where all zero points of uint8 codes are 128."""
     if (grid.low_code, grid.high_code) != (0, 255) or (grid.zero_point != MIDDLE).any():
         return grid, codes
     return grid.moved(-MIDDLE), codes - MIDDLE
 
 
-def _tightened(grid: Grid, codes: Array, least: int) -> Grid:
+def _tightened(grid: CodeGrid, codes: Array, least: int) -> CodeGrid:
     """The grid of the smallest width, `least` or more, that holds all codes and zero points."""
     numbers = np.concatenate([codes.astype(np.int64).reshape(-1), grid.zero_point])
     low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
@@ -206,7 +206,7 @@ def _tightened(grid: Grid, codes: Array, least: int) -> Grid:
         if high > top:
             continue
         if signed and low >= -top and not grid.zero_point.any():
-            return Grid(grid.scale, grid.zero_point, grid.axis, -top, top)
+            return CodeGrid(grid.scale, grid.zero_point, grid.axis, -top, top)
         if low >= (-top - 1 if signed else 0):
-            return Grid(grid.scale, grid.zero_point, grid.axis, -top - 1 if signed else 0, top)
+            return CodeGrid(grid.scale, grid.zero_point, grid.axis, -top - 1 if signed else 0, top)
     return grid

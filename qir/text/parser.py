@@ -15,7 +15,7 @@ from qir.tensor import Tensor
 from qir.text.cursor import Cursor
 from qir.text.printer import PLURAL
 from qir.text.types import read_type
-from qir.text.values import NUMBER, number_of, read_annotations, read_bytes, read_name, read_tensor
+from qir.text.values import NUMBER, read_annotations, read_bytes, read_name, read_number, read_tensor
 from qir.types import UnknownType
 
 _OP = re.compile(r"(?:[A-Za-z_][\w\-]*\.)*[A-Za-z_]\w*", re.ASCII)
@@ -312,7 +312,7 @@ class _Parser:
         if start == '"' or cursor.text.startswith('x"', cursor.at):
             return AttributeKind.STRING, read_bytes(cursor)
         if (number := cursor.match(NUMBER)) is not None:
-            found = number_of(number)
+            found = read_number(number)
             return (AttributeKind.INT if isinstance(found, int) else AttributeKind.FLOAT), found
         if cursor.text.startswith("dense<", cursor.at):
             return AttributeKind.TENSOR, read_tensor(cursor, self.constants)

@@ -83,7 +83,7 @@ def _to_single(number: float) -> float:
     return single
 
 
-def number_of(text: str) -> int | float:
+def read_number(text: str) -> int | float:
     """The number that a text writes: digits alone are an int, everything else a float."""
     if _INTEGER.fullmatch(text):
         return int(text)
@@ -266,7 +266,7 @@ def _read_array(cursor: Cursor, dtype: DType) -> Array:
 
 def _read_element(cursor: Cursor, dtype: DType) -> Any:
     if dtype is not DType.STRING:
-        return number_of(cursor.need(NUMBER, "a number"))
+        return read_number(cursor.need(NUMBER, "a number"))
     if cursor.accept("u"):
         return cursor.string()
     return read_bytes(cursor)

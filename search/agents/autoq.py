@@ -47,7 +47,7 @@ def autoq(
         continuous=True,
         accuracy_scale=accuracy_scale,
     )
-    agents = _Coordinator(env, layers_of(run.problem.names), run.seed, warm_up)
+    agents = _Coordinator(env, decisions_of_layers(run.problem.names), run.seed, warm_up)
     total = run.ledger.remaining
     counts = {"episodes": 0, "projected": 0, "layers": len(agents.layers)}
     for _ in episodes(env):
@@ -58,7 +58,7 @@ def autoq(
     return Outcome(counts=counts, notes=("HIRO's goal correction is replaced by the executed goal",))
 
 
-def layers_of(names: Sequence[str]) -> list[list[int]]:
+def decisions_of_layers(names: Sequence[str]) -> list[list[int]]:
     """Positions of the decisions of each layer: neighbours whose names differ only in a channel number."""
     layers: list[list[int]] = []
     last = None

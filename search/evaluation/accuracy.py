@@ -186,7 +186,7 @@ class AccuracyObjective:
 
     def prepare(self, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> AffineCorrection | None:
         """Bring the network to a policy: float weights, correction, retraining (`retrain` replaces the protocol's)."""
-        from qir.backends.training.loop import retrain as run
+        from qir.backends.training.loop import retrain_network
 
         if self._changed:
             self.reset()
@@ -199,7 +199,7 @@ class AccuracyObjective:
             own(self.network, self.retraining.images, self.retraining.labels, correction=correction)
         elif plan is not None and self.retraining is not None:
             self._changed = True
-            run(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
+            retrain_network(self.network, self.retraining.images, self.retraining.labels, plan, correction=correction)
         return correction
 
     def accuracy(self, samples: Samples, correction: AffineCorrection | None = None, *, hopeless: float = 0.0) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.policy import Policy
-from qir.search.evaluation.parallel import Executor, InProcess, Measured
+from qir.search.evaluation.parallel import InProcess, Measured, Workers
 from qir.search.problem.problem import Problem
 from qir.search.problem.result import VALUE, Evaluation, Progress, pareto_front
 from qir.support.progress import advance
@@ -42,7 +42,7 @@ class Ledger:
         problem: Problem,
         limit: int | None = None,
         store: Store | None = None,
-        executor: Executor | None = None,
+        executor: Workers | None = None,
         progress: Callable[[Progress], None] | None = None,
         deadline: float | None = None,
     ) -> None:

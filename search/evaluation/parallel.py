@@ -37,7 +37,7 @@ class Measured:
     error: str | None
 
 
-class Executor(Protocol):
+class Workers(Protocol):
     """Measures policies; yields (position, measurement) as they finish, each position once."""
 
     def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
@@ -245,7 +245,7 @@ class DaskCluster:
 
 
 @contextmanager
-def executor_of(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
+def workers_of(workers: int = 1, scheduler: str | None = None) -> Iterator[Workers]:
     """Where objectives run, by what a user says: this process, local processes, or a Dask cluster; closed at the end.
 
     Raises:

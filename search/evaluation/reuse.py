@@ -39,7 +39,7 @@ Signature = tuple[Bits | None, ...]
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 
 
-class Memory:
+class Remembered:
     """Results by key, at most `limit` bytes; those that were not used for longest go first.
 
     Once a quarter of that is taken, a result is kept when it is computed for the second time: most prefixes of a
@@ -114,7 +114,7 @@ class ReusingNetwork(TorchModule):
 
     def __init__(self, module: Module, *, limit: int = MEMORY) -> None:
         super().__init__(module)
-        self.memory = Memory(limit)
+        self.memory = Remembered(limit)
         self.tag: str | None = None
         self._plan = _ReusingPlan(module, self)
         self._cones = _cones(self._plan)

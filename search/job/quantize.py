@@ -24,7 +24,7 @@ from qir.tensor import Array
 
 if TYPE_CHECKING:
     from qir.backends.execution.saturation import WeightStorage
-    from qir.search.evaluation.parallel import Executor
+    from qir.search.evaluation.parallel import Workers
     from qir.search.evaluation.store import Store
 
 EVALUATIONS = 50
@@ -61,7 +61,7 @@ def quantize(
     compare: bool = True,
     progress: Callable[[Progress], None] | None = None,
     stages: Callable[[Step], None] | None = None,
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     images: Preprocessing | None = None,
     **options: Any,
 ) -> Quantized:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from qir.backends.execution.saturation import WeightStorage
     from qir.backends.training.protocol import RetrainProtocol
     from qir.search.evaluation.accuracy import AccuracyObjective, EvaluationProtocol, Samples
-    from qir.search.evaluation.parallel import Executor
+    from qir.search.evaluation.parallel import Workers
     from qir.search.evaluation.store import Store
 
 Tried = tuple[Agreement | None, int | None]
@@ -256,7 +256,7 @@ class Job:
         *,
         evaluations: int | None = None,
         progress: Callable[[Progress], None] | None = None,
-        executor: Executor | None = None,
+        executor: Workers | None = None,
         **options: Any,
     ) -> Result:
         """Choose bits; the last result is the one that is finished and written.

@@ -79,7 +79,7 @@ def rounded(quantizer: FakeQuant, x: torch.Tensor, grid: Grid) -> torch.Tensor:
     return fake_quantize(x, *grid, quantizer.granularity)
 
 
-def on_grid(quantizer: FakeQuant, x: torch.Tensor, bits: int) -> torch.Tensor:
+def rounded_to_grid(quantizer: FakeQuant, x: torch.Tensor, bits: int) -> torch.Tensor:
     """An operand rounded to its quantizer's grid at so many bits, same shape."""
     return rounded(quantizer, x, grid_of(quantizer, bits, x.device))
 
@@ -144,7 +144,7 @@ def perturbations(
     """(quantizer, bits, operand on its grid minus operand) of every width that remains."""
     for name, quantizer in quantized.items():
         for bits in constraints.options[name]:
-            yield name, bits, on_grid(quantizer, operands[name], bits) - operands[name]
+            yield name, bits, rounded_to_grid(quantizer, operands[name], bits) - operands[name]
 
 
 def noise_to_signal_of(

@@ -34,7 +34,7 @@ class CriticalPath:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class CostExplanation:
     """What bounds a layer at each pair of widths, and where fewer bits stop helping.
 
     Attributes:
@@ -139,7 +139,7 @@ def _reference(table: CostTable) -> dict[str, Bits]:
     return {name: max((w for w in widths if w <= 8), default=widths[-1]) for name, widths in table.widths.items()}
 
 
-def explain(table: CostTable, node: str) -> Explanation:
+def explain_costs(table: CostTable, node: str) -> CostExplanation:
     """What bounds a node at each legal pair of widths, and where fewer bits stop helping.
 
     Raises:
@@ -155,7 +155,7 @@ def explain(table: CostTable, node: str) -> Explanation:
     cells = layer_cells(rows) or _streams(rows)
     cycles = {pair: cost.cycles for pair, cost in cells.items()}
     bounds = {pair: cost.bound_by for pair, cost in cells.items()}
-    return Explanation(node, bounds, cycles, tuple(_stops(cycles, bounds)))
+    return CostExplanation(node, bounds, cycles, tuple(_stops(cycles, bounds)))
 
 
 def _streams(rows: Sequence[CostRow]) -> dict[tuple[int, int], Cost]:

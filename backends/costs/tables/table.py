@@ -77,7 +77,7 @@ class NodeCost:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class HeldTensor:
     """An activation in memory: from the step that writes it to the last step that reads it.
 
     Attributes:
@@ -95,7 +95,7 @@ class StoredTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredWeight:
+class HeldWeight:
     """A constant of the network.
 
     Attributes:
@@ -123,8 +123,8 @@ class NetworkFacts:
     """
 
     predecessors: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    tensors: tuple[StoredTensor, ...] = ()
-    weights: tuple[StoredWeight, ...] = ()
+    tensors: tuple[HeldTensor, ...] = ()
+    weights: tuple[HeldWeight, ...] = ()
     notes: tuple[str, ...] = ()
     unsized: Mapping[str, str | None] = field(default_factory=dict)
     sizes: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)

@@ -61,7 +61,7 @@ _MAPPED = 16 << 20
 """Bytes from which on an array stays in its file."""
 
 
-class Rows:
+class FileRows:
     """The rows of a large .npy file, read a part at a time, so that memory holds one part whatever the file's size.
 
     Args:

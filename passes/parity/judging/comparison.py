@@ -88,7 +88,7 @@ class Deviation:
         return np.asarray(self.wrong & ~self.saturated)
 
 
-class Comparison:
+class EngineComparison:
     """Engines and variants of the reference against the reference, batch by batch.
 
     Args:

@@ -13,7 +13,7 @@ from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, is_standard
 from qir.passes.lowering.qonnx.thresholds import value_thresholds
-from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.grids import CodeGrid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.state import RaiseState, base_name
 from qir.tensor import Array
 
@@ -83,7 +83,7 @@ def _integers(label: str) -> QuantizerSpec | None:
     signed |= label == "TERNARY"
     high = (1 << (bits - signed)) - 1
     low = -high - (label != "TERNARY") if signed else 0
-    found = spec_of(Grid(one, np.zeros(1, np.int64), None, low, high))
+    found = spec_of(CodeGrid(one, np.zeros(1, np.int64), None, low, high))
     return None if isinstance(found, Reject) else found
 
 
@@ -127,5 +127,5 @@ def _spec(table: Array, steps: _Steps) -> QuantizerSpec | Reject:
     first = int(low)
     half = (count + 1) // 2
     if first in {-half, 1 - half} and count > 1:
-        return spec_of(Grid(scales, np.zeros(scales.size, np.int64), axis, first, first + count))
-    return spec_of(Grid(scales, np.full(scales.size, -first), axis, 0, count))
+        return spec_of(CodeGrid(scales, np.zeros(scales.size, np.int64), axis, first, first + count))
+    return spec_of(CodeGrid(scales, np.full(scales.size, -first), axis, 0, count))

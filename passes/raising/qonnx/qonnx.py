@@ -7,7 +7,7 @@ import numpy as np
 from qir.graph import Node, Value
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, is_standard
-from qir.passes.raising.grids import Grid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.grids import CodeGrid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.qonnx.multi_threshold import raise_multi_threshold
 from qir.passes.raising.state import RaiseState, base_name
 
@@ -19,7 +19,7 @@ def raise_qonnx(node: Node, state: RaiseState) -> None:
         return
     data, last = node.input(0), node
     grid = _grid(node)
-    if isinstance(grid, Grid):
+    if isinstance(grid, CodeGrid):
         clip = _clip_after(node)
         part = None if clip is None else _part(grid, clip)
         spec = spec_of(grid if part is None else part)
@@ -53,7 +53,7 @@ def _clip_after(node: Node) -> Node | None:
     return uses[0].node if len(uses) == 1 and uses[0].index == 0 and is_standard(uses[0].node, "Clip") else None
 
 
-def _part(grid: Grid, clip: Node) -> Grid | None:
+def _part(grid: CodeGrid, clip: Node) -> CodeGrid | None:
     """The unsigned grid with a zero point that Clip leaves of a grid; None when its bounds give no whole width."""
     bounds = [array_of(clip.input(index)) for index in (1, 2)]
     if grid.scale.size != 1 or any(bound is None or bound.size != 1 for bound in bounds):
@@ -62,11 +62,11 @@ def _part(grid: Grid, clip: Node) -> Grid | None:
     if any(np.float32(c) * grid.scale[0] != b for c, b in zip(codes, bounds, strict=True)):
         return None
     low, high = max(int(codes[0]), grid.low_code), min(int(codes[1]), grid.high_code)
-    found = Grid(grid.scale, np.array([-low]), None, 0, high - low)
+    found = CodeGrid(grid.scale, np.array([-low]), None, 0, high - low)
     return found if low <= 0 <= high and not isinstance(found.width(), Reject) else None
 
 
-def _grid(node: Node) -> Grid | QuantizerSpec | Reject:
+def _grid(node: Node) -> CodeGrid | QuantizerSpec | Reject:
     """The grid; for codes -1 and +1, which are none, the fake-quant attributes."""
     if node.op not in {"Quant", "IntQuant", "BipolarQuant"}:
         return Reject(f"{node.op} is not known")
@@ -97,7 +97,7 @@ def _grid(node: Node) -> Grid | QuantizerSpec | Reject:
     zeros = np.broadcast_to(zero.astype(np.int64).reshape(-1), scales.shape)
     if not signed and narrow:
         return Reject("it is unsigned and narrow")
-    return Grid(scales, zeros, axis, low, high)
+    return CodeGrid(scales, zeros, axis, low, high)
 
 
 def _channel_axis(scale: np.ndarray, node: Node) -> int | Reject | None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.module import Module
+from qir.ops.definition import rank_of
 from qir.passes.analysis.affine import Affine, Reject, batchnorm_affine
 from qir.passes.analysis.constants import array_of, erase, frozen, is_standard, replace
 from qir.passes.analysis.layers import layer_at, layer_producing
-from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, LinearLayer, rank_of
+from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, LinearLayer
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, numpy_dtype
 

@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 
 from qir.graph import Node
+from qir.ops.definition import rank_of
 from qir.passes.analysis.affine import Affine, elementwise_affine
 from qir.passes.analysis.constants import array_of, set_constant
 from qir.passes.analysis.layers import MatMulLayer, layer_at, layer_producing
-from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, multiplied, rank_of
+from qir.passes.analysis.linear_layer import PREACTIVATION, Edit, scaled_weight
 from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, op
 
 LAYER = op(("Conv", "ConvTranspose", "Gemm", "MatMul", "Add"), name="layer", only_use=True)
@@ -75,7 +76,7 @@ def gemm_factors(match: Match) -> Reject | Plan:
 
     def write() -> None:
         for index, array in arrays.items():
-            set_constant(node, index, multiplied(array, np.asarray(scaled[index])), node.operand(index).name)
+            set_constant(node, index, scaled_weight(array, np.asarray(scaled[index])), node.operand(index).name)
         node.set_attribute("alpha", None)
         node.set_attribute("beta", None)
 

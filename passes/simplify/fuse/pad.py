@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from qir.graph import Node
+from qir.ops.definition import rank_of
 from qir.passes.analysis.constants import array_of, is_standard, number_of
-from qir.passes.analysis.linear_layer import rank_of
 from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, op
 
 PADDED = op(("Conv", "AveragePool", "MaxPool"), op("Pad", any_value("x"), ..., name="padded", only_use=True), ...)

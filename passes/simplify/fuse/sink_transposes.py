@@ -6,8 +6,8 @@ import numpy as np
 
 from qir.graph import Node, Value
 from qir.ops import op_of
+from qir.ops.definition import rank_of
 from qir.passes.analysis.constants import array_of, frozen, is_standard
-from qir.passes.analysis.linear_layer import rank_of
 from qir.passes.simplify.fuse.transposes import BINARY, UNARY, order_of
 from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, either, op
 from qir.types import TensorType, Type

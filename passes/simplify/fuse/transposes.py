@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from qir.graph import Node, Value
+from qir.ops.definition import rank_of
 from qir.passes.analysis.constants import array_of
-from qir.passes.analysis.linear_layer import rank_of
 from qir.passes.simplify.eliminate.identities import may_return
 from qir.rewriting.engine import Match, Pattern, Plan, Reject, Rewriter, Rule, any_value, either, number, op, through
 from qir.types import TensorType

@@ -8,8 +8,15 @@ import pytest
 import qir
 from qir.backends import cost_table, load_target
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
-from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredTensor, StoredWeight
+from qir.backends.costs.tables.reports import (
+    critical_path,
+    explain_costs,
+    model_bytes,
+    peak_memory,
+    ratios,
+    transfer_matrix,
+)
+from qir.backends.costs.tables.table import CostRow, CostTable, HeldTensor, HeldWeight, NetworkFacts
 from qir.errors import TargetError
 from qir.policy import Policy
 
@@ -114,13 +121,13 @@ def test_critical_path_takes_the_longer_branch() -> None:
 
 
 def test_peak_memory_is_the_largest_cut() -> None:
-    tensors = (StoredTensor(80, "q", 32, 0, 1), StoredTensor(8, None, 32, 1, 2), StoredTensor(16, "q", 32, 2, 3))
+    tensors = (HeldTensor(80, "q", 32, 0, 1), HeldTensor(8, None, 32, 1, 2), HeldTensor(16, "q", 32, 2, 3))
     table = CostTable([], {"q": (4, 8)}, "x", NetworkFacts(tensors=tensors))
     assert peak_memory(table, [{"q": 8}, {"q": 4}]).tolist() == [80 + 32, 40 + 32]
 
 
 def test_model_size_counts_packed_bits_scales_and_float_constants() -> None:
-    weights = (StoredWeight(100, "w", 10), StoredWeight(10, None, 0))
+    weights = (HeldWeight(100, "w", 10), HeldWeight(10, None, 0))
     table = CostTable([], {"w": (1, 8)}, "x", NetworkFacts(weights=weights))
     assert model_bytes(table, [{"w": 1}, {"w": 8}]).tolist() == [(100 + 320 + 320) / 8, (800 + 320 + 320) / 8]
 
@@ -138,11 +145,11 @@ def test_explanation_says_where_fewer_bits_stop_helping() -> None:
     module = qir.load(MODELS / "lenet_fashion_mnist.onnx")
     table = cost_table(module, "bitfusion-e")
     layer = next(row.name for row in table if row.op == "Conv")
-    found = explain(table, layer)
+    found = explain_costs(table, layer)
     assert found.bound_by[8, 8]
     assert any("change nothing" in line for line in found.stops)
     with pytest.raises(TargetError, match="no layer"):
-        explain(table, "absent")
+        explain_costs(table, "absent")
 
 
 def test_policies_are_costed_on_other_targets() -> None:

@@ -5,8 +5,15 @@ import pytest
 
 from qir.backends import cost_table
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.reports import critical_path, explain, model_bytes, peak_memory, ratios, transfer_matrix
-from qir.backends.costs.tables.table import CostRow, CostTable, NetworkFacts, StoredWeight
+from qir.backends.costs.tables.reports import (
+    critical_path,
+    explain_costs,
+    model_bytes,
+    peak_memory,
+    ratios,
+    transfer_matrix,
+)
+from qir.backends.costs.tables.table import CostRow, CostTable, HeldWeight, NetworkFacts
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -30,7 +37,7 @@ def layer(name, cells, activation_widths, weight_widths):
 
 def network(cells, target="x"):
     widths = {"a.in": (4, 8), "a.weight": (4, 8)}
-    weights = (StoredWeight(800, "a.weight", 10), StoredWeight(10, None, 0))
+    weights = (HeldWeight(800, "a.weight", 10), HeldWeight(10, None, 0))
     facts = NetworkFacts(weights=weights)
     return CostTable([layer("a", cells, (4, 8), (4, 8))], widths, target, facts)
 
@@ -59,7 +66,7 @@ def test_ratios_follow_the_papers():
 
 
 def test_explanation_names_bounds_and_the_width_where_fewer_bits_stop_helping():
-    found = explain(network([[7, 9], [7, 12]]), "a")
+    found = explain_costs(network([[7, 9], [7, 12]]), "a")
     assert found.cycles == {(4, 4): 7, (4, 8): 9, (8, 4): 7, (8, 8): 12}
     assert found.bound_by[8, 4] == "8/4"
     assert found.stops == ("fewer than 8 activation bits change nothing at 4-bit weights: bound by 8/4",)
@@ -67,7 +74,7 @@ def test_explanation_names_bounds_and_the_width_where_fewer_bits_stop_helping():
 
 def test_explanation_of_a_node_without_weights():
     table = cost_table(branches(), "systolic-16x16")
-    found = explain(table, "add")
+    found = explain_costs(table, "add")
     assert found.cycles == {(32, 0): 3 * 64 * 32 / 64}
     assert found.bound_by == {(32, 0): "dram.activations"}
     assert found.stops == ()

@@ -8,7 +8,7 @@ from qir.backends.costs.hardware import OpSupport
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import layer_products, layer_shape
 from qir.backends.costs.tables.delay_files import DelayTable, delays_of
-from qir.backends.costs.tables.reports import explain, model_bytes
+from qir.backends.costs.tables.reports import explain_costs, model_bytes
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module
@@ -52,7 +52,7 @@ def test_recurrent_layers_cost_their_products_at_their_widths(op, gates, target)
     mixed = table.uniform(8, 8) | {"node.recurrence": 2}
     assert rows[0].cycles > table.cost([mixed])[0] > rows[2].cycles
     assert delays_of(table).at("node", 4, 8) == pytest.approx(rows[1].cycles)
-    assert 0 < explain(table, "node").cycles[8, 4] <= rows[1].cycles
+    assert 0 < explain_costs(table, "node").cycles[8, 4] <= rows[1].cycles
 
 
 def test_a_recurrent_layer_multiplies_its_state_at_every_time_step():

@@ -28,7 +28,7 @@ from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node
 from qir.models import fashion_mnist, path
 from qir.passes import PassContext, PassManager, apply_policy, parse_pipeline, run_passes
-from qir.passes.correction.adaround import AdaRound, neighbours
+from qir.passes.correction.adaround import AdaRound, codes_around
 from qir.quantizers import get_scheme
 
 FAST = AdaRound(iterations=60, images=32)
@@ -67,7 +67,7 @@ def run(module, images, step=FAST, seed=0, reports=None):
 def test_every_weight_goes_to_a_level_next_to_it(samples, make_network, scheme, bits):
     module = at(make_network(), bits, scheme)
     before = weights_of(module)
-    around = {name: neighbours(quantizers(module.graph)[name], before[name]) for name in WEIGHTS}
+    around = {name: codes_around(quantizers(module.graph)[name], before[name]) for name in WEIGHTS}
     left = {}
     run(module, samples[0], reports=left)
     for name, weight in weights_of(module).items():
@@ -170,7 +170,7 @@ def test_neighbours_enclose_each_weight(scheme, axis, seed):
     node = Node("fake_quant", (), domain="qir", attributes=attributes | ({} if axis is None else {"axis": axis}))
     fitted = get_scheme(name).fit(weight, bits, True, False, axis) * np.float32(0.8)
     FakeQuant(node).calibration = fitted[None]
-    lower, upper = neighbours(FakeQuant(node), weight)
+    lower, upper = codes_around(FakeQuant(node), weight)
     grid = FakeQuant(node).scheme(bits).grid(FakeQuant(node).grid())
     rows = [np.moveaxis(part, axis or 0, 0).reshape(len(grid), -1) for part in (lower, weight, upper)]
     for low, value, high, levels in zip(*rows, grid, strict=True):
@@ -187,7 +187,7 @@ def test_blocks_of_scales_have_neighbours_of_their_own():
     node = Node("fake_quant", (), domain="qir", attributes=attributes)
     rows, _ = FakeQuant(node).granularity.rows(weight)
     FakeQuant(node).calibration = get_scheme("uniform").fit(rows, 3, True, False, 0)[None]
-    lower, upper = neighbours(FakeQuant(node), weight)
+    lower, upper = codes_around(FakeQuant(node), weight)
     scale = FakeQuant(node).granularity.restored(
         np.repeat(FakeQuant(node).grid().scale[:, None], rows.shape[1], 1), weight.shape
     )

@@ -7,7 +7,7 @@ import torch
 import qir
 from qir.backends.execution.session import OrtSession
 from qir.backends.torch.module import TorchModule
-from qir.models.builders import entry_of, export_onnx
+from qir.models.builders import builder_of, export_onnx
 from qir.ops import infer_graph, op_of
 from qir.types import TensorType, UnknownType
 
@@ -33,7 +33,7 @@ def test_torch_equals_onnx_runtime(exported):
     name, module = exported
     generator = np.random.default_rng(0)
     shape = (2, *SHAPES[name][1:])
-    data = generator.integers(0, 50, shape) if entry_of(name).takes_tokens else generator.random(shape, np.float32)
+    data = generator.integers(0, 50, shape) if builder_of(name).takes_tokens else generator.random(shape, np.float32)
     (feed,) = module.graph.inputs
     wanted = OrtSession(module, optimization="disable").run({feed.name: data})
     with torch.no_grad():

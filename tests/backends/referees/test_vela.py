@@ -21,7 +21,7 @@ from qir.backends.vela.referee import (
     OTHER,
     Compared,
     OpFit,
-    compare,
+    compare_layers,
     fit_ops,
     predicted,
     rank_correlation,
@@ -69,7 +69,7 @@ def test_report_is_read_and_joined_by_layer(tmp_path: Path) -> None:
     (tmp_path / "n_per-layer.csv").write_text(REPORT, encoding="utf-8")
     layers = read_report(tmp_path / "n_per-layer.csv")
     assert layers[0] == VelaLayer("conv", "Conv2D", 120.0, 100.0, {"sram": 20.0, "dram": 120.0}, 640.0)
-    rows = compare(_table(), {}, layers)
+    rows = compare_layers(_table(), {}, layers)
     assert [(row.node, row.op, row.cycles, row.referee_cycles) for row in rows] == [
         ("conv", "Conv", 100.0, 120.0),
         ("pool", "GlobalAveragePool", 40.0, 30.0),

@@ -17,7 +17,7 @@ from qir.module import Function, Module
 from qir.tensor import Tensor
 from qir.text.printer import constants_of
 from qir.text.types import parse_type
-from qir.text.values import float_text, number_of
+from qir.text.values import float_text, read_number
 from qir.types import DType, OpaqueType, OptionalType, QuantType, SequenceType, TensorType, UnknownType
 
 TEXT = st.text(max_size=8)
@@ -86,14 +86,14 @@ def test_any_module_comes_back_to_the_byte(module):
 
 @given(st.floats())
 def test_any_double_comes_back_to_the_bit(number):
-    again = number_of(float_text(number))
+    again = read_number(float_text(number))
     assert isinstance(again, float)
     assert struct.pack("<d", again) == struct.pack("<d", number)
 
 
 @pytest.mark.parametrize("number", [math.nan, -math.nan, math.inf, -math.inf, -0.0, 0.1, float(np.float32(0.1)), 1e300])
 def test_special_numbers_come_back(number):
-    assert struct.pack("<d", number_of(float_text(number))) == struct.pack("<d", number)
+    assert struct.pack("<d", read_number(float_text(number))) == struct.pack("<d", number)
 
 
 @pytest.mark.parametrize(

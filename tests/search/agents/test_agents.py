@@ -3,7 +3,7 @@ import pytest
 
 from qir.errors import SearchError
 from qir.search import Budget, Decision, Problem, Relation, solve
-from qir.search.agents.autoq import layers_of
+from qir.search.agents.autoq import decisions_of_layers
 
 AGENTS = ["haq", "wang2024", "adrl", "autoq", "releq", "rl"]
 
@@ -92,7 +92,7 @@ def test_releq_projects_illegal_actions_and_records_probabilities():
 
 
 def test_channels_of_a_layer_are_grouped():
-    assert layers_of(["a", "w[0]", "w[1]", "v[0]", "b"]) == [[0], [1, 2], [3], [4]]
+    assert decisions_of_layers(["a", "w[0]", "w[1]", "v[0]", "b"]) == [[0], [1, 2], [3], [4]]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -147,7 +147,7 @@ def test_autoq_upper_agent_decides_what_has_no_channels():
 
     p = Problem([Decision(n, (2, 4, 8)) for n in ("a", "w[0]", "w[1]", "b")], objective=lambda policy: 0.5)
     env = QuantizationEnv(p, continuous=True)
-    agents = _Coordinator(env, layers_of(p.names), 0, 1)
+    agents = _Coordinator(env, decisions_of_layers(p.names), 0, 1)
     info, final = agents.walk()
     agents.learn(info["executed"], final, 0.5)
     upper, lower = (agent._model.replay_buffer for agent in (agents._upper, agents._lower))

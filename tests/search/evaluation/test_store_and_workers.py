@@ -10,7 +10,7 @@ import pytest
 from qir.errors import SearchError
 from qir.policy import Policy
 from qir.search import Decision, LocalProcesses, Problem, Store, solve
-from qir.search.evaluation.parallel import InProcess, Measured, executor_of
+from qir.search.evaluation.parallel import InProcess, Measured, workers_of
 
 IDENTITY = {"model": "m1", "data": "d1", "protocol": "ptq"}
 
@@ -232,13 +232,13 @@ def test_an_unreachable_scheduler_is_an_error():
 
 
 def test_where_objectives_run_is_said_in_words(objectives):
-    with executor_of() as executor:
+    with workers_of() as executor:
         assert isinstance(executor, InProcess)
-    with executor_of(2) as executor:
+    with workers_of(2) as executor:
         assert len(solve(problem(objectives.total), "random", evaluations=4, executor=executor).evaluations) == 4
-    with pytest.raises(SearchError, match="2 local workers and scheduler"), executor_of(2, "tcp://127.0.0.1:9"):
+    with pytest.raises(SearchError, match="2 local workers and scheduler"), workers_of(2, "tcp://127.0.0.1:9"):
         pass
-    with pytest.raises(SearchError, match="workers: 0"), executor_of(0):
+    with pytest.raises(SearchError, match="workers: 0"), workers_of(0):
         pass
 
 

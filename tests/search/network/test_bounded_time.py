@@ -13,7 +13,7 @@ from qir.search import Job, Splits, load_network, prepare
 from qir.search.evaluation.reuse import ReusingNetwork
 from qir.search.metrics.label_free import outputs_sensitivity
 from qir.search.metrics.measuring import measure
-from qir.search.metrics.operands import measured_quantizers, on_grid, whole_batches
+from qir.search.metrics.operands import measured_quantizers, rounded_to_grid, whole_batches
 from qir.search.metrics.outputs.output_distance import output_distance
 from qir.support.progress import Step, advance, stage, told
 
@@ -55,7 +55,7 @@ def test_curvature_is_measured_on_networks_with_several_inputs():
     moved = []
     for x, gate in samples:
         hidden = np.maximum(x @ FIRST, 0) * gate
-        change = on_grid(quantizer, whole_batches([[SECOND]])[0][0], 4).numpy() - SECOND
+        change = rounded_to_grid(quantizer, whole_batches([[SECOND]])[0][0], 4).numpy() - SECOND
         moved.append(((hidden @ change) ** 2).sum() / ((hidden @ SECOND) ** 2).sum())
     assert found.values["second.weight", 4] == pytest.approx(np.mean(moved), rel=0.25)
 

@@ -13,7 +13,7 @@ from qir.backends.training.affine_correction import fit_affine_correction, pre_a
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.search import AccuracyObjective, EvaluationProtocol, load_network, output_divergence, prepare
 from qir.search.evaluation.accuracy import accuracy_of
-from qir.search.evaluation.reuse import Corrector, Memory, ReusingNetwork, reusing
+from qir.search.evaluation.reuse import Corrector, Remembered, ReusingNetwork, reusing
 
 
 @pytest.fixture(scope="module", params=["lenet", "residual"])
@@ -122,7 +122,7 @@ def test_a_hopeless_policy_is_left_early(calibrated):
 
 
 def test_memory_keeps_what_comes_again_and_its_limit():
-    memory = Memory(limit=4 * 4)
+    memory = Remembered(limit=4 * 4)
     memory.put("a", torch.zeros(2))
     assert memory.get("a") is None
     for _ in range(2):

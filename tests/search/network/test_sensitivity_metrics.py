@@ -18,7 +18,7 @@ from qir.search.metrics.gradients.gauss_newton import gauss_newton
 from qir.search.metrics.gradients.hessian_trace import hessian_trace
 from qir.search.metrics.gradients.second_order import second_order
 from qir.search.metrics.gradients.taylor import taylor
-from qir.search.metrics.operands import on_grid
+from qir.search.metrics.operands import rounded_to_grid
 from qir.search.metrics.outputs.adversarial_noise import adversarial_noise
 from qir.search.metrics.outputs.output_error import output_error
 from qir.search.metrics.pca_significance import pca_significance, significant_dimensions
@@ -46,7 +46,7 @@ def linear():
         quantizer = quantizers(module.graph)[name]
         values = torch.from_numpy(WEIGHT if quantizer.source.is_constant else IMAGES)
         for bits in constraints.options[name]:
-            changes[name, bits] = (on_grid(quantizer, values, bits) - values).numpy().astype(np.float64)
+            changes[name, bits] = (rounded_to_grid(quantizer, values, bits) - values).numpy().astype(np.float64)
     return TorchModule(module), constraints, changes
 
 

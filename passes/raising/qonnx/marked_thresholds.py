@@ -19,9 +19,9 @@ from qir.ops import op_of
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.lowering.qonnx.threshold_marks import ACTIVATION, LAYER
-from qir.passes.raising.grids import Grid
+from qir.passes.raising.grids import CodeGrid
 from qir.passes.raising.marked import make_quantizer
-from qir.passes.raising.qdq import float_type
+from qir.passes.raising.qdq import twin_type
 from qir.passes.raising.state import RaiseState, weight_spec
 from qir.support.json_text import parse_json
 from qir.tensor import Array
@@ -86,7 +86,7 @@ class _Raising:
                 for b in bounds
             ]
             made = Node(op, (value, *constants))
-            made.result.type = float_type(value)
+            made.result.type = twin_type(value)
             value = self.graph.insert(made, before=place).result
         return value
 
@@ -105,7 +105,7 @@ class _Raising:
             values = (np.asarray(entry["bias"], np.float64) * product).astype(np.float32)
             operands.append(self.graph.add_constant(f"{node.name}.bias", frozen(values)))
         made = Node(entry["op"], operands, name=node.name, attributes=entry["attributes"])
-        made.result.type = float_type(node.result)
+        made.result.type = twin_type(node.result)
         self.graph.insert(made, before=node)
         self.sums[node.result] = made.result
 
@@ -114,7 +114,7 @@ class _Raising:
         name, bits = str(entry["name"]), entry["bits"]
         if name not in self.weights:
             axis = entry["axis"] if scale.size > 1 else None
-            grid = Grid(scale, np.zeros(scale.size, np.int64), axis, -(2**15), 2**15 - 1)
+            grid = CodeGrid(scale, np.zeros(scale.size, np.int64), axis, -(2**15), 2**15 - 1)
             spec = weight_spec(grid, codes, bits if isinstance(bits, int) else max(bits))
             if isinstance(spec, Reject):
                 raise QirError(spec.reason)
@@ -145,6 +145,6 @@ class _Raising:
         inputs = list(node.inputs)
         inputs[index] = twin
         made = Node(node.op, inputs, domain=node.domain, attributes=dict(node.attributes))
-        made.result.type = float_type(node.result)
+        made.result.type = twin_type(node.result)
         self.graph.insert(made, before=node)
         self.twins[node.result] = made.result, scale
