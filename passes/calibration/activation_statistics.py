@@ -12,6 +12,7 @@ from qir.graph import Value
 from qir.module import Module
 from qir.passes.analysis.affine import Vector
 from qir.passes.calibration.calibrate import float_network
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import batches
 from qir.tensor import Array
 
@@ -19,7 +20,7 @@ Wanted = Sequence[tuple[Value, int]]
 """Values of the main graph, each with its channel axis."""
 
 
-def channel_moments(module: Module, wanted: Wanted, data: Any) -> dict[Value, tuple[Vector, Vector]]:
+def channel_moments(module: Module, wanted: Wanted, data: Data) -> dict[Value, tuple[Vector, Vector]]:
     """Mean and standard deviation of every channel over the data, float64 [channels] each."""
     sums: dict[Value, list[Any]] = {value: [0, 0.0, 0.0] for value, _ in wanted}
     for value, rows in _rows(module, wanted, data):
@@ -34,7 +35,7 @@ def channel_moments(module: Module, wanted: Wanted, data: Any) -> dict[Value, tu
     return found
 
 
-def channel_magnitudes(module: Module, wanted: Wanted, data: Any) -> dict[Value, Vector]:
+def channel_magnitudes(module: Module, wanted: Wanted, data: Data) -> dict[Value, Vector]:
     """Largest magnitude of every channel over the data, float64 [channels]."""
     found: dict[Value, Vector] = {}
     for value, rows in _rows(module, wanted, data):
@@ -43,7 +44,7 @@ def channel_magnitudes(module: Module, wanted: Wanted, data: Any) -> dict[Value,
     return found
 
 
-def _rows(module: Module, wanted: Wanted, data: Any) -> Iterator[tuple[Value, Array]]:
+def _rows(module: Module, wanted: Wanted, data: Data) -> Iterator[tuple[Value, Array]]:
     """Each value of each batch as [channels, elements].
 
     Raises:

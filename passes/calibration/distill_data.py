@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from qir.module import Module
+from qir.passes.data.kinds.source import Data
 from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.infrastructure.manager import PassManager
 from qir.passes.simplify.eliminate.identities import EliminateIdentities
 from qir.passes.simplify.freeze_inputs import FreezeInputs
 
@@ -44,7 +46,7 @@ class DistillData(Pass):
         return False
 
 
-def given_or_distilled(module: Module, data: Any, *, seed: int = 0) -> Any:
+def given_or_distilled(module: Module, data: Data, *, seed: int = 0) -> Data:
     """The data, or those that `distilled` stands for.
 
     Args:
@@ -58,5 +60,6 @@ def given_or_distilled(module: Module, data: Any, *, seed: int = 0) -> Any:
     if not isinstance(data, str | Path) or str(data) != DISTILLED:
         return data
     context = PassContext(seed=seed)
-    context.run(DistillData(), module)
-    return context.calibration_data
+    PassManager([DistillData()], reproducers=False).run(module, context)
+    found: Data = context.require("calibration_data")
+    return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qir.errors import DataError
 from qir.module import Module
 from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
-from qir.passes.data.kinds.source import Source
+from qir.passes.data.kinds.source import Data, Source
 from qir.passes.data.samples import batches
 from qir.passes.data.sources import inputs_of, labels_of_item, open_source
 from qir.passes.data.understanding import LOOKED_AT, Understanding, understand
@@ -60,7 +59,7 @@ class Samples:
 
 
 def read_samples(
-    data: Any,
+    data: Data,
     module: Module,
     *,
     split: str = "the data given",

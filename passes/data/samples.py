@@ -17,6 +17,7 @@ from qir.graph import Value
 from qir.module import Module
 from qir.passes.data.batch_axes import BatchAxes, Feed
 from qir.passes.data.kinds.array_files import as_array, is_plain
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.kinds.text_ids import with_companions
 from qir.passes.data.sources import inputs_of, open_source
 from qir.support.progress import advance
@@ -30,7 +31,7 @@ KEPT_MEMORY = 1 << 30
 """Bytes that the results of all layers may take where they are kept next to each other."""
 
 
-def batches(module: Module, data: Any, *, batch: int = 64) -> Iterator[Feed]:
+def batches(module: Module, data: Data, *, batch: int = 64) -> Iterator[Feed]:
     """The data as feeds of `batch` samples (the last one of what is left), shapes checked against the inputs.
 
     Arrays of rank 0, and those that have no axis of samples, hold for all samples; which axis counts samples is told by
@@ -70,7 +71,9 @@ def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) 
     return max(min(batch, memory // (4 * max(elements, 1))), 1)
 
 
-def fitting_samples(module: Module, data: Any, values: Iterable[Value], batch: int, *, memory: int = MEMORY) -> int:
+def fitting_samples(
+    module: Module, data: Data | None, values: Iterable[Value], batch: int, *, memory: int = MEMORY
+) -> int:
     """As `fitting_batch`; sizes that the network leaves open, such as seconds of sound, are those of the first sample.
 
     Args:

@@ -15,7 +15,7 @@ from qir.passes.data.batch_axes import BatchAxes, shape_of
 from qir.passes.data.kinds import audio, images, text_ids
 from qir.passes.data.kinds.array_files import LABELS, FileRows, labels_of, read_arrays, refuse_pipe
 from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
-from qir.passes.data.kinds.source import Source
+from qir.passes.data.kinds.source import Data, Source
 from qir.passes.data.recording import readable_again
 from qir.tensor import Array
 
@@ -27,7 +27,7 @@ _CALLED = ("images", "image", "input", "inputs", "data", "x", "samples")
 
 
 def open_source(
-    data: Any, module: Module, preprocessing: Preprocessing | None = None, most: int | None = None
+    data: Data, module: Module, preprocessing: Preprocessing | None = None, most: int | None = None
 ) -> Source:
     """What data of any kind are, opened but not read.
 

@@ -15,6 +15,7 @@ from qir.backends.integer.reference import QUANTIZE, IntegerReference
 from qir.errors import ExportError, QirError
 from qir.module import Module
 from qir.passes.data.batch_axes import Feed
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import batches, fitting_samples, samples_of
 from qir.passes.exporting.products import check_products
 from qir.passes.lowering.profiles.profiles import Profile
@@ -71,7 +72,7 @@ def compare_written(
     lowered: Module,
     path: Path,
     profile: Profile,
-    data: Any,
+    data: Data | None,
     encodings: Mapping[str, Any] | None = None,
 ) -> WrittenComparison:
     """Run a written file and hold it against the reference.
@@ -254,7 +255,7 @@ def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:
     return ReferenceNetwork(network)
 
 
-def compared_feeds(module: Module, data: Any) -> list[Feed]:
+def compared_feeds(module: Module, data: Data | None) -> list[Feed]:
     """The samples to run: up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed."""
     count = fitting_samples(
         module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK
@@ -267,7 +268,7 @@ def compared_feeds(module: Module, data: Any) -> list[Feed]:
     return feeds
 
 
-def observe_ranks(module: Module, lowered: Module, path: Path, profile: Profile, data: Any) -> bool:
+def observe_ranks(module: Module, lowered: Module, path: Path, profile: Profile, data: Data | None) -> bool:
     """Give outputs of unknown rank, which ONNX's checker refuses, the rank that a run shows; whether there were any.
 
     Args:

@@ -25,6 +25,7 @@ from qir.graph import Graph, Node, Value
 from qir.guide import CpuGuide, Guide, SourceGuide
 from qir.module import Function, Module
 from qir.ops import op_of
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.recording import readable_again
 from qir.passes.exporting.build_guide import build_guide
 from qir.passes.exporting.c99.prove import proven_sources
@@ -105,7 +106,7 @@ def export(
     *,
     profile: str | None = None,
     target: TargetLike | None = None,
-    data: Any = None,
+    data: Data | None = None,
     splits: dict[str, str] | None = None,
     requantization: Requantization | None = None,
     reduce_range: bool = False,
@@ -270,7 +271,7 @@ def _write(
     lowered: Module,
     path: Path,
     profile: Profile,
-    data: Any,
+    data: Data | None,
     encodings: Mapping[str, Any] | None,
     made: Mapping[Path, bytes],
     finish: Callable[[WrittenComparison], None],

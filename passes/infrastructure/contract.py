@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from qir.errors import PassError
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.recording import readable_again
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class PassContext:
         self,
         *,
         target: TargetLike | None = None,
-        calibration_data: Any = None,
+        calibration_data: Data | None = None,
         seed: int = 0,
         progress: Callable[[str], None] | None = None,
         reports: dict[str, Any] | None = None,
@@ -114,7 +115,7 @@ class PassContext:
             TargetError: there is no such target.
         """
         self.target: Target | None = None if target is None else _as_target(target)
-        self.calibration_data = readable_again(calibration_data)
+        self.calibration_data: Data | None = readable_again(calibration_data)
         self.seed = seed
         self.progress = progress
         self.analyses = AnalysisCache() if analyses is None else analyses

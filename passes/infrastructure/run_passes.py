@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from qir.passes.data.kinds.source import Data
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
@@ -19,7 +20,7 @@ def run_passes(
     passes: str | Iterable[Pass],
     *,
     target: TargetLike | None = None,
-    data: Any = None,
+    data: Data | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     reports: dict[str, Any] | None = None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.batch_axes import BatchAxes
 from qir.passes.data.kinds.array_files import labels_of, read_arrays
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.reading import Samples
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.parity.class_scores import class_axis
@@ -157,7 +157,7 @@ class Agreement:
 def agreement(
     quantized: Module,
     original: Module,
-    data: Any = None,
+    data: Data | None = None,
     *,
     called: str = "the data given",
     labels: Labels | None = None,
@@ -198,7 +198,7 @@ def agreement(
 def agreement_of_file(
     path: str | Path,
     original: Module,
-    data: Any = None,
+    data: Data | None = None,
     *,
     called: str = "the data given",
     labels: Labels | None = None,
@@ -210,7 +210,7 @@ def agreement_of_file(
         return Agreement(called, 0, (), reason=str(error))
 
 
-def labels_in(data: Any, split: str) -> Labels | None:
+def labels_in(data: Data, split: str) -> Labels | None:
     """The labels of samples that `read_samples` read, or the array `labels` of a .npz file or a map; None without.
 
     Raises:

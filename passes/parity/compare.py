@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from qir.backends.execution.random_feed import random_feed
 from qir.backends.integer.reference import IntegerReference
 from qir.errors import DataError, QirError
 from qir.module import Module
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.parity.executors import (
@@ -136,7 +136,7 @@ class ParityReport:
 
 
 def parity(
-    module: Module, data: Any = None, *, against: Module | None = None, engines: Iterable[str] = ()
+    module: Module, data: Data | None = None, *, against: Module | None = None, engines: Iterable[str] = ()
 ) -> ParityReport:
     """Run the integer reference and ONNX Runtime on the same samples and compare every code.
 
@@ -153,7 +153,7 @@ def parity(
     module = with_names(module)
     arithmetic = module.metadata.get("qir.requantization", "float32")
     chosen = tuple(engines) or tuple(dict.fromkeys((*ENGINES, *({arithmetic} - {"float32"}))))
-    feeds = random_feed(module) if data is None else data
+    feeds: Data = random_feed(module) if data is None else data
     if is_simulation(module):
         return _simulated(module, feeds, chosen, against)
     exposed = expose_codes(module)
@@ -218,7 +218,7 @@ def compare_two(module: Module, first: str, second: str, data: Any = None) -> Pa
     """
     module = with_names(module)
     values = (value for value in module.graph.values() if not value.is_constant)
-    samples = random_feed(module) if data is None else data
+    samples: Data = random_feed(module) if data is None else data
     feeds = batches(module, samples, batch=fitting_samples(module, samples, values, _BATCH))
     found, judge, unjudged = Differences(), None, ""
     executors = executor(first, module, codes=True), executor(second, module, codes=True)
@@ -271,7 +271,7 @@ def _variants(module: Module, chosen: Iterable[str]) -> dict[str, IntegerReferen
     }
 
 
-def _simulated(module: Module, data: Any, engines: Iterable[str], against: Module | None) -> ParityReport:
+def _simulated(module: Module, data: Data, engines: Iterable[str], against: Module | None) -> ParityReport:
     """Only the outputs of a file that holds no codes; QONNX files run in qir's executor."""
     reference = Simulation(module)
     default, refused = own_engine(module), dict[str, str]()

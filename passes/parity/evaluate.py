@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qir.errors import DataError, QirError
 from qir.module import Module
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import batches
 from qir.passes.parity.agreement import written_network
 from qir.passes.parity.executors import executor_of
 from qir.tensor import Array
 
 
-def evaluate(model: Module | str | Path, data: Any, *, batch: int = 64) -> dict[str, Array]:
+def evaluate(model: Module | str | Path, data: Data, *, batch: int = 64) -> dict[str, Array]:
     """Run a network on samples in ONNX Runtime, at the session options that an exported file is made for.
 
     Files of the profiles `qonnx` and `finn`, which ONNX Runtime does not load, run in qir's executor of QONNX.

@@ -12,6 +12,7 @@ from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annot
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.analysis.constants import is_standard
 from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.passes.infrastructure.manager import PassManager
 from qir.passes.lowering.lower_encodings import CLIPPED_BY_CODES
 from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
@@ -140,7 +141,7 @@ def raise_quantized(module: Module, context: PassContext | None = None) -> Modul
     Returns:
         The same module.
     """
-    (context or PassContext()).run(RaiseQuantized(), module)
+    PassManager([RaiseQuantized()], reproducers=False).run(module, context)
     return module
 
 

@@ -14,6 +14,7 @@ from qir.module import Module
 from qir.passes.calibration.distill_data import DISTILLED
 from qir.passes.data.kinds.array_files import read_arrays
 from qir.passes.data.kinds.preprocessing import Preprocessing
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.reading import Samples as ReadSamples
 from qir.passes.data.reading import read_samples
 from qir.passes.data.recording import readable_again
@@ -58,7 +59,7 @@ class Splits:
 
     @staticmethod
     def read(
-        calibration: Any,
+        calibration: Data | Samples,
         *,
         labels: Array | str | Path | None = None,
         retraining: Labelled | None = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qir.backends.costs.target import TargetLike, as_target
 from qir.module import Module
 from qir.passes.data.kinds.preprocessing import Preprocessing
+from qir.passes.data.kinds.source import Data
 from qir.passes.lowering.profiles.profiles import find_profile
 from qir.search.evaluation.splits import Labelled, Splits
 from qir.search.job.stages import Job
@@ -34,7 +35,7 @@ EVALUATIONS = 50
 def quantize(
     model: Module | str | Path,
     *,
-    data: Any,
+    data: Data,
     target: TargetLike | None = None,
     labels: Array | str | Path | None = None,
     retraining: Labelled | None = None,

@@ -14,6 +14,7 @@ from qir.errors import SearchError
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples, samples_of
 from qir.search.metrics.measuring import ANY_NETWORK, METRICS, measure
 from qir.search.metrics.pace import Pace
@@ -44,7 +45,7 @@ EXHAUSTIVE_BATCHES = 16
 def outputs_sensitivity(
     module: Module,
     constraints: BitConstraints,
-    data: Any,
+    data: Data,
     *,
     metric: str = AUTO,
     images: int | None = None,
@@ -93,7 +94,7 @@ class _Measured:
         self,
         module: Module,
         constraints: BitConstraints,
-        data: Any,
+        data: Data,
         seed: int,
         store: Store | str | Path | None,
         pace: Pace | None,

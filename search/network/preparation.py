@@ -9,6 +9,7 @@ from typing import Any
 from qir.backends.costs.target import TargetLike, as_target
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints, bit_constraints
+from qir.passes.data.kinds.source import Data
 from qir.passes.infrastructure.run_passes import run_passes
 from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.simplify.canonicalize import SIMPLIFY
@@ -34,7 +35,7 @@ def load_network(path: str | Path) -> Module:
 def prepare(
     module: Module,
     target: TargetLike,
-    calibration: Any,
+    calibration: Data,
     *,
     input_widths: str = "8",
     method: str = "mse",

@@ -14,6 +14,7 @@ from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import DataError, SearchError
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
+from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import batches
 from qir.policy import Policy
 from qir.search.evaluation.identity import data_digest, module_digest
@@ -102,7 +103,7 @@ class Recipe:
         module: Module | str | Path,
         *,
         target: TargetLike,
-        data: Any,
+        data: Data,
         labels: Array | None = None,
         budget: Mapping[str, Budget | str],
         evaluations: int | None = None,
@@ -269,7 +270,7 @@ class Recipe:
         )
 
 
-def read_data(module: Module | str | Path, data: Any) -> tuple[Module, Array]:
+def read_data(module: Module | str | Path, data: Data) -> tuple[Module, Array]:
     """A copy of a network, or the one of a file, and the images of its one input as one array.
 
     Raises:

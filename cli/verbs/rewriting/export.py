@@ -70,7 +70,7 @@ def _against_float(module: Module, written: ExportReport, data: Any, *, raised: 
 def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
     """The network with its quantizers, and whether they were raised from an exported file, with these widths."""
     from qir.cli.verbs.rewriting.opt import read
-    from qir.passes import PassContext
+    from qir.passes import run_passes
     from qir.passes.raising import RaiseQuantized
     from qir.passes.raising.encodings import apply_encodings_next_to
 
@@ -78,5 +78,5 @@ def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
     if module.graph.fake_quants():
         return module, False
     if not apply_encodings_next_to(module, source):
-        PassContext().run(RaiseQuantized(widths), module)
+        run_passes(module, [RaiseQuantized(widths)])
     return module, True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 from qir.passes.data.kinds.preprocessing import Preprocessing
 from qir.tensor import Array
@@ -31,3 +32,22 @@ class Source:
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """ONNX Runtime's `CalibrationDataReader`: hands out one feed after another, then None."""
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        """Return the next feed."""
+
+
+class Sourced(Protocol):
+    """What was read from a source, such as `qir.passes.data.reading.Samples`."""
+
+    @property
+    def source(self) -> Source:
+        """What it was read from."""
+
+
+Data: TypeAlias = str | Path | Array | Mapping[str, Any] | Iterable[Any] | Reader | Source | Sourced
+"""Samples of any kind: a file or folder, an array, arrays by the names of the inputs, feeds, a loader, a reader."""

@@ -19,7 +19,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of
 from qir.passes.analysis.quantized_layers import QuantizedLayer
-from qir.passes.infrastructure.contract import PassContext
+from qir.passes.infrastructure.manager import PassManager
 from qir.passes.simplify.fold.constants import FoldConstants
 from qir.support.json_text import parse_json
 from qir.tensor import Array
@@ -104,7 +104,7 @@ def _folded(module: Module) -> Module:
             fixed.update(node.results)
     if any(weight.codes in fixed for node in module.graph for _, weight, _ in _operands(node)):
         module = module.clone()
-        PassContext().run(FoldConstants(), module)
+        PassManager([FoldConstants()], reproducers=False).run(module)
     return module
 
 

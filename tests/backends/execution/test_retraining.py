@@ -8,7 +8,7 @@ import torch
 
 from qir.backends import retrain as retrain_module
 from qir.backends.torch.module import TorchModule
-from qir.backends.training.loop import PRESETS, RetrainProtocol, protocol, retrain
+from qir.backends.training.loop import PRESETS, RetrainProtocol, protocol, retrain_network
 from qir.errors import DataError, QirError
 from qir.fake_quant import FakeQuant, quantizers
 from qir.policy import Policy
@@ -51,7 +51,7 @@ def weights_of(network):
 def test_retraining_learns(samples, network_at, accuracy):
     network = network_at()
     before = accuracy(network)
-    losses = retrain(network, *samples, RetrainProtocol(steps=150, batch=32, learning_rate=0.05))
+    losses = retrain_network(network, *samples, RetrainProtocol(steps=150, batch=32, learning_rate=0.05))
     assert len(losses) == 150
     assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
     assert accuracy(network) > before + 0.2
@@ -60,7 +60,7 @@ def test_retraining_learns(samples, network_at, accuracy):
 def test_the_same_seed_gives_the_same_weights(samples, network_at):
     plan = RetrainProtocol(steps=10, batch=32, weight_decay=1e-4, distillation=0.3, temperature=2.0)
     first, second = network_at(), network_at()
-    assert retrain(first, *samples, plan) == retrain(second, *samples, plan)
+    assert retrain_network(first, *samples, plan) == retrain_network(second, *samples, plan)
     assert all(torch.equal(weights_of(first)[k], v) for k, v in weights_of(second).items())
 
 
@@ -79,7 +79,7 @@ def test_distillation_teaches_what_the_float_network_said_before(samples, make_n
 
     before = distance()
     plan = RetrainProtocol(steps=120, batch=32, learning_rate=0.02, distillation=1.0)
-    losses = retrain(network, samples[0][:64], np.zeros(64, np.int64), plan)
+    losses = retrain_network(network, samples[0][:64], np.zeros(64, np.int64), plan)
     with torch.no_grad():
         least = float(torch.nn.functional.cross_entropy(float_logits, float_logits.softmax(1)))
     assert distance() - least < 0.5 * (before - least)
@@ -89,7 +89,7 @@ def test_distillation_teaches_what_the_float_network_said_before(samples, make_n
 def test_a_run_that_was_interrupted_ends_as_if_it_was_not(samples, tmp_path, network_at):
     plan = RetrainProtocol(steps=30, batch=32, validate_every=10)
     whole, broken, resumed = network_at(), network_at(), network_at()
-    wanted = retrain(whole, *samples, plan)
+    wanted = retrain_network(whole, *samples, plan)
 
     def interrupt(step, steps, loss):
         if step == 25:
@@ -97,9 +97,9 @@ def test_a_run_that_was_interrupted_ends_as_if_it_was_not(samples, tmp_path, net
 
     file = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
-        retrain(broken, *samples, plan, progress=interrupt, checkpoint=file)
+        retrain_network(broken, *samples, plan, progress=interrupt, checkpoint=file)
     seen = []
-    found = retrain(resumed, *samples, plan, progress=lambda step, *_: seen.append(step), checkpoint=file)
+    found = retrain_network(resumed, *samples, plan, progress=lambda step, *_: seen.append(step), checkpoint=file)
     assert seen[0] == 21
     assert found == wanted
     assert all(torch.equal(weights_of(resumed)[k], v) for k, v in weights_of(whole).items())
@@ -107,12 +107,12 @@ def test_a_run_that_was_interrupted_ends_as_if_it_was_not(samples, tmp_path, net
 
 def test_a_checkpoint_of_another_run_is_refused(samples, tmp_path, network_at):
     file = tmp_path / "run.pt"
-    retrain(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
+    retrain_network(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
     with pytest.raises(DataError, match="another"):
-        retrain(network_at(), *samples, RetrainProtocol(steps=6), checkpoint=file)
+        retrain_network(network_at(), *samples, RetrainProtocol(steps=6), checkpoint=file)
     file.write_bytes(b"no checkpoint")
     with pytest.raises(DataError, match="not a checkpoint"):
-        retrain(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
+        retrain_network(network_at(), *samples, RetrainProtocol(steps=5), checkpoint=file)
 
 
 def test_patience_stops_and_goes_back_to_the_best(samples, network_at):
@@ -125,7 +125,7 @@ def test_patience_stops_and_goes_back_to_the_best(samples, network_at):
             kept.update(weights_of(network))
         return value
 
-    assert len(retrain(network, *samples, plan, validate=validate)) == 40
+    assert len(retrain_network(network, *samples, plan, validate=validate)) == 40
     assert all(torch.equal(weights_of(network)[k], v) for k, v in kept.items())
 
 
@@ -133,7 +133,7 @@ def test_patience_stops_and_goes_back_to_the_best(samples, network_at):
 def test_learned_ranges_move(samples, scheme, network_at):
     network = network_at(scheme=scheme)
     before = {name: p.detach().clone() for name, p in network.learn_ranges().items()}
-    retrain(network, *samples, RetrainProtocol(steps=20, batch=32, range_learning_rate=0.01))
+    retrain_network(network, *samples, RetrainProtocol(steps=20, batch=32, range_learning_rate=0.01))
     assert any(not torch.equal(network.learn_ranges()[name], old) for name, old in before.items())
 
 
@@ -144,7 +144,7 @@ def test_a_module_is_retrained_without_being_changed(samples, make_network, netw
     assert {v.name: v.constant.digest() for v in module.graph.constants} == before
     assert all(FakeQuant(node).bits == 4 for node in made.graph.fake_quants())
     network = network_at()
-    retrain(network, *samples, RetrainProtocol(steps=30, batch=32))
+    retrain_network(network, *samples, RetrainProtocol(steps=30, batch=32))
     images = torch.from_numpy(samples[0][:8])
     assert torch.equal(TorchModule(made)(images)[0], network(images)[0])
 
@@ -211,20 +211,20 @@ def test_another_networks_checkpoint_is_refused_and_a_missing_folder_is_made(sam
 def test_labels_are_integers_of_any_kind_or_probabilities(samples, network_at):
     images, labels = samples[0][:64].astype(np.float64), samples[1][:64]
     plan, whole = RetrainProtocol(steps=2), network_at()
-    wanted = retrain(whole, *(x[:64] for x in samples), plan)
+    wanted = retrain_network(whole, *(x[:64] for x in samples), plan)
     for given in (labels.astype(np.int32), labels.tolist(), np.eye(int(labels.max()) + 1)[labels]):
-        assert retrain(network_at(), images, given, plan) == pytest.approx(wanted, rel=1e-5)
+        assert retrain_network(network_at(), images, given, plan) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_labels_that_do_not_fit_are_refused(samples, network_at):
     for labels in (samples[1] + 50, samples[1][:, None], samples[1].astype(np.float32), samples[1].astype(str)):
         with pytest.raises(DataError, match="labels"):
-            retrain(network_at(), samples[0], labels, RetrainProtocol(steps=2))
+            retrain_network(network_at(), samples[0], labels, RetrainProtocol(steps=2))
 
 
 def test_patience_needs_something_to_validate_with(samples, network_at, make_network):
     with pytest.raises(QirError, match="patience"):
-        retrain(network_at(), *samples, RetrainProtocol(steps=2, patience=1))
+        retrain_network(network_at(), *samples, RetrainProtocol(steps=2, patience=1))
     with pytest.raises(QirError, match="device"):
         TorchModule(make_network(), device="nothing")
 
@@ -235,6 +235,6 @@ def test_nonsense_is_refused(samples, network_at):
     with pytest.raises(QirError, match="learning rate"):
         RetrainProtocol(learning_rate=0)
     with pytest.raises(DataError, match="images"):
-        retrain(network_at(), samples[0], samples[1][:3], RetrainProtocol())
+        retrain_network(network_at(), samples[0], samples[1][:3], RetrainProtocol())
     with pytest.raises(DataError, match="lower the learning rate"):
-        retrain(network_at(), samples[0] * np.float32("nan"), samples[1], RetrainProtocol(steps=2))
+        retrain_network(network_at(), samples[0] * np.float32("nan"), samples[1], RetrainProtocol(steps=2))

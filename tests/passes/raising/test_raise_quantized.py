@@ -12,7 +12,7 @@ from qir.graph import Node
 from qir.passes import PassContext, export, raise_quantized, run_passes
 from qir.passes.infrastructure.testing import largest_error, run_onnxruntime
 from qir.passes.raising import RaiseQuantized
-from qir.passes.raising.grids import Grid, spec_of
+from qir.passes.raising.grids import CodeGrid, spec_of
 from qir.quantizers import get_scheme
 from qir.tensor import Tensor
 
@@ -325,7 +325,7 @@ def test_ranges_give_the_scale_and_zero_point_back(scale, bits, signed, symmetri
         bits = 2
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     zero = 0 if symmetric else int(low + where * (high - low))
-    spec = spec_of(Grid(np.array([scale], np.float32), np.array([zero]), None, low, high))
+    spec = spec_of(CodeGrid(np.array([scale], np.float32), np.array([zero]), None, low, high))
     grid = get_scheme(spec.scheme).parameters(spec.ranges, spec.bits, spec.signed, spec.narrow)
     assert grid.zero_point[0] == zero
     assert (grid.low_code, grid.high_code) == (low, high)
@@ -347,5 +347,5 @@ def test_scales_that_were_computed_from_a_range_are_ranges_again():
     largest = np.random.default_rng(0).uniform(0.01, 10, 2000).astype(np.float32)
     for bits in (2, 4, 8):
         top = 2 ** (bits - 1) - 1
-        spec = spec_of(Grid(largest / np.float32(top), np.zeros(2000, np.int64), 0, -top, top))
+        spec = spec_of(CodeGrid(largest / np.float32(top), np.zeros(2000, np.int64), 0, -top, top))
         assert spec.scheme == "uniform"
