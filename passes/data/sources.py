@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from qir.passes.data.kinds.array_files import LABELS, FileRows, labels_of, read_
 from qir.passes.data.kinds.preprocessing import Preprocessing, preprocessing_near
 from qir.passes.data.kinds.source import Data, Source
 from qir.passes.data.recording import readable_again
+from qir.registry import Registry
 from qir.tensor import Array
 
 KINDS = "a .npy or .npz file, a folder of images or WAV files, lines of ids (.txt), arrays, or feeds"
@@ -56,17 +58,44 @@ def open_source(
     raise DataError(f"calibration data of type {type(data).__name__}: expected {KINDS}")
 
 
+Read: TypeAlias = Callable[[Path, Module, Preprocessing | None, int | None], Source]
+"""From a path, the network, what is done with images, and how many samples at most, to the source."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How files with one ending are read.
+
+    Attributes:
+        read: opens the file, or the folder that such files lie in.
+        of_folder: one file is one sample, so that data are a folder of them.
+    """
+
+    read: Read
+    of_folder: bool = False
+
+
 def _of_path(path: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
-    if path.is_dir():
-        return _of_folder(path, module, preprocessing, most)
-    if path.suffix.lower() in text_ids.SUFFIXES:
-        refuse_pipe(path)
-        value = text_ids.ids_input(inputs_of(module))
-        if value is None:
-            raise DataError(f"{path}: holds lines of ids; the network takes none: expected {KINDS}")
-        return text_ids.text_source(path, value, most)
-    if path.suffix.lower() in images.SUFFIXES | audio.SUFFIXES:
+    reader = _reader_of(path)
+    if reader.of_folder and not path.is_dir():
         raise DataError(f"{path}: is one sample; give the folder that it lies in")
+    if not reader.of_folder:
+        refuse_pipe(path)
+    return reader.read(path, module, preprocessing, most)
+
+
+def _reader_of(path: Path) -> Reader:
+    """The reader of a file's ending, or of the first kind of samples that a folder holds; images before sounds."""
+    if not path.is_dir():
+        ending = path.suffix.lower().removeprefix(".")
+        return READERS[ending if ending in READERS else "npy"]
+    held = {found.suffix.lower().removeprefix(".") for pattern in ("*", "*/*") for found in path.glob(pattern)}
+    kinds = (READERS[name] for name in READERS if name in held)
+    return next((reader for reader in kinds if reader.of_folder), READERS["png"])
+
+
+def _array_file(path: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+    del preprocessing, most
     arrays = read_arrays(path)
     if isinstance(arrays, dict):
         return _of_arrays(arrays, module, f"arrays of {path.name}")
@@ -77,24 +106,54 @@ def _of_path(path: Path, module: Module, preprocessing: Preprocessing | None, mo
     return Source((arrays,), what, count)
 
 
-def _of_folder(folder: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+def _id_file(path: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+    del preprocessing
+    value = text_ids.ids_input(inputs_of(module))
+    if value is None:
+        raise DataError(f"{path}: holds lines of ids; the network takes none: expected {KINDS}")
+    return text_ids.text_source(path, value, most)
+
+
+def _image_folder(folder: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+    how = preprocessing_near(folder) if preprocessing is None else preprocessing
+    return images.image_source(folder, _only_input(folder, module), how, most)
+
+
+def _sound_folder(folder: Path, module: Module, preprocessing: Preprocessing | None, most: int | None) -> Source:
+    del preprocessing
+    return audio.audio_source(folder, _only_input(folder, module), most)
+
+
+def _only_input(folder: Path, module: Module) -> Value:
+    """The input that the samples of a folder are for: the one with the most axes, where the others are scalars."""
     found = inputs_of(module)
-    value = _input_of_samples(found)
+    if not found:
+        raise DataError("the network has no inputs that samples are given to")
+    value = max(found, key=lambda value: len(shape_of(value) or ()))
     others = [other.name for other in found if other is not value and shape_of(other) != ()]
     if others:
         raise DataError(
             f"{folder}: a folder gives samples of one input, {value.name!r}; the network takes {', '.join(others)} "
             "too: give feeds by name, or a .npz file (or freeze these inputs)"
         )
-    if _holds(folder, audio.SUFFIXES) and not _holds(folder, images.SUFFIXES):
-        return audio.audio_source(folder, value, most)
-    how = preprocessing_near(folder) if preprocessing is None else preprocessing
-    return images.image_source(folder, value, how, most)
+    return value
 
 
-def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
-    """Whether a folder, or one in it, holds a file that ends so."""
-    return any(path.suffix.lower() in suffixes for pattern in ("*", "*/*") for path in folder.glob(pattern))
+READERS: Registry[Reader] = Registry(
+    "reader of samples",
+    "qir.readers",
+    {
+        **{suffix.removeprefix("."): Reader(_image_folder, of_folder=True) for suffix in sorted(images.SUFFIXES)},
+        **{suffix.removeprefix("."): Reader(_sound_folder, of_folder=True) for suffix in sorted(audio.SUFFIXES)},
+        **{suffix.removeprefix("."): Reader(_id_file) for suffix in sorted(text_ids.SUFFIXES)},
+        "npy": Reader(_array_file),
+        "npz": Reader(_array_file),
+    },
+    accepts=lambda found: isinstance(found, Reader),
+    expected="a qir.passes.data.sources.Reader",
+    error=DataError,
+)
+"""Ending of a file, without its dot → how it is read; one of another package is an entry point of `qir.readers`."""
 
 
 def _of_arrays(arrays: Mapping[str, Any], module: Module, what: str) -> Source:
@@ -112,13 +171,6 @@ def _of_arrays(arrays: Mapping[str, Any], module: Module, what: str) -> Source:
 def inputs_of(module: Module) -> list[Value]:
     """The inputs that are fed: those without a constant of their own."""
     return [value for value in module.graph.inputs if value.constant is None]
-
-
-def _input_of_samples(found: list[Value]) -> Value:
-    """The input that files are for: the one with the most axes, the first of several."""
-    if not found:
-        raise DataError("the network has no inputs that samples are given to")
-    return max(found, key=lambda value: len(shape_of(value) or ()))
 
 
 def labels_of_item(item: Any, inputs: int) -> Array | None:

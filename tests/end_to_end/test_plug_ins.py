@@ -11,7 +11,11 @@ from qir.backends import cost_table, load_target, target_names
 from qir.backends.costs.models import COST_MODELS
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant
+from qir.graph import Graph, Value
+from qir.module import Module
 from qir.passes import PassManager, available_passes, export, find_pass, parse_pipeline
+from qir.passes.data.samples import batches
+from qir.passes.data.sources import READERS
 from qir.passes.infrastructure.registry import PASSES
 from qir.passes.lowering.profiles.profiles import find_profile, profile_names
 from qir.quantizers import get_scheme, scheme_names
@@ -21,6 +25,7 @@ from qir.search.environment.rewards import REWARDS, RewardInputs
 from qir.search.metrics.measuring import METRICS, measure
 from qir.search.network.preparation import load_network, prepare
 from qir.search.recipes.table import RECIPES
+from qir.types import DType, TensorType
 
 SOURCE = """
 from dataclasses import dataclass, replace
@@ -31,6 +36,8 @@ import numpy as np
 from qir.backends import Cost, CostModel, load_target
 from qir.backends.costs.layers.validation import Strict
 from qir.passes import Pass
+from qir.passes.data.kinds.source import Source
+from qir.passes.data.sources import Reader
 from qir.passes.lowering.profiles.profiles import find_profile
 from qir.quantizers.affine.uniform import Uniform
 from qir.search.problem.sensitivity import Sensitivity
@@ -88,6 +95,12 @@ def doubled(inputs, factor=2.0):
 
 
 DOUBLED = replace(recipe("zeroq"), name="zeroq-twice", metric="ones", metric_options={})
+def dotted(path, module, preprocessing, most):
+    rows = [[line.count("."), len(line)] for line in path.read_text().splitlines()]
+    return Source((np.asarray(rows, np.float32),), "lines of dots", len(rows))
+
+
+DOTS = Reader(dotted)
 RENAMED = find_profile("qcdq").model_copy(update={"name": "renamed-qcdq"})
 """
 
@@ -101,6 +114,7 @@ POINTS = {
     "qir.rewards": ("doubled", "doubled"),
     "qir.recipes": ("zeroq-twice", "DOUBLED"),
     "qir.profiles": ("renamed-qcdq", "RENAMED"),
+    "qir.readers": ("dots", "DOTS"),
 }
 LOOKUPS = {
     "qir.passes": find_pass,
@@ -112,6 +126,7 @@ LOOKUPS = {
     "qir.rewards": reward,
     "qir.recipes": recipe,
     "qir.profiles": find_profile,
+    "qir.readers": READERS.__getitem__,
 }
 
 
@@ -165,6 +180,7 @@ def test_names_list_what_other_packages_bring():
         "qir.rewards": REWARDS,
         "qir.recipes": RECIPES,
         "qir.profiles": profile_names(),
+        "qir.readers": READERS,
     }
     assert all(POINTS[group][0] in list(names) for group, names in lists.items())
     assert profile_names()[0] == "qcdq"
@@ -193,6 +209,15 @@ def test_a_foreign_method_solves_and_a_foreign_reward_and_recipe_count(images):
     assert reward("doubled", factor=3.0)(RewardInputs(accuracy=0.5)) == 1.5
     result = recipe("zeroq-twice").run(models.path("lenet"), target="lucky-chip", data=images, budget={"size": "0.9x"})
     assert result.policy
+
+
+@pytest.mark.usefixtures("installed")
+def test_files_with_the_ending_of_a_foreign_reader_are_samples(tmp_path):
+    graph = Graph()
+    graph.add_inputs([Value("x", TensorType(DType.FLOAT32, (None, 2)))])
+    (tmp_path / "lines.dots").write_text("a.b\n....\n", encoding="utf-8")
+    (feed,) = batches(Module(graph), tmp_path / "lines.dots")
+    assert feed["x"].tolist() == [[1.0, 3.0], [4.0, 4.0]]
 
 
 def test_what_cannot_be_imported_or_is_of_another_kind_is_named(tmp_path, monkeypatch):

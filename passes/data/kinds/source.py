@@ -34,7 +34,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-class Reader(Protocol):
+class FeedReader(Protocol):
     """ONNX Runtime's `CalibrationDataReader`: hands out one feed after another, then None."""
 
     def get_next(self) -> Mapping[str, Array] | None:
@@ -49,5 +49,5 @@ class Sourced(Protocol):
         """What it was read from."""
 
 
-Data: TypeAlias = str | Path | Array | Mapping[str, Any] | Iterable[Any] | Reader | Source | Sourced
+Data: TypeAlias = str | Path | Array | Mapping[str, Any] | Iterable[Any] | FeedReader | Source | Sourced
 """Samples of any kind: a file or folder, an array, arrays by the names of the inputs, feeds, a loader, a reader."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from qir.graph import Node, Value
-from qir.passes.analysis.constants import array_of, is_standard, uniform_value
+from qir.passes.analysis.constants import array_of, uniform_value
 from qir.rewriting.engine import Match, Pattern, Reject, Rewriter, Rule, any_value, constant, either, number, op
 from qir.tensor import Tensor, numpy_dtype
-from qir.types import TensorType
 
 
 def _mean(value: Pattern, name: str) -> Pattern:
@@ -22,27 +21,24 @@ SQUARE = either(
     op("Mul", CENTERED, CENTERED, name="square"),
 )
 VARIANCE = op("Add", _mean(SQUARE, "variance"), number(name="epsilon"), commutes=True, only_use=True)
-NORMALIZED = op("Div", CENTERED, op("Sqrt", VARIANCE, only_use=True), name="normalized")
-SCALED = op("Mul", NORMALIZED, constant("vector"), commutes=True)
+DEVIATION = op("Sqrt", VARIANCE, only_use=True)
+NORMALIZED = op("Div", CENTERED, DEVIATION, name="normalized")
+VECTOR = constant("vector")
+SCALED = op("Mul", op("Div", CENTERED, DEVIATION, name="normalized", only_use=True), VECTOR, commutes=True)
 NORMALIZATION = op(
     "LayerNormalization", X, constant("scale"), attributes={"axis": -1}, name="normalized", only_use=True
 )
 
 
 def _is_layer_norm(match: Match) -> Reject | None:
-    """Over the last dimension; the scale is a vector over it, or its length is known."""
     for name in ("mean", "variance"):
         if not _over_last_dimension(match.node(name)):
             return Reject("it is not a mean over the last dimension that keeps it", match[name])
-    if {use.node for use in match["centered"].uses} != {match.node("normalized"), match.node("square")}:
+    if set(match["centered"].users) != {match.node("normalized"), match.node("square")}:
         return Reject("the difference is used elsewhere too", match["centered"])
     if "vector" in match.values:
-        return (
-            Reject("several nodes use it", match["normalized"]) if len(match["normalized"].uses) > 1 else _spans(match)
-        )
-    return (
-        None if _length(match["x"]) is not None else Reject("the length of the last dimension is unknown", match["x"])
-    )
+        return _spans(match)
+    return Reject("the length of the last dimension is unknown", match["x"]) if _length(match["x"]) is None else None
 
 
 def _spans(match: Match) -> Reject | None:
@@ -58,51 +54,42 @@ def _has_no_scale(match: Match) -> Reject | None:
 
 
 def _normalize(match: Match, rewriter: Rewriter) -> None:
-    scale = match.values.get("vector") or _ones(match)
+    """LayerNormalization over the last dimension; its scale is the vector, or ones."""
+    scale = match.values.get("vector")
+    if scale is None:
+        ones = np.ones(_length(match["x"]) or 0, numpy_dtype(match["x"].tensor_type.dtype))
+        scale = match.root.scope.add_constant(f"{match.root.result.name}.scale", Tensor.of(ones))
     attributes = {"axis": -1, "epsilon": match.number("epsilon")}
     rewriter.replace(match.root, [Node("LayerNormalization", (match["x"], scale), attributes=attributes)])
 
 
-def _add_operand(match: Match, rewriter: Rewriter) -> None:
-    before = match.node("normalized")
-    operands = (match["x"], *((match["scale"],) if is_standard(match.root, "Add") else ()), match["vector"])
-    rewriter.replace(match.root, [Node("LayerNormalization", operands, attributes=before.attributes)])
+def _scale(match: Match, rewriter: Rewriter) -> None:
+    _again(match, rewriter, match["x"], match["vector"])
 
 
-def _ones(match: Match) -> Value:
-    x, graph = match["x"].type, match.root.graph
-    assert isinstance(x, TensorType) and graph is not None  # noqa: S101, PT018 - its length is known
-    ones = np.ones(_length(match["x"]) or 0, numpy_dtype(x.dtype))
-    return graph.add_constant(f"{match.root.result.name}.scale", Tensor.of(ones))
+def _shift(match: Match, rewriter: Rewriter) -> None:
+    _again(match, rewriter, match["x"], match["scale"], match["vector"])
 
 
-def _over_last_dimension(reduce: Node) -> bool:
-    axes, given, data = reduce.attribute("axes"), array_of(reduce.input(1)), reduce.input(0)
-    axes = axes if given is None else tuple(given.reshape(-1).tolist())
-    rank = data.type.rank if data is not None and isinstance(data.type, TensorType) else None
-    last = {(-1,)} if rank is None else {(-1,), (rank - 1,)}
-    return bool(reduce.attribute("keepdims", 1)) and axes in last
+def _again(match: Match, rewriter: Rewriter, *operands: Value) -> None:
+    """The same normalization with other operands."""
+    attributes = match.node("normalized").attributes
+    rewriter.replace(match.root, [Node("LayerNormalization", operands, attributes=attributes)])
+
+
+def _over_last_dimension(mean: Node) -> bool:
+    given, rank = array_of(mean.input(1)), mean.operand(0).rank
+    axes = mean.attribute("axes") if given is None else tuple(given.reshape(-1).tolist())
+    return bool(mean.attribute("keepdims", 1)) and axes in {(-1,), (-1 if rank is None else rank - 1,)}
 
 
 def _length(x: Value) -> int | None:
-    shape = x.type.shape if isinstance(x.type, TensorType) else None
-    return shape[-1] if shape and isinstance(shape[-1], int) else None
+    last = (x.shape or (None,))[-1]
+    return last if isinstance(last, int) else None
 
 
 RULES = (
     Rule("layer-normalization", either(SCALED, NORMALIZED), _normalize, _is_layer_norm, since=17),
-    Rule(
-        "layer-normalization-scale",
-        op("Mul", NORMALIZATION, constant("vector"), commutes=True),
-        _add_operand,
-        _has_no_scale,
-        since=17,
-    ),
-    Rule(
-        "layer-normalization-shift",
-        op("Add", NORMALIZATION, constant("vector"), commutes=True),
-        _add_operand,
-        _spans,
-        since=17,
-    ),
+    Rule("layer-normalization-scale", op("Mul", NORMALIZATION, VECTOR, commutes=True), _scale, _has_no_scale, since=17),
+    Rule("layer-normalization-shift", op("Add", NORMALIZATION, VECTOR, commutes=True), _shift, _spans, since=17),
 )
