@@ -16,7 +16,7 @@ from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.raising.driver import RaiseQuantized
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
-from qir.passes.raising.qdq import float_type
+from qir.passes.raising.qdq import twin_type
 from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.infer_types import InferTypes
 from qir.tensor import Array
@@ -131,7 +131,7 @@ def _table(node: Node) -> None:
         inputs = [*keeper.inputs[:index], made, *keeper.inputs[index + 1 :]]
         twin = Node(keeper.op, inputs, domain=keeper.domain, attributes=dict(keeper.attributes))
         made = _graph(node).insert(twin, before=node).result
-        made.type = float_type(keeper.result)
+        made.type = twin_type(keeper.result)
     node.result.replace_all_uses_with(made)
 
 
@@ -197,10 +197,10 @@ def _replace(last: Node, op: str, operands: list[Value], bias: Value | None, nod
     graph, attributes = _graph(node), {} if op == "MatMul" else dict(node.attributes)
     own = [*operands, bias] if bias is not None and op == "Conv" else operands
     made = graph.insert(Node(op, own, name=node.name, attributes=attributes), before=last)
-    made.result.type = float_type(last.result)
+    made.result.type = twin_type(last.result)
     if bias is not None and op != "Conv":
         made = graph.insert(Node("Add", (made.result, bias), name=f"{node.name}.bias"), before=last)
-        made.result.type = float_type(last.result)
+        made.result.type = twin_type(last.result)
     last.result.replace_all_uses_with(made.result)
 
 

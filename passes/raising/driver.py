@@ -16,7 +16,7 @@ from qir.passes.infrastructure.manager import PassManager
 from qir.passes.lowering.lower_encodings import CLIPPED_BY_CODES
 from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
-from qir.passes.raising.integers import raise_integer_layer
+from qir.passes.raising.integers import raise_integer_layers
 from qir.passes.raising.marked import drop_guards, raise_marked
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
@@ -30,7 +30,7 @@ from qir.passes.simplify.fold.constants import FoldConstants
 from qir.passes.simplify.freeze_inputs import FreezeInputs
 from qir.passes.simplify.infer_types import InferTypes
 
-_DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
+_DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
 _BLOCKED = {"MatMulNBits": raise_matmul_nbits, "GatherBlockQuantized": raise_gather_blocks}
 
 
@@ -62,6 +62,11 @@ class RaiseQuantized(Pass):
       QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax, MatMulNBits,
       GatherBlockQuantized, also with channels last; ConvInteger and MatMulInteger with their scaling after
     - Quant, IntQuant and BipolarQuant; MultiThreshold in equal steps on real values, and weights annotated as integers
+
+    What stands for itself (QONNX's quantizers, integer sums with their scaling) is raised by patterns. What codes stand
+    for elsewhere follows from upstream alone, through any number of operators that keep a grid, and every reader has to
+    agree on it: one walk in the graph's order carries it along (`RaiseState.twins`), where a pattern would search back
+    from every operand to a quantizer at no fixed distance.
 
     Scales and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
 
@@ -109,11 +114,10 @@ class RaiseQuantized(Pass):
         state = RaiseState(graph, self.widths, policy, report.quantizers)
         put_channels_first(graph)
         raise_annotated_weights(graph, state)
+        raise_qonnx(graph, state)
         for node in graph.nodes:
             for inner in node.subgraphs():
                 self._raise_graph(inner, report, policy)
-            if node.op in INTEGER_LAYERS and raise_integer_layer(node, state):
-                continue
             if node.op in _DYNAMIC:
                 state.leave(node, "its activations are quantized at run time")
             elif _is_linear(node, "QuantizeLinear"):
@@ -122,12 +126,14 @@ class RaiseQuantized(Pass):
                 (raise_blocked_weight if node.attribute("block_size", 0) else raise_dequantize)(node, state)
             elif node.op in _BLOCKED:
                 _BLOCKED[node.op](node, state)
-            elif node.domain in QONNX_DOMAINS:
-                raise_qonnx(node, state)
             elif node.op.startswith(("QLinear", "QGemm")):
                 raise_operator(node, state)
             else:
                 raise_grid_keeper(node, state)
+        raise_integer_layers(graph, state)
+        for node in graph:
+            if node.op in INTEGER_LAYERS:
+                state.leave(node, "its activations are quantized at run time")
         report.left |= state.left
 
 

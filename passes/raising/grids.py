@@ -93,6 +93,10 @@ class QuantizerSpec:
     ranges: npt.NDArray[np.float32]
     edges: npt.NDArray[np.float32]
 
+    def parameters(self) -> QuantParameters:
+        """Return the grid itself."""
+        return get_scheme(self.scheme).parameters(self.ranges, self.bits, self.signed, self.narrow)
+
 
 def spec_of(grid: CodeGrid) -> QuantizerSpec | Reject:
     """The fake-quant attributes for a grid; a reason when no uniform scheme has it."""

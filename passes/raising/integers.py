@@ -1,49 +1,46 @@
-"""ConvInteger and MatMulInteger with the multiplication after them, raised into float layers.
-
-The form: integer sums → Add of an int32 constant (the bias) → Cast to float → Mul by s_x·s_w.
-"""
+"""ConvInteger and MatMulInteger with the multiplication by s_x·s_w after them, raised into float layers by a rule."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from qir.graph import Node, Value
-from qir.passes.analysis.affine import Reject
-from qir.passes.analysis.constants import array_of, frozen, is_standard
+from qir.constants import require_array
+from qir.graph import Graph, Node, Value
+from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.grids import CodeGrid
-from qir.passes.raising.qdq import twin_type
-from qir.passes.raising.state import RaiseState, base_name, element_of
+from qir.passes.raising.state import RaiseState, base_name, weight_spec
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, either, op, rewrite
 from qir.tensor import Array
 
 OPS = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 
 
-@dataclass(frozen=True, eq=False)
-class _Tail:
-    """What follows the sums: the bias, the factor, and the last node."""
-
-    bias: Array | None
-    factor: Array
-    last: Node
+SUMS = op(tuple(OPS), any_value("data"), constant("codes"), ..., name="sums", only_use=True)
+BIASED = op("Add", SUMS, constant("bias"), commutes=True, only_use=True)
+REAL = op("Mul", op("Cast", either(BIASED, SUMS), only_use=True), constant("factor"), commutes=True)
 
 
-def raise_integer_layer(node: Node, state: RaiseState) -> bool:
-    """Write integer sums on known codes as the float layer; False where they have another form."""
-    data, codes, tail = node.input(0), array_of(node.input(1)), _tail(node)
-    known = None if data is None else state.twins.get(data)
-    zero = array_of(node.input(3))
-    if known is None or codes is None or tail is None or (zero is None and node.input(3) is not None):
-        return False
+def raise_integer_layers(graph: Graph, state: RaiseState) -> None:
+    """Write integer sums on codes of known twins as float layers; those of another form stay."""
+    rewrite(graph, [Rule("integer-layer", REAL, plan=partial(_plan, state))])
+
+
+def _plan(state: RaiseState, match: Match) -> Reject | Plan:
+    node, codes, factor = match.node("sums"), require_array(match["codes"]), require_array(match["factor"])
+    known, zero = state.twins.get(match["data"]), array_of(node.input(3))
+    if known is None:
+        return Reject("its activations are quantized at run time", match["data"])
+    if zero is None and node.input(3) is not None:
+        return Reject("its zero point is not constant", node)
     twin, grid = known
     axis = 0 if node.op == "ConvInteger" else codes.ndim - 1
-    scale = _weight_scale(tail.factor.reshape(-1), grid.scale)
-    dtype = element_of(node.input(1))
+    scale = _weight_scale(factor.reshape(-1), grid.scale)
     zeros = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
-    if scale is None or dtype is None or scale.size not in (1, codes.shape[axis]) or zeros.size not in (1, scale.size):
-        return False
+    if scale is None or scale.size not in (1, codes.shape[axis]) or zeros.size not in (1, scale.size):
+        return Reject("its factor is not a product of scales", match["factor"])
     limits = np.iinfo(codes.dtype)
     weight_grid = CodeGrid(
         scale,
@@ -52,53 +49,26 @@ def raise_integer_layer(node: Node, state: RaiseState) -> bool:
         int(limits.min),
         int(limits.max),
     )
-    weight = state.weight(node.operand(1), codes, weight_grid)
-    if isinstance(weight, Reject):
-        return False
-    _replace(node, twin, weight, tail, state)
-    return True
+
+    def change(rewriter: Rewriter) -> None:
+        weight = state.weight(match["codes"], codes, weight_grid)
+        bias = array_of(match.values.get("bias"))
+        values = None if bias is None else bias.astype(np.float64).reshape(-1) * factor.reshape(-1)
+        if not isinstance(weight, Reject):
+            rewriter.replace(match.root, [_layer(node, twin, weight, values)])
+
+    spec = weight_spec(weight_grid, codes)
+    return spec if isinstance(spec, Reject) else change
 
 
-def _replace(node: Node, data: Value, weight: Value, tail: _Tail, state: RaiseState) -> None:
+def _layer(node: Node, data: Value, weight: Value, bias: Array | None) -> Node:
+    """The float layer on the twins."""
     name = base_name((node.name or node.result.name).removesuffix(".sums"))
-    operands: list[Value | None] = [data, weight]
-    bias = None
-    if tail.bias is not None:
-        values = (tail.bias.astype(np.float64).reshape(-1) * tail.factor.reshape(-1)).astype(np.float32)
-        bias = state.graph.add_constant(f"{name}.bias", frozen(values))
-    if bias is not None and node.op == "ConvInteger":
-        operands.append(bias)
-    attributes = dict(node.attributes)
-    gemm = bias is not None and node.op == "MatMulInteger"
-    made = Node(
-        "Gemm" if gemm else OPS[node.op], [*operands, bias] if gemm else operands, name=name, attributes=attributes
-    )
-    made.result.type = twin_type(node.result)
-    state.graph.insert(made, after=tail.last)
-    tail.last.result.replace_all_uses_with(made.result)
-
-
-def _tail(node: Node) -> _Tail | None:
-    value, bias = node.result, None
-    user = _only_user(value)
-    if user is not None and is_standard(user, "Add"):
-        bias = _other(user, value)
-        value = user.result
-        user = _only_user(value) if bias is not None else None
-    if user is None or not is_standard(user, "Cast"):
-        return None
-    value = user.result
-    user = _only_user(value)
-    factor = _other(user, value) if user is not None and is_standard(user, "Mul") else None
-    return None if factor is None or user is None else _Tail(bias, factor, user)
-
-
-def _only_user(value: Value) -> Node | None:
-    return value.users[0] if len(value.uses) == 1 else None
-
-
-def _other(node: Node, value: Value) -> Array | None:
-    return array_of(node.input(1) if node.input(0) is value else node.input(0))
+    operands, kind = [data, weight], OPS[node.op]
+    if bias is not None:
+        operands.append(node.scope.add_constant(f"{name}.bias", frozen(bias.astype(np.float32))))
+        kind = "Gemm" if node.op == "MatMulInteger" else kind
+    return Node(kind, operands, name=name, attributes=dict(node.attributes))
 
 
 def _weight_scale(product: Array, data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:

@@ -14,6 +14,7 @@ from qir.module import Module
 from qir.passes.analysis.affine import Reject
 from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.grids import MIDDLE, CodeGrid, QuantizerSpec, bipolar_spec, spec_of
+from qir.rewriting.engine import Match, Plan, Rewriter
 from qir.support.json_text import parse_json
 from qir.tensor import Array
 from qir.types import DType
@@ -119,6 +120,15 @@ class RaiseState:
         quantizer.calibration = np.stack([spec.ranges if bits == spec.bits else spec.edges for bits in widths])
         self.made.append(unique)
         return made
+
+    def plan(self, match: Match, spec: QuantizerSpec, name: str) -> Plan:
+        """What puts a quantizer of the match's value `data` in the place of the match's root."""
+
+        def change(rewriter: Rewriter) -> None:
+            made = rewriter.insert(self.quantizer(match["data"], spec, name), before=match.root)
+            rewriter.replace(match.root, [], made.results)
+
+        return change
 
 
 def written_policy(module: Module) -> dict[str, int]:

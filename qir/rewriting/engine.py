@@ -157,7 +157,7 @@ class Rewriter:
         """Put nodes in the place of one, and erase it with the producers and constants that nothing uses any more.
 
         New values take the names and types of the old ones, the last new node the name of `node` unless it has its own;
-        a value that was there before takes the type when its own is unknown.
+        a value that was there before takes the type when its own is unknown; a quantizer's result derives its own.
 
         Args:
             node: the node that goes.
@@ -172,7 +172,7 @@ class Rewriter:
             if value.producer in made:
                 value.type = old.type
                 value.name, old.name = old.name, ""
-            elif isinstance(value.type, UnknownType):
+            elif isinstance(value.type, UnknownType) and (value.producer is None or not value.producer.is_fake_quant):
                 value.type = old.type
         for new in made:
             new.metadata = {**node.metadata, **new.metadata}

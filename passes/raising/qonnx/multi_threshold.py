@@ -3,54 +3,72 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from qir.fake_quant import FakeQuant
-from qir.graph import Graph, Node, Value
+from qir.constants import require_array
+from qir.graph import Graph
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.ops import op_of
-from qir.passes.analysis.affine import Reject
-from qir.passes.analysis.constants import array_of, is_standard
+from qir.passes.analysis.constants import array_of
 from qir.passes.lowering.qonnx.thresholds import value_thresholds
 from qir.passes.raising.grids import CodeGrid, QuantizerSpec, bipolar_spec, spec_of
+from qir.passes.raising.qonnx.patterns import of_qonnx
 from qir.passes.raising.state import RaiseState, base_name
+from qir.rewriting.engine import Match, Plan, Reject, Rule, any_value, constant, either, op
 from qir.tensor import Array
 
 CLOSE = 2.0**-16
 """Thresholds that other tools compute lie within this part of a step around the exact ones."""
 
 
+def threshold_rules(state: RaiseState) -> tuple[tuple[Rule, ...], ...]:
+    """A MultiThreshold in equal steps, with the Add and the Mul after it: a fake-quant node on its operand.
+
+    The rules of the longest form come first; each part is worked off before the next.
+    """
+    thresholds = of_qonnx("MultiThreshold", any_value("data"), constant("table"), only_use=True)
+    shifted = op("Add", thresholds, constant("bias"), commutes=True, only_use=True)
+    scaled = op("Mul", either(shifted, thresholds), constant("scale"), commutes=True)
+    plan = partial(_plan, state)
+    return (
+        (Rule("multi-threshold-scaled", scaled, plan=plan),),
+        (Rule("multi-threshold-shifted", shifted, plan=plan),),
+        (Rule("multi-threshold", thresholds, plan=plan),),
+    )
+
+
+def _plan(state: RaiseState, match: Match) -> Reject | Plan:
+    node, table = match.node("quantizer"), require_array(match["table"])
+    step, bias, scale = node.attribute("out_scale", 1.0), node.attribute("out_bias", 0.0), np.ones(1, np.float32)
+    if "bias" in match.values:
+        added = require_array(match["bias"])
+        if added.size != 1:
+            return Reject("what is added to its result is not one number", match["bias"])
+        bias += float(added.reshape(-1)[0])
+    if "scale" in match.values:
+        scale = require_array(match["scale"]).astype(np.float32)
+        if scale.size != max(1, *scale.shape, 1):
+            return Reject("what its result is multiplied by is not one number a channel", match["scale"])
+    if table.ndim != 2:
+        return Reject("its thresholds are not [channels, thresholds]", match["table"])
+    spec = _spec(table.astype(np.float32), _Steps(step, bias, scale), match.root.result.rank)
+    if isinstance(spec, Reject):
+        return spec
+    grid = spec.parameters()
+    if (np.abs(value_thresholds(grid) - table) > CLOSE * grid.scale[:, None]).any():
+        return Reject("its thresholds are not those of equal steps around its values")
+    return state.plan(match, spec, base_name(node.name) or f"{match['data'].name}.quantizer")
+
+
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """What MultiThreshold and the Add and Mul after it give: (count · step + bias) · scale, and the last of them."""
+    """What MultiThreshold and the Add and Mul after it give: (count · step + bias) · scale."""
 
     step: float
     bias: float
     scale: Array
-    last: Node
-
-
-def raise_multi_threshold(node: Node, state: RaiseState) -> None:
-    """A MultiThreshold in equal steps: a fake-quant node on its operand."""
-    data, table = node.input(0), array_of(node.input(1))
-    if data is None or table is None or table.ndim != 2:
-        state.leave(node, "its thresholds are not constant")
-        return
-    steps = _after(node)
-    spec = _spec(table.astype(np.float32), steps)
-    if isinstance(spec, Reject):
-        state.leave(node, spec.reason)
-        return
-    name = base_name(node.name) or f"{data.name}.quantizer"
-    made = state.graph.insert(state.quantizer(data, spec, name), after=steps.last)
-    grid = FakeQuant(made).grid()
-    if (np.abs(value_thresholds(grid) - table) > CLOSE * grid.scale[:, None]).any():
-        state.graph.erase(made)
-        state.made.remove(made.name)
-        state.leave(node, "its thresholds are not those of equal steps around its values")
-        return
-    steps.last.result.replace_all_uses_with(made.result)
 
 
 def raise_annotated_weights(graph: Graph, state: RaiseState) -> None:
@@ -87,35 +105,13 @@ def _integers(label: str) -> QuantizerSpec | None:
     return None if isinstance(found, Reject) else found
 
 
-def _after(node: Node) -> _Steps:
-    step, bias = node.attribute("out_scale", 1.0), node.attribute("out_bias", 0.0)
-    scale, last = np.ones(1, np.float32), node
-    found = _constant_user(last.result, "Add")
-    if found is not None and found[1].size == 1:
-        last, bias = found[0], bias + float(found[1].reshape(-1)[0])
-    found = _constant_user(last.result, "Mul")
-    if found is not None and found[1].size == max(1, *found[1].shape, 1):
-        last, scale = found[0], found[1].astype(np.float32)
-    return _Steps(step, bias, scale, last)
-
-
-def _constant_user(value: Value, op: str) -> tuple[Node, Array] | None:
-    users = value.users
-    if len(value.uses) != 1 or not is_standard(users[0], op):
-        return None
-    other = users[0].input(1) if users[0].input(0) is value else users[0].input(0)
-    constant = array_of(other)
-    return None if constant is None else (users[0], constant)
-
-
 def _axis(scale: Array, rank: int) -> int:
     """The axis of a tensor along which a constant holds one number a channel."""
     return scale.shape.index(scale.size) + rank - scale.ndim
 
 
-def _spec(table: Array, steps: _Steps) -> QuantizerSpec | Reject:
+def _spec(table: Array, steps: _Steps, rank: int | None) -> QuantizerSpec | Reject:
     low, count = steps.bias / steps.step, table.shape[1]
-    rank = steps.last.result.rank
     if steps.scale.size > 1 and rank is None:
         return Reject("its scale is one per channel and its rank is unknown")
     axis = None if rank is None or steps.scale.size == 1 else _axis(steps.scale, rank)

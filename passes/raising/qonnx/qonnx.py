@@ -1,37 +1,53 @@
-"""QONNX Quant and BipolarQuant raised into fake-quant nodes."""
+"""QONNX quantizers raised into fake-quant nodes, by patterns."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from qir.graph import Node, Value
-from qir.passes.analysis.affine import Reject
-from qir.passes.analysis.constants import array_of, is_standard
+from qir.graph import Graph, Node, Value
+from qir.ops.families.qonnx import QONNX_DOMAINS
+from qir.passes.analysis.constants import array_of
 from qir.passes.raising.grids import CodeGrid, QuantizerSpec, bipolar_spec, spec_of
-from qir.passes.raising.qonnx.multi_threshold import raise_multi_threshold
+from qir.passes.raising.qonnx.multi_threshold import threshold_rules
+from qir.passes.raising.qonnx.patterns import of_qonnx
 from qir.passes.raising.state import RaiseState, base_name
+from qir.rewriting.engine import Match, Plan, Reject, Rule, any_value, explain, number, op, rewrite
 
 
-def raise_qonnx(node: Node, state: RaiseState) -> None:
-    """A QONNX quantizer, with the Clip that cuts its grid: a fake-quant node on its operand."""
-    if node.op == "MultiThreshold":
-        raise_multi_threshold(node, state)
-        return
-    data, last = node.input(0), node
-    grid = _grid(node)
-    if isinstance(grid, CodeGrid):
-        clip = _clip_after(node)
-        part = None if clip is None else _part(grid, clip)
-        spec = spec_of(grid if part is None else part)
-        last = node if part is None or clip is None else clip
-    else:
-        spec = grid
-    if isinstance(spec, Reject) or data is None:
-        state.leave(node, spec.reason if isinstance(spec, Reject) else "it has no operand")
-        return
-    made = state.quantizer(data, spec, _name(node, data))
-    state.graph.insert(made, after=last)
-    last.result.replace_all_uses_with(made.result)
+def raise_qonnx(graph: Graph, state: RaiseState) -> None:
+    """Put fake-quant nodes in the place of QONNX quantizers and of what belongs to them; note those that stay."""
+    stages = (*threshold_rules(state), *quant_rules(state))
+    for rules in stages:
+        rewrite(graph, rules)
+    for node in graph:
+        if node.domain in QONNX_DOMAINS:
+            rule = next((rule for rules in stages for rule in rules if node.op in rule.pattern.roots), None)
+            state.leave(node, f"{node.op} is not known" if rule is None else explain(rule, node).reason)
+
+
+def quant_rules(state: RaiseState) -> tuple[tuple[Rule, ...], ...]:
+    """Quant with a Clip that cuts its grid, then quantizers by themselves: a fake-quant node on their operand."""
+    data, kinds = any_value("data"), ("Quant", "IntQuant", "BipolarQuant")
+    cut = op("Clip", of_qonnx(kinds, data, only_use=True), number(name="low"), number(name="high"))
+    return (
+        (Rule("quant-cut-by-clip", cut, plan=partial(_cut, state)),),
+        (Rule("quant", of_qonnx(kinds, data), plan=partial(_whole, state)),),
+    )
+
+
+def _cut(state: RaiseState, match: Match) -> Reject | Plan:
+    grid = _grid(match.node("quantizer"))
+    part = _part(grid, match.number("low"), match.number("high")) if isinstance(grid, CodeGrid) else None
+    spec = Reject("its bounds give no grid of a whole width", match.root) if part is None else spec_of(part)
+    return spec if isinstance(spec, Reject) else state.plan(match, spec, _name(match.node("quantizer"), match["data"]))
+
+
+def _whole(state: RaiseState, match: Match) -> Reject | Plan:
+    grid = _grid(match.root)
+    spec = spec_of(grid) if isinstance(grid, CodeGrid) else grid
+    return spec if isinstance(spec, Reject) else state.plan(match, spec, _name(match.root, match["data"]))
 
 
 _BREVITAS = ((".weight_quant.", ".weight"), (".act_quant.", ".output"))
@@ -48,28 +64,19 @@ def _name(node: Node, data: Value) -> str:
     return base_name(node.name) or f"{data.name}.quantizer"
 
 
-def _clip_after(node: Node) -> Node | None:
-    uses = node.result.uses
-    return uses[0].node if len(uses) == 1 and uses[0].index == 0 and is_standard(uses[0].node, "Clip") else None
-
-
-def _part(grid: CodeGrid, clip: Node) -> CodeGrid | None:
+def _part(grid: CodeGrid, low: float, high: float) -> CodeGrid | None:
     """The unsigned grid with a zero point that Clip leaves of a grid; None when its bounds give no whole width."""
-    bounds = [array_of(clip.input(index)) for index in (1, 2)]
-    if grid.scale.size != 1 or any(bound is None or bound.size != 1 for bound in bounds):
+    bounds = np.asarray([low, high], np.float32)
+    codes = np.rint(bounds / grid.scale[0])
+    if grid.scale.size != 1 or (codes.astype(np.float32) * grid.scale[0] != bounds).any():
         return None
-    codes = [np.rint(bound.reshape(()) / grid.scale[0]) for bound in bounds if bound is not None]
-    if any(np.float32(c) * grid.scale[0] != b for c, b in zip(codes, bounds, strict=True)):
-        return None
-    low, high = max(int(codes[0]), grid.low_code), min(int(codes[1]), grid.high_code)
-    found = CodeGrid(grid.scale, np.array([-low]), None, 0, high - low)
-    return found if low <= 0 <= high and not isinstance(found.width(), Reject) else None
+    least, most = max(int(codes[0]), grid.low_code), min(int(codes[1]), grid.high_code)
+    found = CodeGrid(grid.scale, np.array([-least]), None, 0, most - least)
+    return found if least <= 0 <= most and not isinstance(found.width(), Reject) else None
 
 
 def _grid(node: Node) -> CodeGrid | QuantizerSpec | Reject:
     """The grid; for codes -1 and +1, which are none, the fake-quant attributes."""
-    if node.op not in {"Quant", "IntQuant", "BipolarQuant"}:
-        return Reject(f"{node.op} is not known")
     scale = array_of(node.input(1))
     if scale is None:
         return Reject("its scale is not constant")
