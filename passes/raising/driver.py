@@ -17,10 +17,10 @@ from qir.passes.lowering.lower_encodings import CLIPPED_BY_CODES
 from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
 from qir.passes.raising.integers import raise_integer_layers
-from qir.passes.raising.marked import drop_guards, raise_marked
+from qir.passes.raising.marked import GUARD, raise_marked
 from qir.passes.raising.operators import raise_operator
 from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
-from qir.passes.raising.qonnx.channels_last import put_channels_first
+from qir.passes.raising.qonnx.channels_last import CHANNELS_FIRST
 from qir.passes.raising.qonnx.marked_thresholds import raise_thresholds
 from qir.passes.raising.qonnx.multi_threshold import raise_annotated_weights
 from qir.passes.raising.qonnx.qonnx import raise_qonnx
@@ -29,6 +29,7 @@ from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.fold.constants import FoldConstants
 from qir.passes.simplify.freeze_inputs import FreezeInputs
 from qir.passes.simplify.infer_types import InferTypes
+from qir.rewriting.engine import rewrite
 
 _DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
 _BLOCKED = {"MatMulNBits": raise_matmul_nbits, "GatherBlockQuantized": raise_gather_blocks}
@@ -103,7 +104,7 @@ class RaiseQuantized(Pass):
 
     def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport, context: PassContext) -> None:
         state, before = RaiseState(graph, self.widths, made=report.quantizers), len(report.quantizers)
-        drop_guards(graph)
+        rewrite(graph, [GUARD])
         raise_marked(module, graph, state)
         raise_thresholds(graph, state)
         report.left |= state.left
@@ -112,7 +113,7 @@ class RaiseQuantized(Pass):
 
     def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
         state = RaiseState(graph, self.widths, policy, report.quantizers)
-        put_channels_first(graph)
+        rewrite(graph, [CHANNELS_FIRST])
         raise_annotated_weights(graph, state)
         raise_qonnx(graph, state)
         for node in graph.nodes:

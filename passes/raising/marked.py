@@ -20,6 +20,7 @@ from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.lowering.parts.emulate import LOWEST
 from qir.passes.lowering.parts.marks import KEY
 from qir.passes.raising.state import RaiseState
+from qir.rewriting.engine import Rule, any_value, number, op
 from qir.support.json_text import parse_json
 from qir.tensor import Array, Tensor
 from qir.types import DType, TensorType
@@ -70,14 +71,12 @@ def _constants(graph: Graph, entry: dict[str, Any], codes: Value) -> tuple[Value
     )
 
 
-def drop_guards(graph: Graph) -> None:
-    """Take out the nodes that keep ONNX Runtime from quantizing float weights by itself: `Max(x, lowest float32)`."""
-    for node in graph.nodes:
-        lowest = array_of(node.input(1)) if is_standard(node, "Max") and len(node.inputs) == 2 else None
-        data = node.input(0)
-        if data is not None and lowest is not None and lowest.size == 1 and lowest.reshape(-1)[0] == LOWEST:
-            node.result.replace_all_uses_with(data)
-            graph.erase(node)
+GUARD = Rule(
+    "drop-guard",
+    op("Max", any_value("x"), number(float(LOWEST))),
+    lambda match, rewriter: rewriter.replace(match.root, [], [match["x"]]),
+)
+"""Takes out the nodes that keep ONNX Runtime from quantizing float weights by itself: `Max(x, lowest float32)`."""
 
 
 def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> Node:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from qir.graph import Graph, Node, Value
+from functools import partial
+
+from qir.graph import Node, Value
 from qir.passes.analysis.constants import is_standard
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, op
 from qir.types import TensorType, Type
 
 _DOMAIN = "com.microsoft"
@@ -19,53 +22,44 @@ _NAMES = {"NhwcMaxPool": "MaxPool"}
 _FLAG = "channels_last"
 
 
-def put_channels_first(graph: Graph) -> bool:
-    """Rewrite every such operator between two Transpose nodes; True when there was one.
-
-    Transpose nodes that meet cancel at once; those around joins stay.
-    """
-    changed = False
-    for node in graph.nodes:
-        domain = _FIRST.get(node.op)
-        if node.domain != _DOMAIN or domain is None:
-            continue
-        last = bool(node.attribute(_FLAG, 0)) or _NAMES.get(node.op) is not None
-        rank = _rank(node)
-        if last and rank is None:
-            continue
-        if last or domain != _DOMAIN:
-            _rewrite(graph, node, rank if last else None)
-            changed = True
-    return changed
+def _plan(match: Match) -> Reject | Plan:
+    node = match.root
+    last = bool(node.attribute(_FLAG, 0)) or node.op in _NAMES
+    rank = _rank(node) if last else None
+    if last and rank is None:
+        return Reject("the rank of its data is unknown", node)
+    if not last and _FIRST[node.op] == _DOMAIN:
+        return Reject("its channels are first", node)
+    return partial(_rewrite, match, rank)
 
 
-def _rewrite(graph: Graph, node: Node, rank: int | None) -> None:
-    """The node with channels first; between Transpose nodes where a rank is given."""
-    inputs = list(node.inputs)
-    name = node.name or node.result.name
-    if rank is not None and inputs[0] is not None:
-        order = (0, rank - 1, *range(1, rank - 1))
-        inputs[0] = _transposed(graph, inputs[0], order, f"{name}.channels_first", node)
+def _rewrite(match: Match, rank: int | None, rewriter: Rewriter) -> None:
+    """The node with channels first; between Transpose nodes where a rank is given, of which two that meet cancel."""
+    node = match.root
     attributes = {key: value for key, value in node.attributes.items() if key != _FLAG}
-    made = Node(_NAMES.get(node.op, node.op), inputs, domain=_FIRST[node.op], name=node.name, attributes=attributes)
-    graph.insert(made, before=node)
-    made.result.type = (
-        node.result.type if rank is None else _moved(node.result.type, (0, rank - 1, *range(1, rank - 1)))
+    made = Node(
+        _NAMES.get(node.op, node.op), node.inputs, domain=_FIRST[node.op], name=node.name, attributes=attributes
     )
-    result = made.result
-    if rank is not None:
-        result = _transposed(graph, result, (0, *range(2, rank), 1), f"{name}.channels_last", node)
-    node.result.replace_all_uses_with(result)
-    graph.erase(node)
-
-
-def _transposed(graph: Graph, value: Value, order: tuple[int, ...], name: str, before: Node) -> Value:
-    maker = value.producer
+    if rank is None:
+        rewriter.replace(node, [made])
+        return
+    name, order = node.name or node.result.name, (0, rank - 1, *range(1, rank - 1))
+    data, maker = node.operand(0), node.operand(0).producer
     if maker is not None and is_standard(maker, "Transpose") and _undoes(maker.attribute("perm"), order):
-        return maker.operands[0]
-    made = graph.insert(Node("Transpose", (value,), name=name, attributes={"perm": order}), before=before)
+        before, source = [], maker.operand(0)
+    else:
+        first = _transpose(data, order, f"{name}.channels_first")
+        before, source = [first], first.result
+    made.set_input(0, source)
+    made.result.type = _moved(node.result.type, order)
+    back = _transpose(made.result, (0, *range(2, rank), 1), f"{name}.channels_last")
+    rewriter.replace(node, [*before, made, back])
+
+
+def _transpose(value: Value, order: tuple[int, ...], name: str) -> Node:
+    made = Node("Transpose", (value,), name=name, attributes={"perm": order})
     made.result.type = _moved(value.type, order)
-    return made.result
+    return made
 
 
 def _undoes(first: tuple[int, ...] | None, second: tuple[int, ...]) -> bool:
@@ -90,3 +84,7 @@ def _rank(node: Node) -> int | None:
         if value.producer is not None and (rank := _rank(value.producer)) is not None:
             return rank
     return None
+
+
+CHANNELS_FIRST = Rule("channels-first", op(tuple(_FIRST), domain=_DOMAIN), plan=_plan)
+"""Puts every such operator between two Transpose nodes; those around joins stay."""
