@@ -24,7 +24,7 @@ _FLAG = "channels_last"
 
 def _plan(match: Match) -> Reject | Plan:
     node = match.root
-    last = bool(node.attribute(_FLAG, 0)) or node.op in _NAMES
+    last = bool(node.attribute(_FLAG, 0)) or _NAMES.get(node.op) is not None
     rank = _rank(node) if last else None
     if last and rank is None:
         return Reject("the rank of its data is unknown", node)
