@@ -1,4 +1,4 @@
-"""Timing single layers in ONNX Runtime, and predicting a whole network's latency from them.
+"""LayerTime single layers in ONNX Runtime, and predicting a whole network's latency from them.
 
 Sessions run on the calling thread, and its processor time is read: other programs on a busy machine do not add to it
 (but for the caches that they empty). A layer alone also brings its tensors into the layout of its kernel and back,
@@ -151,7 +151,7 @@ def _kind(widths: tuple[int, int]) -> str:
     return _KINDS.get(widths, f"{widths[0]}-bit weights")
 
 
-def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[Timing, float]:
+def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[LayerTime, float]:
     """The whole float network timed, next to the sum of its single layers, in microseconds.
 
     A session's own overhead (that of an Identity) is taken off every layer and added once; changes of layout are taken

@@ -105,7 +105,9 @@ def compare_written(
             f"profile {profile.name!r}: ONNX Runtime computes another network at its default than without "
             f"optimizations ({found.far} of {found.elements} outputs are far apart): another profile holds this network"
         )
-    first = WrittenComparison(found.samples, found.largest, found.flips, run.integer_nodes, "simulation", run.engine, 0, 0)
+    first = WrittenComparison(
+        found.samples, found.largest, found.flips, run.integer_nodes, "simulation", run.engine, 0, 0
+    )
     return _held(module, lowered, path, profile, feeds, outputs, encodings, first)
 
 
@@ -230,7 +232,7 @@ def _exactly(path: Path, feeds: list[Feed]) -> list[Run]:
     return [exact.run(feed) for feed in feeds]
 
 
-def _every_product(lowered: Module, feeds: list[Feed], plain: Comparison) -> Comparison:
+def _every_product(lowered: Module, feeds: list[Feed], plain: WrittenComparison) -> WrittenComparison:
     """The comparison of every product with a weight in blocks; `plain` where there is none."""
     report = check_products(lowered, feeds)
     if not report.products:

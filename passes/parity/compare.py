@@ -39,7 +39,7 @@ from qir.passes.parity.executors import (
     own_engine,
     shows_codes,
 )
-from qir.passes.parity.judging.comparison import Comparison, Divergence
+from qir.passes.parity.judging.comparison import EngineComparison, Divergence
 from qir.passes.parity.judging.pair import PairComparison, PairLayer
 from qir.passes.parity.layers import LayerParity, codes_shown, expose_codes, grids_of, layers_of
 from qir.passes.parity.noise import FloatNetwork, Noise
@@ -204,7 +204,7 @@ class PairReport:
     unjudged: str = ""
 
 
-def compare_two(module: Module, first: str, second: str, data: Any = None) -> PairReport:
+def compare_two(module: Module, first: str, second: str, data: Data | None = None) -> PairReport:
     """What two executors of a network compute differently, neither of them right by definition.
 
     Args:
@@ -249,7 +249,7 @@ def _judge(module: Module, first: str, second: str) -> PairComparison | None:
         layers = layers_of(form, expose_codes(form), fused=fused)
     except QirError:  # ONNX Runtime does not load the file
         layers = layers_of(form, None, fused=fused)
-    comparison = Comparison(
+    comparison = EngineComparison(
         form,
         layers,
         names,

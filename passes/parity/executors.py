@@ -20,6 +20,7 @@ from qir.module import Module
 from qir.ops import op_of
 from qir.ops.families.qonnx import QONNX_DOMAINS
 from qir.passes.infrastructure.contract import AnalysisCache, PassContext
+from qir.passes.infrastructure.manager import PassManager
 from qir.passes.lowering.legalize import Legalize
 from qir.passes.lowering.lower_qcdq import LowerQcdq
 from qir.passes.lowering.profiles.profiles import find_profile
@@ -139,9 +140,8 @@ def code_forms(module: Module, analyses: AnalysisCache | None = None) -> Iterato
         opset = find_profile(name).opset
         upgrade = [UpgradeOpset(opset)] if module.opsets.get("", 0) < opset else []
         try:
-            Legalize(name).run(module, context)
-            for step in (*upgrade, LowerQcdq()):
-                step.run(copy, context)
+            PassManager([Legalize(name)], reproducers=False).run(module, context)
+            PassManager([*upgrade, LowerQcdq()], reproducers=False).run(copy, context)
         except QirError:  # a width that the profile does not hold
             continue
         yield copy

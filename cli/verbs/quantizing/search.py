@@ -158,7 +158,7 @@ def search(
 
 def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
     """The result of the method or recipe, which the job goes on with."""
-    from qir.search.evaluation.parallel import executor_of
+    from qir.search.evaluation.parallel import workers_of
     from qir.search.methods import ADDITIVE
     from qir.search.recipes.table import recipe
     from qir.search.report.console import progress_bar, stage_bar
@@ -174,7 +174,7 @@ def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
     if how.solver in ADDITIVE:
         return run.solve(how.solver, **how.of_method)
     count = how.evaluations or 50
-    with executor_of(how.workers, how.scheduler) as executor, progress_bar(count, "search") as progress:
+    with workers_of(how.workers, how.scheduler) as executor, progress_bar(count, "search") as progress:
         return run.solve(how.solver, evaluations=count, progress=progress, executor=executor, **how.of_method)
 
 

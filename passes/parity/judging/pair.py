@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qir.backends.execution.executor import Run
-from qir.passes.parity.judging.comparison import Comparison
+from qir.passes.parity.judging.comparison import EngineComparison
 from qir.tensor import Array
 
 
@@ -52,7 +52,7 @@ class PairComparison:
         layers: by name of the value, those whose codes differ, in the network's order.
     """
 
-    def __init__(self, comparison: Comparison, names: tuple[str, str]) -> None:
+    def __init__(self, comparison: EngineComparison, names: tuple[str, str]) -> None:
         self._comparison, self._names = comparison, names
         self._nodes = {layer.value: layer.node for layer in comparison.layers}
         self.layers: dict[str, PairLayer] = {}
