@@ -39,7 +39,7 @@ from qir.passes.parity.executors import (
     own_engine,
     shows_codes,
 )
-from qir.passes.parity.judging.comparison import EngineComparison, Divergence
+from qir.passes.parity.judging.comparison import Divergence, EngineComparison
 from qir.passes.parity.judging.pair import PairComparison, PairLayer
 from qir.passes.parity.layers import LayerParity, codes_shown, expose_codes, grids_of, layers_of
 from qir.passes.parity.noise import FloatNetwork, Noise
