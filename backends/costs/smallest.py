@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qir.backends.costs.assumed import FUSED_OPS
+from qir.backends.costs.hardware import CostSpec, Memory
 from qir.backends.costs.target import Target
 
 
@@ -14,6 +15,6 @@ def smallest_target(name: str) -> Target:
         weight_widths=(4, 8),
         activation_widths=(8,),
         fused_ops=FUSED_OPS,
-        memories=[{"name": "dram", "bits_per_cycle": 64}],
-        cost={"kind": "roofline", "parameters": {"macs_per_cycle": 256, "packing": {"4": 2, "8": 1}}},
+        memories=(Memory(name="dram", bits_per_cycle=64),),
+        cost=CostSpec(kind="roofline", parameters={"macs_per_cycle": 256, "packing": {"4": 2, "8": 1}}),
     )

@@ -20,7 +20,7 @@ from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.tracing import quantizer_of
 
 if TYPE_CHECKING:
-    from qir.backends.costs.target import TargetLike
+    from qir.backends.costs.target import Target, TargetLike
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def inspect(module: Module, target: TargetLike | None = None) -> Inspection:
     return _looked_at(found, copy.graph, reports.get(InsertFakeQuant.name, {}), refused)
 
 
-def _target(target: TargetLike | None) -> object:
+def _target(target: TargetLike | None) -> Target | None:
     from qir.backends.costs.target import as_target
 
     return None if target is None else as_target(target)

@@ -220,6 +220,15 @@ def _labelled(split: Samples | tuple[Array, Array], role: str) -> Samples:
 def _labels(calibration: Any, labels: Array | str | Path | None) -> Array | None:
     if labels is None:
         return calibration.labels if isinstance(calibration, ArraySamples | ReadSamples) else None
+    return class_numbers(labels)
+
+
+def class_numbers(labels: Array | str | Path) -> Array:
+    """The class of each sample as int64 [N]: an array of integers, or the .npy file that holds one.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
     array = read_arrays(labels) if isinstance(labels, str | Path) else np.asarray(labels)
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"labels: {labels!r} are not class numbers; expected integers [N], or a .npy file of them")

@@ -468,8 +468,10 @@ class Job:
 
     def _provenance(self) -> dict[str, Any]:
         named = isinstance(self.model, str | Path)
-        settings = ("input_widths", "calibration", "before", "insert", "correct", "adaround", "reduce_range", "seed")
-        settings += ("metric", "time_limit")
+        settings = (
+            *("input_widths", "calibration", "before", "insert", "correct", "adaround", "reduce_range", "seed"),
+            *("metric", "time_limit"),
+        )
         return provenance(
             model=Path(str(self.model)).name if named else "network",
             sha256=self.network.meta.get("source_sha256", ""),

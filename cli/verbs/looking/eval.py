@@ -13,6 +13,7 @@ from qir.cli.networks import network
 from qir.cli.samples import ImageOptions, read_and_tell
 
 if TYPE_CHECKING:
+    from qir.search.evaluation.splits import class_numbers
     from qir.search.report.side_by_side import Evaluated
     from qir.support.terminal import Terminal
 
@@ -36,14 +37,13 @@ def eval(  # noqa: A001 - the verb is called so
     qir eval model.onnx out/model.quant.onnx --data photos/ --labels labels.npy
     """
     import qir
-    from qir.passes.data.kinds.array_files import read_arrays
     from qir.passes.parity.agreement import Labels, labels_in
     from qir.search.report.side_by_side import side_by_side
 
     samples = read_and_tell(data, qir.load(models[0]), models[0], images)
     known = labels_in(samples, "the data given")
     if labels is not None:
-        known = Labels(read_arrays(labels), labels.name)
+        known = Labels(class_numbers(labels), labels.name)
     rows = side_by_side(models, samples, labels=known)
     record = [{**vars(row), "agreeing": row.agreeing, "sqnr": row.sqnr} for row in rows]
     return Answer(record, partial(_show, rows))

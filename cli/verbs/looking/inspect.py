@@ -39,8 +39,8 @@ def inspect(
 
 def _show(model: Path, found: Inspection, terminal: Terminal) -> None:
     for what, values in (("input", found.inputs), ("output", found.outputs)):
-        for name, kind in values.items():
-            terminal.print(f"{what:8}{name}: {kind}", soft_wrap=True)
+        for name, tensor in values.items():
+            terminal.print(f"{what:8}{name}: {tensor}", soft_wrap=True)
     ops = ", ".join(f"{count} {op}" for op, count in found.ops.items())
     terminal.print(f"{'ops':8}{ops} (opset {found.opset}, {found.constants:,} numbers in {model.name})", soft_wrap=True)
     terminal.print(_layers(found))

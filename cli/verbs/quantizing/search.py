@@ -67,11 +67,10 @@ class SearchOptions:
 
         if self.recipe is not None:
             recipe(self.recipe)
-            named = ("method", "enforcement", "reward", "retrain", "training", "scheduler")
-            self._refuse(f"recipe {self.recipe!r}", named)
+            recipes = ("method", "enforcement", "reward", "retrain", "training", "scheduler")
+            self._refuse(f"recipe {self.recipe!r}", recipes)
         elif self.solver in ADDITIVE:
-            named = ("evaluations", "scheduler")
-            self._refuse(f"method {self.solver!r} measures no policy, and", named)
+            self._refuse(f"method {self.solver!r} measures no policy, and", ("evaluations", "scheduler"))
         check_options(self.solver, self.of_method)
         if self.reward is not None:
             _ = REWARDS[self.reward]
