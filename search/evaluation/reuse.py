@@ -35,7 +35,7 @@ MEMORY = 1 << 30
 
 _MOST_MET = 1_000_000
 
-Signature = tuple[Bits | None, ...]
+Signature = tuple[Bits, ...] | tuple[tuple[FakeQuant, Bits], ...]
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 
 
@@ -118,6 +118,7 @@ class ReusingNetwork(TorchModule):
         self.tag: str | None = None
         self._plan = _ReusingPlan(module, self)
         self._cones = _cones(self._plan)
+        self._within = {node: frozenset(cone) for node, cone in self._cones.items()}
         self.ends = frozenset(value.producer for value in self.graph.outputs if value is not None)
         self.borders = frozenset() if self._plan.subplans else _borders(self._plan, self._cones)
 
@@ -132,8 +133,10 @@ class ReusingNetwork(TorchModule):
         self.memory.clear()
 
     def signature(self, node: Node) -> Signature:
-        """The bits that a node's result depends on; None for quantizers that are off."""
-        return tuple(self.bits_now(quantizer) for quantizer in self._cones[node])
+        """The bits that a node's result depends on; where quantizers are off, those that are on all the same."""
+        if not self._off:
+            return tuple(self._bits[quantizer] for quantizer in self._cones[node])
+        return tuple((quantizer, bits) for quantizer, bits in self._on.items() if quantizer in self._within[node])
 
     @property
     def remembers(self) -> bool:
