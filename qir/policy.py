@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from operator import itemgetter
 
 from qir.errors import QirError
@@ -25,8 +26,8 @@ class Policy(Mapping[str, Bits]):
     def __init__(self, entries: Mapping[str, Bits]) -> None:
         for name, bits in entries.items():
             for width in bits if isinstance(bits, tuple) else (bits,):
-                if not 0 <= int(width) <= 32:
-                    raise QirError(f"policy: quantizer {name!r} has {width} bits; expected 0 to 32")
+                if not isinstance(width, Integral) or isinstance(width, bool) or not 0 <= width <= 32:
+                    raise QirError(f"policy: quantizer {name!r} has {width} bits; expected a whole number of 0 to 32")
         object.__setattr__(self, "entries", tuple(sorted(entries.items())))
 
     def __getitem__(self, name: str) -> Bits:

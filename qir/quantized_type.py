@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from qir.errors import QirError
 from qir.types import QuantType, TensorType, Type
 
 
@@ -22,7 +23,17 @@ def quantized_type(source: Type, attribute: Callable[..., Any]) -> TensorType:
     Args:
         source: type of its operand; only the shape counts.
         attribute: `Node.attribute` of the node: value of an attribute by name, with a default.
+
+    Raises:
+        QirError: an attribute is of another kind, or they contradict each other.
     """
+    try:
+        return _derived(source, attribute)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        raise QirError(f"the attributes of a fake-quant node are damaged ({error}): insert it again") from error
+
+
+def _derived(source: Type, attribute: Callable[..., Any]) -> TensorType:
     bits, widths, ranges = attribute("bits"), attribute("widths", ()), attribute("ranges", None)
     low = high = None
     if isinstance(bits, int) and ranges is not None and bits in widths:

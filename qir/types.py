@@ -21,6 +21,8 @@ from qir.errors import TypeVerifyError
 Dim = int | str | None
 """A dimension: a known size, a symbol, or unknown."""
 
+_LARGEST = 2**63 - 1
+
 
 class DType(enum.Enum):
     """Element types of ONNX (`TensorProto.DataType`): name, ONNX code, bits of one element."""
@@ -217,6 +219,8 @@ class TensorType:
             return
         if any(isinstance(d, int) and d < 0 for d in self.shape):
             _fail("T1", f"dimensions are not negative; found {self.shape}")
+        if any(isinstance(d, int) and d > _LARGEST for d in self.shape):
+            _fail("T1", f"dimensions are at most {_LARGEST}, as ONNX's files hold them; found {self.shape}")
         if isinstance(self.element, QuantType) and self.element.axis is not None:
             self._check_axis(self.element, self.element.axis)
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import TypedDict
+
 from qir.errors import PassError
 from qir.passes.infrastructure.contract import PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.infrastructure.reproducer import MODULE_FILE, RUN_FILE
-from qir.support.json_text import parse_json
+from qir.support.json_text import parse_json, typed
 
 if TYPE_CHECKING:
     from qir.module import Module
+
+
+class _Run(TypedDict):
+    """What a reproducer tells of its run."""
+
+    pipeline: str
+    seed: int
 
 
 def replay(folder: str | Path, context: PassContext | None = None) -> Module:
@@ -33,12 +42,11 @@ def replay(folder: str | Path, context: PassContext | None = None) -> Module:
 
     folder = Path(folder)
     try:
-        run = parse_json((folder / RUN_FILE).read_text(encoding="utf-8"))
-        pipeline, seed = str(run["pipeline"]), int(run["seed"])
-    except (OSError, ValueError, KeyError) as error:
+        run = typed(_Run, parse_json((folder / RUN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         raise PassError(f"{folder}: no reproducer is here ({error}); expected {MODULE_FILE} and {RUN_FILE}") from error
     context = context or PassContext()
-    context.seed = seed
+    context.seed = run["seed"]
     module = load(folder / MODULE_FILE)
-    PassManager(parse_pipeline(pipeline), reproducers=False).run(module, context)
+    PassManager(parse_pipeline(run["pipeline"]), reproducers=False).run(module, context)
     return module

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from qir.constants import require_array
 from qir.errors import ModelFileError, QirError
@@ -19,10 +21,27 @@ from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.raising.grids import CodeGrid, QuantizerSpec, spec_of
 from qir.passes.raising.state import RaiseState, weight_spec, written_policy
 from qir.quantizers import kernels
-from qir.support.json_text import parse_json
+from qir.support.json_text import parse_json, typed
 from qir.tensor import Array
 
 VERSION = "1.0.0"
+
+
+class Encoding(TypedDict):
+    """The grid of one value, one scale and offset a channel."""
+
+    name: str
+    bw: Annotated[int, Field(ge=1, le=32)]
+    is_sym: bool
+    scale: list[Annotated[float, Field(ge=2.0**-149, lt=2.0**128)]]
+    offset: list[Annotated[int, Field(ge=-(2**32), le=2**32)]]
+
+
+class Encodings(TypedDict):
+    """What is read of an encodings file."""
+
+    param_encodings: list[Encoding]
+    activation_encodings: list[Encoding]
 
 
 @dataclass(frozen=True)
@@ -44,19 +63,20 @@ class ApplyEncodings(Pass):
         return bool(apply_encodings(module, read_encodings(self.file)))
 
 
-def read_encodings(path: str | Path) -> dict[str, Any]:
+def read_encodings(path: str | Path) -> Encodings:
     """The content of an encodings file of version 1.0.0.
 
     Raises:
-        ModelFileError: the file is missing, no JSON, or of another version.
+        ModelFileError: the file is missing, no JSON, of another version, or an entry is not a grid.
     """
     try:
-        found: dict[str, Any] = parse_json(Path(path).read_text(encoding="utf-8"))
+        found = parse_json(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            raise ModelFileError(f"{path}: encodings of version {VERSION} are expected: convert the file")
+        read: Encodings = typed(Encodings, found)
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be read as encodings: {error}") from error
-    if not isinstance(found, dict) or found.get("version") != VERSION:
-        raise ModelFileError(f"{path}: encodings of version {VERSION} are expected: convert the file")
-    return found
+    return read
 
 
 def apply_encodings_next_to(module: Module, path: Path) -> bool:
@@ -114,10 +134,12 @@ def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
     return state.made
 
 
-def _spec(value: Value, entry: Mapping[str, Any], least: int) -> QuantizerSpec:
-    bits, scale = int(entry["bw"]), np.asarray(entry["scale"], np.float32)
+def _spec(value: Value, entry: Encoding, least: int) -> QuantizerSpec:
+    bits, scale = entry["bw"], np.asarray(entry["scale"], np.float32)
     offset = np.asarray(entry["offset"], np.int64)
-    signed = bool(entry["is_sym"])
+    if offset.size != scale.size:
+        raise QirError(f"encodings of {value.name!r}: {scale.size} scales but {offset.size} offsets")
+    signed = entry["is_sym"]
     lowest = -(2 ** (bits - 1)) if signed else 0
     axis = _axis(value, scale.size) if scale.size > 1 else None
     if value.is_constant:

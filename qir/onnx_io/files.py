@@ -88,11 +88,12 @@ def _load(data: bytes | mmap.mmap, folder: Path | None, where: str) -> Module:
         raise ModelFileError(f"{where}: its graphs or types nest too deeply") from None
 
 
-def _import_unnamed(module: Module) -> None:
-    """Import version 1 of the custom operator sets that nodes name and the file forgets to."""
-    for node in module.graph.walk():
-        if node.domain not in {"", "ai.onnx", QIR_DOMAIN}:
-            module.opsets.setdefault(node.domain, 1)
+def _import_unnamed(module: Module) -> bool:
+    """Import version 1 of the custom operator sets that nodes name and the file forgets to; whether there are any."""
+    named = {node.domain for node in module.graph.walk()} - {"", "ai.onnx", QIR_DOMAIN}
+    missing = sorted(named - module.opsets.keys())
+    module.opsets.update(dict.fromkeys(missing, 1))
+    return bool(missing)
 
 
 def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
@@ -116,11 +117,11 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
         if function.key in module.functions:
             raise ModelFileError(f"function {function.key} is defined twice: rename one of them")
         module.add_function(function)
-    _import_unnamed(module)
+    is_as_written = not _import_unnamed(module) and reader.is_as_written
     if (key := module.recursive_function()) is not None:
         raise ModelFileError(f"function {key} calls itself: ONNX forbids that")
     if not is_typed(module):
-        if reader.is_as_written and QIR_DOMAIN not in module.opsets:
+        if is_as_written and QIR_DOMAIN not in module.opsets:
             infer_stored(module, skeleton, tensors)
         else:
             infer_types(module)

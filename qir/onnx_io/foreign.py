@@ -47,7 +47,7 @@ def _archive(data: bytes | mmap.mmap) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(bytes(data))) as file:
             names = file.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):  # ValueError: names that are not text
         return "this is a damaged zip archive: download or write it again, and give the .onnx file"
     leaves = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in leaves:

@@ -16,7 +16,10 @@ from qir.tensor import Array, Tensor
 _LARGEST = 2**15
 _SIZES = ("strides", "dilations", "kernel_shape", "blocksize", "group", "num_groups")
 """Attributes that are sizes: 1 to 32,768."""
-_SAME_RANK = {"ConvTranspose": 1, "MaxUnpool": 1}
+_SAME_RANK = {
+    **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose", "DeformConv", "MaxUnpool"), 1),
+    "QLinearConv": 3,
+}
 """Ops whose operand of this index has as many dimensions as the first one."""
 _DIVISIONS = {"Div", "Mod"}
 _LONGEST_SHAPE = 2**12

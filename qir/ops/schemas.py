@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+_NEWEST = 2**31 - 1
+"""The largest number that ONNX compares versions with."""
+
 
 def _canonical(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
@@ -16,7 +19,7 @@ def schema_at(domain: str, name: str, version: int) -> Any:
     import onnx.defs
 
     try:
-        return onnx.defs.get_schema(name, version, _canonical(domain))
+        return onnx.defs.get_schema(name, min(version, _NEWEST), _canonical(domain))
     except onnx.defs.SchemaError:
         return None
 

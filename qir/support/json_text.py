@@ -1,4 +1,7 @@
-"""JSON from files, within limits: numbers of thousands of digits and deep nesting are refused like damaged text."""
+"""JSON from files, within limits: numbers of thousands of digits and deep nesting are refused like damaged text.
+
+What a file holds has the types that its reader expects before anything is computed from it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def parse_json(text: str) -> Any:
 
     Raises:
         ValueError: the text is not JSON, nests deeper than `DEEPEST`, or holds an integer of more than
-            `LONGEST_INTEGER` digits.
+            `LONGEST_INTEGER` digits or half of a surrogate pair, which no file can be written with.
     """
     try:
         found = json.loads(text, parse_int=_integer)
@@ -31,9 +34,31 @@ def parse_json(text: str) -> Any:
     return found
 
 
+def typed(kind: Any, found: Any) -> Any:
+    """What a JSON text held, as a value of a type.
+
+    Args:
+        kind: a type as pydantic reads it; a whole number is taken for a float.
+        found: plain lists, maps, texts and numbers.
+
+    Raises:
+        ValueError: an entry is missing or of another type; names the first one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"entry {place!r}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
 def _inside(item: Any) -> list[Any]:
     if isinstance(item, dict):
-        return list(item.values())
+        return [*item, *item.values()]
+    if isinstance(item, str):
+        item.encode()
     return item if isinstance(item, list) else []
 
 

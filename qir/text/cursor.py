@@ -12,6 +12,8 @@ from qir.errors import ParseError
 _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[A-Za-z_][\w.\-]*")
 _INT = re.compile(r"-?\d+")
+_LONGEST = 20
+"""Characters that an integer of 64 bits may have."""
 
 
 class Cursor:
@@ -76,8 +78,12 @@ class Cursor:
         return self.need(_WORD, expected)
 
     def integer(self) -> int:
-        """Read an integer."""
-        return int(self.need(_INT, "an integer"))
+        """Read an integer that ONNX's fields of 64 bits hold."""
+        at, digits = self.at, self.need(_INT, "an integer")
+        if len(digits) > _LONGEST or not -(2**63) <= int(digits) < 2**63:
+            self.at = at
+            self.fail("an integer of 64 bits")
+        return int(digits)
 
     def string(self) -> str:
         """Read a JSON string."""
@@ -85,7 +91,8 @@ class Cursor:
             self.fail("a quoted string")
         try:
             found, self.at = json.decoder.scanstring(self.text, self.at + 1, True)  # type: ignore[attr-defined]
-        except json.JSONDecodeError:
+            found.encode()
+        except (json.JSONDecodeError, UnicodeEncodeError):
             self.fail("a closed string with JSON escapes")
         self.skip()
         return str(found)

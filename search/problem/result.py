@@ -7,18 +7,41 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, PlainValidator
 
-from qir.errors import SearchError
+from qir.errors import QirError, SearchError
 from qir.policy import Bits, Policy
 from qir.support.atomic_write import atomic_write
 from qir.support.html_table import html_table
-from qir.support.json_text import parse_json
+from qir.support.json_text import parse_json, typed
 
 VALUE = "value"
 """What policies are selected by where nothing else is said."""
+
+
+def read_policy(found: Any) -> Policy:
+    """A policy of JSON, where the bits of channels are lists.
+
+    Raises:
+        ValueError: it is not a map.
+        QirError: bits that no quantizer can have.
+    """
+    if not isinstance(found, Mapping):
+        raise ValueError("a policy is quantizer → bits")  # noqa: TRY004 - pydantic takes it for a wrong value
+    return Policy({name: tuple(bits) if isinstance(bits, list) else bits for name, bits in found.items()})
+
+
+def _number(found: Any) -> Any:
+    return float("nan") if found is None else found
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+"""A number of JSON, where null stands for NaN (`finite`)."""
+
+ReadPolicy = Annotated[Policy, PlainValidator(read_policy)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +58,9 @@ class Evaluation:
         reward: what the method prefers policies by, where that is not the value.
     """
 
-    policy: Policy
-    value: float
-    costs: Mapping[str, float]
+    policy: ReadPolicy
+    value: Number
+    costs: Mapping[str, Number]
     seconds: float = 0.0
     error: str | None = None
     stored: bool = False
@@ -95,13 +118,13 @@ class Result:
     """
 
     method: str
-    policy: Policy
-    value: float
+    policy: ReadPolicy
+    value: Number
     minimised: bool
     status: str
     bound: float | None
     gap: float | None
-    costs: Mapping[str, float]
+    costs: Mapping[str, Number]
     front: Sequence[Evaluation]
     evaluations: Sequence[Evaluation]
     seed: int
@@ -198,16 +221,21 @@ def read_result(path: str | Path) -> Result:
     """
     try:
         return result_of(parse_json(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, QirError) as error:
         raise SearchError(f"{path}: no search result ({error}): expected a file of `qir search --result`") from error
 
 
-def result_of(found: Mapping[str, Any]) -> Result:
-    """The result that `Result.to_json` wrote; raises KeyError, TypeError or AttributeError on anything else."""
-    evaluations = [_read_evaluation(e) for e in found["evaluations"]]
-    front = [_read_evaluation(e) for e in found["front"]]
-    plain = {k: v for k, v in found.items() if k not in {"policy", "evaluations", "front"}}
-    return Result(policy=_read_policy(found["policy"]), evaluations=evaluations, front=front, **plain)
+def result_of(found: Any) -> Result:
+    """The result that `Result.to_json` wrote.
+
+    Raises:
+        ValueError: it holds anything else; names the entry.
+        QirError: a policy has bits that no quantizer can have.
+    """
+    read: Result = typed(Result, found)
+    if unknown := sorted(read.limits.keys() - read.costs.keys()):
+        raise ValueError(f"a limit of {unknown[0]!r}, which is not a cost of its policy")
+    return read
 
 
 def _option(bits: Bits) -> str:
@@ -221,16 +249,6 @@ def _cost(name: str, value: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _read_policy(found: Mapping[str, Any]) -> Policy:
-    return Policy({name: tuple(bits) if isinstance(bits, list) else bits for name, bits in found.items()})
-
-
-def _read_evaluation(found: Mapping[str, Any]) -> Evaluation:
-    value = float("nan") if found["value"] is None else found["value"]
-    rest = {key: found[key] for key in ("costs", "seconds", "error", "stored")}
-    return Evaluation(_read_policy(found["policy"]), value, **rest, reward=found.get("reward"))
 
 
 def pareto_front(evaluations: Iterable[Evaluation], names: Sequence[str], minimised: bool) -> list[Evaluation]:

@@ -13,6 +13,7 @@ from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits
 from qir.search.problem.parts import Budget, Decision, PairCost, Relation
 from qir.search.problem.problem import Problem
+from qir.support.json_text import typed
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,10 @@ class Grounds:
     @staticmethod
     def of_json(found: Mapping[str, Any]) -> Grounds:
         """The grounds that `to_json` wrote; raises KeyError, TypeError or ValueError on anything else."""
-        decided = {name: (decision, _int_keys(widths)) for name, (decision, widths) in found["decided_by"].items()}
-        ranges = {
-            name: {int(bits): (float(low), float(high)) for bits, (low, high) in kept.items()}
-            for name, kept in found["ranges"].items()
-        }
+        decided = typed(dict[str, tuple[str, dict[int, int]]], found["decided_by"])
+        ranges = typed(dict[str, dict[int, tuple[float, float]]], found["ranges"])
         problem = None if found["problem"] is None else _problem_of(found["problem"])
-        return Grounds(decided, dict(found["restrictions"]), ranges, problem)
+        return Grounds(decided, typed(dict[str, str], found["restrictions"]), ranges, problem)
 
 
 def _ranges(quantizer: Any) -> dict[int, tuple[float, float]]:
@@ -136,7 +134,3 @@ def _bits(plain: Any) -> Bits:
 
 def _text_keys(found: Mapping[int, Any]) -> dict[str, Any]:
     return {str(key): list(value) if isinstance(value, tuple) else value for key, value in found.items()}
-
-
-def _int_keys(found: Mapping[str, int]) -> dict[int, int]:
-    return {int(key): int(value) for key, value in found.items()}

@@ -13,12 +13,12 @@ from qir.module import Module
 from qir.passes.exporting.export import ExportReport, export
 from qir.passes.parity.agreement import Accuracy, Agreement
 from qir.policy import Policy
-from qir.search.problem.result import VALUE, Result, finite, result_of
+from qir.search.problem.result import VALUE, Result, finite, read_policy, result_of
 from qir.search.report.grounds import Grounds
 from qir.search.report.rows import HEADINGS, Layer, Row
 from qir.support.atomic_write import atomic_write
 from qir.support.html_table import html_table
-from qir.support.json_text import parse_json
+from qir.support.json_text import parse_json, typed
 from qir.support.printable import printable
 
 if TYPE_CHECKING:
@@ -243,21 +243,18 @@ class Quantized:
         Raises:
             SearchError: the file is missing, or holds something else.
         """
-        from pydantic import TypeAdapter
-
         from qir.backends.costs.target import Target
 
         try:
-            found = parse_json(Path(path).read_text(encoding="utf-8"))
-            typed = {name: TypeAdapter(kind).validate_python(found[name]) for name, kind in _TYPED.items()}
-            plain = {name: found[name] for name in ("left_float", "provenance", "reference")}
-            policy = {name: tuple(bits) if isinstance(bits, list) else bits for name, bits in found["policy"].items()}
-            result = None if found["result"] is None else result_of(found["result"])
-            target = None if found["target"] is None else Target.model_validate(found["target"])
-            plain["measured_by"] = found.get("measured_by", "")
-            kept = found.get("grounds")
-            grounds = None if kept is None else Grounds.of_json(kept)
-            return Quantized(**typed, **plain, policy=Policy(policy), result=result, target=target, grounds=grounds)
+            found = typed(dict[str, Any], parse_json(Path(path).read_text(encoding="utf-8")))
+            plain = {name: typed(kind, found.get(name)) for name, kind in _TYPED.items()}
+            policy, measured_by = read_policy(found.get("policy")), typed(str, found.get("measured_by", ""))
+            result = None if found.get("result") is None else result_of(found["result"])
+            target = None if found.get("target") is None else Target.model_validate(found["target"])
+            grounds = None if found.get("grounds") is None else Grounds.of_json(found["grounds"])
+            return Quantized(
+                **plain, policy=policy, measured_by=measured_by, result=result, target=target, grounds=grounds
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, QirError) as error:
             message = f"{path}: is not a saved quantization ({_first(error)}): expected a file of `Quantized.save`"
             raise SearchError(message) from error
@@ -270,6 +267,9 @@ _TYPED: dict[str, Any] = {
     "layers": tuple[Layer, ...],
     "notes": tuple[str, ...],
     "options": dict[str, tuple[int, ...]],
+    "left_float": dict[str, str],
+    "provenance": dict[str, Any],
+    "reference": float | None,
 }
 """Fields whose JSON is checked against their types."""
 
@@ -278,7 +278,10 @@ _KEPT_APART = {"policy", "result", "target", "module", "samples", "grounds"}
 
 
 def _size(path: Path) -> str:
-    return f"{path.stat().st_size:,} bytes" if path.exists() else "missing"
+    try:
+        return f"{path.stat().st_size:,} bytes"
+    except (OSError, ValueError):  # a loaded one names what may be gone, or cannot be a path
+        return "missing"
 
 
 def _text(value: Any) -> str:

@@ -8,16 +8,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
 from qir.backends.costs.layers.shape import ConvShape
 from qir.backends.costs.tables.table import CostRow, CostTable, layer_cells
 from qir.errors import TargetError
 from qir.support.atomic_write import atomic_write
-from qir.support.json_text import parse_json
+from qir.support.json_text import parse_json, typed
 from qir.support.nearest import nearest
 
 HAQ_WIDTHS = tuple(range(1, 9))
@@ -53,6 +54,8 @@ class DelayTable:
         for layer, cells in self.delays.items():
             if not layer:
                 raise TargetError("delay table: a layer has no name")
+            if not cells:
+                raise TargetError(f"delay table: layer {layer!r} has no delays: leave it out, or measure it")
             for pair, delay in cells.items():
                 if pair[0] < 0 or pair[1] < 1:
                     raise TargetError(
@@ -115,6 +118,8 @@ class DelayTable:
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(COLUMNS + (SHAPE_COLUMNS if self.shapes else ()))
         for layer, cells in self.delays.items():
+            if layer[:1] == " ":
+                raise TargetError(f"delay table: CSV loses the space that {layer!r} begins with: write .json")
             tail = _shape_cells(self.shapes.get(layer)) if self.shapes else ()
             lines.writerows((layer, w, a, repr(delay), *tail) for (w, a), delay in sorted(cells.items()))
         return text.getvalue().encode()
@@ -165,7 +170,7 @@ def read_delay_table(path: str | Path) -> DelayTable:
     file = check_layout(path)
     try:
         found = {".csv": _read_csv, ".json": _read_json, ".npy": _read_npy}[file.suffix](file)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise TargetError(f"delay table {path}: cannot be read: {error}; expected {_LAYOUTS[file.suffix]}") from error
     if not found.delays:
         raise TargetError(f"delay table {path}: it holds no layer; expected {_LAYOUTS[file.suffix]}")
@@ -234,22 +239,42 @@ def _shape(line: Mapping[str, str], where: str) -> ConvShape:
         raise TargetError(f"{where}: {error}; expected whole numbers, kernel as 3x3") from error
 
 
+class _Cell(TypedDict):
+    weight_bits: int
+    activation_bits: int
+    delay: float
+
+
+class _Layer(TypedDict):
+    layer: str
+    delays: list[_Cell]
+
+
+class _Table(TypedDict):
+    named: NotRequired[bool]
+    layers: list[_Layer]
+
+
 def _read_json(file: Path) -> DelayTable:
     data = parse_json(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
         raise TargetError(f"delay table {file}: expected format {FORMAT!r}, version 1")
+    table: _Table = typed(_Table, data)
     found: dict[str, dict[tuple[int, int], float]] = {}
-    for entry in data["layers"]:
+    for entry in table["layers"]:
         if entry["layer"] in found:
             raise TargetError(f"delay table {file}: layer {entry['layer']!r} is there twice")
-        found[str(entry["layer"])] = {
-            (int(cell["weight_bits"]), int(cell["activation_bits"])): float(cell["delay"]) for cell in entry["delays"]
+        found[entry["layer"]] = {
+            (cell["weight_bits"], cell["activation_bits"]): cell["delay"] for cell in entry["delays"]
         }
-    return DelayTable(found, bool(data.get("named", True)))
+    return DelayTable(found, table.get("named", True))
 
 
 def _read_npy(file: Path) -> DelayTable:
-    array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+    try:
+        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+    except Exception as error:  # numpy reads the header as Python and raises what that does
+        raise ValueError(f"it is damaged ({type(error).__name__})") from error
     if array.ndim != 3 or array.shape[1:] != (8, 8) or array.dtype.kind not in "if":
         raise TargetError(
             f"delay table {file}: {array.dtype} {array.shape}; expected numbers [layers, 8, 8] as HAQ stores them"
@@ -297,9 +322,9 @@ def read_hawq_latencies(path: str | Path, names: Sequence[str] | None = None) ->
         TargetError: the lists are missing or of different lengths.
     """
     try:
-        data = parse_json(Path(path).read_text(encoding="utf-8"))
-        four, eight = ([float(ms) for ms in data[f"latency_int{bits}"]] for bits in (4, 8))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data = typed(dict[str, Any], parse_json(Path(path).read_text(encoding="utf-8")))
+        four, eight = (typed(list[float], data.get(f"latency_int{bits}")) for bits in (4, 8))
+    except (OSError, ValueError) as error:
         raise TargetError(
             f"latencies {path}: cannot be read: {error}; expected latency_int4 and latency_int8"
         ) from error
@@ -319,6 +344,10 @@ def import_delays(path: str | Path) -> DelayTable:
         TargetError: the file has none of them.
     """
     file = Path(path)
-    if file.suffix == ".json" and file.exists() and '"latency_int4"' in file.read_text(encoding="utf-8"):
+    try:
+        is_hawq = file.suffix == ".json" and b'"latency_int4"' in file.read_bytes()
+    except OSError as error:
+        raise TargetError(f"delay table {path}: cannot be read: {error}") from error
+    if is_hawq:
         return read_hawq_latencies(file)
     return read_delay_table(file)

@@ -74,7 +74,7 @@ def _rate(path: Path) -> int:
 def _opened(path: Path) -> wave.Wave_read:
     try:
         return wave.open(str(path), "rb")
-    except (OSError, EOFError, wave.Error) as error:
+    except (OSError, EOFError, wave.Error, RuntimeError) as error:  # the last one where chunks do not nest
         raise DataError(f"{path}: cannot be read as a WAV file of integers (PCM): {error}") from error
 
 
@@ -84,8 +84,10 @@ def _read(path: Path) -> Array:
         channels, width, count = file.getnchannels(), file.getsampwidth(), file.getnframes()
         try:
             data = file.readframes(count)
-        except (OSError, EOFError, wave.Error) as error:
+        except (OSError, EOFError, wave.Error, RuntimeError) as error:
             raise DataError(f"{path}: is damaged: {error}") from error
+    if not 1 <= width <= 4:
+        raise DataError(f"{path}: its samples have {8 * width} bits; expected 8 to 32")
     data = data[: len(data) // (channels * width) * channels * width]
     if width == 1:
         values = np.frombuffer(data, np.uint8).astype(np.float32) / 128 - 1

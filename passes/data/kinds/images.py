@@ -12,7 +12,7 @@ import numpy as np
 from qir.errors import DataError, MissingExtraError
 from qir.graph import Value
 from qir.passes.data.kinds.folders import files_in
-from qir.passes.data.kinds.preprocessing import Preprocessing
+from qir.passes.data.kinds.preprocessing import LARGEST_IMAGE, Preprocessing
 from qir.passes.data.kinds.source import Source
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
@@ -140,8 +140,10 @@ def _pixels(path: Path, mode: str, how: Preprocessing) -> Array:
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened).convert(mode)
             pixels = np.asarray(_resized(upright, how), np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # Pillow's decoders raise what they like for damaged files
+        raise DataError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
@@ -154,6 +156,11 @@ def _resized(image: Image.Image, how: Preprocessing) -> Image.Image:
     factor = how.resize / min(image.size) if how.resize else max(width / image.width, height / image.height)
     factor = max(factor, width / image.width, height / image.height)
     size = (max(round(image.width * factor), width), max(round(image.height * factor), height))
+    if size[0] * size[1] > LARGEST_IMAGE:
+        raise DataError(
+            f"an image of {image.width} x {image.height} pixels becomes one of {size[0]} x {size[1]} before it is cut "
+            f"to {width} x {height}; expected at most {LARGEST_IMAGE:,} pixels: cut it first, or leave it out"
+        )
     grown = image if size == image.size else image.resize(size, how.filter)
     left, top = (grown.width - width) // 2, (grown.height - height) // 2
     return grown.crop((left, top, left + width, top + height))

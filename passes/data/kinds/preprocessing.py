@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qir.errors import DataError
-from qir.support.json_text import parse_json
+from qir.support.json_text import parse_json, typed
 from qir.tensor import Array
 
 OWN, HUGGING_FACE = "preprocessing.json", "preprocessor_config.json"
@@ -23,8 +23,11 @@ OWN, HUGGING_FACE = "preprocessing.json", "preprocessor_config.json"
 LAYOUTS = ("NCHW", "NHWC", "NHW")
 """Orders of axes."""
 
-_BILINEAR = 2
-"""Pillow's number of the filter, which Hugging Face's files use."""
+LARGEST_IMAGE = 1 << 26
+"""Pixels that an image may be given: a few numbers in a file cannot ask for more memory than there is."""
+
+_BILINEAR, _LAST_FILTER = 2, 5
+"""Pillow's numbers of filters, which Hugging Face's files use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,12 @@ class Preprocessing:
             raise DataError(f"layout {self.layout!r}: expected one of {', '.join(LAYOUTS)}")
         if self.size is not None and min(self.size) < 1:
             raise DataError(f"size {self.size}: expected height and width above 0")
+        if self.size is not None and self.size[0] * self.size[1] > LARGEST_IMAGE:
+            raise DataError(f"size {self.size}: expected at most {LARGEST_IMAGE:,} pixels")
+        if self.range is not None and len(self.range) != 2:
+            raise DataError(f"range {self.range}: expected what pixels 0 and 255 become, two numbers")
+        if not 0 <= self.filter <= _LAST_FILTER or self.resize < 0:
+            raise DataError(f"filter {self.filter}, resize {self.resize}: expected a filter of 0 to 5, and pixels")
         if not all(np.isfinite(value) for value in (*self.mean, *self.std, *(self.range or ()))):
             raise DataError("preprocessing: mean, std and range must be finite")
         if any(value <= 0 for value in self.std):
@@ -153,7 +162,7 @@ def read_preprocessing(path: str | Path) -> Preprocessing:
     hugging_face = any(name in given for name in ("image_mean", "do_normalize", "do_rescale", "image_processor_type"))
     try:
         found = _hugging_face(given) if hugging_face else _own(given)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: {type(error).__name__}: {error}; expected size, mean, std, layout, range") from error
     return replace(found, source=Path(path).name)
 
@@ -168,7 +177,8 @@ def _own(given: Mapping[str, Any]) -> Preprocessing:
             made[name] = _floats(made[name])
     if "size" in made:
         made["size"] = _size(made["size"])
-    return Preprocessing(**made)
+    read: Preprocessing = typed(Preprocessing, made)
+    return read
 
 
 def _hugging_face(given: Mapping[str, Any]) -> Preprocessing:

@@ -119,6 +119,16 @@ def _kind_of(proto: onnx.AttributeProto) -> AttributeKind:
     raise ModelFileError(f"attribute {proto.name!r} has neither a kind nor a value: the file is damaged")
 
 
+def _write_plain(proto: onnx.AttributeProto, field: str, value: Any, *, repeated: bool) -> None:
+    try:
+        if repeated:
+            getattr(proto, field).extend(value)
+        else:
+            setattr(proto, field, value)
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(f"attribute {proto.name!r} cannot be written to ONNX: {error}") from error
+
+
 def write_attribute(
     name: str, attribute: Attribute, proto: onnx.AttributeProto, write_graph: Callable[[Graph, onnx.GraphProto], None]
 ) -> None:
@@ -140,10 +150,8 @@ def write_attribute(
     field = _FIELD.get(kind)
     if field is None:
         raise ModelFileError(f"attribute {name!r} has kind {kind.name}: an attribute without a kind cannot be written")
-    if kind in _PLAIN:
-        setattr(proto, field, value)
-    elif kind in _PLAIN_LISTS:
-        getattr(proto, field).extend(value)
+    if kind in _PLAIN or kind in _PLAIN_LISTS:
+        _write_plain(proto, field, value, repeated=kind in _PLAIN_LISTS)
     elif isinstance(value, tuple):
         for item in value:
             _write_message(item, getattr(proto, field).add(), write_graph)

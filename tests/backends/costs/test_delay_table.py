@@ -166,7 +166,11 @@ JSON_HEAD = '"format": "qir.delay-table", "version": 1'
         ("a.csv", BARE + "a,-8,8,1\n", "expected at least 1"),
         ("a.csv", BARE + ",8,8,1\n", "has no name"),
         ("a.json", "[]", "expected format"),
-        ("a.json", f'{{{JSON_HEAD}, "layers": [{{"layer": "a", "delays": []}}, {{"layer": "a"}}]}}', "there twice"),
+        (
+            "a.json",
+            f'{{{JSON_HEAD}, "layers": [{{"layer": "a", "delays": []}}, {{"layer": "a", "delays": []}}]}}',
+            "there twice",
+        ),
     ],
 )
 def test_files_that_are_not_table_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
