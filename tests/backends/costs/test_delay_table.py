@@ -154,6 +154,7 @@ def test_fit_needs_no_network_where_the_table_holds_shapes(tmp_path: Path) -> No
 
 
 BARE = "layer,weight_bits,activation_bits,delay\n"
+ONE_LAYER = '{"layer": "a", "delays": []}'
 JSON_HEAD = '"format": "qir.delay-table", "version": 1'
 
 
