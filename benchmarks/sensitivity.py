@@ -53,13 +53,21 @@ LARGEST = {"hessian-trace": 20, "adversarial-noise": 20, **dict.fromkeys(EXHAUST
 
 @dataclass(frozen=True)
 class Study:
-    """A calibrated network whose quantizers are all decisions, and images that measure it."""
+    """A calibrated network whose quantizers are all decisions, with images.
+
+    Attributes:
+        name, module, constraints: the network.
+        images: what metrics see, float32 [N, …].
+        held: what policies are judged on, others.
+        ranked: those of `held` that the loss of single quantizers is measured on.
+    """
 
     name: str
     module: Module
     constraints: BitConstraints
     images: Array
     held: Array
+    ranked: Array
 
     def kinds(self) -> dict[str, list[str]]:
         """Decisions of weights and of activations."""
@@ -86,14 +94,15 @@ def study(name: str, folder: Path, photos: Path | None) -> Study:
         if photos is None:
             raise SystemExit(f"{PHOTO}: give --photos")
         images = read_photos(photos)
-        path, calibration, held = efficientnet_lite0(folder), images[:64], images[64:80]
+        path, calibration, held = efficientnet_lite0(folder), images[:64], images[64:96]
+        ranked = held[:8]
     else:
         path = small_network(name, folder) if name in KINDS else models.path(name)
         calibration = models.fashion_mnist("calibration").images[:CALIBRATION]
-        held = models.fashion_mnist("search-validation").images[:HELD]
+        ranked = held = models.fashion_mnist("search-validation").images[:HELD]
     module = load_network(path)
     constraints = prepare(module, target(), calibration)
-    return Study(name, module, constraints, calibration[:MEASURED], held)
+    return Study(name, module, constraints, calibration[:MEASURED], held, ranked)
 
 
 def read_photos(where: Path) -> Array:
@@ -163,7 +172,7 @@ def judged(where: Study, decided: dict[str, Any]) -> tuple[float, float]:
 def rows(where: Study) -> list[dict[str, Any]]:
     """One row for each metric that is not too dear, and one for uniform widths."""
     start = time.process_time()
-    truth = measure("output-distance", where.module, where.constraints, where.held)
+    truth = measure("output-distance", where.module, where.constraints, where.ranked)
     print(f"{where.name}: loss measured in {time.process_time() - start:.0f} CPU s", flush=True)
     made = []
     for metric in METRICS:

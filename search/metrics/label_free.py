@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.costs.layers.open_sizes import with_known_sizes
 from qir.errors import SearchError
 from qir.module import Module
+from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.kinds.source import Data
@@ -38,6 +40,9 @@ SENSITIVITY_IMAGES = 128
 
 GRADIENT_SAMPLES, FORWARD_SAMPLES = 32, 8
 """Samples of the two that `auto` takes; they cost at most twenty forward passes, or one partial pass for each width."""
+
+LEAST_SAMPLES, GRADIENT_WORK = 8, 32e9
+"""Samples of `gauss-newton` at least, and the multiply-accumulates of one forward pass over all of them otherwise."""
 
 EXHAUSTIVE_BATCHES = 16
 
@@ -124,7 +129,7 @@ class _Measured:
             count = self._fitting(wanted)
             return self._measure(metric, self._feeds(count, -(-wanted // count)))
         if metric in ANY_NETWORK:
-            return self._measure(metric, self._feeds(1, images or GRADIENT_SAMPLES))
+            return self._measure(metric, self._feeds(1, images or gradient_samples(self._module)))
         feed = self._batch(images or SENSITIVITY_IMAGES)
         if len(feed) != 1:
             others = ", ".join(sorted(ANY_NETWORK))
@@ -150,6 +155,13 @@ class _Measured:
         with stage("reading"):
             feeds = islice(batches(self._module, self._data, batch=batch), most)
             return [[np.array(feed[name]) for name in names] for feed in feeds]
+
+
+def gradient_samples(module: Module) -> int:
+    """Samples that gradients are taken of: fewer on networks whose forward pass is long."""
+    nodes = (node for node in with_known_sizes(module).graph if op_of(node).is_expensive)
+    work = sum(op_of(node).macs(node, batch=1) or 0 for node in nodes)
+    return int(max(min(GRADIENT_SAMPLES, GRADIENT_WORK / max(work, 1)), LEAST_SAMPLES))
 
 
 def has_gradients(module: Module) -> bool:

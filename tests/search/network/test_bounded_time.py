@@ -11,6 +11,7 @@ from qir.cli.options import parse_time
 from qir.errors import QirError, SearchError
 from qir.search import Job, Splits, load_network, prepare
 from qir.search.evaluation.reuse import ReusingNetwork
+from qir.search.metrics import label_free
 from qir.search.metrics.label_free import outputs_sensitivity
 from qir.search.metrics.measuring import measure
 from qir.search.metrics.operands import measured_quantizers, rounded_to_grid, whole_batches
@@ -131,6 +132,15 @@ def test_the_exhaustive_measurement_is_the_divergence_after_correction(lenet):
     constraints = prepare(module, load_target("npu-148"), images)
     found = outputs_sensitivity(module, constraints, images, metric="exhaustive")
     assert found == measure("output-divergence", module, constraints, images)
+
+
+@pytest.mark.parametrize(("work", "samples"), [(32e9, 24), (1.0, 8)])
+def test_long_networks_are_derived_on_fewer_samples(lenet, monkeypatch, work, samples):
+    path, images = lenet
+    module = load_network(path)
+    constraints = prepare(module, load_target("npu-148"), images)
+    monkeypatch.setattr(label_free, "GRADIENT_WORK", work)
+    assert outputs_sensitivity(module, constraints, images).forward_passes == samples
 
 
 def test_a_metric_of_another_name_is_refused_before_any_work(lenet):
