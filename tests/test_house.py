@@ -190,7 +190,7 @@ def test_every_benchmark_is_run_by_its_name(script):
     assert scripts - {benchmark.script for benchmark in table.values()} == {
         "__main__.py",
         "search/setting.py",
-        "small_networks.py",
+        "search/small_networks.py",
         "zoo_network.py",
     }
     documents = (*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.py"))
