@@ -52,7 +52,7 @@ BENCHMARKS = {
     "search": Benchmark("search/problems.py", "every method next to random, solver times, overheads"),
     "trained": Benchmark("search/trained.py", "searches on trained networks, figures of mixed-precision peers"),
     "residual": Benchmark("search/residual.py", "every method on residual networks; ResNet-20's front"),
-    "sensitivity": Benchmark("search/sensitivity.py", "every sensitivity metric against the measured loss, and its price"),
+    "sensitivity": Benchmark("search/sensitivity.py", "sensitivity metrics against the measured loss, their price"),
     "recipes": Benchmark("search/recipes.py", "every recipe on LeNet: the column of docs/recipes.md"),
     "releq": Benchmark("search/releq.py", "ReLeQ's table 2 in small"),
     "training": Benchmark("training/speed.py", "fake-quantized training next to torch and Brevitas"),
