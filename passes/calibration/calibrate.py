@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 class Calibrate(Pass):
     """Set the ranges of every fake-quant node for all its candidate widths.
 
-    Verified IR in, verified IR out; needs `calibration_data` when an activation is quantized. Activations that reach
+    Verified IR in, verified IR out; needs `calibration_data` when an activation is quantized; where weights alone are,
+    they give the sizes that costs need, and what layers read. Activations that reach
     below zero get signed codes where the unsigned grid of their scheme begins at zero and loses more (ClipQ, LSQ, …).
 
     Options:
@@ -69,13 +71,14 @@ class Calibrate(Pass):
                     f"weight of quantizer {quantizer.name!r} holds NaN or infinities: repair the model first"
                 )
         sketches: dict[FakeQuant, RowSketch] = {}
-        if activations:
-            data = context.require("calibration_data")
+        data = context.require("calibration_data") if activations else context.calibration_data
+        if data is not None:
             if self.weights in {"output", "output-centred"}:
                 sketches = _sketches(module, weights)
             wanted = {_unquantized(quantizer.source) for quantizer in activations}
             batch = fitting_samples(module, data, wanted, self.batch)
-            histograms = _observe(module, activations, batches(module, data, batch=batch), sketches)
+            some = None if activations or sketches else 1
+            histograms = _observe(module, activations, islice(batches(module, data, batch=batch), some), sketches)
             for quantizer in activations:
                 histogram = histograms[quantizer]
                 quantizer.calibration = activation_ranges(quantizer, histogram, self.method)

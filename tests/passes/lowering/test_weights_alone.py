@@ -21,8 +21,8 @@ KERNELS = {"MatMulNBits", "GatherBlockQuantized"}
 STEPS = "insert-fake-quant{{activation_widths=float,block={block},weight_widths=2|4|8}},calibrate"
 
 
-def network() -> qir.Module:
-    """An embedding of 40 x 64, MatMul, MatMul with bias and Relu, a product of activations, Gemm; ids [n, 6]."""
+def network(length: int | str = 6) -> qir.Module:
+    """An embedding of 40 x 64, MatMul, MatMul with bias and Relu, a product of activations, Gemm; ids [n, length]."""
     random = np.random.default_rng(0)
 
     def constant(name, *shape):
@@ -44,7 +44,7 @@ def network() -> qir.Module:
     graph = helper.make_graph(
         nodes,
         "words",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 6])],
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", length])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10])],
         [constant(name, *shape) for name, shape in shapes.items()],
     )
@@ -212,3 +212,24 @@ def test_rows_of_codes_come_back(bits):
     packed = pack_rows(codes, bits)
     assert packed.shape == (3, 5, 2 * bits)
     np.testing.assert_array_equal(unpack_rows(packed, bits), codes)
+
+
+def test_samples_give_the_sizes_that_costs_need_where_no_activation_is_calibrated(ids, tmp_path, monkeypatch):
+    """A network of open length under a budget in milliseconds, with the times of a table."""
+    monkeypatch.chdir(tmp_path)
+    layers = ("first", "second", "head")
+    cells = [f"{layer},{w},32,{time}" for layer in layers for w, time in ((2, 10), (4, 20), (8, 30), (32, 90))]
+    cells.append("square,32,32,5")
+    (tmp_path / "cpu-matmul-nbits.csv").write_text(
+        "\n".join(["layer,weight_bits,activation_bits,delay", *cells]) + "\n"
+    )
+    done = qir.quantize(
+        network("length"),
+        target="cpu-matmul-nbits",
+        data={"ids": ids},
+        budgets={"latency": "0.065ms"},
+        output="out/",
+        compare=False,
+    )
+    assert done.result.costs["latency"] <= 65
+    assert sorted(done.policy[f"{layer}.weight"] for layer in layers) in ([2, 4, 8], [4, 4, 4], [2, 2, 8])
