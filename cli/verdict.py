@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from qir.module import Module
+    from qir.passes.exporting.products import ProductCheck
     from qir.passes.parity.compare import PairReport, ParityReport
     from qir.passes.parity.judging.pair import PairLayer
     from qir.passes.parity.layers import LayerParity
@@ -46,6 +47,20 @@ def print_verdict(report: ParityReport, *, everything: bool = False) -> None:
     if len(lines) > _REASONS and not everything:
         console.print(f"… {len(lines) - _REASONS} more remarks (--all)")
     console.print(_verdict(report), style="bold")
+
+
+def print_products(found: ProductCheck) -> None:
+    """Print how many results of products with weights in blocks differ from what their codes give, and which."""
+    from qir.support.terminal import Terminal
+
+    console = Terminal(soft_wrap=True)
+    floats = f", {len(found.in_float)} of them in float on this CPU" if found.in_float else ""
+    console.print(
+        f"{found.products} products{floats}: {found.wrong:,} of {found.elements:,} results differ from what their "
+        "codes give"
+    )
+    for sentence in found.refusals[:_REASONS]:
+        console.print(f"  {sentence}")
 
 
 def print_pair(module: Module, pair: str, data: Any) -> PairReport:

@@ -55,7 +55,7 @@ class Encoder(nn.Module):
 
     def __init__(self, weights: dict[str, torch.Tensor], heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.width = heads, len(weights["embeddings.LayerNorm.weight"])
         self.weights = nn.ParameterDict({name.replace(".", "_"): value for name, value in weights.items()})
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
@@ -65,23 +65,22 @@ class Encoder(nn.Module):
     def _normalized(self, x: torch.Tensor, name: str) -> torch.Tensor:
         name = f"{name}.LayerNorm".replace(".", "_")
         weight, bias = self.weights[f"{name}_weight"], self.weights[f"{name}_bias"]
-        return nn.functional.layer_norm(x, x.shape[-1:], weight, bias, 1e-12)
+        return nn.functional.layer_norm(x, (self.width,), weight, bias, 1e-12)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The mean of the states of the words that the mask leaves."""
-        weights, length = self.weights, ids.shape[1]
-        x = (
-            weights["embeddings_word_embeddings_weight"][ids]
-            + weights["embeddings_position_embeddings_weight"][:length]
-        )
+        weights = self.weights
+        parted = (-1, LENGTH, self.heads, self.width // self.heads)
+        x = weights["embeddings_word_embeddings_weight"][ids]
+        x = x + weights["embeddings_position_embeddings_weight"][:LENGTH]
         x = self._normalized(x + weights["embeddings_token_type_embeddings_weight"][0], "embeddings")
         hidden = (1.0 - mask[:, None, None].float()) * -1e4
         for number in range(6):
             at = f"encoder.layer.{number}"
             parts = (self._linear(x, f"{at}.attention.self.{part}") for part in ("query", "key", "value"))
-            query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-            scores = query @ key.transpose(2, 3) / query.shape[3] ** 0.5 + hidden
-            mixed = (scores.softmax(3) @ value).transpose(1, 2).flatten(2)
+            query, key, value = (part.reshape(parted).transpose(1, 2) for part in parts)
+            scores = query @ key.transpose(2, 3) / (self.width // self.heads) ** 0.5 + hidden
+            mixed = (scores.softmax(3) @ value).transpose(1, 2).reshape(-1, LENGTH, self.width)
             x = self._normalized(x + self._linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output")
             inner = nn.functional.gelu(self._linear(x, f"{at}.intermediate.dense"))
             x = self._normalized(x + self._linear(inner, f"{at}.output.dense"), f"{at}.output")

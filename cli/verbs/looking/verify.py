@@ -10,7 +10,7 @@ import typer
 from qir.cli.answers import Answer
 from qir.cli.networks import network, network_path
 from qir.cli.samples import ImageOptions, read_and_tell
-from qir.cli.verdict import print_pair, print_verdict
+from qir.cli.verdict import print_pair, print_products, print_verdict
 from qir.cli.written import print_agreement
 
 
@@ -32,7 +32,8 @@ def verify(
     Each layer is compared on the codes that the engine itself gave it; ties are roundings of floats that lie within
     float error of a half step. `dyadic` is the integer reference with int32 multipliers and shifts, `x86 without VNNI`
     with the sums that such CPUs clip. A float network with encodings next to it is compared as the QCDQ network that
-    they describe.
+    they describe. Where weights alone have codes, in blocks, each product is computed again from what ONNX Runtime's
+    default session gave it.
 
     Exit code 0: the file is exact, or exact only with VNNI (or ARM) and says so itself; 1: it is not; 2: the input is
     wrong.
@@ -43,8 +44,11 @@ def verify(
     qir verify model.quant.onnx --against model.onnx --data x.npy
     """
     import qir
+    from qir.passes.exporting.check import compared_feeds
+    from qir.passes.exporting.products import check_products
     from qir.passes.parity.agreement import agreement, labels_in, written_network
     from qir.passes.parity.compare import parity
+    from qir.passes.parity.simulation import is_simulation
 
     original = None if against is None else network_path(against)
     float_network = None if original is None else qir.load(original)
@@ -58,5 +62,11 @@ def verify(
     if float_network is not None:
         found = agreement(exported, float_network, samples, labels=labels_in(samples, "the data given"))
         print_agreement(found)
-    record = {"verdict": report.verdict, "exact": report.keeps_promise, "parity": report, "against_float": found}
-    return Answer(record, code=0 if report.keeps_promise else 1)
+    products = check_products(exported, compared_feeds(exported, samples)) if is_simulation(exported) else None
+    if products is not None and products.products:
+        print_products(products)
+    exact = report.keeps_promise and (products is None or not products.wrong)
+    record = {"verdict": report.verdict, "exact": exact, "parity": report, "against_float": found}
+    if products is not None:
+        record["products"] = products
+    return Answer(record, code=0 if exact else 1)
