@@ -44,8 +44,12 @@ BENCHMARKS = {
     "accuracy": Benchmark("export/accuracy.py", "accuracy at 8/8 next to ONNX Runtime's quantizer"),
     "calibration": Benchmark("export/calibration.py", "calibration for eight widths: seconds and memory"),
     "memory": Benchmark("export/memory.py", "peak memory of quantizing against the number of samples"),
-    "nbits": Benchmark("language/compare.py", "weights alone in mixed bits next to peers: perplexity, bytes, time"),
-    "nbits-speed": Benchmark("language/speed.py", "one MatMul in float, int8 and 8, 4 and 2 bits, by size and rows"),
+    "nbits": Benchmark(
+        "export/language/compare.py", "weights alone in mixed bits next to peers: perplexity, bytes, time"
+    ),
+    "nbits-speed": Benchmark(
+        "export/language/speed.py", "one MatMul in float, int8 and 8, 4 and 2 bits, by size and rows"
+    ),
     "weight-ranges": Benchmark("export/weight_ranges.py", "accuracy by how the scales of weights are chosen"),
     "rounding": Benchmark("export/rounding.py", "accuracy with learned and with nearest rounding"),
     "golden-costs": Benchmark("costs/golden.py", "cost models against published tables"),

@@ -13,7 +13,7 @@ from torch import nn
 
 from qir.tensor import Array
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LENGTH, SENTENCES = 32, 96
 _SAFETENSORS_HEAD = 8
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from language import encoder, model
+from export.language import encoder, model
 
 import qir
 from qir.backends.costs.layers.open_sizes import fix_sizes
