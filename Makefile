@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: setup demo test slow lint bench clean
+.PHONY: setup demo test slow lint bench docs clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks all
+
+docs: $(STAMP)
+	$(BIN)/pip install -q -c tools/constraints.txt -e ".[docs]"
+	$(BIN)/python -m mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) .link build dist *.egg-info out

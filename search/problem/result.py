@@ -109,7 +109,7 @@ class Result:
         seed: seed of the run.
         seconds: wall time of the run.
         counts: "evaluated", "failed", "repeated", "stored" and what the solver counts on its own.
-        probabilities: [episode][decision][option] of agents that record them, else empty.
+        probabilities: [episode, decision, option] of agents that record them, else empty.
         notes: assumptions and limits that a reader of the figures should know.
         limits: budget name -> the most that it allowed, in the unit of its cost.
         left_out: budget name -> nodes of unknown cost that it does not count, and why.

@@ -26,7 +26,7 @@ class Statement:
         relations: legal pairs of options.
         metrics: costs that are not additive: callables from a list of policies to an array [policies].
         budgets: name of a cost or metric -> its limit.
-        sensitivity: additive proxy to be minimised, [decisions][options].
+        sensitivity: additive proxy to be minimised, [decisions, options].
         objective: measured value of a policy, to be maximised. With both, solvers that measure use the objective
             and may take the sensitivity as a guide.
         fixed_costs: name of a cost -> what no decision changes.

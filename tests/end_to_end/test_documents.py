@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +153,39 @@ def test_the_commands_of_your_npu_run_and_its_file_is_the_smallest(folder: Path)
     assert json.loads(shown[1]) == {key: value for key, value in written.items() if key != "illustrative"}
 
 
-def test_the_commands_of_the_job_run(folder: Path) -> None:
+@pytest.mark.slow
+def test_the_python_and_the_commands_of_the_job_run(folder: Path) -> None:
+    assert run("job.md", {}) == 3
     np.save(folder / "x.npy", qir.models.fashion_mnist("calibration").images[:32])
     assert run_shell("job.md", CliRunner()) == 3
+
+
+def test_the_tutorial_runs_word_for_word(folder: Path) -> None:
+    assert run("tutorial.md", {}) == 1
+    assert run_shell("tutorial.md", CliRunner()) == 8
+    assert {"half.quant.onnx", "half.guide.json", "half.job.toml"} <= {path.name for path in (folder / "out").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["index.md", "shell.md"])
+def test_the_commands_of_the_front_pages_run(folder: Path, name: str) -> None:
+    assert run_shell(name, CliRunner()) == 2
+
+
+def test_every_document_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_what_the_reference_describes_exists() -> None:
+    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__, name
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "From a network to a file" in (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
