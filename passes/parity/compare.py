@@ -47,8 +47,8 @@ from qir.passes.parity.simulation import Simulation, is_simulation
 from qir.passes.simplify.name_nodes import with_names
 from qir.tensor import Array
 
-ENGINES = (*SESSIONS, SATURATING, "dyadic")
-"""What is compared by default."""
+ENGINES = ("fused", "unfused", "plain", "precise", SATURATING, "dyadic")
+"""What is compared by default; the session `default` is another one for products with weights in blocks alone."""
 
 VERDICTS = ("exact", "exact only with VNNI (or ARM)", "broken")
 """What can be said of a file."""
