@@ -78,7 +78,7 @@ class Calibrate(Pass):
             wanted = {_unquantized(quantizer.source) for quantizer in activations}
             batch = fitting_samples(module, data, wanted, self.batch)
             some = None if activations or sketches else 1
-            histograms = _observe(module, activations, islice(batches(module, data, batch=batch), some), sketches)
+            histograms = observe(module, activations, islice(batches(module, data, batch=batch), some), sketches)
             for quantizer in activations:
                 histogram = histograms[quantizer]
                 quantizer.calibration = activation_ranges(quantizer, histogram, self.method)
@@ -112,12 +112,7 @@ def _constant(quantizer: FakeQuant) -> Array | None:
     return None if value.constant is None or not value.is_constant else value.constant.numpy()
 
 
-def observe(module: Module, found: list[FakeQuant], feeds: Iterator[Feed]) -> dict[FakeQuant, Histogram]:
-    """Histograms of the float values that quantizers read, in one pass over the feeds."""
-    return _observe(module, found, feeds, {})
-
-
-def _observe(
+def observe(
     module: Module, quantized: list[FakeQuant], feeds: Iterator[Feed], sketches: dict[FakeQuant, RowSketch]
 ) -> dict[FakeQuant, Histogram]:
     """One pass over the feeds: histograms, and `sketches` (by weight quantizer) fed with what their layers read."""

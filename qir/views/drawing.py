@@ -1,9 +1,8 @@
-"""Drawings of a graph with its bits: DOT for Graphviz, SVG and HTML without any program."""
+"""Drawings of a graph with its bits: SVG and HTML without any program."""
 
 from __future__ import annotations
 
 import html
-import json
 from collections import defaultdict
 
 from qir.fake_quant import FakeQuant
@@ -38,24 +37,6 @@ def colour_of(node: Node) -> str:
     bits = FakeQuant(node).bits
     widest = max(bits) if isinstance(bits, tuple) else bits
     return next((colour for limit, colour in _COLOURS[1:] if widest <= limit), _COLOURS[-1][1])
-
-
-def to_dot(graph: Graph) -> str:
-    """The graph in Graphviz's DOT language, quantizers coloured by their bits; constants are left out."""
-    number = {vertex: f"n{i}" for i, vertex in enumerate((*graph.inputs, *graph, graph.return_node))}
-    lines = ["digraph {", "  node [shape=box, style=filled, fillcolor=white, fontname=Helvetica];"]
-    lines += [f"  {number[value]} [shape=ellipse, label={_quoted(value)}];" for value in graph.inputs]
-    for node in (*graph, graph.return_node):
-        lines.append(f'  {number[node]} [label={json.dumps(label_of(node))}, fillcolor="{colour_of(node)}"];')
-        for value in node.operands:
-            source = value.producer or value
-            if source in number:
-                lines.append(f"  {number[source]} -> {number[node]} [label={_quoted(value)}];")
-    return "\n".join([*lines, "}"]) + "\n"
-
-
-def _quoted(value: Value) -> str:
-    return json.dumps(printable(value.name))
 
 
 def to_svg(graph: Graph) -> str:

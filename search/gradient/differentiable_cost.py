@@ -14,7 +14,6 @@ from torch import Tensor
 from qir.errors import SearchError
 
 if TYPE_CHECKING:
-    from qir.backends.costs.tables.table import CostTable
     from qir.search.problem.problem import Problem
 
 
@@ -73,24 +72,6 @@ class ExpectedCost:
                     f"{expected}: illegal pairs and unknown costs cannot be learned; use another solver"
                 )
         self.terms, self.fixed = tuple(terms), fixed
-
-    @staticmethod
-    def of_table(table: CostTable, metric: str = "cycles") -> ExpectedCost:
-        """The terms of a target's cost table.
-
-        Args:
-            table: costs of a network on a target.
-            metric: `cycles`, `energy_pj`, `total_bytes` or `bit_operations`.
-
-        Raises:
-            SearchError: a pair of widths is illegal or a cost unknown.
-        """
-        return ExpectedCost(
-            [
-                CostTerm(row.activation, row.weight, row.activation_widths, row.weight_widths, row.matrix(metric))
-                for row in table
-            ]
-        )
 
     @staticmethod
     def of_problem(problem: Problem, name: str) -> ExpectedCost:

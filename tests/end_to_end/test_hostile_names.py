@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import qir
 from qir.cli.main import VERBS, make_app
 from qir.support.printable import html_text, printable
-from qir.views.drawing import to_dot, to_html, to_svg
+from qir.views.drawing import to_html, to_svg
 
 ROOT = Path(qir.__file__).resolve().parents[1]
 FORGED = "bit-exact: 9 of 9 codes covered"
@@ -154,11 +154,9 @@ def test_errors_are_one_line_whatever_the_names(folder, arguments) -> None:
 
 def test_drawings_show_names_as_text(folder) -> None:
     graph = qir.load(folder / "m.onnx").graph
-    for text in (to_svg(graph), to_html(graph), to_dot(graph)):
+    for text in (to_svg(graph), to_html(graph)):
         assert_honest(text)
     assert "<b id=forged" not in to_html(graph)
-    labels = [line for line in to_dot(graph).splitlines() if "Conv" in line]
-    assert all(line.replace("\\\\", "").count("\\n") == 1 for line in labels)  # between the two lines of a label
 
 
 def test_printable_text_stays_and_the_rest_is_escaped() -> None:

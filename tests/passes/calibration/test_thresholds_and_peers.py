@@ -39,7 +39,7 @@ def thresholds_of(images, tmp_path_factory):
     module = load_network(qir.models.path("lenet"))
     run_passes(module, f"{SIMPLIFY},insert-fake-quant")
     nodes = [FakeQuant(node) for node in module.graph.fake_quants() if not node.name.endswith(".weight")]
-    histograms = observe(module, nodes, batches(module, images, batch=16))
+    histograms = observe(module, nodes, batches(module, images, batch=16), {})
     folder = tmp_path_factory.mktemp("float")
     qir.save(float_network(module), folder / "float.onnx")
 

@@ -7,7 +7,7 @@ from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.types import DType, TensorType
-from qir.views.drawing import to_dot, to_svg
+from qir.views.drawing import to_svg
 from qir.views.networkx import to_networkx
 
 
@@ -132,7 +132,6 @@ def test_networkx_sees_every_operand_and_is_frozen():
 def test_drawings_show_bits():
     graph = chain()
     graph.insert(make_fake_quant(graph.inputs[0], name="q<1>", bits=3, widths=(3,), signed=True))
-    assert "3 bits" in to_dot(graph)
     svg = to_svg(graph)
     assert "3 bits" in svg
     assert "q&lt;1&gt;" in svg

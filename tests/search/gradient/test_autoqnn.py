@@ -219,16 +219,6 @@ def test_levels_of_residual_binaries_are_written_back():
     np.testing.assert_allclose(scheme.fake_quantize(constant, weight.grid()), expected, atol=1e-5)
 
 
-def test_terms_come_from_a_cost_table():
-    class Row:
-        activation, weight, activation_widths, weight_widths = "a", None, (2, 4), (32,)
-
-        def matrix(self, metric):
-            return np.array([[1.0], [3.0]]) * (2 if metric == "energy_pj" else 1)
-
-    assert ExpectedCost.of_table([Row()], "energy_pj").at({"a": 4}) == 6.0
-
-
 def test_model_wide_search_shares_one_scheme_per_kind():
     images, labels = data(64)
     found = AutoQnn(network(), images, labels, FAST).search_schemes(granularity="model")
