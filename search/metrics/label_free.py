@@ -19,7 +19,7 @@ from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples, samples_of
 from qir.search.metrics.measuring import ANY_NETWORK, METRICS, measure
-from qir.search.metrics.pace import Pace
+from qir.search.metrics.pace import NoGradientError, Pace
 from qir.search.problem.sensitivity import Sensitivity
 from qir.support.nearest import nearest
 from qir.support.progress import stage
@@ -109,8 +109,12 @@ class _Measured:
 
     def auto(self, images: int | None) -> Sensitivity:
         if has_gradients(self._module):
-            found = self.by("gauss-newton", images)
-            if found.stopped or any(found.values.values()):
+            try:
+                found = self.by("gauss-newton", images)
+            except NoGradientError:
+                return self.by("output-distance", images)
+            values = list(found.values.values())
+            if found.stopped or (any(values) and np.isfinite(values).all()):
                 return found
         return self.by("output-distance", images)
 

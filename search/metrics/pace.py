@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from qir.errors import SearchError
 from qir.search.problem.sensitivity import Sensitivity
 from qir.support.progress import advance
 
@@ -15,6 +16,10 @@ Key = tuple[str, int]
 
 TIME_LIMIT, INTERRUPTED = "time-limit", "interrupted"
 """Why measuring ended early."""
+
+
+class NoGradientError(SearchError):
+    """Torch derives nothing by the operands of a network."""
 
 
 class TimeOverError(Exception):

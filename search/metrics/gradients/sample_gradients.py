@@ -13,7 +13,7 @@ from qir.fake_quant import FakeQuant
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.samples import KEPT_MEMORY
 from qir.search.metrics.operands import Grid, Samples, Tensors, grid_of, measured_quantizers, rounded, single_samples
-from qir.search.metrics.pace import Key, Pace, mean_over
+from qir.search.metrics.pace import Key, NoGradientError, Pace, mean_over
 from qir.search.problem.sensitivity import Sensitivity
 from qir.tensor import Array
 
@@ -58,7 +58,7 @@ def mean_over_samples(
 
     Raises:
         DataError: there are no samples.
-        QirError: a node has no lowering in torch, so that no gradient passes it.
+        QirError: a node has no lowering in torch, so that no gradient passes it, or torch does not derive what it has.
     """
     network.require_gradients()
     quantized = measured_quantizers(network, constraints)
@@ -121,9 +121,12 @@ def _derivable(
 
 def _gradients(aim: torch.Tensor, leaves: Tensors, *, last: bool) -> Tensors:
     """Gradients of a number by the leaves, 0 where it does not depend on one; one backward pass."""
-    found = torch.autograd.grad(
-        aim, list(leaves.values()), retain_graph=not last, allow_unused=True, materialize_grads=True
-    )
+    try:
+        found = torch.autograd.grad(
+            aim, list(leaves.values()), retain_graph=not last, allow_unused=True, materialize_grads=True
+        )
+    except RuntimeError as error:
+        raise NoGradientError(f"no gradient passes the network: {str(error).splitlines()[0]}") from error
     return dict(zip(leaves, found, strict=True))
 
 

@@ -78,6 +78,18 @@ def test_without_gradients_the_default_is_one_partial_pass_for_each_width():
         outputs_sensitivity(module, constraints, FEEDS, metric="taylor")
 
 
+def test_what_has_no_gradient_after_all_is_measured_forward(monkeypatch):
+    module, constraints = calibrated(two_inputs())
+
+    def refuse(*given, **options):
+        raise RuntimeError("derivative is not implemented")
+
+    monkeypatch.setattr("torch.autograd.grad", refuse)
+    assert outputs_sensitivity(module, constraints, FEEDS).metric == "output-distance"
+    with pytest.raises(SearchError, match="no gradient passes the network: derivative is not implemented"):
+        outputs_sensitivity(module, constraints, FEEDS, metric="taylor")
+
+
 def test_networks_with_several_inputs_compute_only_what_a_width_changes(monkeypatch):
     module, constraints = calibrated(two_inputs())
     network, computed = ReusingNetwork(module), []
