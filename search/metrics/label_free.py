@@ -19,7 +19,7 @@ from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples, samples_of
 from qir.search.metrics.measuring import ANY_NETWORK, METRICS, measure
-from qir.search.metrics.pace import NoGradientError, Pace
+from qir.search.metrics.pace import INTERRUPTED, TIME_LIMIT, NoGradientError, Pace, TimeOverError
 from qir.search.problem.sensitivity import Sensitivity
 from qir.support.nearest import nearest
 from qir.support.progress import stage
@@ -141,7 +141,11 @@ class _Measured:
         return self._measure(metric, next(iter(feed.values())))
 
     def _measure(self, metric: str, samples: Any) -> Sensitivity:
-        found = measure(metric, self._module, self._constraints, samples, **self._how)
+        try:
+            found = measure(metric, self._module, self._constraints, samples, **self._how)
+        except (KeyboardInterrupt, TimeOverError) as end:
+            stopped = TIME_LIMIT if isinstance(end, TimeOverError) else INTERRUPTED
+            found = Sensitivity(metric, {}, 0, stopped=stopped)
         missing = not any(name in self._constraints.decisions for name, _ in found.values)
         return noise_of_widths(self._constraints, found) if missing else found
 

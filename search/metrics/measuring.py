@@ -84,6 +84,7 @@ def measure(
 
     Raises:
         SearchError: unknown metric or option.
+        TimeOverError: the pace ended before a metric that cannot do with a part of its samples.
         DataError: no images, or another number of labels.
     """
     found = METRICS[metric]
@@ -121,7 +122,7 @@ def _identity(
     metric: str, module: Module, constraints: BitConstraints, images: Samples, arguments: dict[str, Any]
 ) -> dict[str, str]:
     """What a sensitivity depends on."""
-    plain = {name: value for name, value in arguments.items() if name not in {"labels", "pace", "progress"}}
+    plain = {name: value for name, value in arguments.items() if name not in {"labels", "pace"}}
     arrays = [images] if isinstance(images, np.ndarray) else [array for sample in images for array in sample]
     return {
         "metric": metric,

@@ -23,7 +23,7 @@ class NoGradientError(SearchError):
 
 
 class TimeOverError(Exception):
-    """The time is over in the middle of a sample; never leaves `mean_over`."""
+    """The time is over in the middle of a sample; what was measured of it is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

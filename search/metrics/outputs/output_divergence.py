@@ -6,14 +6,14 @@ widest and, if asked for, after the channel-wise affine correction. The proxy is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from qir.backends.torch.module import TorchModule
 from qir.errors import DataError
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.evaluation.accuracy import AccuracyObjective
 from qir.search.evaluation.reuse import Corrector, new_tag, reusing
+from qir.search.metrics.pace import Pace
 from qir.search.problem.sensitivity import Sensitivity
+from qir.support.progress import advance
 from qir.tensor import Array
 
 
@@ -23,7 +23,7 @@ def output_divergence(
     images: Array,
     *,
     correct: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    pace: Pace | None = None,
 ) -> Sensitivity:
     """KL divergence of every option of every decision.
 
@@ -34,13 +34,14 @@ def output_divergence(
         constraints: decisions and options; quantizers that follow from a decision move with it.
         images: float32 [N, …] of the calibration split.
         correct: fit the affine correction before measuring.
-        progress: told (done, all) after every option.
+        pace: when to end; what was measured until then is of no use without the rest.
 
     Returns:
         Values in nats; `per_decision` gives [decisions][options].
 
     Raises:
         DataError: there are no images.
+        TimeOverError: the pace ended before the last option.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
@@ -52,6 +53,7 @@ def output_divergence(
     widest = {name: constraints.options[name][-1] for name in constraints.decisions}
     passes, total = (2 if correct else 1), sum(len(constraints.options[name]) for name in constraints.decisions)
     found: dict[tuple[str, int], float] = {}
+    pace = pace or Pace()
     with torch.no_grad():
         with network.quantizers_off():
             aim = F.log_softmax(network(batch)[0], dim=1)
@@ -66,8 +68,8 @@ def output_divergence(
                 logits = F.log_softmax(output, dim=1)
                 found[name, bits] = float(F.kl_div(logits, aim, log_target=True, reduction="batchmean"))
                 passes += 2 if correct else 1
-                if progress is not None:
-                    progress(len(found), total)
+                pace.check()
+                advance(len(found), total)
         network.set_policy(constraints.complete(widest))
     followers = {(name, bits): 0.0 for name in constraints.implied for bits in constraints.options[name]}
     return Sensitivity("output-divergence", followers | found, passes)

@@ -160,7 +160,7 @@ def test_a_metric_of_another_name_is_refused_before_any_work(lenet):
         Job(lenet[0], "npu-148", Splits.read(lenet[1]), metric="tailor")
 
 
-@pytest.mark.parametrize("metric", ["auto", "output-distance"])
+@pytest.mark.parametrize("metric", ["auto", "output-distance", "exhaustive"])
 def test_the_time_limit_is_named_by_result_and_certificate(lenet, metric, tmp_path):
     done = qir.quantize(
         lenet[0], target="npu-148", data=lenet[1], budgets=BUDGET, output=tmp_path, sensitivity=metric, time_limit=1e-3
