@@ -241,7 +241,7 @@ def _ask_onnx(entry: OpDef, node: Node, constants: Mapping[int, Tensor], opsets:
             {operands[index]: tensor_proto(tensor, operands[index]) for index, tensor in constants.items()},
             opset_imports=[onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         )
-    except (InferenceError, ValidationError, RuntimeError, ValueError, LookupError) as error:
+    except (InferenceError, ValidationError, RuntimeError, ValueError, TypeError, LookupError) as error:
         raise QirError(f"node {node}: ONNX cannot infer its types: {str(error).strip().splitlines()[0]}") from error
     return tuple(_clean(read_type(found[name])) if name in found else UNKNOWN for name in results)
 

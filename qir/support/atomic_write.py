@@ -7,6 +7,7 @@ one that writes the same file.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import os
 import platform
@@ -110,11 +111,20 @@ def rename_all(folder: Path, finals: Sequence[Path]) -> None:
             if final.exists():
                 _keep(final, kept / final.name)
             done.append(final)
-            (folder / final.name).replace(final)
+            _move(folder / final.name, final)
     except BaseException:
         for final in reversed(done):
             _put_back(kept / final.name, final)
         raise
+
+
+def _move(path: Path, final: Path) -> None:
+    """Rename a file; Windows replaces none that is open or mapped, but one of the same content may stay."""
+    try:
+        path.replace(final)
+    except PermissionError:
+        if not (final.is_file() and filecmp.cmp(path, final, shallow=False)):
+            raise
 
 
 def _keep(path: Path, copy: Path) -> None:

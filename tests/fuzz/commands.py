@@ -106,7 +106,7 @@ def cost(root: Path, folder: Path, rng: random.Random) -> tuple[list[object], Fi
     files: Files = {}
     if rng.random() < 0.3:
         delays = _copy(files, "delays", rng.choice(seed_files(root, "delays")), folder)
-        return ["cost", "--import", delays, "--export", folder / "again.csv"], files
+        return ["target", "import", delays, folder / "again.csv"], files
     if rng.random() < 0.5:
         _small(files, folder)
     else:
@@ -125,11 +125,27 @@ def report(root: Path, folder: Path, rng: random.Random) -> tuple[list[object], 
     return ["report", _copy(files, "result", path, folder), "-o", folder / "r.html"], files
 
 
+def run_job(root: Path, folder: Path, rng: random.Random) -> tuple[list[object], Files]:
+    """`qir run` of a job file that costs a network."""
+    files: Files = {}
+    _small(files, folder)
+    files["job"] = _copy(files, "job", seed_files(root, "job_file")[0], folder)
+    return ["run", files["job"]], {"job": files["job"]}
+
+
 VERBS: dict[str, Callable[[Path, Path, random.Random], tuple[list[object], Files]]] = {
-    verb.__name__: verb for verb in (opt, quantize, export, verify, cost, report)
+    verb.__name__: verb for verb in (opt, quantize, export, verify, cost, report, run_job)
 }
 
-_SUFFIXES = {".onnx": MUTATIONS, ".qir": TEXT, ".npz": BYTES, ".db": BYTES, **FORMS, ".encodings": FORMS[".json"]}
+_SUFFIXES = {
+    ".onnx": MUTATIONS,
+    ".qir": TEXT,
+    ".npz": BYTES,
+    ".db": BYTES,
+    ".toml": TEXT,
+    **FORMS,
+    ".encodings": FORMS[".json"],
+}
 
 
 def run(arguments: list[object]) -> tuple[int, str]:

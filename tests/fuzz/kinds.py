@@ -182,6 +182,14 @@ def _job(path: Path) -> None:
     done.save(path.with_name("again.json"))
 
 
+def _job_file(path: Path) -> None:
+    from qir.cli.job_files import read_job
+
+    verb, words = read_job(path)
+    assert verb
+    assert all(isinstance(word, str) for word in words)
+
+
 def _result(path: Path) -> None:
     from qir.search.problem.result import read_result
 
@@ -233,6 +241,7 @@ KINDS: dict[str, Kind] = {
     "ids": Kind(_ids, TEXT),
     "preprocessing": Kind(_preprocessing, JSON),
     "job": Kind(_job, JSON),
+    "job_file": Kind(_job_file, TEXT),
     "result": Kind(_result, JSON),
     "pipeline": Kind(_pipeline, TEXT),
     "run": Kind(_run, JSON),

@@ -231,6 +231,12 @@ def _jobs(root: Path, folder: Path) -> None:
     shutil.copy(quantized(root) / "done.json", folder / "done.json")
 
 
+def _job_files(root: Path, folder: Path) -> None:
+    (folder / "cost.job.toml").write_text(
+        'verb = "cost"\nmodel = "m.onnx"\ntarget = "npu-148"\nbatch = 2\nexplain = "all"\nshape = ["x=2,1,6,6"]\n'
+    )
+
+
 def _results(root: Path, folder: Path) -> None:
     shutil.copy(searched(root) / "random.json", folder / "random.json")
 
@@ -286,6 +292,7 @@ MAKERS: dict[str, Callable[[Path, Path], None]] = {
     "ids": _ids,
     "preprocessing": _preprocessing,
     "job": _jobs,
+    "job_file": _job_files,
     "result": _results,
     "pipeline": _pipelines,
     "run": _runs,

@@ -88,6 +88,28 @@ def test_a_save_that_is_killed_between_its_files_leaves_the_old_network(tmp_path
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="open files are asked of Linux")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_mapped_network_is_saved_over_itself_where_mapped_files_cannot_be_replaced(tmp_path, monkeypatch, number):
+    path, plain = tmp_path / "m.onnx", Path.replace
+
+    def replace(self, target):
+        """As on Windows."""
+        opened = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
+        mapped = [line.rpartition(" ")[2] for line in Path("/proc/self/maps").read_text().splitlines()]
+        if str(Path(target).resolve()) in {*opened, *mapped}:
+            raise PermissionError(13, "Permission denied")
+        return plain(self, target)
+
+    qir.save(network(1), path, external=True)
+    module = qir.load(path)
+    monkeypatch.setattr(Path, "replace", replace)
+    qir.save(module if number == 1 else network(2), path, external=True)
+    monkeypatch.undo()
+    assert held(path) == number
+    del module
+
+
 def test_the_data_of_the_older_network_go_with_it(tmp_path):
     path = tmp_path / "m.onnx"
     qir.save(network(1), path, external=True)
