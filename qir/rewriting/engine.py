@@ -104,7 +104,7 @@ class Rule:
         if not self.pattern.roots:
             raise QirError(f"rule {self.name!r}: the root of its pattern names no op; expected op(...)")
         if (self.rewrite is None) == (self.plan is None):
-            raise QirError(f"rule {self.name!r}: expected either `rewrite` or `plan`")
+            raise self._undecided()
 
     def planned(self, match: Match) -> Reject | Plan:
         """What changes the graph at a match, or why the rule does not apply."""
@@ -113,8 +113,12 @@ class Rule:
             return rejected
         if self.plan is not None:
             return self.plan(match)
-        assert self.rewrite is not None  # noqa: S101 - one of the two is given
+        if self.rewrite is None:
+            raise self._undecided()
         return partial(self.rewrite, match)
+
+    def _undecided(self) -> QirError:
+        return QirError(f"rule {self.name!r}: expected either `rewrite` or `plan`")
 
 
 class Listener(Protocol):

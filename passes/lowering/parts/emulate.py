@@ -120,7 +120,8 @@ def _bisected(chain: Chain, source: Value, boundaries: Array) -> Value:
             weight = chain.shared(f"emulate.half{step}", np.asarray(half, np.int32))
             taken = chain.node("Mul", (taken, weight), f"half{step}", like, DType.INT32)
         found = taken if found is None else chain.node("Add", (found, taken), f"index{step}", like, DType.INT32)
-    assert found is not None  # noqa: S101 - there is at least one step
+    if found is None:
+        raise ExportError("a table without boundaries has one code: nothing is searched")
     return found
 
 
