@@ -80,7 +80,32 @@ class _Layer(nn.Module):
         return made
 
 
-KINDS = {"mobile": Mobile, "lstm": Recurrent, "transformer": Attending}
+class Mixing(nn.Module):
+    """An MLP-Mixer over the rows of an image: two layers that mix rows, then channels."""
+
+    def __init__(self, width: int = 32, layers: int = 2) -> None:
+        """Make so many layers."""
+        super().__init__()
+        self.enter = nn.Linear(SIDE, width)
+        self.rows = nn.ModuleList(_mlp(SIDE) for _ in range(layers))
+        self.channels = nn.ModuleList(_mlp(width) for _ in range(layers))
+        self.leave = nn.Linear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 [N, 1, 28, 28] → [N, 10]."""
+        x = self.enter(images.flatten(1, 2))
+        for rows, channels in zip(self.rows, self.channels, strict=True):
+            x = x + rows(x.transpose(1, 2)).transpose(1, 2)
+            x = x + channels(x)
+        scores: Tensor = self.leave(x.mean(1))
+        return scores
+
+
+def _mlp(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+
+KINDS = {"mobile": Mobile, "lstm": Recurrent, "transformer": Attending, "mixer": Mixing}
 """Networks by name."""
 
 
