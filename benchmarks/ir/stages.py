@@ -93,8 +93,9 @@ def stages(path: Path, folder: Path, options: argparse.Namespace) -> Iterator[St
     yield "simplify", simplify
     for target in TARGETS:
         yield f"cost {target}", _shell("cost", path, "--target", target)
+    how = ("--data", data, "--target", TARGETS[0])
     budget = [] if options.budget is None else ["--budget", options.budget]
-    yield "quantize", _shell("quantize", path, "--data", data, "--before", options.before, *budget, "-o", quantized)
+    yield "quantize", _shell("quantize", path, *how, "--before", options.before, *budget, "-o", quantized)
     for profile in PROFILES:
         file = folder / f"{profile}.onnx"
         yield profile, _shell("export", quantized, "--profile", profile, "--data", data, "-o", file)
@@ -107,9 +108,9 @@ def _shell(*words: object) -> Callable[[], None]:
     def run() -> None:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            code = make_app()([str(word) for word in words], standalone_mode=False)
-        if code:
-            raise DiffersError(f"qir {words[0]} ends with exit code {code}")
+            ended = make_app()([str(word) for word in words], standalone_mode=False)
+        if isinstance(ended, int) and ended:
+            raise DiffersError(f"qir {words[0]} ends with exit code {ended}")
 
     return run
 

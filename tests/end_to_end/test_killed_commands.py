@@ -53,7 +53,8 @@ def folder(tmp_path):
 def command(folder, verb):
     options = ["--method", "random", "--store", folder / "s.db", "--input-widths", "all", "-d", folder / "x.npz"]
     more = ["--evaluations", "15"] if verb == "search" else []
-    return [verb, folder / "m.onnx", *options, *more, "-b", "latency=0.8x", "-o", folder / "out" / "m.quant.onnx"]
+    budget = ["-t", "npu-148", "-b", "latency=0.8x"]
+    return [verb, folder / "m.onnx", *options, *more, *budget, "-o", folder / "out" / "m.quant.onnx"]
 
 
 def start(arguments, measured):
