@@ -233,3 +233,28 @@ def test_samples_give_the_sizes_that_costs_need_where_no_activation_is_calibrate
     )
     assert done.result.costs["latency"] <= 65
     assert sorted(done.policy[f"{layer}.weight"] for layer in layers) in ([2, 4, 8], [4, 4, 4], [2, 2, 8])
+
+
+def test_verify_computes_every_product_again(calibrated, ids, tmp_path, capsys):
+    from qir.cli.verdict import print_products
+    from qir.passes.exporting.products import check_products
+
+    report = export(at(calibrated, 4, 2, 8), tmp_path / "m.quant.onnx", profile="matmul-nbits", data={"ids": ids})
+    found = check_products(qir.load(report.model), [{"ids": ids}])
+    assert (found.products, found.wrong) == (3, 0)
+    assert found.elements == 30 * (96 + 64) + 5 * 10 + (96 + 64 + 10), "30 and 5 rows, and one row of each by itself"
+    print_products(found)
+    assert "3 products" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "microseconds"), [("1.5ms", 1500), ("0.002s", 2000), ("40us", 40)])
+def test_a_budget_may_be_a_time(text, microseconds):
+    from qir.errors import SearchError
+    from qir.search import Budget
+
+    budget = Budget.parse(text)
+    assert budget.at_clock("latency", 1e6).maximum == pytest.approx(microseconds)
+    with pytest.raises(SearchError, match="no clock_hz"):
+        budget.at_clock("latency", None)
+    with pytest.raises(SearchError, match="only latency is a time"):
+        budget.at_clock("size", 1e6)
