@@ -7,6 +7,7 @@ Modules whose names begin with a to s train them, pieces of the others measure t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,10 @@ class Recurrent(nn.Module):
         return self.head(torch.relu(self.inner(self.lstm(self.embedding(ids))[0])))
 
 
-def train(model: nn.Module, steps: int, *, seed: int = 0, batch: int = 16) -> nn.Module:
-    """The network after so many steps of Adam, with a learning rate that rises and falls (one cycle)."""
+def train(maker: Callable[[], nn.Module], steps: int, *, seed: int = 0, batch: int = 16) -> nn.Module:
+    """A network after so many steps of Adam, with a learning rate that rises and falls (one cycle)."""
     torch.manual_seed(seed)
-    data = text(held=False)
+    model, data = maker(), text(held=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
