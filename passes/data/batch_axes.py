@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from qir.constants import is_standard
 from qir.errors import DataError
-from qir.graph import Value
+from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.tensor import Array
@@ -181,17 +182,24 @@ def _of_states(inputs: Iterable[Value]) -> int:
 
 
 def _is_state(value: Value, seen: set[Value]) -> bool:
-    """Whether a value reaches a recurrent layer as its state, through what keeps or moves its elements."""
+    """Whether a value reaches a recurrent layer as its state, through what keeps, moves or quantizes its elements."""
     seen.add(value)
     for use in value.uses:
-        kernel = None if use.node.is_return else op_of(use.node).float_kernel(use.node)
+        node = use.node
+        kernel = None if node.is_return else op_of(node).float_kernel(node)
         if kernel is not None and kernel.data.get(use.index) in {"state", "cell"}:
             return True
-        if not use.node.is_return and op_of(use.node).grid_operand(use.node) == use.index:
-            result = use.node.results[0]
-            if result not in seen and _is_state(result, seen):
-                return True
+        if node.is_return or node.results[0] in seen or not _hands_on(node, use.index):
+            continue
+        if _is_state(node.results[0], seen):
+            return True
     return False
+
+
+def _hands_on(node: Node, index: int) -> bool:
+    op = op_of(node)
+    quantizes = node.is_fake_quant or op.is_quantize or op.is_dequantize or is_standard(node, "Clip")
+    return op.grid_operand(node) == index or (quantizes and index == 0)
 
 
 class _Pending:

@@ -42,9 +42,12 @@ def test_a_feed_whose_inputs_begin_with_sizes_of_different_names_is_one_sample(t
 
 
 def recurrent(takes, **shapes):
-    """A network whose input `h` is the state of a GRU, cut out of a stack."""
+    """A network whose input `h` is the state of a GRU, on codes, cut out of a stack."""
     module = takes(**shapes)
     graph, state = module.graph, module.graph.inputs[-1]
+    scale = graph.add_constant("scale", Tensor.of(np.float32(1)))
+    codes = graph.insert(Node("QuantizeLinear", (state, scale)))
+    state = graph.insert(Node("DequantizeLinear", (codes.result, scale))).result
     cut = graph.insert(Node("Slice", (state, *(graph.add_constant(n, Tensor.of(np.array([0]))) for n in "be"))))
     graph.insert(Node("GRU", (*(graph.add_input(name) for name in "vwr"), None, None, cut.result)))
     for value in graph.inputs[-3:]:
