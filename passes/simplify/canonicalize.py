@@ -31,7 +31,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 SIMPLIFY = (
-    "inline-functions,name-nodes,freeze-inputs{parameters=true},eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,"
+    "inline-functions,infer-types,name-nodes,freeze-inputs{parameters=true},"
+    "eliminate-identities,eliminate-common-subexpressions,fold-constants,infer-types,"
     "inline-branches,fold-batchnorm,canonicalize,fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 )
 """The pipeline that brings a float network as it was exported into the form that quantization starts from."""

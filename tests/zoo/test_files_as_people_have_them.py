@@ -15,7 +15,8 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 import qir
 from qir import quantize
 from qir.errors import ExportError, PassError
-from qir.passes import export, raise_quantized
+from qir.passes import export, raise_quantized, run_passes
+from qir.passes.simplify.canonicalize import SIMPLIFY
 from qir.passes.simplify.infer_types import verify_types
 
 FLOAT = TensorProto.FLOAT
@@ -286,3 +287,26 @@ def test_data_that_can_be_read_once_give_what_the_list_gives(kind, tmp_path):
     np.testing.assert_array_equal(*(runs(written.model, x=IMAGES)[0] for written in found))
     module = raise_quantized(qir.load(found[0].model))
     assert export(module, tmp_path / "again.onnx", data=READ_ONCE[kind]()).samples == len(IMAGES)
+
+
+def test_a_declared_rank_that_contradicts_the_operands_is_replaced_before_anything_is_changed(tmp_path):
+    """ddddocr declares its result [1, seqlen]; it has three axes."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["i"]),
+        helper.make_node("Shape", ["i"], ["all"]),
+        helper.make_node("Gather", ["all", "one"], ["width"]),
+        helper.make_node("Concat", ["width", "one", "rest"], ["shape"], axis=0),
+        helper.make_node("Identity", ["i"], ["j"]),
+        helper.make_node("Reshape", ["j", "shape"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "seqlen"])],
+        [numpy_helper.from_array(np.array([value]), name) for name, value in {"one": 1, "rest": -1}.items()],
+    )
+    path = tmp_path / "rank.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=6), path)
+    module = run_passes(qir.load(path), SIMPLIFY)
+    assert module.graph.outputs[0].rank == 3
