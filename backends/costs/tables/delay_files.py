@@ -57,7 +57,7 @@ class DelayTable:
             if not cells:
                 raise TargetError(f"delay table: layer {layer!r} has no delays: leave it out, or measure it")
             for pair, delay in cells.items():
-                if pair[0] < 0 or pair[1] < 1:
+                if not (0 <= pair[0] <= 64 and 1 <= pair[1] <= 64):
                     raise TargetError(
                         f"delay table: layer {layer!r} at {pair} (weight, activation) bits; expected at least 1, or 0 "
                         "weight bits of a node without weights"

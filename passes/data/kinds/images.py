@@ -138,6 +138,7 @@ def _pixels(path: Path, mode: str, how: Preprocessing) -> Array:
         raise MissingExtraError("pillow", "images") from None
     try:
         with Image.open(path) as opened:
+            _check_size(opened)
             upright = ImageOps.exif_transpose(opened).convert(mode)
             pixels = np.asarray(_resized(upright, how), np.uint8)
     except DataError as error:
@@ -145,6 +146,11 @@ def _pixels(path: Path, mode: str, how: Preprocessing) -> Array:
     except Exception as error:  # Pillow's decoders raise what they like for damaged files
         raise DataError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > LARGEST_IMAGE:
+        raise DataError(f"it claims {image.width} x {image.height} pixels; expected at most {LARGEST_IMAGE:,}")
 
 
 def _resized(image: Image.Image, how: Preprocessing) -> Image.Image:
