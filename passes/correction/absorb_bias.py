@@ -14,6 +14,7 @@ from qir.passes.analysis.constants import is_standard
 from qir.passes.analysis.layers import layer_at
 from qir.passes.analysis.linear_layer import PREACTIVATION, LinearLayer
 from qir.passes.correction.equalize_weights import layer_of
+from qir.passes.data.kinds.source import Data
 from qir.passes.infrastructure.contract import Pass, PassContext
 
 
@@ -43,7 +44,7 @@ class AbsorbBias(Pass):
         pairs = [pair for graph in module.graphs for node in graph if (pair := _pair(node)) is not None]
         missing = [first for first, _ in pairs if PREACTIVATION not in first.node.meta]
         if missing and context.calibration_data is not None:
-            _measure(module, missing, context)
+            _measure(module, missing, context.calibration_data)
         changed = False
         for first, second in pairs:
             known = first.node.meta.get(PREACTIVATION)
@@ -95,9 +96,9 @@ def _only_user(value: Value) -> Node | None:
     return value.uses[0].node if len(value.uses) == 1 and not value.is_output else None
 
 
-def _measure(module: Module, layers: list[LinearLayer], context: PassContext) -> None:
+def _measure(module: Module, layers: list[LinearLayer], data: Data) -> None:
     from qir.passes.calibration.activation_statistics import channel_moments
 
-    moments = channel_moments(module, [(layer.result, layer.axis) for layer in layers], context.calibration_data)
+    moments = channel_moments(module, [(layer.result, layer.axis) for layer in layers], data)
     for layer in layers:
         layer.node.meta[PREACTIVATION] = moments[layer.result]

@@ -244,10 +244,10 @@ def _option(bits: Bits) -> str:
 
 def _cost(name: str, value: float) -> str:
     """A cost as text; the size, which is counted in bits, in bytes too."""
-    return f"{value / 8:,.0f} bytes ({_number(value)} bits)" if name == "size" else _number(value)
+    return f"{value / 8:,.0f} bytes ({_short(value)} bits)" if name == "size" else _short(value)
 
 
-def _number(value: float) -> str:
+def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

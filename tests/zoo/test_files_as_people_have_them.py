@@ -216,10 +216,13 @@ def test_a_custom_domain_that_the_file_does_not_import_is_read():
 SHAPES = {"sizes": ["N", 4, 99, 99], "rank": ["N", 4]}
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named nodes", "nameless nodes"])
 @pytest.mark.parametrize("place", ["value_info", "output"])
 @pytest.mark.parametrize("wrong", SHAPES)
-def test_what_follows_from_the_operands_wins_over_wrong_declared_shapes(wrong, place, tmp_path):
+def test_what_follows_from_the_operands_wins_over_wrong_declared_shapes(wrong, place, named, tmp_path):
     message = two_convolutions()
+    for convolution in () if named else message.graph.node:
+        convolution.name = ""
     if place == "output":
         message.graph.output[0].CopyFrom(info("y", SHAPES[wrong]))
     else:

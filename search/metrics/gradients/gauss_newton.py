@@ -67,8 +67,8 @@ def _probes(count: int, seed: int, *, classes: bool) -> Scalars:
         root = scores.detach().softmax(1).sqrt()
         drawn = signs(root)
         v = root * (drawn - root * (root * drawn).sum(1, keepdim=True))
-        product: torch.Tensor = (v * scores).sum()
-        return product / len(scores) ** 0.5
+        product: torch.Tensor = (v * scores).sum() / len(scores) ** 0.5
+        return product
 
     def of_all(outputs: Outputs) -> torch.Tensor:
         found = real(outputs)
