@@ -7,8 +7,7 @@ import typer
 
 from qir import models
 from qir.search import Job, Splits
-from qir.search.report.console import closing_table, cost_lines, progress_bar, resources
-from qir.search.report.page import search_report
+from qir.search.report.console import CONSOLE, progress_bar, resources
 
 
 def main(
@@ -32,7 +31,7 @@ def main(
         seed=seed,
         sensitivity_images=len(calibration),
     )
-    cost_lines(job.table, job.constraints, widths=(8, 4, 2))
+    CONSOLE.print(job.uniform_costs((8, 4, 2)))
 
     options: dict[str, Any] = {"enforcement": enforcement, "reward": reward} if agent == "rl" else {}
     with progress_bar(episodes, "search") as bar:
@@ -40,15 +39,19 @@ def main(
     chance = job.solve("random", evaluations=len(found.evaluations))
     exact = job.solve("milp")
 
-    comparison = job.comparison("latency")
-    comparison.add_uniform({"uniform 8/8": 8, "uniform 4/4": 4, "uniform 2/1": 2})
-    comparison.add(f"random, {len(chance.evaluations)} evaluations", chance.policy)
-    comparison.add("exact, additive sensitivities", exact.policy)
-    winner = comparison.add(f"{agent}, {len(found.evaluations)} evaluations", found.policy)
-    closing_table(comparison)
-    written = job.export(output / "model.quant.onnx", decided=found.policy)
-    report = search_report(comparison, job.table, {agent: found, "random": chance}).write(output / "report.html")
-    if resources(written, winner, test.images, report) or written.mismatches or written.allowed:
+    job.adopt(found)
+    rows = {
+        "uniform 8/8": 8,
+        "uniform 4/4": 4,
+        "uniform 2/1": 2,
+        f"random, {len(chance.evaluations)} evaluations": chance.policy,
+        "exact, additive sensitivities": exact.policy,
+        f"{agent}, {len(found.evaluations)} evaluations": found.policy,
+    }
+    CONSOLE.print(job.compare(rows))
+    written = job.export(output / "model.quant.onnx")
+    done = job.outcome(compare=False)
+    if resources(done, done.report(output / "report.html")) or written.mismatches or written.allowed:
         raise typer.Exit(1)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,6 +51,7 @@ from qir.search.report.grounds import Grounds
 from qir.search.report.provenance import provenance
 from qir.search.report.quantized import CHOSEN, Quantized
 from qir.search.report.rows import Costed, Row
+from qir.search.report.uniform_costs import UniformCosts
 from qir.support.progress import stage
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Job:
 
     A stage runs when it is asked for, after the stages that it needs, and its product is kept: `constraints` (folds,
     inserts quantizers and calibrates the network), `table`, `costs`, `objective`, `sensitivity`; then the methods
-    `problem`, `solve`, `finish`, `export`, `outcome` and `report`.
+    `uniform_costs`, `problem`, `solve`, `finish`, `compare`, `export`, `outcome` and `report`.
 
     Attributes:
         model: float network or its ONNX file; a network that has fake-quant nodes already keeps them.
@@ -144,7 +145,8 @@ class Job:
         self._finished: dict[Policy, Module] = {}
         self._finishing = 0.0
         self._exported: dict[str, Any] = {}
-        self._posed: Problem | None = None
+        self._searches: dict[str, tuple[Problem, Result]] = {}
+        self._compared: Comparison | None = None
 
     @cached_property
     def samples(self) -> Any:
@@ -170,6 +172,14 @@ class Job:
         """What every node costs at every width."""
         _ = self.constraints
         return cost_table(self.network, self.hardware)
+
+    def uniform_costs(self, widths: Iterable[int]) -> UniformCosts:
+        """Tell what every node costs at uniform widths, and what bounds it.
+
+        Raises:
+            TargetError: a policy is not legal.
+        """
+        return UniformCosts.of(self.table, self.constraints, widths)
 
     @cached_property
     def costs(self) -> Problem:
@@ -276,10 +286,10 @@ class Job:
         where: dict[str, Any] = {"progress": progress, "executor": executor, "time_limit": self.allowance.for_choice()}
         if posed.objective is not None:
             where["store"] = self.store
-        self._posed = posed
         with stage("search"):
             found = solve(posed, method, evaluations=evaluations, seed=self.seed, **where, **options)
         self.result = found if self.measured is None else ended(found, self.measured)
+        self._searches[method] = posed, self.result
         return self.result
 
     def adopt(self, result: Result, finished: Module | None = None) -> None:
@@ -350,10 +360,13 @@ class Job:
         sources = dict(self.splits.sources)
         return export(module, output, target=self.hardware, data=self._shown, splits=sources, **self._exported)
 
-    def comparison(self, budget: str = "latency", test: Samples | None = None) -> Comparison:
-        """A closing table of policies that are all finished alike and tested once.
+    def compare(
+        self, rows: Mapping[str, Mapping[str, Bits] | int], *, budget: str = "latency", test: Samples | None = None
+    ) -> Comparison:
+        """Hold the float network and policies against each other, all finished alike and tested once.
 
         Args:
+            rows: label → bits of every decision, or one width for all.
             budget: cost whose share it shows.
             test: labelled samples; by default the test split.
 
@@ -363,7 +376,11 @@ class Job:
         tested = test or self.splits.judged
         if self.objective is None or tested is None:
             raise SearchError("a comparison measures accuracy: give labelled validation and test splits")
-        return Comparison(self.objective, self.costs, budget, tested, self.finish)
+        self._compared = Comparison(self.objective, self.costs, budget, tested, self.finish)
+        self._compared.add_float()
+        for label, decided in rows.items():
+            self._compared.add(label, decided)
+        return self._compared
 
     @property
     def costed(self) -> Costed:
@@ -401,11 +418,18 @@ class Job:
             target=self.hardware,
             module=module,
             samples=self._shown,
+            searches={method: result for method, (_, result) in self._searches.items()},
+            compared=() if self._compared is None else tuple(self._compared.table()),
         )
 
     def report(self, path: str | Path) -> Path:
         """Write the outcome as one HTML page; see `Quantized.report`."""
         return self.outcome(compare=False).report(path)
+
+    @property
+    def _posed(self) -> Problem | None:
+        """The problem whose solution is the last result; None where bits were chosen elsewhere."""
+        return next((posed for posed, result in self._searches.values() if result is self.result), None)
 
     @property
     def _notes(self) -> tuple[str, ...]:

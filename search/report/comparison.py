@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qir.module import Module
 from qir.policy import Bits
@@ -82,16 +84,12 @@ class Comparison:
         size = float_bytes(self.objective.module)
         self._append("fp32", "", accuracy, None, size)
 
-    def add_uniform(self, rows: Mapping[str, int]) -> None:
-        """The float network, then a row for every width: label → bits of every decision."""
-        self.add_float()
-        for label, bits in rows.items():
-            self.add(label, dict.fromkeys(self.objective.constraints.decisions, bits))
-
-    def add(self, label: str, decided: Mapping[str, Bits]) -> Module:
-        """A policy: retrained, folded, tested; equal policies are finished once. Returns the finished module."""
+    def add(self, label: str, decided: Mapping[str, Bits] | int) -> None:
+        """Add a policy, or one width for every decision: finished, tested; equal policies are tested once."""
         from qir.backends.torch.module import TorchModule
 
+        if isinstance(decided, int):
+            decided = dict.fromkeys(self.objective.constraints.decisions, decided)
         key = tuple(sorted(decided.items()))
         if key not in self._finished:
             made = self.finish(decided)
@@ -104,7 +102,34 @@ class Comparison:
             decided,
             weight_bytes(made),
         )
-        return made
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return headings, then the rows as text."""
+        return [HEADINGS, *(row.cells() for row in self.rows)]
+
+    def verdict(self) -> str:
+        """Say whether the last row is the most accurate within the budget; empty where no row is within it."""
+        quantized = [row for row in self.rows if row.ratio is not None and row.within]
+        if not quantized:
+            return ""
+        best, found = max(quantized, key=lambda row: row.accuracy), quantized[-1]
+        if found.accuracy >= best.accuracy:
+            return f"{found.label}: nothing within the budget is more accurate"
+        gap, error = best.accuracy - found.accuracy, math.hypot(best.error, found.error)
+        errors = f"{gap / error:.1f} standard errors"
+        return f"{found.label}: {best.label} is more accurate by {100 * gap:.2f} points ({errors})"
+
+    def __rich__(self) -> Any:
+        """Show the rows, with the sentence of `verdict` below them."""
+        from rich.console import Group
+        from rich.table import Table
+
+        shown = Table(title=f"{self.test.split}: {len(self.test.labels):,} images, measured once")
+        for heading in HEADINGS:
+            shown.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+        for row in self.rows:
+            shown.add_row(*row.cells())
+        return Group(*(part for part in (shown, self.verdict()) if part))
 
     def _append(self, label: str, policy: str, accuracy: float, decided: Mapping[str, Bits] | None, size: int) -> None:
         ratio = None if decided is None else self.problem.ratio(self.budget, decided)

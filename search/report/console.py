@@ -1,8 +1,7 @@
-"""What a search prints: latency node by node, a progress bar, the closing table."""
+"""What a search prints: a progress bar, its result, where everything is."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,44 +9,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from qir.search.report.comparison import HEADINGS, Comparison
+from qir.errors import SearchError
 from qir.support.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from qir.backends.costs.tables.table import CostTable
-    from qir.module import Module
-    from qir.passes.constraints.propagate_constraints import BitConstraints
-    from qir.passes.exporting.export import ExportReport
     from qir.search.problem.result import Progress as Episode
     from qir.search.problem.result import Result
+    from qir.search.report.quantized import Quantized
     from qir.support.progress import Step
-    from qir.tensor import Array
 
 CONSOLE = Terminal(width=None if sys.stdout.isatty() else 120)
 _START = time.perf_counter()
-
-
-def cost_lines(table: CostTable, constraints: BitConstraints, widths: Sequence[int]) -> None:
-    """Print latency node by node at uniform widths, and what bounds it."""
-    shown = Table(title=f"Latency node by node on {table.target}, cycles (what bounds it)")
-    shown.add_column("node")
-    shown.add_column("op")
-    columns = []
-    for width in widths:
-        costs = table.rows(constraints.uniform(width))
-        weights = sorted({cost.weight_bits for cost in costs if cost.weight_bits is not None})
-        shown.add_column(f"{width}/{weights[-1] if weights else width}", justify="right")
-        columns.append(costs)
-    for row in zip(*columns, strict=True):
-        shown.add_row(row[0].node, row[0].op, *(f"{cost.cycles:,.0f} ({cost.bound_by})" for cost in row))
-    shown.add_section()
-    shown.add_row("total", "", *(f"{sum(cost.cycles for cost in costs):,.0f}" for costs in columns))
-    CONSOLE.print(shown)
 
 
 @contextmanager
@@ -99,27 +74,11 @@ def print_result(result: Result, measured: str) -> None:
         plain.print(line)
 
 
-def closing_table(comparison: Comparison) -> None:
-    """Print the comparison; rows over the budget are marked, and it is said whether the search won."""
-    shown = Table(title=f"{comparison.test.split}: {len(comparison.test.labels):,} images, measured once")
-    for heading in HEADINGS:
-        shown.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
-    for row in comparison.rows:
-        shown.add_row(*row.cells())
-    CONSOLE.print(shown)
-    quantized = [row for row in comparison.rows if row.ratio is not None and row.within]
-    if quantized:
-        best, found = max(quantized, key=lambda row: row.accuracy), quantized[-1]
-        if found.accuracy >= best.accuracy:
-            verdict = "nothing within the budget is more accurate"
-        else:
-            gap, error = best.accuracy - found.accuracy, math.hypot(best.error, found.error)
-            verdict = f"{best.label} is more accurate by {100 * gap:.2f} points ({gap / error:.1f} standard errors)"
-        CONSOLE.print(f"{found.label}: {verdict}")
-
-
-def resources(written: ExportReport, module: Module, images: Array, report: Path) -> int:
+def resources(done: Quantized, report: Path) -> int:
     """Hold the written file against network and reference; print where everything is, time and peak memory.
+
+    Raises:
+        SearchError: the quantization was loaded, and holds no network.
 
     Returns:
         How many outputs of ONNX Runtime differ from the integer reference; the simulated network, which computes on
@@ -130,10 +89,13 @@ def resources(written: ExportReport, module: Module, images: Array, report: Path
     from qir.passes.data.samples import batches
     from qir.passes.parity.executors import executor
 
+    if done.module is None:
+        raise SearchError("a quantization that was loaded holds no network to compare with: quantize again")
+    written, module = done.written, done.module
     exported = load(written.model)
     simulated, fused, integer = executor("torch", module), executor("fused", exported), executor("integer", exported)
     found, wrong = Differences(), 0
-    for feed, expected, run in pairs(simulated, fused, batches(module, images, batch=500)):
+    for feed, expected, run in pairs(simulated, fused, batches(module, done.samples, batch=500)):
         found.add(feed, expected, run)
         (name, output), (other,) = next(iter(run.outputs.items())), expected.outputs.values()
         rows = (output != other).any(axis=1)

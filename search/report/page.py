@@ -6,17 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qir.errors import MissingExtraError, SearchError
 from qir.search.problem.result import Evaluation, Result
-from qir.search.report.comparison import HEADINGS
 from qir.support.atomic_write import atomic_write
 from qir.support.printable import html_text
-
-if TYPE_CHECKING:
-    from qir.backends.costs.tables.table import CostTable
-    from qir.search.report.comparison import Comparison
 
 
 @dataclass
@@ -208,48 +203,6 @@ def _inline(figure: Any, index: int) -> str:
     """A picture as HTML; the first one brings the library."""
     options = {"full_html": False, "include_plotlyjs": index == 0, "config": {"displaylogo": False}}
     return str(figure.to_html(div_id=f"figure-{index}", **options))
-
-
-def search_report(
-    comparison: Comparison, table: CostTable, results: Mapping[str, Result], *, title: str = "Mixed-precision search"
-) -> Report:
-    """The report of a search: its first result is the one whose bits and latency are shown.
-
-    Args:
-        comparison: closing table, network, constraints and budget.
-        table: cost of every node.
-        results: by label; the first is the search, the others are what it is held against.
-        title: heading.
-    """
-    constraints, problem = comparison.objective.constraints, comparison.problem
-    found = next(iter(results.values()))
-    widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
-    chosen = constraints.complete({k: v for k, v in found.policy.items() if isinstance(v, int)})
-    before = {cost.node: cost for cost in table.rows(widest)}
-    after = [cost for cost in table.rows(chosen) if cost.weight_bits is not None]
-    limit = float(problem.limit(comparison.budget)) if comparison.budget in problem.budgets else None
-    reference = problem.cost(comparison.budget, found.policy) / problem.ratio(comparison.budget, found.policy)
-    return Report(
-        title=title,
-        facts=[
-            f"target {table.target}; seed {found.seed}; {len(found.evaluations)} policies measured",
-            f"certificate: {found.certificate}",
-            f"accuracy of the search: split {comparison.objective.validation.split}",
-            f"accuracy of the table: split {comparison.test.split}, measured once",
-            f"wall time of the search {found.seconds:.0f} s",
-        ],
-        layers=[cost.node for cost in after],
-        bits=[(cost.activation_bits, cost.weight_bits or 0) for cost in after],
-        cycles=[(before[cost.node].cycles, cost.cycles) for cost in after],
-        bound_by=[cost.bound_by for cost in after],
-        episodes=[(i + 1, e.value) for i, e in enumerate(found.evaluations)],
-        probabilities=found.probabilities,
-        options={decision.name: [f"{bits} bits" for bits in decision.options] for decision in problem.decisions},
-        results=results,
-        budget=None if limit is None else (comparison.budget, limit / reference),
-        reference_cost=reference,
-        rows=[HEADINGS, *(row.cells() for row in comparison.rows)],
-    )
 
 
 _COLUMNS = 4

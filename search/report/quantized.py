@@ -50,6 +50,8 @@ class Quantized:
         module: the network with fake-quant nodes at its policy, as it was exported; None in one that was loaded.
         samples: what the files were compared on; None in one that was loaded.
         measured_by: metric of the sensitivities that chose the bits; empty where none did.
+        searches: every search of the job, by method, to be held against `result`; empty in one that was loaded.
+        compared: the table of `Job.compare` as text, headings first; empty where nothing was compared.
     """
 
     written: ExportReport
@@ -68,6 +70,8 @@ class Quantized:
     module: Module | None = None
     samples: Any = None
     measured_by: str = ""
+    searches: Mapping[str, Result] = field(default_factory=dict)
+    compared: tuple[tuple[str, ...], ...] = ()
 
     @property
     def certificate(self) -> str:
@@ -170,11 +174,16 @@ class Quantized:
             episodes=[(i + 1, e.value) for i, e in enumerate(result.evaluations)] if result else [],
             probabilities=result.probabilities if result else (),
             options={name: [f"{bits} bits" for bits in widths] for name, widths in self.options.items()},
-            results={result.method: result} if result else {},
+            results=self._held_against(result) if result else {},
             budget=(limited[0], limited[1] / self.reference) if limited and self.reference else None,
             reference_cost=self.reference or 1.0,
-            rows=self.table(),
+            rows=self.compared or self.table(),
         ).write(path)
+
+    def _held_against(self, result: Result) -> dict[str, Result]:
+        """Return the result, then the other searches that optimised the same thing."""
+        others = {name: other for name, other in self.searches.items() if other.minimised == result.minimised}
+        return {result.method: result, **{name: other for name, other in others.items() if name != result.method}}
 
     def export(
         self, output: str | Path | None = None, *, profile: str | None = None, allow_mismatches: bool = False
@@ -270,10 +279,11 @@ _TYPED: dict[str, Any] = {
     "left_float": dict[str, str],
     "provenance": dict[str, Any],
     "reference": float | None,
+    "compared": tuple[tuple[str, ...], ...],
 }
 """Fields whose JSON is checked against their types."""
 
-_KEPT_APART = {"policy", "result", "target", "module", "samples", "grounds"}
+_KEPT_APART = {"policy", "result", "target", "module", "samples", "grounds", "searches"}
 """Fields that have a form of their own in JSON, or none."""
 
 

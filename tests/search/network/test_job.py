@@ -192,3 +192,30 @@ def test_a_network_with_fake_quant_nodes_is_not_evaluated_before_export(images):
     module = qir.run_passes(qir.load(LENET), "insert-fake-quant,calibrate", data=images)
     with pytest.raises(QirError, match="export it first"):
         qir.evaluate(module, images)
+
+
+def test_policies_are_compared_with_the_float_network_and_the_page_shows_it_with_every_search(labelled, tmp_path):
+    calibration, _, validation = labelled.values()
+    splits = Splits.read(calibration, validation=validation, test=qir.models.fashion_mnist("test").take(50))
+    job = Job(LENET, "npu-148", splits, budgets={"latency": "0.5x"})
+    found = job.solve("random", evaluations=2)
+    job.solve("evolution", evaluations=2)
+    job.adopt(found)
+    table = job.compare({"uniform 8": 8, "found": found.policy})
+    assert [row.label for row in table.rows] == ["fp32", "uniform 8", "found"]
+    assert [row.within for row in table.rows] == [True, False, True]
+    assert table.rows[-1].ratio <= 0.5
+    assert table.verdict().startswith("found: nothing within the budget is more accurate")
+    job.export(tmp_path / "m.onnx")
+    done = job.outcome(compare=False)
+    assert done.policy.items() >= found.policy.items()
+    assert done.compared == tuple(table.table())
+    page = done.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(text in page for text in ("fp32", "random: front", "evolution: front"))
+
+
+def test_costs_at_uniform_widths_add_up_to_those_of_the_table(images):
+    job = Job(LENET, "npu-148", Splits.read(images))
+    _, narrow = job.uniform_costs((8, 4)).columns.values()
+    total = float(job.table.cost([job.constraints.uniform(4)])[0])
+    assert sum(cost.cycles for cost in narrow) == pytest.approx(total)
