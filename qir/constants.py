@@ -54,13 +54,22 @@ def number_of(value: Value | None) -> float | None:
     return uniform_value(constant.numpy()) if constant is not None and constant.size == 1 else None
 
 
-def require_array(value: Value) -> Array:
-    """The values of a constant.
+def require_constant(value: Value) -> Tensor:
+    """Return the constant that a value has to be.
 
     Raises:
         QirError: the value is computed, or an input.
     """
-    found = array_of(value)
+    found = constant_of(value)
     if found is None:
         raise QirError(f"value {value.name!r}: is computed, and a constant was expected: run fold-constants")
     return found
+
+
+def require_array(value: Value) -> Array:
+    """Return the values of a constant, read-only.
+
+    Raises:
+        QirError: the value is computed, or an input.
+    """
+    return require_constant(value).numpy()

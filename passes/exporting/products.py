@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from qir.backends.execution.executor import OrtExecutor
 from qir.backends.integer.block_products import BlockWeight, float_sums, int8_block_sums
+from qir.constants import require_constant
 from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.packing import unpack_rows
@@ -171,8 +172,7 @@ def _alone(lowered: Module, product: _Product, row: Array) -> Array:
             if value is None or value in inputs:
                 operands.append(None if value is None else inputs[value])
             else:
-                assert value.constant is not None  # noqa: S101 - products have constant weights
-                operands.append(graph.add_constant(value.name, value.constant))
+                operands.append(graph.add_constant(value.name, require_constant(value)))
         made = Node(
             original.op, tuple(operands), (original.result.name,), domain=original.domain, attributes=attributes
         )
@@ -181,9 +181,7 @@ def _alone(lowered: Module, product: _Product, row: Array) -> Array:
 
     known = {node.operand(0): data}
     if node.op == "MatMul":
-        maker = node.operand(1).producer
-        assert maker is not None  # noqa: S101 - the weight is dequantized
-        known[node.operand(1)] = copied(maker, {}).result
+        known[node.operand(1)] = copied(node.operand(1).node, {}).result
     result = copied(node, known).result
     result.type = TensorType(DType.FLOAT32, (1, len(product.weight.codes)))
     graph.set_outputs([result], ["y"])

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from qir.errors import PassError
-from qir.graph import Graph, Node, Value
+from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of, frozen, is_standard
@@ -107,7 +107,7 @@ def _lstm(node: Node) -> None:
         name=node.name,
         attributes=dict(node.attributes),
     )
-    _graph(node).insert(made, before=node)
+    node.scope.insert(made, before=node)
     for old, new in zip(node.results, made.results, strict=True):
         new.type = old.type
         old.replace_all_uses_with(new)
@@ -130,7 +130,7 @@ def _table(node: Node) -> None:
     for keeper, index in reversed(path):
         inputs = [*keeper.inputs[:index], made, *keeper.inputs[index + 1 :]]
         twin = Node(keeper.op, inputs, domain=keeper.domain, attributes=dict(keeper.attributes))
-        made = _graph(node).insert(twin, before=node).result
+        made = node.scope.insert(twin, before=node).result
         made.type = twin_type(keeper.result)
     node.result.replace_all_uses_with(made)
 
@@ -171,7 +171,7 @@ def _constant_weight(
     floats = (codes.astype(np.float32) - shift.astype(np.float32)) * _along(scale, codes.shape, node)
     name = f"{node.operand(index).name}.float"
     made = np.ascontiguousarray(floats.transpose(transpose) if transpose else floats, np.float32)
-    return _graph(node).add_constant(name, frozen(made))
+    return node.scope.add_constant(name, frozen(made))
 
 
 def _along(parameters: Array, shape: tuple[int, ...], node: Node) -> Array:
@@ -194,7 +194,7 @@ def _numerator(value: Value) -> Value | None:
 
 
 def _replace(last: Node, op: str, operands: list[Value], bias: Value | None, node: Node) -> None:
-    graph, attributes = _graph(node), {} if op == "MatMul" else dict(node.attributes)
+    graph, attributes = node.scope, {} if op == "MatMul" else dict(node.attributes)
     own = [*operands, bias] if bias is not None and op == "Conv" else operands
     made = graph.insert(Node(op, own, name=node.name, attributes=attributes), before=last)
     made.result.type = twin_type(last.result)
@@ -210,11 +210,6 @@ def _only_user(value: Value) -> Node | None:
 
 def _other(node: Node, value: Value) -> Value:
     return node.operand(1) if node.input(0) is value else node.operand(0)
-
-
-def _graph(node: Node) -> Graph:
-    assert node.graph is not None  # noqa: S101 - passes rewrite nodes that stand in a graph
-    return node.graph
 
 
 def _unknown(node: Node) -> PassError:

@@ -180,8 +180,7 @@ def _solved(problem: Problem, chosen: Policy, row: int, index: int, bits: int) -
         return Alternative(bits)
     program = Program(tables, budgets)
     program.hold(row, index)
-    assert tables.sensitivity is not None  # noqa: S101 - the grounds keep problems with sensitivities alone
-    found = program.minimise(tables.sensitivity, SECONDS)
+    found = program.minimise(tables.proxy, SECONDS)
     if found.row is None:
         return Alternative(bits, missed=_missed(problem, row, index))
     policy = problem.policy(found.row)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qir.errors import ExportError
 from qir.guide_network import MultiplierGuide, NetworkTensor, OutputGuide, StepGuide
-from qir.passes.exporting.c99.reading import GuideReader, elements, label, numbers
+from qir.passes.exporting.c99.reading import GuideReader, elements, label, numbers, required
 from qir.passes.exporting.memory_plan import Buffer, plan_memory
 from qir.tensor import Array
 
@@ -89,8 +89,7 @@ class Program:
 
     def zero(self, tensor: NetworkTensor) -> int:
         """Find the zero point of a tensor."""
-        assert tensor.grid is not None  # noqa: S101 - checked with the limits
-        zero = self.reader.integers(tensor.grid.zero_point)
+        zero = self.reader.integers(required(tensor.grid, f"tensor {tensor.name!r} no grid").zero_point)
         if zero.size != 1:
             raise ExportError(f"profile 'c99': tensor {tensor.name!r} has a zero point a channel")
         return int(zero[0])

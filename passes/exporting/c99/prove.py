@@ -19,7 +19,7 @@ from qir.passes.data.samples import samples_of
 from qir.passes.exporting.c99.build import compiler, run_codes, self_test
 from qir.passes.exporting.c99.generate import Sources, c_sources
 from qir.passes.exporting.c99.program import Port
-from qir.passes.exporting.c99.reading import GuideReader
+from qir.passes.exporting.c99.reading import GuideReader, required
 from qir.passes.parity.executors import code_forms
 from qir.tensor import Array
 
@@ -95,9 +95,11 @@ def _single(guide: Guide, feed: Feed) -> list[dict[str, Any]]:
 
 def _codes(reader: GuideReader, port: Port, values: Array) -> Array:
     """The codes of dequantized values: exact, since values are multiples of the scale."""
-    grid = port.tensor.grid
-    assert grid is not None and isinstance(grid.scale, list)  # noqa: S101, PT018 - outputs are codes with one scale
-    steps = np.rint(values.astype(np.float64) / np.float64(np.float32(grid.scale[0])))
+    grid = required(port.tensor.grid, f"output {port.tensor.name!r} no grid")
+    scale = required(
+        grid.scale[0] if isinstance(grid.scale, list) else None, f"output {port.tensor.name!r} many scales"
+    )
+    steps = np.rint(values.astype(np.float64) / np.float64(np.float32(scale)))
     return np.asarray(steps.astype(np.int64) + reader.integers(grid.zero_point)[0])
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from qir.errors import ExportError
 from qir.guide import Guide
 from qir.guide_network import ConstantGuide, Integers, NetworkTensor, PackedTensor, StepGuide
 from qir.tensor import Array
+
+T = TypeVar("T")
 
 _WORDS = """auto break case char const continue default do double else enum extern float for goto if inline int long
 main register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"""
@@ -47,6 +51,17 @@ class GuideReader:
         if entry.axis is not None and zero.size > 1:
             shape[entry.axis] = -1
         return np.asarray(whole - (zero.reshape(shape) if zero.size > 1 else zero[0]))
+
+
+def required(found: T | None, what: str) -> T:
+    """Return what the guide has to say for the kernels to be written.
+
+    Raises:
+        ExportError: it does not; `what` says whose and what.
+    """
+    if found is None:
+        raise ExportError(f"profile 'c99': the guide gives {what}: export the network again, quantized throughout")
+    return found
 
 
 def identifier(name: str) -> str:

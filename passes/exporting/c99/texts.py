@@ -8,7 +8,7 @@ from importlib import resources
 import numpy as np
 
 from qir.passes.exporting.c99.program import Program
-from qir.passes.exporting.c99.reading import comment
+from qir.passes.exporting.c99.reading import comment, required
 
 _SCRATCH = {
     "column": ("uint8_t", 1),
@@ -47,8 +47,8 @@ def header(program: Program, name: str) -> str:
     """Write the text of `<name>.h`."""
     lines = [f"/* {comment(name)}: value = (code - zero point) * scale"]
     for port in (*program.inputs, *program.outputs):
-        grid, tensor = port.tensor.grid, port.tensor
-        assert grid is not None  # noqa: S101 - checked with the limits
+        tensor = port.tensor
+        grid = required(tensor.grid, f"tensor {tensor.name!r} no grid")
         scale = grid.scale[0] if isinstance(grid.scale, list) else 0.0
         lines.append(
             f"   {port.name}: {comment(str(list(tensor.shape)))}, codes {grid.low_code} to {grid.high_code}, zero "

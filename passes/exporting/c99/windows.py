@@ -5,13 +5,13 @@ from __future__ import annotations
 from qir.errors import ExportError
 from qir.guide_network import OutputGuide, StepGuide
 from qir.passes.exporting.c99.program import Program
-from qir.passes.exporting.c99.reading import label, numbers
+from qir.passes.exporting.c99.reading import label, numbers, required
 
 
 def average(program: Program, key: str, step: StepGuide, output: OutputGuide) -> None:
     """Write the means of windows."""
-    data, result, found = program.tensors[step.inputs[0]], program.tensors[output.tensor], output.multiplier
-    assert found is not None  # noqa: S101 - means are requantized
+    data, result = program.tensors[step.inputs[0]], program.tensors[output.tensor]
+    found = required(output.multiplier, f"the mean {label(step)} no multiplier")
     counts, shift = program.reader.integers(found.count), int(program.reader.integers(found.shift).max())
     if (int(counts.max()) << shift) >= 2**62:
         raise ExportError(f"profile 'c99': step {label(step)}: its divisor leaves 62 bits")
@@ -35,8 +35,8 @@ def maximum(program: Program, key: str, step: StepGuide, output: OutputGuide) ->
 
 def gather(program: Program, key: str, step: StepGuide, output: OutputGuide) -> None:
     """Write a move of codes, each from its own place."""
-    data, result, gather = program.tensors[step.inputs[0]], program.tensors[output.tensor], step.gather
-    assert gather is not None  # noqa: S101 - asked for moves with one
+    data, result = program.tensors[step.inputs[0]], program.tensors[output.tensor]
+    gather = required(step.gather, f"the move {label(step)} no places to read from")
     lines = [program.reader.integers(line) for line in gather.offsets]
     if len(lines) > 8:
         raise ExportError(f"profile 'c99': step {label(step)} has more than 8 dimensions")

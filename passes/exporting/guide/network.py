@@ -280,7 +280,7 @@ class _Describer:
             if step.offsets is None
             else GatherGuide(offsets=[self.weights.numbers(line) for line in step.offsets], fill=step.fill),
             bias=None if step.bias is None else self.weights.numbers(step.bias),
-            bias_shape=[] if step.bias is None else _bias_shape(step),
+            bias_shape=_bias_shape(step),
             rounding=self._rounding(step),
             cost=self.costs.get(name),
         )
@@ -300,8 +300,7 @@ class _Describer:
         return OutputGuide(tensor=output.tensor.name, multiplier=found, clamp=output.clamp)
 
     def _multiplier(self, step: TracedStep, output: TracedOutput, pending: Pending) -> MultiplierGuide:
-        assert output.tensor.grid is not None  # noqa: S101 - codes have one
-        scale, terms = np.float32(output.tensor.grid[0].reshape(-1)[0]), pending.terms()
+        scale, terms = output.tensor.scale, pending.terms()
         exact = [Ratio.of(term.scales, scale) for term in terms]
         mantissas, shift = dyadic(*exact)
         gone, shape = shift > LARGEST_SHIFT, shift.shape
@@ -374,8 +373,9 @@ def _axis(scale: Array, rank: int) -> int | None:
 
 
 def _bias_shape(step: TracedStep) -> list[int]:
-    """Shape in which a bias broadcasts against the sums: along axis 1 of images, along the last axis of rows."""
-    assert step.bias is not None  # noqa: S101 - asked for steps with one
+    """Shape in which a bias broadcasts against the sums: axis 1 of images, the last axis of rows; empty without one."""
+    if step.bias is None:
+        return []
     return [step.bias.size, *(1,) * (0 if step.window is None else len(step.window.kernel))]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from qir.backends.integer.values import Grid, Pending
 from qir.backends.integer.windows import Window
+from qir.errors import QirError
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.tensor import Array
@@ -40,6 +43,17 @@ class TracedTensor:
     def storage(self) -> TracedTensor:
         """The tensor that owns the memory."""
         return self if self.view_of is None else self.view_of.storage
+
+    @property
+    def scale(self) -> np.float32:
+        """The scale of its codes, of the first channel where there are several.
+
+        Raises:
+            QirError: it holds no codes.
+        """
+        if self.grid is None:
+            raise QirError(f"tensor {self.name!r}: holds {self.element}, which have no scale; expected codes")
+        return np.float32(self.grid[0].reshape(-1)[0])
 
 
 @dataclass(eq=False)
