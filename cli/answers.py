@@ -56,7 +56,7 @@ class Answer:
 
 
 def answering(verb: Callable[..., Answer | None]) -> Callable[..., Answer]:
-    """The verb with the shared options: its answer is shown, or printed as JSON, and handed on."""
+    """Return the verb with the shared options: its answer is shown, or printed as JSON, and handed on."""
     own = inspect.signature(verb, eval_str=True)
     shared = [
         inspect.Parameter(
@@ -105,12 +105,12 @@ def _heard(*, as_json: bool, quiet: bool, verbose: bool) -> Iterator[None]:
 
 
 def is_verbose() -> bool:
-    """Whether the reader wants to know where an error was raised."""
+    """Return whether the reader wants to know where an error was raised."""
     return logging.getLogger("qir").isEnabledFor(logging.INFO)
 
 
 def console() -> Terminal:
-    """Standard output; wide where it is a file or a pipe, so that names stay whole."""
+    """Return the terminal of standard output; wide where it is a file or a pipe, so that names stay whole."""
     from qir.support.terminal import Terminal
 
     found = Terminal()
@@ -118,7 +118,7 @@ def console() -> Terminal:
 
 
 def json_text(record: Any) -> str:
-    """A record as JSON; what is not a number (NaN, infinity) is null."""
+    """Return a record as JSON; what is not a number (NaN, infinity) is null."""
     return json.dumps(_plain(record), indent=1)
 
 

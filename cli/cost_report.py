@@ -70,12 +70,12 @@ def _cell(cell: NodeCost, *, in_cycles: bool) -> str:
 
 
 def _count(cycles: float) -> str:
-    """Cycles; few of them with their fraction, so that none looks free that is not."""
+    """Return cycles; few of them with their fraction, so that none looks free that is not."""
     return f"{cycles:,.0f}" if cycles >= 10 else f"{cycles:.3g}"
 
 
 def totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -> dict[str, list[float]]:
-    """What is known of policies as a whole: label with its unit → one number a policy."""
+    """Return what is known of policies as a whole: label with its unit → one number a policy."""
     from qir.backends.costs.tables.reports import critical_path, model_bytes, peak_memory
 
     def of(metric: str, scale: float = 1.0) -> list[float]:
@@ -114,7 +114,7 @@ def explanations(table: CostTable, node: str) -> list[str]:
 
 
 def print_referee(console: Terminal, target: Target, rows: list[Compared]) -> None:
-    """The compiler's cycles next to the cost model's."""
+    """Print the compiler's cycles next to the cost model's."""
     from rich.table import Table
 
     from qir.backends.vela.referee import rank_correlation

@@ -47,7 +47,7 @@ class Interruption:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def line(self, *, finished: bool) -> str:
-        """What is stored and how to go on.
+        """Return what is stored and how to go on.
 
         Args:
             finished: the command ended a search and wrote the best that it had found.

@@ -32,7 +32,7 @@ _NOT_KEPT = {"json", "quiet", "verbose", "help"}
 
 
 def command_of(verb: str) -> Any:
-    """The command of a verb.
+    """Return the command of a verb.
 
     Raises:
         QirError: there is none of this name.
@@ -46,7 +46,7 @@ def command_of(verb: str) -> Any:
 
 
 def read_job(path: Path) -> tuple[str, list[str]]:
-    """The verb of a job's file, and its arguments as a shell would give them.
+    """Return the verb of a job's file, and its arguments as a shell would give them.
 
     Raises:
         QirError: the file cannot be read, or holds a verb or a key that does not exist.
@@ -69,7 +69,7 @@ def read_job(path: Path) -> tuple[str, list[str]]:
 
 
 def _words(parameter: Any, key: str, value: Any) -> Iterator[str]:
-    """What a shell would say of one key."""
+    """Yield what a shell would say of one key."""
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str | int | float) for each in values):
         raise QirError(f"job: key {key!r}: expected text, a number, true or false, or a list of them; found {value!r}")
@@ -84,7 +84,7 @@ def _words(parameter: Any, key: str, value: Any) -> Iterator[str]:
 
 
 def key_of(parameter: Any) -> str:
-    """What a parameter is called in a file."""
+    """Return what a parameter is called in a file."""
     return _long(parameter.opts).lstrip("-")
 
 
@@ -93,7 +93,10 @@ def _long(names: Sequence[str]) -> str:
 
 
 def this_job(folder: Path) -> dict[str, Any]:
-    """The command that runs now, as a file in a folder would hold it: what was given, and nothing that was not."""
+    """Return the command that runs now, as a file in a folder would hold it.
+
+    What was given, and nothing that was not.
+    """
     context = running.get()
     if context is None:
         return {}
@@ -108,7 +111,7 @@ def this_job(folder: Path) -> dict[str, Any]:
 
 
 def _relative(value: Any, folder: Path) -> Any:
-    """A value as text or number; a path as it is seen from a folder."""
+    """Return a value as text or number; a path as it is seen from a folder."""
     if isinstance(value, list | tuple):
         return [_relative(each, folder) for each in value]
     if isinstance(value, Path) and (name := name_of(value)) is not None:
@@ -136,7 +139,7 @@ def save_job(model: Path) -> Path:
 
 
 def template(verb: str) -> str:
-    """A commented file with every key of a verb, those that are needed first."""
+    """Return a commented file with every key of a verb, those that are needed first."""
     lines = [f"# A job: qir run FILE. Paths are relative to this file; every key is an option of `qir {verb}`.", ""]
     lines += [f"{VERB} = {_text(verb)}", ""]
     parameters = [each for each in command_of(verb).params if key_of(each) not in _NOT_KEPT]
@@ -163,7 +166,7 @@ def _toml(job: Mapping[str, Any]) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Text, a number, true or false, or a list of them, as TOML writes it."""
+    """Return text, a number, true or false, or a list of them, as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):

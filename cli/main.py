@@ -34,7 +34,7 @@ names what to do; 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 def make_app() -> typer.Typer:
-    """The Typer application with all verbs."""
+    """Return the Typer application with all verbs."""
     app = typer.Typer(
         name="qir",
         help="Mixed-precision quantization of ONNX networks: look, cost, search, export, check.\n\n"
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _message(error: BaseException) -> str | None:
-    """What to say of an error of the input; None for what is no such error."""
+    """Return what to say of an error of the input; None for what is no such error."""
     if isinstance(error, MemoryError):
         return "the memory does not suffice: give fewer samples, or a smaller network"
     if isinstance(error, RecursionError):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def network_path(text: str) -> Path:
-    """The file of a network: a path, or the name of a network that comes with qir.
+    """Return the file of a network: a path, or the name of a network that comes with qir.
 
     Raises:
         ModelFileError: neither a file nor such a name; the message holds the nearest name.
@@ -34,7 +34,7 @@ def network_path(text: str) -> Path:
 
 
 def name_of(path: Path) -> str | None:
-    """The name under which a network comes with qir; None of any other file."""
+    """Return the name under which a network comes with qir; None of any other file."""
     from qir.models.shipped import names
     from qir.models.shipped import path as shipped
 
@@ -42,7 +42,7 @@ def name_of(path: Path) -> str | None:
 
 
 def network(text: str) -> Any:
-    """The argument of a verb that takes a network; `text` says what kind."""
+    """Return the argument of a verb that takes a network; `text` says what kind."""
     return typer.Argument(
         parser=network_path, metavar="NETWORK", help=f"{text}, or the name of a shipped one.", show_default=False
     )
@@ -55,7 +55,7 @@ Batch = Annotated[int, typer.Option("--batch", help="Images, where the first dim
 
 
 def load_sized(path: Path, shapes: list[str] | None, batch: int) -> Module:
-    """A network with the sizes that `--shape` and `--batch` give it.
+    """Return a network with the sizes that `--shape` and `--batch` give it.
 
     Raises:
         QirError: the file cannot be read, or a shape is not of its form or does not fit.
@@ -94,7 +94,7 @@ def set_shapes(module: Module, shapes: list[str], batch: int) -> None:
 
 
 def _sizes(text: str, sizes: str, declared: Sequence[object] | None) -> tuple[int, ...]:
-    """The sizes of `1,3,224,224`; as many as the input has dimensions.
+    """Return the sizes of `1,3,224,224`; as many as the input has dimensions.
 
     Raises:
         QirError: they are not positive numbers, or another number of them.

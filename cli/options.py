@@ -133,7 +133,7 @@ class JobOptions:
 
 
 def with_groups(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb whose parameters of a dataclass (`JobOptions`, `ImageOptions`) are one option for each of its fields."""
+    """Return a verb whose parameters of a dataclass (`JobOptions`, `ImageOptions`) are one option for each field."""
     own = inspect.signature(verb, eval_str=True)
     groups: dict[str, Any] = {
         name: found.annotation for name, found in own.parameters.items() if is_dataclass(found.annotation)
@@ -156,7 +156,7 @@ def with_groups(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _members(group: Any) -> list[inspect.Parameter]:
-    """One parameter for each field of a group; none without a group."""
+    """Return one parameter for each field of a group; none without a group."""
     if group is None:
         return []
     hints = get_type_hints(group, include_extras=True)

@@ -69,7 +69,10 @@ class ImageOptions:
 def read_and_tell(
     data: Path | None, module: Module, network: Path, images: ImageOptions, *, stderr: bool = False
 ) -> Any:
-    """Samples for a network, after a line that says what they were taken for; None and `distilled` as they are."""
+    """Return samples for a network, after a line that says what they were taken for.
+
+    None and `distilled` as they are.
+    """
     from qir.passes.calibration.distill_data import DISTILLED
     from qir.passes.data.reading import read_samples
     from qir.support.terminal import Terminal

@@ -107,7 +107,7 @@ def _explained(layer: PairLayer | None) -> str:
 
 
 def _worst(report: ParityReport, engines: list[str]) -> list[LayerParity]:
-    """Layers with differences: those with most faults first, then those that clip, then those that differ."""
+    """Return layers with differences: those with most faults first, then those that clip, then those that differ."""
 
     def rank(layer: LayerParity) -> tuple[int, ...]:
         faults = sum(layer.faults(name) for name in engines if name not in ("dyadic", "no-vnni"))
@@ -157,7 +157,7 @@ def _engine_table(report: ParityReport, engines: list[str]) -> Table:
 
 
 def _remarks(report: ParityReport, *, everything: bool) -> Iterable[str]:
-    """What is not covered and why, and what the file was made for."""
+    """Yield what is not covered and why, and what the file was made for."""
     computed = [layer for layer in report.layers if layer.kernel != "border"]
     integer = sum(layer.kernel == "integer" for layer in computed)
     yield f"on integer kernels in ONNX Runtime: {integer} of {len(computed)} tensors of codes"

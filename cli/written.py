@@ -59,7 +59,7 @@ def print_report(report: ExportReport) -> None:
 
 
 def _source_text(source: SourceGuide) -> str:
-    """What was written in C, and what was proven of it."""
+    """Return what was written in C, and what was proven of it."""
     memory = f"{source.arena_bytes + source.scratch_bytes:,} bytes of static memory"
     if not source.compiler:
         return f"C99: {', '.join(source.files)}: {memory}; NOT COMPARED: there is no C compiler (cc) on this machine"

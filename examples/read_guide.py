@@ -19,19 +19,19 @@ class Network:
         self.holders = {entry["name"]: entry for entry in self.guide["tensors"] + self.guide["constants"]}
 
     def read(self, entry: dict) -> bytes:
-        """The bytes of an entry of the weights file."""
+        """Return the bytes of an entry of the weights file."""
         data = (self.folder / entry["file"]).read_bytes()[entry["offset"] : entry["offset"] + entry["length"]]
         if zlib.crc32(data) != entry["crc32"]:
             raise SystemExit(f"{entry['file']}: the bytes from {entry['offset']} on are damaged")
         return data
 
     def numbers(self, entry: list | dict, shape: list | tuple = (-1,)) -> np.ndarray:
-        """An array that stands in the guide or in the weights file."""
+        """Return an array that stands in the guide or in the weights file."""
         found = np.asarray(entry) if isinstance(entry, list) else np.frombuffer(self.read(entry), entry["dtype"])
         return found.reshape(shape)
 
     def packed(self, entry: dict) -> np.ndarray:
-        """What a packed entry holds: int64, in the shape that the guide gives."""
+        """Return what a packed entry holds: int64, in the shape that the guide gives."""
         bits, count = entry["bits"], int(np.prod(entry["shape"]))
         flat = np.unpackbits(np.frombuffer(self.read(entry), np.uint8), bitorder="little")[: count * bits]
         return (flat.reshape(count, bits).astype(np.int64) @ (1 << np.arange(bits))).reshape(entry["shape"])
@@ -119,7 +119,7 @@ def taps(data: np.ndarray, window: dict, fill: float | None = None) -> list[np.n
 
 
 def terms_of(step: dict, operands: list, shape: list) -> list:
-    """The exact integers of a step, one array for each line of its multiplier."""
+    """Return the exact integers of a step, one array for each line of its multiplier."""
     op, window, first, groups = step["op"], step["window"], operands[0], step["attributes"].get("group", 1)
     if op == "Conv":
         columns = np.stack(taps(first, window, 0), axis=2).reshape(len(first), groups, -1, int(np.prod(shape[2:])))

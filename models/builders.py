@@ -58,7 +58,7 @@ NETWORKS: dict[str, Entry] = {
 
 
 def builder_of(name: str) -> Entry:
-    """The entry of a network.
+    """Return the entry of a network.
 
     Raises:
         DataError: there is no such network.
@@ -69,7 +69,7 @@ def builder_of(name: str) -> Entry:
 
 
 def build(name: str, *, seed: int = 0, **options: Any) -> nn.Module:
-    """Builds a network with PyTorch's initial weights.
+    """Build a network with PyTorch's initial weights.
 
     Args:
         name: a key of `NETWORKS`.
@@ -104,7 +104,7 @@ def export_onnx(
     random_batch_norm: bool = True,
     **options: Any,
 ) -> Path:
-    """Writes a network with random weights as ONNX, BatchNorm kept; the same arguments give the same bytes.
+    """Write a network with random weights as ONNX, BatchNorm kept; the same arguments give the same bytes.
 
     Args:
         name: a key of `NETWORKS`.

@@ -17,7 +17,7 @@ OPSET = 18
 
 
 def export_network(network: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
-    """Writes the network in inference form; the first dimension of input and output is the symbol `batch`.
+    """Write the network in inference form; the first dimension of input and output is the symbol `batch`.
 
     TrainingMode.PRESERVE on a network in eval mode keeps each BatchNormalization as a node with training_mode 0: the
     exporter would fold it otherwise. The opset is fixed; with it the exporter fixes ir_version (8 for opset 18).

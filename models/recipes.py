@@ -95,7 +95,7 @@ class TrainingData:
 
 
 def training_data(name: str, path: str | Path | None = None) -> TrainingData:
-    """The images of a data set, split for float training.
+    """Return the images of a data set, split for float training.
 
     Args:
         name: `fashion-mnist`: all training images but those of search-validation. `cifar-10`: likewise, where
@@ -118,7 +118,7 @@ def training_data(name: str, path: str | Path | None = None) -> TrainingData:
 
 
 def _held_out(full: Samples, test: Samples, stride: int) -> TrainingData:
-    """Every sample at the end of a stride is search-validation, the others train."""
+    """Hold every sample at the end of a stride out for search-validation; the others train."""
     held = np.arange(len(full)) % stride == stride - 1
     measured = {"search-validation": _select(full, np.flatnonzero(held)), "test": test}
     left_out = f"index % {stride} == {stride - 1} (search-validation)"

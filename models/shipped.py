@@ -18,12 +18,12 @@ _FILES = {
 
 
 def names() -> tuple[str, ...]:
-    """Names of the shipped networks."""
+    """Return names of the shipped networks."""
     return tuple(sorted(_FILES))
 
 
 def path(name: str) -> Path:
-    """The ONNX file of a shipped network.
+    """Return the ONNX file of a shipped network.
 
     Raises:
         DataError: no network of this name comes with qir, or its file is missing.
@@ -32,7 +32,7 @@ def path(name: str) -> Path:
 
 
 def card(name: str) -> dict[str, Any]:
-    """How a shipped network was made and what it reaches: recipe, seed, split indices, accuracies, checksum.
+    """Return how a shipped network was made and what it reaches: recipe, seed, split indices, accuracies, checksum.
 
     Raises:
         DataError: no network of this name comes with qir, or its file is missing.

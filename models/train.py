@@ -85,7 +85,7 @@ def make(name: str, recipe: TrainingRecipe, out: Path, path: str | None = None) 
 
 
 def describe(name: str, recipe: TrainingRecipe, data: TrainingData, file: Path) -> dict[str, Any]:
-    """The card of a trained network: what made it, and its accuracy in ONNX Runtime on each measured split.
+    """Return the card of a trained network: what made it, and its accuracy in ONNX Runtime on each measured split.
 
     Args:
         name: name of the recipe.
@@ -120,7 +120,7 @@ def describe(name: str, recipe: TrainingRecipe, data: TrainingData, file: Path) 
 
 
 def _command(name: str, recipe: TrainingRecipe) -> str:
-    """What to type to make the network again; the data's place is left out."""
+    """Return what to type to make the network again; the data's place is left out."""
     changed = [option for option in ("epochs", "seed") if getattr(recipe, option) != getattr(RECIPES[name], option)]
     return " ".join(
         ["python -m qir.models.train", name, *(f"--{option} {getattr(recipe, option)}" for option in changed)]

@@ -76,7 +76,7 @@ def _augment(batch: torch.Tensor, shift: int, generator: torch.Generator) -> tor
 
 
 def count_correct(file: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
-    """Number of images that the ONNX file classifies rightly in ONNX Runtime on one thread.
+    """Return the number of images that the ONNX file classifies rightly in ONNX Runtime on one thread.
 
     Args:
         file: path of an ONNX file with one input and one output of logits [N, classes].

@@ -51,7 +51,7 @@ class Attribute:
 
     @staticmethod
     def of(value: Any) -> Attribute:
-        """An attribute from a Python value; strings become UTF-8 bytes, empty tuples INTS.
+        """Return an attribute from a Python value; strings become UTF-8 bytes, empty tuples INTS.
 
         Raises:
             QirError: the value is of no attribute kind.
@@ -70,7 +70,7 @@ class Attribute:
         return Attribute(_scalar_kind(value), value.encode() if isinstance(value, str) else _plain(value))
 
     def python(self) -> Any:
-        """The value as plain Python: bytes decoded to text where they are UTF-8."""
+        """Return the value as plain Python: bytes decoded to text where they are UTF-8."""
         if self.kind is AttributeKind.STRING:
             return _text(self.value)
         if self.kind is AttributeKind.STRINGS:
@@ -78,7 +78,7 @@ class Attribute:
         return self.value
 
     def graphs(self) -> tuple[Graph, ...]:
-        """The graphs inside."""
+        """Return the graphs inside."""
         if self.kind is AttributeKind.GRAPH and not self.reference:
             return (self.value,)
         return tuple(self.value) if self.kind is AttributeKind.GRAPHS else ()

@@ -21,7 +21,10 @@ class Clock:
         self._counts: dict[str, int] = {}
 
     def unique_name(self, base: str) -> str:
-        """`base`, or `base_1`, `base_2`, …: the first that no value or node has; it counts as used from now on."""
+        """Return `base`, or `base_1`, `base_2`, …: the first that no value or node has.
+
+        It counts as used from now on.
+        """
         name = base
         while name in self.names:
             count = self._counts[base] = self._counts.get(base, 0) + 1

@@ -31,7 +31,10 @@ def _copy_attribute(attribute: Attribute, mapped: ValueMap) -> Attribute:
 
 
 def clone_node(node: Node, mapped: ValueMap) -> Node:
-    """A copy of a node; operands are looked up in `mapped` (those not in it are kept), results are added to it."""
+    """Return a copy of a node.
+
+    Operands are looked up in `mapped` (those not in it are kept), results are added to it.
+    """
     results = [_copy_value(v) for v in node.results]
     made = Node(
         node.op,
@@ -51,7 +54,7 @@ def clone_node(node: Node, mapped: ValueMap) -> Node:
 
 
 def clone_graph(graph: Graph, mapped: ValueMap | None = None) -> Graph:
-    """A copy of a graph; values captured from outside are looked up in `mapped` or kept."""
+    """Return a copy of a graph; values captured from outside are looked up in `mapped` or kept."""
     mapped = {} if mapped is None else mapped
     made = Graph(graph.name)
     made.doc_string = graph.doc_string

@@ -10,12 +10,12 @@ from qir.tensor import Array, Tensor
 
 
 def is_standard(node: Node, *ops: str) -> bool:
-    """Whether the node is one of these operators of ONNX's own set."""
+    """Return whether the node is one of these operators of ONNX's own set."""
     return node.op in ops and node.domain in {"", "ai.onnx"}
 
 
 def constant_of(value: Value | None) -> Tensor | None:
-    """The constant that a value is, seen through `Identity` and `Constant` nodes; None when it is none.
+    """Return the constant that a value is, seen through `Identity` and `Constant` nodes; None when it is none.
 
     An input with a default value is not a constant: the caller may replace it.
     """
@@ -35,13 +35,13 @@ def constant_of(value: Value | None) -> Tensor | None:
 
 
 def array_of(value: Value | None) -> Array | None:
-    """The elements of `constant_of`, read-only."""
+    """Return the elements of `constant_of`, read-only."""
     found = constant_of(value)
     return None if found is None else found.numpy()
 
 
 def uniform_value(array: Array | None) -> float | None:
-    """The one number that every element of the array is, or None."""
+    """Return the one number that every element of the array is, or None."""
     if array is None or array.size == 0 or array.dtype.kind not in "fiub":
         return None
     first = array.reshape(-1)[0]
@@ -49,7 +49,7 @@ def uniform_value(array: Array | None) -> float | None:
 
 
 def number_of(value: Value | None) -> float | None:
-    """The number that a constant with one element is, or None."""
+    """Return the number that a constant with one element is, or None."""
     constant = constant_of(value)
     return uniform_value(constant.numpy()) if constant is not None and constant.size == 1 else None
 

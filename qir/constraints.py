@@ -43,12 +43,15 @@ class OperandRules:
                     )
 
     def legal_pairs(self, op_type: str = "") -> frozenset[tuple[int, int]]:
-        """The legal (activation bits, weight bits) of an operation; without rules of its own, the common ones."""
+        """Return the legal (activation bits, weight bits) of an operation.
+
+        Without rules of its own, the common ones.
+        """
         common = self.pairs
         if common is None:
             common = frozenset((a, w) for a in self.activation_widths for w in self.weight_widths)
         return self.per_op.get(op_type, common)
 
     def allows(self, activation_bits: int, weight_bits: int, op_type: str = "") -> bool:
-        """Whether an operation may multiply an activation by a weight of these widths."""
+        """Return whether an operation may multiply an activation by a weight of these widths."""
         return (activation_bits, weight_bits) in self.legal_pairs(op_type)

@@ -55,7 +55,7 @@ class FakeQuant:
 
     @staticmethod
     def of(value: Value | None) -> FakeQuant | None:
-        """The quantizer whose result a value is, or None."""
+        """Return the quantizer whose result a value is, or None."""
         node = None if value is None else value.producer
         return FakeQuant(node) if node is not None and node.is_fake_quant else None
 
@@ -134,11 +134,11 @@ class FakeQuant:
         self.node.set_attribute("block", granularity.size)
 
     def scheme_name(self, bits: int) -> str:
-        """Name of the quantizing scheme at a width."""
+        """Return the name of the quantizing scheme at a width."""
         return scheme_at(self.node.attribute("scheme", "uniform"), bits)
 
     def scheme(self, bits: int) -> Scheme:
-        """The quantizing scheme at a width.
+        """Return the quantizing scheme at a width.
 
         Raises:
             QirError: no scheme has the name.
@@ -193,7 +193,7 @@ class FakeQuant:
         self.node.set_attribute("stale", 1 if stale else None)
 
     def ranges(self, bits: int) -> Array:
-        """The calibrated (low, high) at a width: float32 [channels or 1, 2].
+        """Return the calibrated (low, high) at a width: float32 [channels or 1, 2].
 
         Raises:
             QirError: the quantizer is not calibrated, or the width is not among the candidates.
@@ -221,7 +221,10 @@ class FakeQuant:
         self.calibration = np.stack([rest[width] for width in self.widths])
 
     def levels(self, bits: int) -> Array | None:
-        """The stored levels at a width, in the order of codes: float32 [channels or 1, codes]; None without any."""
+        """Return the stored levels at a width, in the order of codes: float32 [channels or 1, codes].
+
+        None without any.
+        """
         tensor: Tensor | None = self.node.attribute(f"levels_{bits}")
         return None if tensor is None else tensor.numpy()
 
@@ -243,7 +246,7 @@ class FakeQuant:
     # -- what follows -------------------------------------------------------------------------------------------
 
     def grid(self, bits: int | None = None) -> QuantParameters:
-        """The grid at a width (the chosen bits by default).
+        """Return the grid at a width (the chosen bits by default).
 
         Raises:
             QirError: the quantizer is not calibrated, its ranges are stale, it has one width per channel and none is
@@ -261,7 +264,7 @@ class FakeQuant:
         return scheme.parameters(ranges, chosen, self.signed, self.narrow)
 
     def grids(self) -> dict[int, QuantParameters]:
-        """The grid of every width that the chosen bits name, pruned channels (0 bits) left out.
+        """Return the grid of every width that the chosen bits name, pruned channels (0 bits) left out.
 
         Raises:
             QirError: as `grid`.
@@ -270,7 +273,7 @@ class FakeQuant:
         return {width: self.grid(width) for width in sorted(chosen)}
 
     def codes(self, x: Array) -> Array:
-        """The codes of values on the grid at the chosen width: int32, the shape of `x`.
+        """Return the codes of values on the grid at the chosen width: int32, the shape of `x`.
 
         Raises:
             QirError: as `grid`, or the granularity does not fit the values' shape.
@@ -302,7 +305,7 @@ def make_fake_quant(
     scheme: str = "uniform",
     granularity: Granularity = PER_TENSOR,
 ) -> Node:
-    """A fake-quant node on `value`, not yet inserted and not yet calibrated."""
+    """Return a fake-quant node on `value`, not yet inserted and not yet calibrated."""
     attributes: dict[str, object] = {
         "bits": bits,
         "signed": int(signed),
@@ -318,7 +321,7 @@ def make_fake_quant(
 
 
 def quantizers(graph: Graph) -> dict[str, FakeQuant]:
-    """The quantizers of a graph by name, in order.
+    """Return the quantizers of a graph by name, in order.
 
     Raises:
         QirError: two have the same name, or one has none.
@@ -332,5 +335,5 @@ def quantizers(graph: Graph) -> dict[str, FakeQuant]:
 
 
 def policy_of(graph: Graph) -> Policy:
-    """The bits that the graph holds now."""
+    """Return the bits that the graph holds now."""
     return Policy({name: quantizer.bits for name, quantizer in quantizers(graph).items()})

@@ -17,11 +17,11 @@ class PerTensor:
     size: ClassVar[None] = None
 
     def rows(self, x: Array) -> tuple[Array, int | None]:
-        """Values and axis of their channels as quantizing schemes take them: as they are, on one grid."""
+        """Return values and axis of their channels as quantizing schemes take them: as they are, on one grid."""
         return x, None
 
     def restored(self, rows: Array, shape: tuple[int, ...]) -> Array:  # noqa: ARG002  one of three
-        """What `rows` gave, in the shape of the tensor again."""
+        """Return what `rows` gave, in the shape of the tensor again."""
         return rows
 
 
@@ -36,11 +36,11 @@ class PerChannel:
         _check_axis(self.axis)
 
     def rows(self, x: Array) -> tuple[Array, int | None]:
-        """Values and axis of their channels as quantizing schemes take them: as they are."""
+        """Return values and axis of their channels as quantizing schemes take them: as they are."""
         return x, self.axis
 
     def restored(self, rows: Array, shape: tuple[int, ...]) -> Array:  # noqa: ARG002  one of three
-        """What `rows` gave, in the shape of the tensor again."""
+        """Return what `rows` gave, in the shape of the tensor again."""
         return rows
 
 
@@ -57,7 +57,7 @@ class PerBlock:
             raise QirError(f"granularity: blocks of {self.size} elements; expected 1 or more")
 
     def rows(self, x: Array) -> tuple[Array, int | None]:
-        """Values and axis of their channels as quantizing schemes take them: [blocks, size], and 0.
+        """Return values and axis of their channels as quantizing schemes take them: [blocks, size], and 0.
 
         Raises:
             QirError: the tensor has no such axis.
@@ -67,7 +67,7 @@ class PerBlock:
         return to_rows(x, self.axis, self.size), 0
 
     def restored(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        """What `rows` gave, in the shape of the tensor again."""
+        """Return what `rows` gave, in the shape of the tensor again."""
         from qir.quantizers.blocks import from_rows
 
         return from_rows(rows, shape, self.axis, self.size)
@@ -79,7 +79,7 @@ PER_TENSOR = PerTensor()
 
 
 def granularity_of(axis: int | None, size: int | None = None) -> Granularity:
-    """The granularity that the attributes `axis` and `block` of a quantizer name.
+    """Return the granularity that the attributes `axis` and `block` of a quantizer name.
 
     Raises:
         QirError: blocks without an axis, a negative axis, or blocks of no element.

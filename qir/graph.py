@@ -95,21 +95,21 @@ class Graph:
         return tuple(self)
 
     def walk(self) -> Iterator[Node]:
-        """All nodes, those of subgraphs included, each before the nodes inside it."""
+        """Yield all nodes, those of subgraphs included, each before the nodes inside it."""
         for node in self:
             yield node
             for graph in node.subgraphs():
                 yield from graph.walk()
 
     def values(self) -> Iterator[Value]:
-        """Inputs, constants and results of this graph (not of its subgraphs), in that order."""
+        """Yield inputs, constants and results of this graph (not of its subgraphs), in that order."""
         yield from self._inputs
         yield from self._constants
         for node in self:
             yield from node.results
 
     def fake_quants(self) -> tuple[Node, ...]:
-        """The fake-quant nodes of this graph, in order."""
+        """Return the fake-quant nodes of this graph, in order."""
         return tuple(node for node in self if node.is_fake_quant)
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Graph:
     append = insert
 
     def _anchor(self, before: Node | None, after: Node | None) -> Node | None:
-        """The node after which a node is put, None = at the start; before the `return` node means at the end."""
+        """Return the node after which a node is put, None = at the start; before the `return` node means at the end."""
         for neighbour in (before, after):
             if neighbour is not None and neighbour.graph is not self:
                 raise QirError(f"node {neighbour} does not stand in graph {self.name!r}")

@@ -283,7 +283,7 @@ def _check_model(path: Path, digest: str) -> None:
 
 
 def guide_schema() -> dict[str, Any]:
-    """The JSON Schema of the guide."""
+    """Return the JSON Schema of the guide."""
     return Guide.model_json_schema()
 
 

@@ -11,7 +11,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def unique_labels(graph: Graph) -> dict[Node, str]:
-    """A label for every node of a graph and its subgraphs.
+    """Return a label for every node of a graph and its subgraphs.
 
     Quantizers and then all other nodes with names keep theirs as long as no earlier node has it; a node without a name
     is called after its first result. What repeats ends with `.2`, `.3`, ….
@@ -21,13 +21,13 @@ def unique_labels(graph: Graph) -> dict[Node, str]:
 
 
 def constant_labels(graph: Graph) -> dict[Value, str]:
-    """A label for every input and constant of a graph and its subgraphs, which may repeat each other's names."""
+    """Return a label for every input and constant of a graph and its subgraphs, which may repeat each other's names."""
     graphs = (graph, *(inner for node in graph.walk() for inner in node.subgraphs()))
     return unique((value, value.name) for scope in graphs for value in (*scope.inputs, *scope.constants))
 
 
 def unique(labels: Iterable[tuple[T, str]]) -> dict[T, str]:
-    """The labels asked for, each with the first free of `.2`, `.3`, … at its end where an earlier one is the same."""
+    """Return the labels, each with the first free of `.2`, `.3`, … at its end where an earlier one is the same."""
     used, counts, found = set[str](), dict[str, int](), dict[T, str]()
     for item, label in labels:
         name = label

@@ -137,7 +137,7 @@ class Node:
         return MappingProxyType(self._attributes)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute's value as plain Python (int, float, str, tuple, `Tensor`, `Graph`), or `default`."""
+        """Return an attribute's value as plain Python (int, float, str, tuple, `Tensor`, `Graph`), or `default`."""
         found = self._attributes.get(name)
         return default if found is None else found.python()
 

@@ -163,7 +163,7 @@ def _check_attributes(node: Node, schema: _Schema) -> None:
 
 
 def type_string(type: Type) -> str | None:  # noqa: A002
-    """A type as ONNX's schemas write it, `tensor(float)`, or None when it is not known or not modelled."""
+    """Return a type as ONNX's schemas write it, `tensor(float)`, or None when it is not known or not modelled."""
     if isinstance(type, TensorType):
         return f"tensor({_ONNX_LABELS.get(type.dtype, type.dtype.label)})"
     if isinstance(type, SequenceType | OptionalType):
@@ -191,7 +191,7 @@ def _check_types(node: Node, schema: _Schema) -> None:
 
 
 def _check_inferred(node: Node, scope: Scope) -> None:
-    """Result types agree with what ONNX infers from the operands, wherever both say something."""
+    """Check that result types agree with what ONNX infers from the operands, wherever both say something."""
     from qir.ops.inference import infer, is_conditional
 
     if not node._inputs or node.subgraphs() or any(a.reference for a in node._attributes.values()):

@@ -31,7 +31,7 @@ def pack(codes: Array, bits: int, low_code: int, code_step: int = 1) -> bytes:
 
 
 def unpack(data: bytes, count: int, bits: int, low_code: int, code_step: int = 1) -> Array:
-    """The inverse of `pack`: int32 [count].
+    """Return the inverse of `pack`: int32 [count].
 
     Raises:
         QirError: the data are too short.
@@ -44,7 +44,7 @@ def unpack(data: bytes, count: int, bits: int, low_code: int, code_step: int = 1
 
 
 def pack_rows(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """Codes of 1, 2, 4 or 8 bits [..., n] as bytes [..., n * bits / 8]; n fills whole bytes."""
+    """Return codes of 1, 2, 4 or 8 bits [..., n] as bytes [..., n * bits / 8]; n fills whole bytes."""
     each = 8 // bits
     parts = codes.reshape(*codes.shape[:-1], -1, each)
     found = np.zeros(parts.shape[:-1], np.uint8)
@@ -54,6 +54,6 @@ def pack_rows(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
 
 
 def unpack_rows(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """The inverse of `pack_rows`."""
+    """Return the inverse of `pack_rows`."""
     parts = (data[..., None] >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8((1 << bits) - 1)
     return parts.reshape(*data.shape[:-1], -1)

@@ -10,7 +10,7 @@ from qir.types import QuantType, TensorType, Type
 
 
 def scheme_at(scheme: str | tuple[str, ...], bits: int) -> str:
-    """Name the quantizing scheme at a width: `scheme` is one name, or entries `width=name`."""
+    """Return the name the quantizing scheme at a width: `scheme` is one name, or entries `width=name`."""
     if isinstance(scheme, str):
         return scheme
     by_width = dict(entry.split("=", 1) for entry in scheme)

@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         self._error = error
 
     def __getitem__(self, name: str) -> T:
-        """The thing with this name.
+        """Return the thing with this name.
 
         Raises:
             QirError: there is none, and the message names the nearest; or an entry point cannot be imported, or is not
@@ -69,12 +69,12 @@ class Registry(Generic[T]):
         raise self._error(f"{self.kind} {name!r} is unknown: {nearest(str(name), self)}")
 
     def __iter__(self) -> Iterator[str]:
-        """All names."""
+        """Return all names."""
         brought = {point.name for point in entry_points(group=self.group)}
         return iter([*self._own, *sorted(brought - self._own.keys())])
 
     def __contains__(self, name: object) -> bool:
-        """Whether a thing has this name."""
+        """Return whether a thing has this name."""
         return name in self._own or name in set(self)
 
     def add(self, name: str, thing: T) -> None:
@@ -102,6 +102,6 @@ class Registry(Generic[T]):
 
 
 def _origin(thing: object) -> tuple[str, str]:
-    """Where a class or function, or the class of an instance, was defined."""
+    """Return where a class or function, or the class of an instance, was defined."""
     place = thing if hasattr(thing, "__qualname__") else type(thing)
     return place.__module__, place.__qualname__

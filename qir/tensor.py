@@ -37,7 +37,7 @@ _ML_DTYPES = {
 
 @cache
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The numpy element type that holds a qir element type; strings are object arrays."""
+    """Return the numpy element type that holds a qir element type; strings are object arrays."""
     if dtype is DType.STRING:
         return np.dtype(object)
     if dtype in _ML_DTYPES:
@@ -50,7 +50,7 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
 
 @cache
 def dtype_of(numpy_type: np.dtype[Any]) -> DType:
-    """The qir element type of a numpy element type; `ModelFileError` when ONNX has none."""
+    """Return the qir element type of a numpy element type; `ModelFileError` when ONNX has none."""
     if numpy_type.kind in "OSU":
         return DType.STRING
     for dtype, label in _ML_DTYPES.items():
@@ -98,7 +98,7 @@ class Tensor:
 
     @staticmethod
     def of(array: npt.ArrayLike, *, dtype: DType | None = None, name: str = "") -> Tensor:
-        """A tensor from anything numpy takes; the array is copied unless it is read-only already."""
+        """Make a tensor from anything numpy takes; the array is copied unless it is read-only already."""
         values = np.asarray(array)
         if dtype is not None:
             values = values.astype(numpy_dtype(dtype), copy=False)
@@ -110,7 +110,7 @@ class Tensor:
         return tensor
 
     def numpy(self) -> Array:
-        """The values, read on first use: read-only array of `shape`; `ModelFileError` when the file is short."""
+        """Return the values, read on first use: read-only array of `shape`; `ModelFileError` when the file is short."""
         if self._array is None:
             if self._read is None:
                 raise ModelFileError(f"tensor {self.name!r} has neither values nor a file to read them from")

@@ -8,7 +8,7 @@ from qir.ops import op_of
 
 
 def grid_origin(value: Value) -> Value:
-    """The value whose grid this one keeps: walks up through ops that keep their operand's grid."""
+    """Return the value whose grid this one keeps: walks up through ops that keep their operand's grid."""
     while (node := value.producer) is not None and not node.is_fake_quant:
         source = op_of(node).grid_operand(node)
         operand = None if source is None else node.input(source)
@@ -19,5 +19,5 @@ def grid_origin(value: Value) -> Value:
 
 
 def quantizer_of(value: Value | None) -> FakeQuant | None:
-    """The quantizer whose grid a value lies on, or None."""
+    """Return the quantizer whose grid a value lies on, or None."""
     return FakeQuant.of(None if value is None else grid_origin(value))

@@ -70,7 +70,7 @@ class DType(enum.Enum):
 
     @staticmethod
     def from_onnx(code: int) -> DType:
-        """The element type of an ONNX `TensorProto.DataType` code; `TypeVerifyError` for an unknown code."""
+        """Return the element type of an ONNX `TensorProto.DataType` code; `TypeVerifyError` for an unknown code."""
         found = _BY_CODE.get(code)
         if found is None:
             raise TypeVerifyError(f"element type code {code} is unknown; known are 0 to {max(_BY_CODE)}")
@@ -78,7 +78,7 @@ class DType(enum.Enum):
 
     @staticmethod
     def from_label(label: str) -> DType:
-        """The element type with this name; `TypeVerifyError` for an unknown name."""
+        """Return the element type with this name; `TypeVerifyError` for an unknown name."""
         found = _BY_LABEL.get(label)
         if found is None:
             raise TypeVerifyError(f"element type {label!r} is unknown; expected one of {', '.join(_BY_LABEL)}")
@@ -194,7 +194,7 @@ class QuantType:
 
 
 def code_range(bits: int, *, signed: bool, narrow: bool = False) -> tuple[int, int]:
-    """Smallest and largest integer code of a width; one signed bit has the codes -1 and +1."""
+    """Return the smallest and largest integer code of a width; one signed bit has the codes -1 and +1."""
     if not signed:
         return 0, 2**bits - 1
     if bits == 1:
@@ -257,14 +257,14 @@ class TensorType:
         return None if self.shape is None else len(self.shape)
 
     def static_shape(self) -> tuple[int, ...] | None:
-        """The shape when every dimension is known, else None."""
+        """Return the shape when every dimension is known, else None."""
         if self.shape is None:
             return None
         known = tuple(d for d in self.shape if isinstance(d, int))
         return known if len(known) == len(self.shape) else None
 
     def with_element(self, element: DType | QuantType) -> TensorType:
-        """The same shape with another element type."""
+        """Return the same shape with another element type."""
         return TensorType(element, self.shape)
 
     def __str__(self) -> str:
@@ -327,5 +327,5 @@ Type = TensorType | UnknownType | SequenceType | OptionalType | OpaqueType
 
 @lru_cache(maxsize=4096)
 def tensor_type(element: DType | QuantType, shape: tuple[Dim, ...] | None) -> TensorType:
-    """A shared `TensorType`: equal types are one object, which keeps large graphs small."""
+    """Return a shared `TensorType`: equal types are one object, which keeps large graphs small."""
     return TensorType(element, shape)

@@ -63,7 +63,7 @@ def verify(module: Module, rules: OperandRules | None = None) -> None:
 
 
 def _changed(graph: Graph, since: int, *, bits_too: bool) -> Iterator[Node]:
-    """Nodes of a graph and its subgraphs, `return` nodes included, that changed after version `since`.
+    """Yield nodes of a graph and its subgraphs, `return` nodes included, that changed after version `since`.
 
     With `bits_too` fake-quant nodes are among them: writes of bits leave no stamp.
     """
@@ -227,7 +227,7 @@ def _all_values(graph: Graph) -> Iterator[Value]:
 
 
 def _describes(declared: object, actual: TensorType) -> bool:
-    """Whether a declared type fits a tensor: unknown, or equal where it says something."""
+    """Return whether a declared type fits a tensor: unknown, or equal where it says something."""
     if isinstance(declared, UnknownType):
         return True
     if not isinstance(declared, TensorType) or declared.element != actual.element:

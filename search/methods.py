@@ -146,13 +146,13 @@ def check_feasible(run: Run) -> None:
 
 
 def leaderboard(results: Sequence[Result]) -> list[tuple[str, float, str, int]]:
-    """Rows (method, value, certificate, evaluations), best first; compare only results of one problem."""
+    """Return rows (method, value, certificate, evaluations), best first; compare only results of one problem."""
     rows = [(r.method, r.value, r.certificate, len(r.evaluations)) for r in results]
     return sorted(rows, key=lambda row: row[1], reverse=not (results and results[0].minimised))
 
 
 def find_method(name: str) -> Solver:
-    """The solver of a method.
+    """Return the solver of a method.
 
     Raises:
         SearchError: there is none of this name; the message holds the nearest.
@@ -161,7 +161,7 @@ def find_method(name: str) -> Solver:
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> Solver:
-    """The solver of a method, which takes these options.
+    """Return the solver of a method, which takes these options.
 
     Raises:
         SearchError: there is no such method, or it takes no option of that name.
@@ -179,7 +179,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> Solver:
 
 
 def opened(store: Store | str | Path | None) -> Store | None:
-    """A store as it is, or the one of a file or URL; None without one.
+    """Return a store as it is, or the one of a file or URL; None without one.
 
     Raises:
         SearchError: no database can be opened there.
@@ -193,7 +193,7 @@ def opened(store: Store | str | Path | None) -> Store | None:
 
 
 def _best(run: Run, outcome: Outcome) -> tuple[Evaluation, bool]:
-    """The winning row of a run, and whether its value is a sensitivity."""
+    """Return the winning row of a run, and whether its value is a sensitivity."""
     if outcome.row is not None:
         value = float(run.problem.tables.proxy.total(np.array([outcome.row]))[0])
         return run.ledger.evaluation(outcome.row, value), True
@@ -265,7 +265,7 @@ def _result(method: str, run: Run, outcome: Outcome, seconds: float) -> Result:
 
 
 def _idle(problem: Problem) -> list[str]:
-    """A note on each budget that no decision can change."""
+    """Return a note on each budget that no decision can change."""
     return [
         f"no decision changes {name}: its budget limits nothing"
         for name in problem.tables.additive_budgets

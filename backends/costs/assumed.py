@@ -40,7 +40,7 @@ class Assumption:
 
 
 def assumptions(target: Target) -> tuple[Assumption, ...]:
-    """Every key that a target leaves out, and what is assumed in its place, in the order of the file's description."""
+    """Return every key that a target leaves out, and what is assumed in its place, in the order of the description."""
     found = [Assumption(key, text) for key, text in _ASSUMED.items() if key not in target.model_fields_set]
     for index, memory in enumerate(target.memories):
         if memory.bytes is None:

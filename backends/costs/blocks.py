@@ -24,18 +24,18 @@ _MICROSOFT, _OPSET, _IR = "com.microsoft", 21, 10
 
 
 def weight_widths(target: Target) -> tuple[int, ...]:
-    """Widths of weights that a target multiplies by float activations, ascending; none on most targets."""
+    """Return widths of weights that a target multiplies by float activations, ascending; none on most targets."""
     pairs = target.operand_rules().legal_pairs("MatMul")
     return tuple(sorted(weight for data, weight in pairs if data == FLOAT_BITS and weight < FLOAT_BITS))
 
 
 def block_size(target: Target) -> int:
-    """Elements of a weight that share a scale."""
+    """Return elements of a weight that share a scale."""
     return target.quantize.block or BLOCK
 
 
 def block_product(node: Node, bits: int, block: int, batch: int = 1) -> Module | None:
-    """A network of one MatMulNBits of a layer's size, with codes that are all the same and accuracy level 4.
+    """Return a network of one MatMulNBits of a layer's size, with codes that are all the same and accuracy level 4.
 
     Args:
         node: MatMul or Gemm.

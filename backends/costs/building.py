@@ -36,7 +36,7 @@ _INTEGERS = {DType.INT64, DType.INT32, DType.BOOL}
 
 
 def cost_table(module: Module, target: TargetLike, *, batch: int = 1) -> CostTable:
-    """The cost of every node of a module's main graph at every width.
+    """Return the cost of every node of a module's main graph at every width.
 
     Without fake-quant nodes every layer's data and weight count as quantizers of their own, named after the value and
     `<node>.weight`, with the target's widths.
@@ -71,7 +71,7 @@ def cost_table(module: Module, target: TargetLike, *, batch: int = 1) -> CostTab
 
 
 def _missing_sizes(module: Module, batch: int) -> str:
-    """What makes open sizes known: the inputs' shapes, where they are open, and how they are given."""
+    """Return what makes open sizes known: the inputs' shapes, where they are open, and how they are given."""
     missing = {
         name: shape
         for name, shape in taken_sizes(module, batch).items()
@@ -111,7 +111,7 @@ class _Quantizers:
                 )
 
     def of(self, value: Value | None) -> str | None:
-        """The quantizer on whose grid a value lies."""
+        """Return the quantizer on whose grid a value lies."""
         if value is None:
             return None
         origin = grid_origin(value)
@@ -120,7 +120,7 @@ class _Quantizers:
         return self.stand_ins.get(origin)
 
     def of_result(self, value: Value) -> str | None:
-        """The quantizer on whose grid a result lies, or that puts it there after ops that run for free."""
+        """Return the quantizer on whose grid a result lies, or that puts it there after ops that run for free."""
         found = self.of(value)
         if found is not None:
             return found
@@ -135,7 +135,7 @@ class _Quantizers:
 
 
 def is_free(node: Node, model: CostModel[Any], name: str) -> bool:
-    """Whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer.
+    """Return whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer.
 
     What a model knows by name is not fused.
     """
@@ -208,7 +208,7 @@ class _Builder:
             )
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Names of the layers of multiply-accumulates, in order, and of all other nodes."""
+        """Return names of the layers of multiply-accumulates, in order, and of all other nodes."""
         layers = [node for node in self.module.graph if self._is_layer(node)]
         others = {self.labels[node] for node in self.module.graph if node.results} - {*map(self.labels.get, layers)}
         return [self.labels[node] for node in layers], sorted(others)
@@ -217,7 +217,7 @@ class _Builder:
         return op_of(node).is_expensive and not all(map(self._is_constant, node.operands))
 
     def _is_constant(self, value: Value) -> bool:
-        """Whether a value is a constant, computed from constants only, or follows from known sizes."""
+        """Return whether a value is a constant, computed from constants only, or follows from known sizes."""
         return value.is_constant if value.producer is None else value in self.computed
 
     def _find_computed(self) -> None:
@@ -259,7 +259,7 @@ class _Builder:
         return self._streams(node)
 
     def _named(self, node: Node) -> CostRow | None:
-        """The term of a node that the model knows by name."""
+        """Return the term of a node that the model knows by name."""
         quantizer = next((found for value in node.operands if (found := self.quantizers.of(value)) is not None), None)
         widths = (FLOAT_BITS,) if quantizer is None else self.quantizers.widths[quantizer]
         costs = [self.model.node_cost(self.labels[node], bits) for bits in widths]
@@ -271,7 +271,10 @@ class _Builder:
         )
 
     def _opaque(self, node: Node, reason: str) -> CostRow:
-        """The term of a node whose inside is not known: no width is known to change it, and it may hold products."""
+        """Return the term of a node whose inside is not known.
+
+        No width is known to change it, and it may hold products.
+        """
         return self._without_cost(node, None, None, "product", reason)
 
     def _unknown(self, node: Node, reason: str) -> list[CostRow]:
@@ -328,7 +331,7 @@ class _Builder:
         return rows
 
     def _product(self, node: Node, name: str, product: LayerProduct) -> CostRow:
-        """A product's cost at the widths of its operands; a state without a quantizer has its input's width."""
+        """Return a product's cost at the widths of its operands; a state without a quantizer has its input's width."""
         rules = self.model.target.operand_rules()
         widest = max(rules.legal_pairs(node.op))
         data, weight = (
@@ -351,7 +354,7 @@ class _Builder:
         )
 
     def _written(self, node: Node, value: Value, name: str) -> list[CostRow]:
-        """The term of writing a layer's result, where the model charges it."""
+        """Return the term of writing a layer's result, where the model charges it."""
         elements = elements_of(value, None)
         if elements is None or not self.model.output_cost(1, 8).cycles:
             return []
@@ -407,7 +410,7 @@ class _Builder:
         return tuple(found), unsized
 
     def weights(self) -> tuple[HeldWeight, ...]:
-        """Constants of the graph that are real numbers; integers are shapes and indices."""
+        """Return constants of the graph that are real numbers; integers are shapes and indices."""
         found = []
         held = (node.result for node in self.module.graph if node.results and _is_held(node.result))
         for value in (*self.module.graph.constants, *held):
@@ -422,7 +425,7 @@ class _Builder:
 
 
 def _products(node: Node) -> list[tuple[int, int]]:
-    """(data, weight) operands of a layer's products."""
+    """Return (data, weight) operands of a layer's products."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     if kernel is not None and kernel.products:
         return list(kernel.products)
@@ -440,7 +443,7 @@ def _multiplied(node: Node) -> list[tuple[int, str]]:
 
 
 def _weight_axis(node: Node, value: Value) -> int | None:
-    """The axis of a constant's output channels, as the layer that it belongs to has them."""
+    """Return the axis of a constant's output channels, as the layer that it belongs to has them."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     if operands is not None:
         return operands.weight_axis
@@ -462,7 +465,7 @@ def _scales(user: Node, value: Value) -> int:
 
 
 def _moves(row: CostRow) -> bool:
-    """Whether the term charges traffic."""
+    """Return whether the term charges traffic."""
     return any(cost is not None and cost.bytes_moved for line in row.costs for cost in line)
 
 

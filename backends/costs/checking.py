@@ -31,7 +31,7 @@ class Checked:
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The figures in words."""
+        """Return the figures in words."""
         found = [f"{widths} bits: {cycles:,.0f} cycles" for widths, cycles in self.cycles.items()]
         found += [f"unknown cost: {node}: {reason}" for node, reason in self.unknown.items()]
         if self.charged:

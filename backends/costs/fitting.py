@@ -115,7 +115,10 @@ def fit(
 
 
 def _coarse(start: Floats, loss: Callable[[Floats], float]) -> Floats:
-    """The best of powers of two around the start, one parameter after the other: a bound that is not met is flat."""
+    """Return the best of powers of two around the start, one parameter after the other.
+
+    A bound that is not met is flat.
+    """
     best = start
     for _ in range(_SWEEPS):
         for index in range(len(start)):
@@ -126,7 +129,7 @@ def _coarse(start: Floats, loss: Callable[[Floats], float]) -> Floats:
 
 
 def _numbers(target: Target) -> dict[str, float]:
-    """The numbers of a target that can be fitted."""
+    """Return the numbers of a target that can be fitted."""
     fields = target.cost_model().parameters.model_dump()
     found = {
         name: float(value)
@@ -137,7 +140,7 @@ def _numbers(target: Target) -> dict[str, float]:
 
 
 def _layers(table: DelayTable, module: Module | None) -> Layers:
-    """The products of every measured layer; nodes without weights fit nothing."""
+    """Return the products of every measured layer; nodes without weights fit nothing."""
     stated = {name: (LayerProduct(shape),) for name, shape in table.shapes.items()}
     known = stated if module is None else products_of(module)
     layers = [name for name, cells in table.delays.items() if any(weight_bits for weight_bits, _ in cells)]
@@ -153,7 +156,7 @@ def _layers(table: DelayTable, module: Module | None) -> Layers:
 
 
 def _with(target: Target, values: Mapping[str, float]) -> Target:
-    """The target with other numbers; invalid ones raise `TargetError`."""
+    """Return the target with other numbers; invalid ones raise `TargetError`."""
     parameters: dict[str, Any] = target.cost.parameters | {k: v for k, v in values.items() if k != BANDWIDTH}
     memory = target.outermost_memory.model_copy(
         update={BANDWIDTH: values.get(BANDWIDTH, target.outermost_memory.bits_per_cycle)}

@@ -24,7 +24,7 @@ class NamedPair(Strict):
 
 
 def _in_order(pair: Any) -> Any:
-    """A pair as (activation bits, weight bits), which is how it is kept, of one by name."""
+    """Return a pair as (activation bits, weight bits), which is how it is kept, of one by name."""
     if isinstance(pair, dict):
         pair = NamedPair.model_validate(pair)
     return (pair.activations, pair.weights) if isinstance(pair, NamedPair) else pair
@@ -60,7 +60,7 @@ class Padding(Strict):
     storage_widths: tuple[int, ...] = ()
 
     def storage_bits(self, bits: int) -> int:
-        """Bits that one element of a width occupies in memory."""
+        """Return bits that one element of a width occupies in memory."""
         return next((width for width in sorted(self.storage_widths) if width >= bits), bits)
 
 
@@ -150,7 +150,7 @@ class Hardware(Strict):
         return self.memories[0]
 
     def operand_rules(self) -> OperandRules:
-        """The legal widths of operands, for the verifier and for constraint propagation."""
+        """Return the legal widths of operands, for the verifier and for constraint propagation."""
         pairs = self.pairs
         if pairs is None and self.reduce_range:
             pairs = tuple((a, w) for a in self.activation_widths for w in self.weight_widths)
@@ -163,6 +163,9 @@ class Hardware(Strict):
         )
 
     def _safe(self, pairs: tuple[tuple[int, int], ...]) -> frozenset[tuple[int, int]]:
-        """The pairs that `reduce_range` leaves: 8 x 8 bits go where 8 x 7 is legal, else export narrows weights."""
+        """Return the pairs that `reduce_range` leaves.
+
+        8 x 8 bits go where 8 x 7 is legal, else export narrows weights.
+        """
         narrowed = self.reduce_range and (8, 7) in pairs
         return frozenset(pair for pair in pairs if not (narrowed and pair == (8, 8)))

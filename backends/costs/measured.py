@@ -139,7 +139,7 @@ def measure_layers(
 def _quantized_layer(
     module: Module, node: Node, batch: int, widths: tuple[int, int], target: Target | None
 ) -> Module | None:
-    """A network of one layer at these widths; None where it has no such kernel."""
+    """Return a network of one layer at these widths; None where it has no such kernel."""
     if op_of(node).quantizable(node) is None:
         return None
     if widths == INTEGER:
@@ -152,7 +152,7 @@ def _kind(widths: tuple[int, int]) -> str:
 
 
 def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -> tuple[LayerTime, float]:
-    """The whole float network timed, next to the sum of its single layers, in microseconds.
+    """Return the whole float network timed, next to the sum of its single layers, in microseconds.
 
     A session's own overhead (that of an Identity) is taken off every layer and added once; changes of layout are taken
     off. Network and layers are compared in each round, and the median of their ratios counts: a slow moment of the
@@ -203,7 +203,7 @@ def _samples(groups: Sequence[Calls], repeats: int) -> dict[Key, Array]:
 
 
 def _cycles(group: Calls) -> int:
-    """How often a window holds all calls of a group, after one to warm up."""
+    """Return how often a window holds all calls of a group, after one to warm up."""
     for call in group.values():
         call.run()
     start = time.thread_time()
@@ -213,7 +213,10 @@ def _cycles(group: Calls) -> int:
 
 
 def _apart(module: Module) -> list[Node]:
-    """Nodes that are timed by themselves: those that compute something and do not fold into a layer before them."""
+    """Return nodes that are timed by themselves.
+
+    Those that compute something and do not fold into a layer before them.
+    """
     computing = [
         node
         for node in module.graph
@@ -266,7 +269,9 @@ def _is_fixed(value: Value) -> bool:
 
 
 def single_layer(module: Module, node: Node, batch: int = 1, *, integer: bool = False) -> Module:
-    """A network of one node; as int8 its data, weight and result pass through QuantizeLinear and DequantizeLinear.
+    """Return a network of one node.
+
+    As int8 its data, weight and result pass through QuantizeLinear and DequantizeLinear.
 
     What folds into the node is left out: it runs on results that are in registers already.
 
@@ -346,7 +351,7 @@ def _runner(layer: Module, node: Node) -> Call:
 
 
 def _overhead() -> Calls:
-    """A session that computes nothing."""
+    """Return a session that computes nothing."""
     session, feeds = OrtSession(_empty()), {"x": np.zeros((1, 1), np.float32)}
     return {EMPTY: Call(lambda: session.run(feeds))}
 

@@ -8,7 +8,10 @@ from qir.backends.costs.target import Target
 
 
 def smallest_target(name: str) -> Target:
-    """A roofline with invented numbers: a peak rate and a bandwidth, weights of 4 and 8 bits, activations of 8."""
+    """Return a roofline with invented numbers.
+
+    A peak rate and a bandwidth, weights of 4 and 8 bits, activations of 8.
+    """
     return Target(
         name=name,
         illustrative=True,

@@ -102,7 +102,7 @@ class Target(Hardware):
     referee: RefereeSpec | None = None
 
     def cost_model(self) -> CostModel[Any]:
-        """The cost model of this target.
+        """Return the cost model of this target.
 
         Raises:
             TargetError: the kind of model is unknown, or its parameters are invalid.
@@ -110,7 +110,7 @@ class Target(Hardware):
         return COST_MODELS[self.cost.kind](self)
 
     def to_json(self) -> str:
-        """The text of the target's file."""
+        """Return the text of the target's file."""
         return self.model_dump_json(indent=2, exclude_defaults=True)
 
     def save(self, path: str | Path) -> None:
@@ -131,7 +131,7 @@ NO_TARGET = "bits"
 
 
 def shipped_targets() -> list[str]:
-    """Names of the targets that come with qir."""
+    """Return names of the targets that come with qir."""
     return sorted(_shipped())
 
 
@@ -144,12 +144,12 @@ def _shipped() -> dict[str, Traversable]:
 
 
 def target_names() -> list[str]:
-    """Names of the shipped targets and of those that other packages declare as entry points `qir.targets`."""
+    """Return names of the shipped targets and of those that other packages declare as entry points `qir.targets`."""
     return sorted(TARGETS)
 
 
 def target_schema() -> dict[str, Any]:
-    """The JSON Schema of target files; `cost.parameters` are those of the model that `cost.kind` names."""
+    """Return the JSON Schema of target files; `cost.parameters` are those of the model that `cost.kind` names."""
     made = Target.model_json_schema()
     cases = []
     for kind in COST_MODELS:
@@ -181,7 +181,7 @@ def load_target(name_or_path: str | Path) -> Target:
 
 
 def as_target(target: TargetLike | None) -> Target:
-    """A target as it is, or the one with this name or file (`load_target`); None costs bits, not cycles.
+    """Return a target as it is, or the one with this name or file (`load_target`); None costs bits, not cycles.
 
     Raises:
         TargetError: there is no such target or file, or the file is invalid.
@@ -215,7 +215,7 @@ def _parse(text: str, where: str, folder: Path | None = None) -> Target:
 
 
 def _inside(folder: Path, file: str, where: str) -> Path:
-    """The path of a file that a target names: it lies in the target's folder, or in one below it."""
+    """Return the path of a file that a target names: it lies in the target's folder, or in one below it."""
     path = folder / file
     try:
         is_inside = path.resolve().is_relative_to(folder.resolve())

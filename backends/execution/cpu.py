@@ -26,7 +26,7 @@ def instruction_set() -> str:
 
 
 def shortened(features: set[str]) -> tuple[str, ...]:
-    """The features that matter: all that compute 8-bit products at once, and else the widest vectors."""
+    """Return the features that matter: all that compute 8-bit products at once, and else the widest vectors."""
     newest = tuple(name for name in _KNOWN[:4] if name in features)
     return newest or tuple(name for name in _KNOWN[4:] if name in features)[:1]
 

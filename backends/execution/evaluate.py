@@ -24,7 +24,7 @@ LARGEST_MEMORY = 1 << 30
 def evaluate_constant(
     node: Node, inputs: Sequence[Array | None], *, opsets: Mapping[str, int] | None = None
 ) -> list[Array]:
-    """The results of a node for given operands, by ONNX Runtime; by ONNX's reference where that cannot run it.
+    """Return the results of a node for given operands, by ONNX Runtime; by ONNX's reference where that cannot run it.
 
     Args:
         node: a node without subgraphs.
@@ -51,7 +51,9 @@ def evaluate_constant(
 def evaluate_apart(
     node: Node, inputs: Sequence[Array | None], *, opsets: Mapping[str, int] | None = None
 ) -> list[Array]:
-    """The same as `evaluate_constant`, for numbers that a file holds: in a process with limits of time and memory.
+    """Return the same as `evaluate_constant`, for numbers that a file holds.
+
+    In a process with limits of time and memory.
 
     Args, result and errors are those of `evaluate_constant`; a node that passes the limits or ends the process is an
     error too.
@@ -72,7 +74,7 @@ def _model(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]
 
 
 def evaluate_control_flow(node: Node, values: Mapping[Value, Array], *, opsets: Mapping[str, int]) -> list[Array]:
-    """The results of an If, Loop or Scan, by ONNX Runtime.
+    """Return the results of an If, Loop or Scan, by ONNX Runtime.
 
     Its operands are declared without sizes: a branch that is not taken need not fit those of the values.
 
@@ -100,7 +102,7 @@ def evaluate_control_flow(node: Node, values: Mapping[Value, Array], *, opsets: 
 
 
 def read_inside(graph: Graph) -> Iterator[Value]:
-    """Every value that nodes of a graph and of those inside it read or return, their own ones included."""
+    """Yield every value that nodes of a graph and of those inside it read or return, their own ones included."""
     yield from (value for value in graph.outputs if value is not None)
     for node in graph:
         yield from node.operands

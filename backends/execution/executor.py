@@ -65,6 +65,6 @@ class OrtExecutor:
         self._outputs = tuple(name for name in self.session.output_names if shown.get(name, True))
 
     def run(self, feed: Mapping[str, Array], /) -> Run:
-        """One batch; raises `DataError` as `OrtSession.run` does."""
+        """Return one batch; raises `DataError` as `OrtSession.run` does."""
         found = self.session.run(feed)
         return Run({name: found[name] for name in self._outputs}, {name: found[name] for name in self._codes})

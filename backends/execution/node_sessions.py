@@ -26,7 +26,7 @@ class NodeSessions:
         self._sessions: dict[Any, OrtSession | None] = {}
 
     def run(self, node: Node, operands: Sequence[Array | None]) -> list[Array]:
-        """The results of a node, as `evaluate_constant` gives them, which runs what no session takes.
+        """Return the results of a node, as `evaluate_constant` gives them, which runs what no session takes.
 
         Args:
             node: a node without subgraphs.
@@ -45,7 +45,7 @@ class NodeSessions:
         return evaluate_constant(node, operands, opsets=self._opsets)
 
     def _session(self, node: Node, operands: Sequence[Array | None]) -> OrtSession | None:
-        """The node's session for such operands, None where ONNX Runtime takes them as constants only."""
+        """Return the node's session for such operands, None where ONNX Runtime takes them as constants only."""
         kinds = tuple(None if array is None else (array.dtype, array.ndim) for array in operands)
         if (node, kinds) not in self._sessions:
             try:

@@ -95,7 +95,7 @@ class Differences:
 def pairs(
     first: Executor, second: Executor, feeds: Iterable[Mapping[str, Array]]
 ) -> Iterator[tuple[Mapping[str, Array], Run, Run]]:
-    """Each feed with what both executors compute of it; an executor held against itself runs once."""
+    """Yield each feed with what both executors compute of it; an executor held against itself runs once."""
     for feed in feeds:
         run = first.run(feed)
         yield feed, run, run if second is first else second.run(feed)

@@ -45,7 +45,7 @@ def random_feed(module: Module, *, samples: int = 16, unknown: int = 1, seed: in
 
 
 def random_array(value: Value, shape: tuple[int, ...], generator: np.random.Generator, *, below: int = MOST) -> Array:
-    """One random array of a value's element type; integers lie in [0, below)."""
+    """Return one random array of a value's element type; integers lie in [0, below)."""
     dtype = numpy_dtype(value.type.dtype) if isinstance(value.type, TensorType) else np.dtype(np.float32)
     if dtype.kind == "O":
         return np.full(shape, "", object)
@@ -64,12 +64,12 @@ def _shape(value: Value, samples: int, unknown: int) -> tuple[int, ...]:
 
 
 def _rows(value: Value) -> int:
-    """The smallest number of rows of the tables that a value's elements are indices of, else `MOST`."""
+    """Return the smallest number of rows of the tables that a value's elements are indices of, else `MOST`."""
     return min(_tables(value, set()), default=MOST)
 
 
 def _tables(value: Value, seen: set[Value]) -> Iterator[int]:
-    """Rows of each constant table that a value indexes, seen through what keeps or moves its elements."""
+    """Yield rows of each constant table that a value indexes, seen through what keeps or moves its elements."""
     seen.add(value)
     for use in value.uses:
         node = use.node

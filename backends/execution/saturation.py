@@ -37,12 +37,12 @@ class CodeRange:
 
 
 def saturates(largest: int, low: int, high: int) -> bool:
-    """Whether two products of unsigned codes up to `largest` and signed codes from `low` to `high` can leave int16."""
+    """Tell whether two products of unsigned codes to `largest` and signed ones from `low` to `high` can leave int16."""
     return 2 * largest * high > HIGHEST_SUM or 2 * largest * low < LOWEST_SUM
 
 
 def can_saturate(op: str, data: CodeRange, weight: CodeRange, *, depthwise: bool = False) -> bool:
-    """Whether the kernel of a layer can clip a sum that it should not.
+    """Return whether the kernel of a layer can clip a sum that it should not.
 
     Args:
         op: op type of the layer, on codes or between DequantizeLinear and QuantizeLinear.

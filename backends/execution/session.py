@@ -95,7 +95,7 @@ class OrtSession:
         self.output_names = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name.
+        """Return outputs by name.
 
         Raises:
             DataError: the feeds do not fit, or a kernel fails; the message holds ONNX Runtime's reason.

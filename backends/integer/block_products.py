@@ -58,7 +58,7 @@ class Sums:
     error: npt.NDArray[np.float64]
 
     def holds(self, found: Array) -> npt.NDArray[np.bool_]:
-        """Which elements float32 sums explain: bool [rows, channels]."""
+        """Return which elements float32 sums explain: bool [rows, channels]."""
         return np.asarray(np.abs(found - self.values) <= self.error)
 
 
@@ -93,7 +93,7 @@ def float_sums(rows: npt.NDArray[np.float32], weight: BlockWeight) -> Sums:
 
 
 def _blocks(rows: npt.NDArray[np.float32], weight: BlockWeight) -> npt.NDArray[np.float32]:
-    """Rows in blocks, float32 [rows, blocks, block], filled with zeros."""
+    """Return rows in blocks, float32 [rows, blocks, block], filled with zeros."""
     _, count, block = weight.codes.shape
     filled = np.zeros((len(rows), count * block), np.float32)
     filled[:, : weight.length] = rows

@@ -233,7 +233,7 @@ def _product(data: Grid, weight: Grid, saturating: bool) -> Array:
 
 
 def _pending(operand: Operand) -> Pending | None:
-    """A grid as a result that waits for another grid."""
+    """Return a grid as a result that waits for another grid."""
     if isinstance(operand, Grid) and operand.per_tensor() is not None:
         return rescaled(operand)
     return operand if isinstance(operand, Pending) else None
@@ -260,7 +260,7 @@ def _per_channel(scales: tuple[Array, Array], rank: int) -> tuple[Array, Array]:
 
 
 def _with_bias(total: Array, scales: tuple[Array, Array], bias: Operand, node: Node, wide: bool) -> Pending | None:
-    """The sums plus a bias on their own grid; a bias on another grid, or without one, is added on floats."""
+    """Return the sums plus a bias on their own grid; a bias on another grid, or without one, is added on floats."""
     if isinstance(bias, Grid):
         channels = (..., *(None,) * (total.ndim - 2))
         steps = np.broadcast_to(bias.scale, bias.codes.shape)[channels]
@@ -273,7 +273,7 @@ def _with_bias(total: Array, scales: tuple[Array, Array], bias: Operand, node: N
 
 
 def _same_grid(bias: Array, product: Array, shape: tuple[int, ...]) -> bool:
-    """Whether a bias has the scale of the sums, s_x·s_w, up to how the product was rounded."""
+    """Return whether a bias has the scale of the sums, s_x·s_w, up to how the product was rounded."""
     try:
         first, second = np.broadcast_arrays(bias, product, np.empty(shape))[:2]
     except ValueError:
@@ -282,7 +282,7 @@ def _same_grid(bias: Array, product: Array, shape: tuple[int, ...]) -> bool:
 
 
 def kernel_of(op: str, saturating: bool) -> Kernel | None:
-    """The kernel of an ONNX operator; with `saturating`, its products clip as on x86 CPUs without VNNI."""
+    """Return the kernel of an ONNX operator; with `saturating`, its products clip as on x86 CPUs without VNNI."""
     if op in _PRODUCTS:
         return partial(_PRODUCTS[op], saturating=saturating)
     return KERNELS.get(op)

@@ -56,7 +56,7 @@ OPERATORS = {
 
 
 def operator_of(node: Node) -> Operator | None:
-    """How a node reads its operands, None when it is not an operator on codes."""
+    """Return how a node reads its operands, None when it is not an operator on codes."""
     if node.op == "QLinearConcat":
         triples = tuple((index, index + 1, index + 2) for index in range(2, len(node.inputs), 3))
         return Operator("Concat", triples, (0, 1))
@@ -66,7 +66,9 @@ def operator_of(node: Node) -> Operator | None:
 def run_operator(
     node: Node, operands: Sequence[Operand], kind: Requantization, saturating: bool = False
 ) -> Array | None:
-    """The codes, int32 sums or float values that an operator on codes gives; None when it has no integer arithmetic.
+    """Return the codes, int32 sums or float values that an operator on codes gives.
+
+    None when it has no integer arithmetic.
 
     With `saturating`, products clip as on x86 CPUs without VNNI.
     """
@@ -110,7 +112,7 @@ def _quantized_dynamically(*operands: Operand) -> list[Array | None]:
 
 
 def _on_grid_of_sums(bias: Array, scales: Sequence[Array]) -> Grid:
-    """The int32 bias of an operator on codes, whose scale is by definition the product of those of the operands."""
+    """Return the int32 bias of an operator on codes, whose scale is by definition the product of the operands'."""
     data, weight = scales
     product = np.asarray(data.reshape(1) * weight.reshape(-1), np.float32)
     codes = np.broadcast_to(bias.astype(np.int32), np.broadcast_shapes(bias.shape, product.shape))
@@ -136,7 +138,7 @@ def _grid(codes: Array | None, scale: Array | None, zero: Array | None, axis: in
 
 
 def _along(parameters: Array, codes: Array, axis: int) -> Array:
-    """One parameter, or one a channel, shaped to broadcast against the codes."""
+    """Return one parameter, or one a channel, shaped to broadcast against the codes."""
     if parameters.size == 1:
         return parameters.reshape(())
     shape = [1] * codes.ndim

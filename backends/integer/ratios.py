@@ -38,7 +38,7 @@ class Ratio:
 
     @classmethod
     def of(cls, scales: tuple[Array | np.float32, ...], divisor: Array | np.float32) -> Ratio:
-        """The product of one or two float32 arrays, shapes broadcast, divided by a positive one.
+        """Return the product of one or two float32 arrays, shapes broadcast, divided by a positive one.
 
         Raises:
             ValueError: a scale is not finite, or the divisor 0.
@@ -50,14 +50,14 @@ class Ratio:
         return cls(np.asarray(left * right), below, np.asarray(above + more - less))
 
     def floor_log2(self) -> Array:
-        """The largest `k` with 2^k <= the magnitude: int64; the smallest int32 for 0."""
+        """Return the largest `k` with 2^k <= the magnitude: int64; the smallest int32 for 0."""
         magnitude = np.abs(self.numerator)
         bits = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64) - _BITS
         found = bits + self.exponent - (magnitude < self.denominator << np.maximum(bits, 0))
         return np.where(magnitude == 0, np.iinfo(np.int32).min, found)
 
     def rounded(self, shift: Array) -> Array:
-        """The ratio times 2^shift, rounded half to even: int64; below 2^32 on request only."""
+        """Return the ratio times 2^shift, rounded half to even: int64; below 2^32 on request only."""
         power = self.exponent + shift
         up, down = np.clip(power, 0, 15), np.clip(-power, 0, _VANISHED)
         return rounded_quotient(self.numerator << up, self.denominator << down)
@@ -69,12 +69,12 @@ class Ratio:
         return found if bool((self.numerator == power).all()) else None
 
     def floats(self) -> Array:
-        """The nearest float64 numbers, for messages."""
+        """Return the nearest float64 numbers, for messages."""
         return np.ldexp(self.numerator / self.denominator, self.exponent)
 
 
 def dyadic(*ratios: Ratio) -> tuple[tuple[Array, ...], Array]:
-    """The mantissas of one or several ratios and their common shift: `ratio ≈ mantissa / 2^shift`.
+    """Return the mantissas of one or several ratios and their common shift: `ratio ≈ mantissa / 2^shift`.
 
     Args:
         ratios: shapes broadcast.
@@ -98,7 +98,7 @@ def rounded_quotient(numerator: Array, denominator: Array) -> Array:
 
 
 def _split(scale: Array | np.float32) -> tuple[Array, Array]:
-    """A float32 array as integers of 24 bits times powers of two: int64, 0 only for 0."""
+    """Return a float32 array as integers of 24 bits times powers of two: int64, 0 only for 0."""
     array = np.asarray(scale, np.float32)
     if not np.isfinite(array).all():
         raise ValueError("a scale is not finite")

@@ -92,7 +92,7 @@ class IntegerReference:
         return state.finish()
 
     def begin(self, feeds: Mapping[str, Array]) -> State:
-        """One batch before its first node, for callers that step through the nodes themselves.
+        """Return one batch before its first node, for callers that step through the nodes themselves.
 
         Raises:
             DataError: an input is missing or holds NaN.
@@ -100,7 +100,7 @@ class IntegerReference:
         return State(self._module, dict(feeds), self._requantization, self._saturating, self._sessions)
 
     def branch(self, values: MutableMapping[Value, Array | Grid | Pending], state: State) -> State:
-        """A batch with values of its own, computed in this reference's arithmetic from where another one stands."""
+        """Return a batch with values of its own, which goes on in this arithmetic from where another one stands."""
         kind, saturating = self._requantization, self._saturating
         return State(self._module, state.feeds, kind, saturating, state.sessions, values, variable=state.variable)
 
@@ -166,7 +166,7 @@ class State:
                     self.codes[value.name] = result
 
     def finish(self) -> IntegerRun:
-        """The result after the last node."""
+        """Return the result after the last node."""
         graph = self.module.graph
         named = zip(graph.output_names, graph.outputs, strict=True)
         outputs = {name: _plain(self.values[value]) for name, value in named if value is not None}

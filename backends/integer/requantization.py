@@ -57,12 +57,12 @@ class Term:
 
 
 def term(integers: Array, *scales: Array | np.float32, count: Array | int = 1) -> Term:
-    """A summand with the product of float32 scales as its factor."""
+    """Return a summand with the product of float32 scales as its factor."""
     return Term(np.asarray(integers).astype(np.int64), scales, np.asarray(count, np.int64))
 
 
 def requantized(terms: Sequence[Term], scale: np.float32, kind: Requantization, where: str) -> Array:
-    """Rounded `value / scale` of a sum of terms, integers only: int64, before zero point and saturation.
+    """Return rounded `value / scale` of a sum of terms, integers only: int64, before zero point and saturation.
 
     Args:
         terms: the summands.

@@ -37,7 +37,7 @@ _ROWS = 4096
 
 
 def lost_in_product(data: Grid, weight: Grid) -> Array:
-    """What clipping takes from a product of matrices.
+    """Return what clipping takes from a product of matrices.
 
     Args:
         data: first operand [..., M, K], or [K].
@@ -60,7 +60,7 @@ def lost_in_product(data: Grid, weight: Grid) -> Array:
 
 
 def lost_in_convolution(node: Node, window: Window, data: Grid, weight: Grid) -> Array:
-    """What clipping takes from a convolution.
+    """Return what clipping takes from a convolution.
 
     Args:
         node: Conv, QLinearConv or ConvInteger.
@@ -94,7 +94,7 @@ def lost_in_convolution(node: Node, window: Window, data: Grid, weight: Grid) ->
 
 
 def turns_unsigned(dequantize: Node) -> bool:
-    """Whether ONNX Runtime's default session on x86 makes the int8 codes that a DequantizeLinear reads uint8 codes.
+    """Tell whether ONNX Runtime's default session on x86 makes int8 codes that a DequantizeLinear reads uint8.
 
     It does so where a QuantizeLinear writes them, nothing else reads them, and both name the same constant zero point.
     """
@@ -103,7 +103,7 @@ def turns_unsigned(dequantize: Node) -> bool:
 
 
 def is_fused(node: Node, data: Grid) -> bool:
-    """Whether ONNX Runtime's default session computes a Conv, Gemm or MatMul of grids with a kernel on integers.
+    """Return whether ONNX Runtime's default session computes a Conv, Gemm or MatMul of grids with a kernel on integers.
 
     Its fusion asks for a QuantizeLinear of the input's element type as the only reader of a convolution's result, seen
     through a Relu or Clip that the grid makes redundant and through what only moves elements; Gemm and MatMul also
@@ -156,7 +156,7 @@ def _add_lost(found: Array, left: Array, right: Array) -> None:
 
 
 def _quantizer(value: Value) -> tuple[Node | None, Node | None]:
-    """The QuantizeLinear that alone reads a value, and the Relu or Clip in front of it."""
+    """Return the QuantizeLinear that alone reads a value, and the Relu or Clip in front of it."""
     limiter = None
     while len(value.users) == 1:
         reader = value.users[0]
@@ -183,7 +183,7 @@ def _is_int8(node: Node) -> bool:
 
 
 def _zero_point(node: Node) -> Array:
-    """The constant zero point of a QuantizeLinear or DequantizeLinear; empty where it is computed."""
+    """Return the constant zero point of a QuantizeLinear or DequantizeLinear; empty where it is computed."""
     zero = node.input(2)
     if zero is None:
         return np.zeros(1, np.uint8)
@@ -192,7 +192,7 @@ def _zero_point(node: Node) -> Array:
 
 
 def _is_redundant(limiter: Node, quantize: Node) -> bool:
-    """Whether no code of a grid lies outside the bounds of a Relu or Clip."""
+    """Return whether no code of a grid lies outside the bounds of a Relu or Clip."""
     scale, offset = array_of(quantize.input(1)), _zero_point(quantize)
     if scale is None or scale.size != 1 or offset.size != 1:
         return False

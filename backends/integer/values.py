@@ -42,19 +42,19 @@ class Grid:
     signed: bool = False
 
     def centred(self) -> Array:
-        """Codes minus zero point: int32."""
+        """Return codes minus zero point: int32."""
         return np.asarray(self.codes - self.zero_point, np.int32)
 
     def real(self) -> Array:
-        """The float32 values, as DequantizeLinear gives them."""
+        """Return the float32 values, as DequantizeLinear gives them."""
         return np.asarray(self.centred().astype(np.float32) * self.scale, np.float32)
 
     def unsigned(self) -> Grid:
-        """The same values in uint8 codes in place of int8 codes."""
+        """Return the same values in uint8 codes in place of int8 codes."""
         return replace(self, codes=self.codes + 128, zero_point=self.zero_point + 128, signed=False)
 
     def transposed(self) -> Grid:
-        """The grid of the transposed matrix."""
+        """Return the grid of the transposed matrix."""
         scale, zero = (parameter.T if parameter.ndim > 1 else parameter for parameter in (self.scale, self.zero_point))
         return replace(self, codes=self.codes.T, scale=scale, zero_point=zero)
 
@@ -87,14 +87,14 @@ class Pending:
     high: float = np.inf
 
     def clipped(self, low: float, high: float) -> Pending:
-        """The result of a Relu or Clip."""
+        """Return the result of a Relu or Clip."""
         bounded = partial(_clip, self.real, low, high)
         return replace(self, real=bounded, low=max(self.low, low), high=min(self.high, high))
 
     def quantize(
         self, scale: np.float32, zero_point: int, dtype: np.dtype[Any], kind: Requantization, where: str
     ) -> Array:
-        """Codes of an output grid with saturation to `dtype`: int32; `where` names the node in messages."""
+        """Return codes of an output grid with saturation to `dtype`: int32; `where` names the node in messages."""
         if kind == "float32":
             codes = self.round_to(scale, zero_point)
         else:
@@ -110,7 +110,7 @@ def _clip(real: Callable[[], Array], low: float, high: float) -> Array:
 
 
 def integer_limits(dtype: np.dtype[Any]) -> Any:
-    """Smallest and largest integer of an element type, those of 2 and 4 bits included."""
+    """Return the smallest and largest integer of an element type, those of 2 and 4 bits included."""
     if dtype.kind in "iu":
         return np.iinfo(dtype)
     import ml_dtypes
@@ -119,7 +119,7 @@ def integer_limits(dtype: np.dtype[Any]) -> Any:
 
 
 def accumulated(total: Array, scales: tuple[Array, Array], where: str, *, wide: bool = False) -> Pending:
-    """The result of a sum of products: q = rint(float32(acc) · float32(s_x·s_w / s_y)) + zp, half to even.
+    """Return the result of a sum of products: q = rint(float32(acc) · float32(s_x·s_w / s_y)) + zp, half to even.
 
     Args:
         total: exact integers, any integer or float64 array.
@@ -147,7 +147,9 @@ def accumulated(total: Array, scales: tuple[Array, Array], where: str, *, wide: 
 
 
 def added(first: Grid, second: Grid) -> Pending | None:
-    """The sum of two tensors: ratios of scales in float32, one fused multiply-add each; None for grids per channel.
+    """Return the sum of two tensors: ratios of scales in float32, one fused multiply-add each.
+
+    None for grids per channel.
 
     q = rint(fma(a, s_a/s_y, fma(b, s_b/s_y, zp_y - fma(s_a/s_y, zp_a, s_b/s_y·zp_b)))).
     """
@@ -170,7 +172,7 @@ def added(first: Grid, second: Grid) -> Pending | None:
 
 
 def multiplied(first: Grid, second: Grid) -> Pending | None:
-    """The product of two tensors: q = rint(float32(a·b) · (s_a·s_b/s_y) + zp); None for grids per channel."""
+    """Return the product of two tensors: q = rint(float32(a·b) · (s_a·s_b/s_y) + zp); None for grids per channel."""
     left, right = first.per_tensor(), second.per_tensor()
     if left is None or right is None:
         return None
@@ -185,7 +187,7 @@ def multiplied(first: Grid, second: Grid) -> Pending | None:
 
 
 def averaged(values: Array, total: Array, scale: Array, count: Array) -> Pending:
-    """A float32 mean of window values: q = rint(mean / s_y + zp).
+    """Return a float32 mean of window values: q = rint(mean / s_y + zp).
 
     Args:
         values: float32 means.
@@ -201,7 +203,7 @@ def averaged(values: Array, total: Array, scale: Array, count: Array) -> Pending
 
 
 def rescaled(*grids: Grid, axis: int = 0) -> Pending:
-    """Codes of one grid, or of several joined along an axis, for another grid: q = rint(value / s_y) + zp."""
+    """Return codes of one grid, or of several joined along an axis, for another grid: q = rint(value / s_y) + zp."""
     values = np.concatenate([grid.real() for grid in grids], axis) if len(grids) > 1 else grids[0].real()
 
     def terms() -> tuple[Term, ...]:
@@ -217,7 +219,7 @@ def rescaled(*grids: Grid, axis: int = 0) -> Pending:
 
 
 def global_average(total: Array, scale: np.float32, count: int) -> Pending:
-    """A mean over the whole image: exact integer sum, then q = rint(float32(sum) · (s_x / (s_y·count))) + zp."""
+    """Return a mean over the whole image: exact integer sum, then q = rint(float32(sum) · (s_x / (s_y·count))) + zp."""
     values = total.astype(np.float32)
 
     def round_to(output_scale: np.float32, zero_point: int) -> Array:
@@ -234,7 +236,10 @@ def global_average(total: Array, scale: np.float32, count: int) -> Pending:
 def on_grid(
     value: Grid | Pending, scale: np.float32, zero_point: int, dtype: np.dtype[Any], kind: Requantization, where: str
 ) -> Array:
-    """The codes of a value on an output grid, of the element type `dtype`; `where` names the node in messages."""
+    """Return the codes of a value on an output grid, of the element type `dtype`.
+
+    `where` names the node in messages.
+    """
     if isinstance(value, Grid):
         if value.per_tensor() == (scale, zero_point):
             limits = integer_limits(dtype)

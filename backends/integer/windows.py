@@ -32,7 +32,7 @@ class Window:
 
     @staticmethod
     def of(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Window:
-        """The geometry of a node with the attributes of ONNX's Conv and pooling operators.
+        """Return the geometry of a node with the attributes of ONNX's Conv and pooling operators.
 
         Args:
             node: the node.
@@ -73,7 +73,7 @@ class Window:
         return _pad(array, (0,) * len(self.beyond), self.beyond, value if beyond is None else beyond)
 
     def elements(self, padded: Array) -> list[Array]:
-        """One strided view [N, C, out...] per kernel element, in C order of the kernel."""
+        """Return one strided view [N, C, out...] per kernel element, in C order of the kernel."""
         counts = [
             (padded.shape[2 + axis] - self._extent(axis)) // stride + 1 for axis, stride in enumerate(self.strides)
         ]
@@ -88,7 +88,7 @@ class Window:
 
 
 def transposed_window(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> tuple[Window, list[int]]:
-    """The geometry of a ConvTranspose, and the spatial size of its result before `begin` and `end` are cut off.
+    """Return the geometry of a ConvTranspose, and the spatial size of its result before `begin` and `end` are cut off.
 
     Sizes and pads follow ONNX ConvTranspose: `output_shape` and `auto_pad` determine the pads, the odd element of
     SAME_UPPER and SAME_LOWER lies at the end and the beginning.

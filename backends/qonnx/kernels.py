@@ -55,7 +55,7 @@ def quant(
 
 
 def quant_limits(bits: float, *, signed: bool, narrow: bool) -> tuple[float, float]:
-    """Smallest and largest code of Quant."""
+    """Return the smallest and largest code of Quant."""
     if signed:
         half = 2.0 ** (bits - 1)
         return -half + narrow, half - 1

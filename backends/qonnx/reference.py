@@ -43,7 +43,7 @@ class QonnxReference:
         self._sessions: dict[tuple[Node, tuple[tuple[str, tuple[int, ...]], ...]], OrtSession] = {}
 
     def run(self, feed: Mapping[str, Array], /) -> Run:
-        """One batch; its quantizers give real numbers, so that there are no codes to show.
+        """Return one batch; its quantizers give real numbers, so that there are no codes to show.
 
         Raises:
             DataError: an input is missing, or a kernel fails.
@@ -53,7 +53,7 @@ class QonnxReference:
         return Run({name: values[value] for name, value in named if value is not None})
 
     def values(self, feeds: Mapping[str, Array]) -> dict[Value, Array]:
-        """Every value of the main graph.
+        """Return every value of the main graph.
 
         Raises:
             DataError: an input is missing, or a kernel fails.
@@ -74,7 +74,7 @@ class QonnxReference:
         return values
 
     def _branch(self, node: Node, values: Mapping[Value, Array]) -> list[Array]:
-        """The results of an If, Loop or Scan, whose subgraphs read values of the graph around them."""
+        """Return the results of an If, Loop or Scan, whose subgraphs read values of the graph around them."""
         inside = (value for graph in node.subgraphs() for value in read_inside(graph))
         known = {value: values[value] for value in (*node.operands, *inside) if value in values}
         return evaluate_control_flow(node, known, opsets=self._module.opsets)
@@ -91,7 +91,10 @@ class QonnxReference:
         return list(found.values())
 
     def _session(self, node: Node, feeds: Mapping[Value, Array]) -> OrtSession:
-        """A network of one node whose inputs are the operands that are not constants; made once for each shape."""
+        """Return a network of one node whose inputs are the operands that are not constants.
+
+        Made once for each shape.
+        """
         key = (node, tuple((str(array.dtype), array.shape) for array in feeds.values()))
         if key not in self._sessions:
             graph = Graph("node")

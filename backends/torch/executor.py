@@ -33,7 +33,7 @@ class TorchExecutor:
         self._codes = dict(codes or {})
 
     def run(self, feed: Mapping[str, Array], /) -> Run:
-        """One batch; raises `DataError` where an input is missing."""
+        """Return one batch; raises `DataError` where an input is missing."""
         missing = [name for name in self._inputs if name not in feed]
         if missing:
             raise DataError(f"input {missing[0]!r} is missing; given are {', '.join(feed) or 'none'}")

@@ -71,7 +71,7 @@ class GraphPlan:
         return {node: tuple(values) for node, values in freed.items()}
 
     def run(self, values: Values, kernel: Kernel, keep: frozenset[Value] = frozenset()) -> list[torch.Tensor]:
-        """The graph's outputs.
+        """Return the graph's outputs.
 
         Args:
             values: inputs and constants; results are added, and removed again after their last use.

@@ -102,7 +102,7 @@ class TorchModule(nn.Module):
         self._tensors[value] = tensor
 
     def _arranged(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Images and kernels with their channels last in memory, which convolutions on the CPU like best."""
+        """Return images and kernels with their channels last in memory, which convolutions on the CPU like best."""
         if self.device.type != "cpu" or tensor.ndim != 4 or not tensor.is_floating_point():
             return tensor
         return tensor.contiguous(memory_format=torch.channels_last)
@@ -154,11 +154,14 @@ class TorchModule(nn.Module):
             self._off, self._on = before
 
     def bits_now(self, quantizer: FakeQuant) -> Bits | None:
-        """The bits that a quantizer simulates now; None where it is off."""
+        """Return the bits that a quantizer simulates now; None where it is off."""
         return self._on.get(quantizer) if self._off else self._bits[quantizer]
 
     def trainable_constants(self) -> dict[str, nn.Parameter]:
-        """Weights, biases and affine parameters by the names of their values; no running statistics, bounds, scales."""
+        """Return weights, biases and affine parameters by the names of their values.
+
+        No running statistics, bounds, scales.
+        """
         wanted = trained_values(self.graph)
         labels = constant_labels(self.graph)
         return {labels[v]: t for v, t in self._tensors.items() if v in wanted and isinstance(t, nn.Parameter)}
@@ -196,7 +199,7 @@ class TorchModule(nn.Module):
         return self._grids[quantizer, bits]
 
     def _step(self, quantizer: FakeQuant, bits: int) -> torch.Tensor | None:
-        """The scale whose integer multiples all values of a quantizer are; None where its levels have none."""
+        """Return the scale whose integer multiples all values of a quantizer are; None where its levels have none."""
         grid = self._grid(quantizer, bits)[1]
         if grid.levels is None:
             return grid.scale
@@ -208,7 +211,9 @@ class TorchModule(nn.Module):
     def forward(
         self, *inputs: torch.Tensor, hook: Hook | None = None, intermediates: Sequence[str] | None = None
     ) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
-        """The outputs in order; with `intermediates` a dictionary of the outputs and of the values of these names.
+        """Return the outputs in order.
+
+        With `intermediates` a dictionary of the outputs and of the values of these names.
 
         Args:
             inputs: one tensor per graph input without a default.
@@ -280,7 +285,7 @@ class TorchModule(nn.Module):
         return made
 
     def _with_rounded_bias(self, node: Node, operands: Operands) -> Operands:
-        """The bias on the grid s_x·s_w of the int32 accumulators (numerics: division in float64, as exported)."""
+        """Return bias on the grid s_x·s_w of the int32 accumulators (numerics: division in float64, as exported)."""
         index, data, weight = self._biases[node]
         bits, widths = self._bits[data], self._bits[weight]
         bias = operands[index]
@@ -318,7 +323,7 @@ class TorchModule(nn.Module):
 
 
 def _usable(device: torch.device | str) -> torch.device:
-    """The device, tried out."""
+    """Return the device, tried out."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

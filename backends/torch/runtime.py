@@ -31,7 +31,7 @@ class RuntimeLowerings:
         self._sessions = NodeSessions(opsets, constants_change=True)
 
     def lowering(self, node: Node) -> Lowering:
-        """The lowering of a node."""
+        """Return the lowering of a node."""
         self.nodes.append(node)
         return self._run
 

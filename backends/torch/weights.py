@@ -24,7 +24,10 @@ Recalibrate = Callable[[FakeQuant, Array], Array]
 
 
 def trained_values(graph: Graph) -> frozenset[Value]:
-    """Constants that training changes: weights, biases and affine parameters of every node, subgraphs included."""
+    """Return constants that training changes.
+
+    Weights, biases and affine parameters of every node, subgraphs included.
+    """
     found: set[Value] = set()
     for node in graph.walk():
         for index in op_of(node).trained:
@@ -38,7 +41,7 @@ def trained_values(graph: Graph) -> frozenset[Value]:
 
 
 def find_biases(graph: Graph) -> dict[Node, tuple[int, FakeQuant, FakeQuant]]:
-    """Layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer.
+    """Return layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer.
 
     Layers whose weight has blocks of scales are left out: their sums have no one scale.
     """
@@ -92,7 +95,7 @@ def write_learned_ranges(module: Module, learned: Mapping[tuple[FakeQuant, int],
 
 
 def fitted_ranges(quantizer: FakeQuant, weight: Array) -> Array:
-    """The ranges that each width's scheme chooses from a weight: a rule for `recalibrate`.
+    """Return the ranges that each width's scheme chooses from a weight: a rule for `recalibrate`.
 
     Args:
         quantizer: the weight's.
@@ -117,7 +120,10 @@ _VIEWS = {DType.BFLOAT16: (np.int16, torch.bfloat16)}
 
 
 def torch_tensor(constant: Tensor) -> torch.Tensor | None:
-    """A copy of a constant as a torch tensor; codes of 2 and 4 bits in 8; None for element types that torch lacks."""
+    """Return a copy of a constant as a torch tensor.
+
+    Codes of 2 and 4 bits in 8; None for element types that torch lacks.
+    """
     array = constant.numpy()
     if constant.dtype in _SMALL:
         return torch.from_numpy(array.astype(_SMALL[constant.dtype]))

@@ -58,7 +58,7 @@ class RoundingProtocol:
             raise QirError(f"{self}: expected 0 <= warm_up < 1")
 
     def beta(self, step: int) -> float:
-        """The regularizer's exponent at a step after the warm-up."""
+        """Return the regularizer's exponent at a step after the warm-up."""
         start = self.warm_up * self.iterations
         share = (step - start) / max(self.iterations - start, 1)
         return LAST_BETA + 0.5 * (FIRST_BETA - LAST_BETA) * (1 + math.cos(math.pi * share))
@@ -104,7 +104,7 @@ def rectified_sigmoid(variable: torch.Tensor) -> torch.Tensor:
 
 
 def inverse_rectified_sigmoid(share: torch.Tensor) -> torch.Tensor:
-    """The variable whose rectified sigmoid is a share from 0 to 1."""
+    """Return the variable whose rectified sigmoid is a share from 0 to 1."""
     return torch.logit((share - LOW) / (HIGH - LOW))
 
 
@@ -139,7 +139,7 @@ def learn_rounding(problem: RoundingProblem, plan: RoundingProtocol) -> torch.Te
 
 
 def input_rows(node: Node, data: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
-    """What a layer multiplies its weight by, sample after sample: [groups, inputs, rows].
+    """Return what a layer multiplies its weight by, sample after sample: [groups, inputs, rows].
 
     Args:
         node: Conv, Gemm without transA, or MatMul by a matrix.
@@ -160,14 +160,17 @@ def input_rows(node: Node, data: torch.Tensor, kernel: tuple[int, ...]) -> torch
 
 
 def output_rows(outputs: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
-    """A layer's outputs as [rows, channels], rows in the order of `input_rows`; `kernel` as there."""
+    """Return a layer's outputs as [rows, channels], rows in the order of `input_rows`; `kernel` as there."""
     if kernel:
         outputs = outputs.flatten(2).transpose(1, 2)
     return outputs.reshape(-1, outputs.shape[-1])
 
 
 def drawn_inputs(node: Node, data: torch.Tensor, kernel: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Rows drawn from a layer's data: [groups, inputs, rows]; arguments as for `input_rows`, seed of the draw."""
+    """Return rows drawn from a layer's data: [groups, inputs, rows].
+
+    Arguments as for `input_rows`, seed of the draw.
+    """
     generator, found = torch.Generator().manual_seed(seed), []
     for start in range(0, len(data), CHUNK):
         part = data[start : start + CHUNK]
@@ -177,7 +180,10 @@ def drawn_inputs(node: Node, data: torch.Tensor, kernel: tuple[int, ...], seed: 
 
 
 def drawn_outputs(outputs: torch.Tensor, kernel: tuple[int, ...], seed: int) -> torch.Tensor:
-    """The rows of a layer's outputs that belong to `drawn_inputs` of the same seed and samples: [channels, rows]."""
+    """Return the rows of a layer's outputs that belong to `drawn_inputs` of the same seed and samples.
+
+    Shape [channels, rows].
+    """
     generator, found = torch.Generator().manual_seed(seed), []
     for start in range(0, len(outputs), CHUNK):
         part = outputs[start : start + CHUNK]

@@ -44,7 +44,7 @@ class Correctable:
 
 
 def correctable(node: Node) -> Correctable | None:
-    """What of a layer can be corrected; None when nothing can, as in products of two activations."""
+    """Return what of a layer can be corrected; None when nothing can, as in products of two activations."""
     operands = op_of(node).quantizable(node)
     weight = None if operands is None else quantizer_of(node.input(operands.weight))
     constant = None if weight is None else weight.source.constant
@@ -57,7 +57,7 @@ def correctable(node: Node) -> Correctable | None:
 
 
 def _reads_alone(node: Node, index: int) -> bool:
-    """Whether nothing else reads the constant that an operand comes from."""
+    """Return whether nothing else reads the constant that an operand comes from."""
     value = node.input(index)
     while value is not None and len(value.uses) == 1:
         if value.producer is None:
@@ -67,7 +67,7 @@ def _reads_alone(node: Node, index: int) -> bool:
 
 
 def bias_add(node: Node) -> tuple[Node, int] | None:
-    """The Add of a constant vector that alone reads a layer's result, and the index of the vector."""
+    """Return the Add of a constant vector that alone reads a layer's result, and the index of the vector."""
     users = node.result.users
     if len(users) != 1 or not (op_of(users[0]).is_join and op_of(users[0]).is_elementwise):
         return None
@@ -87,7 +87,10 @@ class AffineCorrection:
     terms: dict[Node, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(self, node: Node, result: Any) -> Any:
-        """The corrected result of a layer, in place unless it needs a gradient; other nodes' results unchanged."""
+        """Return the corrected result of a layer, in place unless it needs a gradient.
+
+        Other nodes' results unchanged.
+        """
         if node not in self.terms:
             return result
         gain, offset = self.terms[node]

@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
-    """The state of a run, None when there is no file (then the folder for it is made).
+    """Return the state of a run, None when there is no file (then the folder for it is made).
 
     Raises:
         DataError: the file is not a checkpoint, or belongs to another run.

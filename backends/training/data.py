@@ -13,7 +13,7 @@ from qir.tensor import Array
 
 
 def training_arrays(images: Any, labels: Any) -> tuple[Array, Array]:
-    """Images and labels as arrays: floats become float32, whole numbers of labels int64.
+    """Return images and labels as arrays: floats become float32, whole numbers of labels int64.
 
     Args:
         images: samples [N, …].

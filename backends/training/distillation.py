@@ -26,7 +26,7 @@ Moments = dict[Node, tuple[torch.Tensor, torch.Tensor]]
 def distill_data(
     module: Module, *, samples: int = 64, iterations: int = 500, learning_rate: float = 0.5, seed: int = 0
 ) -> Array:
-    """A batch whose activations have the statistics of the BatchNormalizations of a float network.
+    """Return a batch whose activations have the statistics of the BatchNormalizations of a float network.
 
     The loss is the sum over all of them of the squared distances of mean and standard deviation over batch and places,
     and of those of the input to 0 and 1; Adam, its step divided by 10 where the loss no longer falls.
@@ -65,7 +65,7 @@ def distill_data(
 
 
 def statistics_distance(module: Module, data: Array) -> float:
-    """Sum over the BatchNormalizations of the squared distance between the data's moments and the stored ones.
+    """Return sum over the BatchNormalizations of the squared distance between the data's moments and the stored ones.
 
     Raises:
         QirError: the network has no BatchNormalization with constant statistics.

@@ -128,7 +128,7 @@ class _Run:
         self.identity = f"{self.plan} {sorted(self.network.policy.items())} {started} {self.data}"
 
     def step(self, index: int, images: Array, labels: Array) -> float:
-        """One optimizer step; its loss."""
+        """Return one optimizer step; its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(index, self.steps) * group["factor"]
         device = self.network.device

@@ -57,7 +57,7 @@ class RetrainProtocol:
             raise QirError(f"{self}: expected distillation of 0 to 1 and momentum of 0 to below 1")
 
     def steps_for(self, images: int) -> int:
-        """Number of steps for so many images of the split."""
+        """Return the number of steps for so many images of the split."""
         used = min(images, self.images) if self.images else images
         return math.ceil(self.epochs * math.ceil(used / self.batch)) if self.epochs else self.steps
 
@@ -91,7 +91,7 @@ there: 20 times is ours. `haq` is one epoch of HAQ's search script (Wang et al.,
 
 
 def protocol(name: str, **changes: Any) -> RetrainProtocol:
-    """A preset, with some fields changed.
+    """Return a preset, with some fields changed.
 
     Raises:
         QirError: there is no such preset.

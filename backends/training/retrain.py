@@ -22,7 +22,9 @@ _BATCH = 250
 
 
 def refreshed_ranges(quantizer: FakeQuant, weight: Array) -> Array:
-    """Ranges of a retrained weight: those it was trained at where it has its bits, fitted anew at the other widths.
+    """Return ranges of a retrained weight.
+
+    Those it was trained at where it has its bits, fitted anew at the other widths.
 
     Args:
         quantizer: the weight's, at the bits that were trained.
@@ -99,7 +101,7 @@ def retrain(
 
 @contextmanager
 def _progress(asked: Progress | bool, steps: int) -> Iterator[Progress | None]:
-    """What is told after every step: the caller's function, a bar with the mean loss of late, or nothing."""
+    """Tell after every step: the caller's function, a bar with the mean loss of late, or nothing."""
     if not isinstance(asked, bool):
         yield asked
         return

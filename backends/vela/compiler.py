@@ -42,7 +42,7 @@ class VelaLayer:
 
 
 def vela_command() -> Path:
-    """The command `vela`: the environment's `QIR_VELA`, else next to this interpreter, else on the path.
+    """Return the command `vela`: the environment's `QIR_VELA`, else next to this interpreter, else on the path.
 
     Raises:
         MissingExtraError: there is none.

@@ -140,7 +140,7 @@ class Table:
 
 
 def serialize(root: Table) -> bytes:
-    """The bytes of a file.
+    """Return the bytes of a file.
 
     Raises:
         MissingExtraError: the package `flatbuffers` is not installed.

@@ -19,14 +19,16 @@ _LARGEST = 127
 
 
 def affine_grid(low: float, high: float) -> TfliteGrid:
-    """The int8 grid over a range that holds zero (scheme `uniform-asymmetric`)."""
+    """Return the int8 grid over a range that holds zero (scheme `uniform-asymmetric`)."""
     ranges = np.array([[low, high]], np.float32)
     found = get_scheme("uniform-asymmetric").parameters(ranges, 8, signed=True)
     return TfliteGrid((float(found.scale[0]),), int(found.zero_point[0]))
 
 
 def quantizer_grid(quantizer: FakeQuant) -> TfliteGrid:
-    """The int8 grid over an activation quantizer's range at its chosen width: narrower codes are stored in 8 bits.
+    """Return the int8 grid over an activation quantizer's range at its chosen width.
+
+    Narrower codes are stored in 8 bits.
 
     Raises:
         TargetError: the quantizer has a grid per channel.
@@ -39,14 +41,16 @@ def quantizer_grid(quantizer: FakeQuant) -> TfliteGrid:
 
 
 def real_values(value: Value | None) -> Array | None:
-    """The float values of a constant, before its fake-quant node where it has one; None for an activation."""
+    """Return the float values of a constant, before its fake-quant node where it has one; None for an activation."""
     if value is not None and value.producer is not None and value.producer.is_fake_quant:
         value = value.producer.input(0)
     return array_of(value)
 
 
 def kernel_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:
-    """A weight in int8: codes of its quantizer's grid at its chosen width, else symmetric 8-bit codes per channel.
+    """Return a weight in int8.
+
+    Codes of its quantizer's grid at its chosen width, else symmetric 8-bit codes per channel.
 
     Args:
         value: the weight, a constant or the result of its fake-quant node.

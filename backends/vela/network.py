@@ -84,7 +84,7 @@ class Network:
         return tuple(sizes[axis] for axis in CHANNELS_LAST) if len(sizes) == 4 else sizes
 
     def tensor(self, node: Node, index: int) -> int:
-        """The tensor of an activation operand.
+        """Return the tensor of an activation operand.
 
         Raises:
             TargetError: the operand is missing or constant.
@@ -95,7 +95,7 @@ class Network:
         return self.at[value]
 
     def operand(self, node: Node, index: int) -> int:
-        """The tensor of an operand, a constant put on an 8-bit grid."""
+        """Return the tensor of an operand, a constant put on an 8-bit grid."""
         value = node.input(index)
         array = real_values(value)
         if array is None or value is None:
@@ -107,7 +107,7 @@ class Network:
         return self.made.constant(value.name, codes, TfliteGrid(scale))
 
     def result(self, node: Node, grid: TfliteGrid | None = None, *, value: Value | None = None, name: str = "") -> int:
-        """A new tensor for a node's result, named after its layer.
+        """Return a new tensor for a node's result, named after its layer.
 
         Args:
             node: the node.
@@ -124,7 +124,7 @@ class Network:
         return tensor
 
     def with_activation(self, node: Node) -> tuple[str, Value]:
-        """The activation that runs with a node, when it is the result's only user, and the value after both."""
+        """Return the activation that runs with a node, when it is the result's only user, and the value after both."""
         value = node.result
         user = value.users[0] if len(value.users) == 1 else None
         kind = None if user is None or user.is_return else activation_of(user)
@@ -134,7 +134,7 @@ class Network:
         return kind, user.result
 
     def on_grid(self, tensor: int, grid: TfliteGrid, name: str) -> int:
-        """The tensor itself when it lies on a grid, else one after a QUANTIZE."""
+        """Return the tensor itself when it lies on a grid, else one after a QUANTIZE."""
         if self.made.grids[tensor] == grid:
             return tensor
         moved = self.made.activation(name, self.made.shapes[tensor], grid)
@@ -142,11 +142,14 @@ class Network:
         return moved
 
     def name_of(self, tensor: int) -> str:
-        """The name of a tensor. What is made of it on the way is named after it: a compiler may compute it in place."""
+        """Return the name of a tensor. What is made of it on the way is named after it.
+
+        A compiler may compute it in place.
+        """
         return str(self.made.tensors[tensor].fields["name"])
 
     def transposed(self, tensor: int, order: Sequence[int], result: int | None = None) -> int:
-        """The tensor after a TRANSPOSE."""
+        """Return the tensor after a TRANSPOSE."""
         shape = tuple(self.made.shapes[tensor][axis] for axis in order)
         name = f"{self.name_of(tensor)}.transposed"
         moved = self.made.activation(name, shape, self.grid_of(tensor)) if result is None else result
@@ -155,7 +158,7 @@ class Network:
         return moved
 
     def padded(self, tensor: int, widths: Array, fill: int | None = None) -> int:
-        """The tensor after a PAD with zeros, or a PADV2 with a code: `widths` int32 [rank, 2]."""
+        """Return the tensor after a PAD with zeros, or a PADV2 with a code: `widths` int32 [rank, 2]."""
         name = f"{self.name_of(tensor)}.padded"
         shape = tuple(int(size + around) for size, around in zip(self.made.shapes[tensor], widths.sum(1), strict=True))
         grid = self.grid_of(tensor)
@@ -169,11 +172,11 @@ class Network:
         return moved
 
     def integers(self, name: str, numbers: Sequence[int]) -> int:
-        """A constant of int32."""
+        """Return a constant of int32."""
         return self.made.constant(f"{name}.sizes", np.array(numbers, np.int32))
 
     def grid_of(self, tensor: int) -> TfliteGrid:
-        """The grid of an activation's tensor."""
+        """Return the grid of an activation's tensor."""
         grid = self.made.grids[tensor]
         if grid is None:
             raise TargetError(f"tensor {tensor} holds integers; an activation was expected")
@@ -195,7 +198,7 @@ def clip_range(node: Node) -> tuple[float, float]:
 
 
 def activation_of(node: Node) -> str | None:
-    """The TensorFlow Lite activation that a Relu or Clip is, None for other ops and bounds."""
+    """Return the TensorFlow Lite activation that a Relu or Clip is, None for other ops and bounds."""
     if not op_of(node).is_activation:
         return None
     return {(0.0, np.inf): "RELU", (0.0, _SIX): "RELU6"}.get(clip_range(node))

@@ -264,12 +264,12 @@ def _reshaped(network: Network, source: int, shape: tuple[int, ...], name: str) 
 
 
 def _mixes(shape: tuple[int, ...]) -> bool:
-    """Whether the orders [N, C, H, W] and [N, H, W, C] of an image differ."""
+    """Return whether the orders [N, C, H, W] and [N, H, W, C] of an image differ."""
     return len(shape) == 4 and shape[3] > 1 and shape[1] * shape[2] > 1
 
 
 def _bias(network: Network, node: Node, source: int, scale: tuple[float, ...], channels: int) -> int:
-    """The bias in int32 on the grid of the products; zeros where there is none."""
+    """Return the bias in int32 on the grid of the products; zeros where there is none."""
     operands = op_of(node).quantizable(node)
     array = real_values(node.input(2)) if operands is not None and operands.bias is not None else None
     step = np.asarray(scale, np.float64) * network.grid_of(source).scale[0]
@@ -282,7 +282,10 @@ def _bias(network: Network, node: Node, source: int, scale: tuple[float, ...], c
 def _slid(
     network: Network, node: Node, window: Window, output: tuple[int, ...], fill: int | None = None
 ) -> tuple[int, int]:
-    """The tensor that a window slides over and the padding mode; padding that is neither SAME nor VALID is a PAD."""
+    """Return the tensor that a window slides over and the padding mode.
+
+    Padding that is neither SAME nor VALID is a PAD.
+    """
     source = network.tensor(node, 0)
     begins, ends, same = [], [], True
     for axis, (size, count) in enumerate(zip(network.made.shapes[source][1:3], output, strict=True)):

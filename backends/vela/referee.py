@@ -98,7 +98,7 @@ def rank_correlation(rows: Sequence[Compared]) -> float:
 
 
 def fit_ops(rows: Sequence[Compared]) -> dict[str, OpFit]:
-    """One efficiency and one constant per op: least squares of relative errors, neither negative.
+    """Return one efficiency and one constant per op: least squares of relative errors, neither negative.
 
     An op whose nodes all cost the same has an efficiency only.
     """
@@ -123,7 +123,7 @@ def _fit(rows: Sequence[Compared]) -> OpFit:
 
 
 def predicted(rows: Sequence[Compared], fits: Mapping[str, OpFit]) -> float:
-    """Cycles of a network by the fits of another one; an op that they do not know counts as the model has it."""
+    """Return cycles of a network by the fits of another one; an op that they do not know counts as the model has it."""
     unknown = OpFit(1.0, 0.0)
     return sum(row.cycles / fits.get(row.op, unknown).efficiency + fits.get(row.op, unknown).constant for row in rows)
 

@@ -83,11 +83,11 @@ class Tflite:
     _codes: dict[str, int] = field(default_factory=dict)
 
     def activation(self, name: str, shape: tuple[int, ...], grid: TfliteGrid) -> int:
-        """A tensor that is computed, int8: its index."""
+        """Return a tensor that is computed, int8: its index."""
         return self._tensor(name, shape, np.dtype(np.int8), grid, 0)
 
     def constant(self, name: str, array: Array, grid: TfliteGrid | None = None) -> int:
-        """A constant, int8 or int32: its index."""
+        """Return a constant, int8 or int32: its index."""
         data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
         self.buffers.append(Table("Buffer", {"data": data}))
         return self._tensor(name, array.shape, array.dtype, grid, len(self.buffers) - 1)
@@ -112,7 +112,7 @@ class Tflite:
         self.operators.append(Table("Operator", fields))
 
     def to_bytes(self) -> bytes:
-        """The file.
+        """Return the file.
 
         Raises:
             MissingExtraError: the package `flatbuffers` is not installed.

@@ -110,7 +110,7 @@ def _read_jpeg(place: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.i
 
 
 def _files(place: Path, split: str) -> Iterator[tuple[str, bytes]]:
-    """Name (`split/class/file`) and content of each JPEG file of the split."""
+    """Yield the name (`split/class/file`) and content of each JPEG file of the split."""
     if place.is_dir():
         for file in place.glob(f"{split}/*/*.jpg"):
             yield file.relative_to(place).as_posix(), file.read_bytes()

@@ -46,7 +46,7 @@ _SIZES = {"train": 60_000, "test": 10_000}
 
 
 def fashion_mnist(split: Split) -> Samples:
-    """One split of the shipped slice: 512, 4,000, 2,000 or 10,000 images of 28x28, ten classes.
+    """Return one split of the shipped slice: 512, 4,000, 2,000 or 10,000 images of 28x28, ten classes.
 
     Args:
         split: `calibration`, `retraining`, `search-validation` or `test`.
@@ -68,7 +68,7 @@ def fashion_mnist(split: Split) -> Samples:
 
 
 def fashion_mnist_full(split: FullSplit = "train", path: str | Path | None = None) -> Samples:
-    """The whole official training (60,000) or test (10,000) set, from its gzipped or plain idx files.
+    """Return the whole official training (60,000) or test (10,000) set, from its gzipped or plain idx files.
 
     Args:
         split: `train` or `test`.
@@ -99,14 +99,14 @@ def read_full(split: FullSplit, path: str | Path | None = None) -> tuple[NDArray
 
 
 def float_training_indices() -> NDArray[np.int64]:
-    """Indices of the 58,000 official training images that shipped float networks may be trained on."""
+    """Return indices of the 58,000 official training images that shipped float networks may be trained on."""
     first, last = TRAIN_RANGES["search-validation"]
     indices = np.arange(_SIZES["train"], dtype=np.int64)
     return indices[(indices < first) | (indices >= last)]
 
 
 def write_slice(target: Path, path: str | Path | None = None) -> None:
-    """Writes the slice that comes with qir from the full set; the same bytes each time.
+    """Write the slice that comes with qir from the full set; the same bytes each time.
 
     Args:
         target: the `.npz` file to write.
@@ -134,7 +134,7 @@ def _slice_arrays(path: str | Path | None) -> Iterator[tuple[str, NDArray[np.uin
 
 
 def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
-    """Reads one idx file of unsigned bytes: two zeros, 8, rank, big-endian dimensions, values."""
+    """Read one idx file of unsigned bytes: two zeros, 8, rank, big-endian dimensions, values."""
     file = next((f for f in (folder / f"{name}.gz", folder / name) if f.is_file()), None)
     if file is None:
         raise DataError(

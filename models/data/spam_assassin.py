@@ -90,7 +90,7 @@ def _numbers(content: bytes) -> list[int]:
 
 
 def _text(content: bytes) -> str:
-    """The text parts of a mail, decoded; old mails break rules, so that bytes count as Latin-1."""
+    """Return the text parts of a mail, decoded; old mails break rules, so that bytes count as Latin-1."""
     message = email.message_from_bytes(content, policy=email.policy.compat32)
     parts = [part.get_payload(decode=True) for part in message.walk() if part.get_content_maintype() == "text"]
     return " ".join(part.decode("latin-1") for part in parts if isinstance(part, bytes))

@@ -33,7 +33,7 @@ class LeNet(nn.Module):
         self.flatten = nn.Flatten()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images float32 [N, channels, 28, 28] → logits float32 [N, classes]."""
+        """Return images float32 [N, channels, 28, 28] → logits float32 [N, classes]."""
         hidden = self.pool(self.relu(self.bn1(self.conv1(images))))
         hidden = self.pool(self.relu(self.bn2(self.conv2(hidden))))
         hidden = self.relu(self.bn3(self.fc1(self.flatten(hidden))))
@@ -64,7 +64,7 @@ class LeNet5(nn.Module):
         self.flatten = nn.Flatten()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images float32 [N, channels, 28, 28] (32 without padding) → logits float32 [N, classes]."""
+        """Return images float32 [N, channels, 28, 28] (32 without padding) → logits float32 [N, classes]."""
         hidden = self.pool(self.relu(self.conv1(images)))
         hidden = self.flatten(self.pool(self.relu(self.conv2(hidden))))
         hidden = self.relu(self.fc2(self.relu(self.fc1(hidden))))

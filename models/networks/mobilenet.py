@@ -28,7 +28,7 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 [N, inputs, H, W] → [N, outputs, H / stride, W / stride]."""
+        """Return float32 [N, inputs, H, W] → [N, outputs, H / stride, W / stride]."""
         result: Tensor = self.layers(images)
         return images + result if self.adds else result
 
@@ -76,6 +76,6 @@ def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
 
 
 def _rounded(channels: float) -> int:
-    """The nearest multiple of 8, at least 8, and not below 90 % of what was asked (both papers' public code)."""
+    """Return the nearest multiple of 8, at least 8, and not below 90 % of what was asked (both papers' public code)."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8

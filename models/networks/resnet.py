@@ -25,7 +25,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(inputs, width, stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 [N, inputs, H, W] → [N, width, H / stride, W / stride]."""
+        """Return float32 [N, inputs, H, W] → [N, width, H / stride, W / stride]."""
         hidden = self.relu(self.bn1(self.conv1(images)))
         result: Tensor = self.relu(self.bn2(self.conv2(hidden)) + self.shortcut(images))
         return result
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(inputs, 4 * width, stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 [N, inputs, H, W] → [N, 4 * width, H / stride, W / stride]."""
+        """Return float32 [N, inputs, H, W] → [N, 4 * width, H / stride, W / stride]."""
         hidden = self.relu(self.bn1(self.conv1(images)))
         hidden = self.relu(self.bn2(self.conv2(hidden)))
         result: Tensor = self.relu(self.bn3(self.conv3(hidden)) + self.shortcut(images))
@@ -96,14 +96,17 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inputs, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images float32 [N, channels, H, W] → logits float32 [N, classes]."""
+        """Return images float32 [N, channels, H, W] → logits float32 [N, classes]."""
         hidden = self.blocks(self.pool(self.relu(self.bn1(self.conv1(images)))))
         logits: Tensor = self.fc(self.flatten(self.mean(hidden)))
         return logits
 
 
 def small_resnet(blocks: int, classes: int = 10, channels: int = 3) -> ResNet:
-    """The network of 6 * blocks + 2 layers of He et al., section 4.2 (blocks = 3: ResNet-20); widths 16, 32, 64."""
+    """Return the network of 6 * blocks + 2 layers of He et al., section 4.2 (blocks = 3: ResNet-20).
+
+    Widths 16, 32, 64.
+    """
     return ResNet(BasicBlock, (blocks,) * 3, (16, 32, 64), classes, channels, large_stem=False)
 
 

@@ -33,7 +33,7 @@ class Affine:
         return len(self.scale)
 
     def part(self, start: int, stop: int) -> Affine:
-        """The map of the channels from `start` up to, without, `stop`."""
+        """Return the map of the channels from `start` up to, without, `stop`."""
         return Affine(self.scale[start:stop], self.shift[start:stop])
 
 
@@ -46,7 +46,7 @@ def _is_training(node: Node, opset: int) -> bool:
 
 
 def batchnorm_affine(node: Node, opset: int) -> Affine | Reject:
-    """What an inference-time BatchNormalization node computes per channel, in float64.
+    """Return what an inference-time BatchNormalization node computes per channel, in float64.
 
     Args:
         node: a BatchNormalization of any version.
@@ -73,7 +73,7 @@ def batchnorm_affine(node: Node, opset: int) -> Affine | Reject:
 
 
 def channel_vector(constant: Array, axis: int, channels: int) -> Vector | None:
-    """The constant as one number a channel when that is all it varies along, else None.
+    """Return the constant as one number a channel when that is all it varies along, else None.
 
     Args:
         constant: broadcasts against a tensor whose channels lie on `axis`.
@@ -93,7 +93,7 @@ def channel_vector(constant: Array, axis: int, channels: int) -> Vector | None:
 
 
 def elementwise_affine(node: Node, data: Value, axis: int, channels: int, rank: int | None) -> Affine | Reject:
-    """What Add, Sub, Mul or Div with a constant does per channel to `data`, its other operand.
+    """Return what Add, Sub, Mul or Div with a constant does per channel to `data`, its other operand.
 
     Args:
         node: the elementwise node.

@@ -23,7 +23,10 @@ __all__ = [
 
 
 def frozen(array: Array) -> Tensor:
-    """A tensor that takes the array over without copying it; arithmetic on arrays of rank 0 gives numpy scalars."""
+    """Return a tensor that takes the array over without copying it.
+
+    Arithmetic on arrays of rank 0 gives numpy scalars.
+    """
     array = np.asarray(array)
     array.flags.writeable = False
     return Tensor.of(array)

@@ -63,7 +63,7 @@ class ConvLayer(LinearLayer):
         return magnitudes(grouped.transpose(0, 2, 1, 3).reshape(1, self.in_channels, -1))
 
     def sums(self, vector: Vector) -> Vector:
-        """Sum of weight * vector over input channels and kernel."""
+        """Return the sum of weight * vector over input channels and kernel."""
         taps = self.weight.reshape(*self.weight.shape[:2], -1).sum(axis=2, dtype=np.float64)
         found: Vector = (taps * self.per_input(vector).reshape(taps.shape)).sum(axis=1)
         return found
@@ -111,13 +111,16 @@ class ConvTransposeLayer(ConvLayer):
         return magnitudes(self.weight.reshape(1, self.in_channels, -1))
 
     def sums(self, vector: Vector) -> Vector:
-        """Sum of weight * vector over input channels and kernel: holds away from the borders, which see fewer taps."""
+        """Return the sum of weight * vector over input channels and kernel.
+
+        Holds away from the borders, which see fewer taps.
+        """
         taps = self.weight.reshape(*self.weight.shape[:2], -1).sum(axis=2, dtype=np.float64)
         found: Vector = (taps * vector[:, None]).reshape(self.groups, -1, taps.shape[1]).sum(axis=1).reshape(-1)
         return found
 
     def pads_zeros(self) -> bool:
-        """Every transposed convolution sees fewer taps at its borders."""
+        """Return True: every transposed convolution sees fewer taps at its borders."""
         return True
 
 
@@ -172,7 +175,7 @@ class GemmLayer(LinearLayer):
         return super().before(affine)
 
     def write_bias(self, bias: Array) -> None:
-        """The bias is operand 2, beta already in it."""
+        """Take operand 2 for the bias, beta already in it."""
         if bias.any() or self.node.input(2) is not None:
             set_constant(self.node, 2, bias.astype(self.weight.dtype), self.bias_name())
             self.node.set_attribute("beta", None)
@@ -228,7 +231,7 @@ class MatMulLayer(LinearLayer):
         return found
 
     def write_bias(self, bias: Array) -> None:
-        """The bias goes into the Add; one is made when it is needed."""
+        """Put the bias into the Add; make one when it is needed."""
         values = bias.astype(self.weight.dtype)
         if self.add is not None:
             index = 0 if constant_of(self.add.input(0)) is not None else 1
@@ -248,7 +251,7 @@ class MatMulLayer(LinearLayer):
 
 
 def layer_at(node: Node) -> LinearLayer | Reject:
-    """The linear layer that a node is: Conv, ConvTranspose, Gemm or MatMul with constant weight and bias."""
+    """Return the linear layer that a node is: Conv, ConvTranspose, Gemm or MatMul with constant weight and bias."""
     if not is_standard(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
         return Reject(f"{node.op} is not a linear layer")
     name = node.name or node.result.name
@@ -293,7 +296,7 @@ def _matmul(node: Node, weight: Array) -> LinearLayer:
 
 
 def layer_producing(value: Value) -> LinearLayer | Reject:
-    """The layer whose result (bias included) a value is."""
+    """Return the layer whose result (bias included) a value is."""
     node = value.producer
     if node is None:
         return Reject(f"{value.name!r} is not a result of a layer")

@@ -23,7 +23,7 @@ PREACTIVATION = "preactivation"
 
 
 def scaled_weight(weight: Array, factor: Array) -> Array:
-    """Weight * factor in float64, rounded once to the weight's element type; `factor` broadcasts."""
+    """Return weight * factor in float64, rounded once to the weight's element type; `factor` broadcasts."""
     made = np.empty(weight.shape, weight.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         if weight.dtype.name == "bfloat16":
@@ -34,13 +34,13 @@ def scaled_weight(weight: Array, factor: Array) -> Array:
 
 
 def magnitudes(weight: Array) -> Vector:
-    """Largest magnitude per channel of a weight [1, channels, elements]."""
+    """Return the largest magnitude per channel of a weight [1, channels, elements]."""
     found: Vector = np.abs(weight).max(axis=(0, 2), initial=0).astype(np.float64)
     return found
 
 
 def _is_finite(array: Array) -> bool:
-    """Whether no element is NaN or infinite; a finite sum of squares says so in one fast pass."""
+    """Return whether no element is NaN or infinite; a finite sum of squares says so in one fast pass."""
     if array.dtype == np.float32:
         flat = array.reshape(-1)
         if np.isfinite(flat @ flat):
@@ -94,23 +94,23 @@ class LinearLayer(ABC):
 
     @abstractmethod
     def per_output(self, vector: Array) -> Array:
-        """A vector over output channels in a shape that broadcasts against the weight."""
+        """Return a vector over output channels in a shape that broadcasts against the weight."""
 
     @abstractmethod
     def per_input(self, vector: Array) -> Array:
-        """A vector over input channels in a shape that broadcasts against the weight."""
+        """Return a vector over input channels in a shape that broadcasts against the weight."""
 
     @abstractmethod
     def output_magnitudes(self) -> Vector:
-        """Largest |weight| of each output channel: float64 [out_channels]."""
+        """Return the largest |weight| of each output channel: float64 [out_channels]."""
 
     @abstractmethod
     def input_magnitudes(self) -> Vector:
-        """Largest |weight| of each input channel: float64 [in_channels]."""
+        """Return the largest |weight| of each input channel: float64 [in_channels]."""
 
     @abstractmethod
     def sums(self, vector: Vector) -> Vector:
-        """What input channels that hold the constants `vector` everywhere add to each output channel."""
+        """Return what input channels that hold the constants `vector` everywhere add to each output channel."""
 
     def write(self, weight: Array | None, bias: Array) -> None:
         """Store a new weight, if there is one, and a new float64 bias; constants shared with other nodes are copied."""
@@ -123,18 +123,18 @@ class LinearLayer(ABC):
         """Store a new float64 bias in the weight's element type."""
 
     def pads_zeros(self) -> bool:
-        """Whether some outputs see zeros in place of data, so that a constant input gives no constant output."""
+        """Return whether some outputs see zeros in place of data, so that a constant input gives no constant output."""
         return False
 
     def after(self, affine: Affine) -> Edit | Reject:
-        """The layer x -> affine(layer(x))."""
+        """Return the layer x -> affine(layer(x))."""
         if affine.channels != self.out_channels:
             return Reject(f"it has {affine.channels} channels and {self.name!r} has {self.out_channels}")
         weight = self._scaled(affine.scale, self.per_output)
         return self._edit(weight, self.bias * affine.scale + affine.shift)
 
     def before(self, affine: Affine) -> Edit | Reject:
-        """The layer x -> layer(affine(x))."""
+        """Return the layer x -> layer(affine(x))."""
         if affine.channels != self.in_channels:
             return Reject(f"it has {affine.channels} channels and {self.name!r} takes {self.in_channels}")
         shifts = bool(affine.shift.any())
@@ -157,13 +157,13 @@ class LinearLayer(ABC):
         )
 
     def bias_name(self) -> str:
-        """What a new bias is called: after the weight."""
+        """Return what a new bias is called: after the weight."""
         weight = self.node.input(1)
         name = weight.name if weight is not None else ""
         return name.removesuffix("weight") + "bias" if name.endswith("weight") else f"{self.name}.bias"
 
     def weight_name(self) -> str:
-        """The weight's name."""
+        """Return the weight's name."""
         weight = self.node.input(1)
         return weight.name if weight is not None else f"{self.name}.weight"
 

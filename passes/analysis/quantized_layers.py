@@ -66,14 +66,17 @@ class StoredWeight:
 
 
 def sums_products(node: Node) -> bool:
-    """Whether a layer computes sums of products and nothing else: Gemm's factors are 1, its data is not transposed."""
+    """Return whether a layer computes sums of products and nothing else.
+
+    Gemm's factors are 1, its data is not transposed.
+    """
     if node.op == "Gemm":
         return node.attribute("alpha", 1.0) == node.attribute("beta", 1.0) == 1.0 and not node.attribute("transA", 0)
     return node.op in {"Conv", "ConvTranspose", "MatMul"}
 
 
 def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
-    """Every quantized constant weight of recurrent layers, embeddings and layers with blocks of scales, in order."""
+    """Return quantized constant weights of recurrent layers, embeddings and layers with blocks of scales, in order."""
     for node in graph:
         operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
         if operands is not None:
@@ -88,7 +91,7 @@ def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
 
 
 def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
-    """Every expensive node whose data and weight operand lie on grids, in order; none with blocks of scales."""
+    """Yield every expensive node whose data and weight operand lie on grids, in order; none with blocks of scales."""
     readers = dict[FakeQuant, int]()
     for node in graph:
         operands = op_of(node).quantizable(node)
@@ -104,7 +107,7 @@ def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
 
 
 def output_quantizer(node: Node) -> FakeQuant | None:
-    """The quantizer on a node's result, seen through activations that fuse into it."""
+    """Return the quantizer on a node's result, seen through activations that fuse into it."""
     value = node.result
     while len(value.users) == 1:
         user = value.users[0]
@@ -117,7 +120,9 @@ def output_quantizer(node: Node) -> FakeQuant | None:
 
 
 def clipped_by_codes(node: Node, grid: QuantParameters) -> Value:
-    """What a quantizer on one scale can read instead of its operand: Clips that its codes make superfluous are passed.
+    """Return what a quantizer on one scale can read instead of its operand.
+
+    Clips that its codes make superfluous are passed.
 
     Quantization is monotone: where the bounds of a Clip fall on or beyond the outermost codes, clipping the codes alone
     gives the same codes. ONNX Runtime's fused kernels see through a Clip only where the container saturates, so a Clip
@@ -136,7 +141,7 @@ def clipped_by_codes(node: Node, grid: QuantParameters) -> Value:
 
 
 def activation_bounds(node: Node) -> tuple[float, float]:
-    """Smallest and largest value that an activation (Relu, Clip) lets through."""
+    """Return the smallest and largest value that an activation (Relu, Clip) lets through."""
     if node.op == "Relu":
         return 0.0, np.inf
     limits = []

@@ -12,7 +12,7 @@ from qir.tracing import quantizer_of
 
 
 def is_layer(node: Node) -> bool:
-    """Whether a node multiplies quantizable operands, or computes in float with weights that are stored as codes."""
+    """Tell whether a node multiplies quantizable operands, or computes in float with weights stored as codes."""
     facts = op_of(node)
     if facts.quantizable(node) is not None:
         return True
@@ -36,7 +36,7 @@ def weight_operands(node: Node) -> Iterator[tuple[int, str, int | None, int | No
 
 
 def operand_quantizers(node: Node) -> list[FakeQuant]:
-    """The quantizers of a layer's data and weights, those that are there."""
+    """Return the quantizers of a layer's data and weights, those that are there."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     indices = [] if operands is None else [operands.data, operands.weight]
     indices += [] if kernel is None else [*kernel.data, *kernel.weights]
@@ -44,7 +44,10 @@ def operand_quantizers(node: Node) -> list[FakeQuant]:
 
 
 def quantizer_stem(node: Node) -> str:
-    """What a layer is called in names of quantizers: its weight's name without `.weight`, else the node's name."""
+    """Return what a layer is called in names of quantizers.
+
+    Its weight's name without `.weight`, else the node's name.
+    """
     index = next((index for index, *_ in weight_operands(node)), None)
     weight = None if index is None else node.input(index)
     if weight is not None:
@@ -56,11 +59,11 @@ def quantizer_stem(node: Node) -> str:
 
 
 def is_float(value: Value) -> bool:
-    """Whether a value is float, as far as its type says."""
+    """Return whether a value is float, as far as its type says."""
     return value.dtype is None or value.dtype.is_float
 
 
 def is_weight(value: Value) -> bool:
-    """Whether a value is a constant, seen through fake-quant nodes."""
+    """Return whether a value is a constant, seen through fake-quant nodes."""
     quantizer = FakeQuant.of(value)
     return value.is_constant or (quantizer is not None and is_weight(quantizer.source))

@@ -12,7 +12,9 @@ from qir.tensor import Array
 
 
 def activation_ranges(quantizer: FakeQuant, histogram: Histogram, method: str) -> Array:
-    """Ranges of every candidate width; the quantizer gets signed codes where these serve values below zero better.
+    """Return ranges of every candidate width.
+
+    The quantizer gets signed codes where these serve values below zero better.
 
     The unsigned grids of most schemes begin at zero (those of `uniform`, `zoomq` and codebooks need not): values below
     would all be clipped. Unsigned codes stay where that loses less, as with the short negative side of hard-swish.
@@ -44,7 +46,10 @@ def activation_ranges(quantizer: FakeQuant, histogram: Histogram, method: str) -
 def _grids(
     quantizer: FakeQuant, histogram: Histogram, method: str, *, signed: bool
 ) -> tuple[Array, list[tuple[Scheme, QuantParameters]]]:
-    """Ranges of every candidate width [widths, 1, 2], and the schemes' grids; `QirError` where a scheme refuses."""
+    """Return ranges of every candidate width [widths, 1, 2], and the schemes' grids.
+
+    `QirError` where a scheme refuses.
+    """
     narrow, ranges, grids = quantizer.narrow, [], []
     for bits in quantizer.widths:
         ranges.append(np.asarray([threshold(histogram, method, bits, signed=signed)], np.float32))
@@ -54,6 +59,6 @@ def _grids(
 
 
 def _error(values: Array, grids: list[tuple[Scheme, QuantParameters]]) -> float:
-    """Sum of squared errors over the grids."""
+    """Return the sum of squared errors over the grids."""
     changes = (scheme.fake_quantize(values, grid) - values for scheme, grid in grids)
     return sum(float(np.square(change, dtype=np.float64).sum()) for change in changes)

@@ -21,7 +21,7 @@ Wanted = Sequence[tuple[Value, int]]
 
 
 def channel_moments(module: Module, wanted: Wanted, data: Data) -> dict[Value, tuple[Vector, Vector]]:
-    """Mean and standard deviation of every channel over the data, float64 [channels] each."""
+    """Return the mean and standard deviation of every channel over the data, float64 [channels] each."""
     sums: dict[Value, list[Any]] = {value: [0, 0.0, 0.0] for value, _ in wanted}
     for value, rows in _rows(module, wanted, data):
         total = sums[value]
@@ -36,7 +36,7 @@ def channel_moments(module: Module, wanted: Wanted, data: Data) -> dict[Value, t
 
 
 def channel_magnitudes(module: Module, wanted: Wanted, data: Data) -> dict[Value, Vector]:
-    """Largest magnitude of every channel over the data, float64 [channels]."""
+    """Return the largest magnitude of every channel over the data, float64 [channels]."""
     found: dict[Value, Vector] = {}
     for value, rows in _rows(module, wanted, data):
         largest = np.abs(rows).max(axis=1).astype(np.float64)
@@ -45,7 +45,7 @@ def channel_magnitudes(module: Module, wanted: Wanted, data: Data) -> dict[Value
 
 
 def _rows(module: Module, wanted: Wanted, data: Data) -> Iterator[tuple[Value, Array]]:
-    """Each value of each batch as [channels, elements].
+    """Yield each value of each batch as [channels, elements].
 
     Raises:
         DataError: a value is not finite on the data.

@@ -95,7 +95,7 @@ class Calibrate(Pass):
 
 
 def _sketches(module: Module, weights: Mapping[FakeQuant, Array]) -> dict[FakeQuant, RowSketch]:
-    """An empty sketch for every weight quantizer of the main graph that exactly one layer reads."""
+    """Return an empty sketch for every weight quantizer of the main graph that exactly one layer reads."""
     found = {}
     for quantizer, array in weights.items():
         users, axis = quantizer.result.users, quantizer.granularity.axis
@@ -107,7 +107,7 @@ def _sketches(module: Module, weights: Mapping[FakeQuant, Array]) -> dict[FakeQu
 
 
 def _constant(quantizer: FakeQuant) -> Array | None:
-    """The constant that a quantizer reads, seen through other quantizers."""
+    """Return the constant that a quantizer reads, seen through other quantizers."""
     value = _unquantized(quantizer.source)
     return None if value.constant is None or not value.is_constant else value.constant.numpy()
 
@@ -115,7 +115,10 @@ def _constant(quantizer: FakeQuant) -> Array | None:
 def observe(
     module: Module, quantized: list[FakeQuant], feeds: Iterator[Feed], sketches: dict[FakeQuant, RowSketch]
 ) -> dict[FakeQuant, Histogram]:
-    """One pass over the feeds: histograms, and `sketches` (by weight quantizer) fed with what their layers read."""
+    """Return one pass over the feeds.
+
+    Histograms, and `sketches` (by weight quantizer) fed with what their layers read.
+    """
     from qir.backends.execution.session import OrtSession
 
     read = {weight: _unquantized(sketch.node.operand(0)) for weight, sketch in sketches.items()}
@@ -147,14 +150,14 @@ def _remember_sizes(module: Module, session: OrtSession, feed: Feed, values: set
 
 
 def _unquantized(value: Value) -> Value:
-    """The float value under fake-quant nodes."""
+    """Return the float value under fake-quant nodes."""
     while (quantizer := FakeQuant.of(value)) is not None:
         value = quantizer.source
     return value
 
 
 def float_network(module: Module, outputs: list[str] | None = None) -> Module:
-    """A copy without its fake-quant nodes, with more of its values as outputs."""
+    """Return a copy without its fake-quant nodes, with more of its values as outputs."""
     made = module.clone()
     for graph in made.graphs:
         for node in graph.fake_quants():

@@ -22,7 +22,7 @@ _NOTHING = 1e-30
 
 
 def minmax(histogram: Histogram, bits: int, signed: bool) -> Range:  # noqa: ARG001
-    """The exact range."""
+    """Return the exact range."""
     return histogram.low, histogram.high
 
 
@@ -32,7 +32,7 @@ def moving_average(histogram: Histogram, bits: int, signed: bool) -> Range:  # n
 
 
 def percentile(histogram: Histogram, bits: int, signed: bool, *, keep: float = 0.99999) -> Range:  # noqa: ARG001
-    """The range that holds the fraction `keep` of the values: half of the rest is cut at each end.
+    """Return the range that holds the fraction `keep` of the values: half of the rest is cut at each end.
 
     ONNX Runtime's percentile calibration has the same definition.
     """
@@ -45,7 +45,7 @@ def percentile(histogram: Histogram, bits: int, signed: bool, *, keep: float = 0
 
 
 def mse(histogram: Histogram, bits: int, signed: bool) -> Range:
-    """The range of least mean squared quantization error.
+    """Return the range of least mean squared quantization error.
 
     The error of a grid follows from sums over the bins below each border between two of its codes, so that a width of
     b bits costs 2**b look-ups, not a pass over the bins.
@@ -66,7 +66,7 @@ def mse(histogram: Histogram, bits: int, signed: bool) -> Range:
 
 
 def lp(histogram: Histogram, bits: int, signed: bool, *, power: float = 2.4) -> Range:
-    """The range of least mean |error|^power (LAPQ, Nahshan et al., 2019, equation 4)."""
+    """Return the range of least mean |error|^power (LAPQ, Nahshan et al., 2019, equation 4)."""
     values, counts = _filled(histogram)
 
     def error(low: Array, high: Array) -> Array:
@@ -77,7 +77,7 @@ def lp(histogram: Histogram, bits: int, signed: bool, *, power: float = 2.4) -> 
 
 
 def entropy(histogram: Histogram, bits: int, signed: bool) -> Range:
-    """The range whose quantized distribution has the least Kullback-Leibler divergence from the clipped one.
+    """Return the range whose quantized distribution has the least Kullback-Leibler divergence from the clipped one.
 
     Migacz, 8-bit inference with TensorRT, 2017: values outside the range count into the last bins of the reference,
     and not at all into the quantized distribution, which spreads the mass of a code evenly over its filled bins.
@@ -110,7 +110,7 @@ def entropy(histogram: Histogram, bits: int, signed: bool) -> Range:
 
 
 def aciq(histogram: Histogram, bits: int, signed: bool) -> Range:  # noqa: ARG001
-    """The analytic range for Gaussian or Laplacian values, whichever fits better (Banner et al., 2019, eqs. 5 and 6).
+    """Return the analytic range for Gaussian or Laplacian values, whichever fits (Banner et al., 2019, eqs. 5 and 6).
 
     Half-wave distributions (after ReLU) are clipped at the threshold of the symmetric distribution with one more bit.
     """
@@ -140,7 +140,7 @@ METHODS: dict[str, Method] = {
 
 
 def threshold(histogram: Histogram, method: str, bits: int, *, signed: bool) -> Range:
-    """The clipping range of a width by a named method.
+    """Return the clipping range of a width by a named method.
 
     Raises:
         QirError: the method is unknown, or the histogram has seen nothing.
@@ -159,7 +159,7 @@ def _filled(histogram: Histogram) -> tuple[Array, Array]:
 
 
 def _up_to(bins: Array) -> Array:
-    """Sums over the bins below each border between bins: float64 [BINS + 1]."""
+    """Return sums over the bins below each border between bins: float64 [BINS + 1]."""
     return np.concatenate([[0.0], np.cumsum(bins, dtype=np.float64)])
 
 
@@ -169,24 +169,27 @@ def _log_weighted(weights: Array, values: Array) -> Array:
 
 
 def _bins_below(histogram: Histogram, value: Array) -> Array:
-    """How many bins have their centre below a value."""
+    """Return how many bins have their centre below a value."""
     place = np.ceil((value - histogram.start) / histogram.width - 0.5)
     return np.asarray(np.clip(place, 0, BINS).astype(np.intp))
 
 
 def _bins_of(histogram: Histogram, value: Array) -> Array:
-    """The bin that each value falls into, the nearest one outside."""
+    """Return the bin that each value falls into, the nearest one outside."""
     return np.asarray(np.clip((value - histogram.start) // histogram.width, 0, BINS - 1).astype(np.intp))
 
 
 def _borders(histogram: Histogram, step: Array, first: Array, last: Array) -> tuple[Array, Array]:
-    """How many bins lie below the border above each code but the last, and the codes: [candidates, borders] each."""
+    """Return how many bins lie below the border above each code but the last, and the codes.
+
+    Shape [candidates, borders] each.
+    """
     code = first + np.arange(int((last - first).max()))
     return np.where(code < last, _bins_below(histogram, (code + 0.5) * step), BINS), code
 
 
 def _without_spike(histogram: Histogram) -> Array:
-    """Counts of the bins, the one that holds zero no fuller than its neighbours."""
+    """Return counts of the bins, the one that holds zero no fuller than its neighbours."""
     counts, place = histogram.counts.copy(), int(-histogram.start // histogram.width)
     if 0 <= place < BINS:
         neighbour = max(counts[max(place - 1, 0)] * (place > 0), counts[min(place + 1, BINS - 1)] * (place < BINS - 1))

@@ -47,7 +47,7 @@ class DistillData(Pass):
 
 
 def given_or_distilled(module: Module, data: Data, *, seed: int = 0) -> Data:
-    """The data, or those that `distilled` stands for.
+    """Return the data, or those that `distilled` stands for.
 
     Args:
         module: float network, not folded.

@@ -69,7 +69,7 @@ class Histogram:
         return self.start + self.width * (np.arange(BINS) + 0.5)
 
     def sample(self, size: int = 4096) -> Array:
-        """Values at evenly spaced ranks of the stream, known to within a bin: float32 [size], ascending.
+        """Return values at evenly spaced ranks of the stream, known to within a bin: float32 [size], ascending.
 
         Raises:
             DataError: nothing was seen.

@@ -96,14 +96,16 @@ class RowSketch:
         self._sums = self._sums + rows.sum(axis=1)
 
     def places(self, samples: int, available: int) -> Array:
-        """Which of the `available` rows of each sample are taken: int64 [samples, taken]."""
+        """Return which of the `available` rows of each sample are taken: int64 [samples, taken]."""
         if available <= self._places:
             return np.broadcast_to(np.arange(available), (samples, available))
         return self._generator.integers(0, available, (samples, self._places))
 
     @np.errstate(over="ignore", invalid="ignore")
     def error(self, *, centred: bool = False) -> OutputError | None:
-        """The error by what was seen, exact for up to `SHORT` inputs; None when nothing was seen or squares overflow.
+        """Return the error by what was seen, exact for up to `SHORT` inputs.
+
+        None when nothing was seen or squares overflow.
 
         From products Y = H D with random directions D follows H ≈ Y (Dᵀ Y)⁻¹ Yᵀ (the Nyström form), which is cut to its
         leading eigenvectors (Tropp et al., 2017, "Fixed-rank approximation of a positive-semidefinite matrix from
@@ -132,14 +134,14 @@ class RowSketch:
         return OutputError(np.ascontiguousarray(factor), np.ascontiguousarray(rest[:, :, None]))
 
     def _drawn(self, data: Array) -> Array:
-        """Rows of a layer that multiplies the last axis: [1, number of rows, inputs]."""
+        """Return rows of a layer that multiplies the last axis: [1, number of rows, inputs]."""
         per_sample = data.reshape(len(data), -1, data.shape[-1])
         chosen = self.places(len(data), per_sample.shape[1])
         return per_sample[np.arange(len(data))[:, None], chosen].reshape(1, -1, data.shape[-1])
 
 
 def has_rows(node: Node, weight: Array) -> bool:
-    """Whether a layer is of a kind that rows are known of."""
+    """Return whether a layer is of a kind that rows are known of."""
     if operand_axis(node) is None:
         return False
     if is_standard(node, "Conv"):
@@ -149,20 +151,23 @@ def has_rows(node: Node, weight: Array) -> bool:
 
 
 def operand_axis(node: Node) -> int | None:
-    """The axis of output channels of a layer's weight; None when the node is not a layer."""
+    """Return the axis of output channels of a layer's weight; None when the node is not a layer."""
     operands = op_of(node).quantizable(node)
     return None if operands is None or operands.weight != 1 else operands.weight_axis
 
 
 def _directions(inputs: int) -> Array:
-    """Float32 [inputs, `SKETCH`]; every axis itself where there are no more."""
+    """Return float32 [inputs, `SKETCH`]; every axis itself where there are no more."""
     if inputs <= SKETCH:
         return np.eye(inputs, dtype=np.float32)
     return np.random.default_rng(0).standard_normal((inputs, SKETCH), np.float32)
 
 
 def _patches(node: Node, data: Array, sketch: RowSketch) -> Array:
-    """What a convolution multiplies its weight by, at the places that are drawn: [groups, number of rows, inputs]."""
+    """Return what a convolution multiplies its weight by, at the places that are drawn.
+
+    Shape [groups, number of rows, inputs].
+    """
     weight = node.operand(1)
     while (quantizer := FakeQuant.of(weight)) is not None:
         weight = quantizer.source

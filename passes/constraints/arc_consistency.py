@@ -111,7 +111,10 @@ def _paths(
 def implied_by(
     options: Mapping[str, tuple[int, ...]], relations: list[PairRelation]
 ) -> dict[str, tuple[str, dict[int, int]]]:
-    """Quantizers that follow from another: the weight from the activation, else the activation from the weight."""
+    """Return quantizers that follow from another.
+
+    The weight from the activation, else the activation from the weight.
+    """
     implied: dict[str, tuple[str, dict[int, int]]] = {}
 
     def depends(name: str, on: str) -> bool:

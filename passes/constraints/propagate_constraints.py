@@ -57,7 +57,7 @@ class BitConstraints:
         return tuple(name for name, options in self.options.items() if len(options) > 1 and name not in self.implied)
 
     def complete(self, decided: Mapping[str, int]) -> Policy:
-        """The whole policy that follows from the decisions.
+        """Return the whole policy that follows from the decisions.
 
         Raises:
             QirError: a decision is missing, unknown, or chooses a width that is not an option.
@@ -106,7 +106,9 @@ class BitConstraints:
         return found
 
     def uniform(self, bits: int) -> Policy:
-        """The policy nearest to one width: each decision takes its widest option of at most `bits` that is legal.
+        """Return the policy nearest to one width.
+
+        Each decision takes its widest option of at most `bits` that is legal.
 
         Where a relation forbids that next to earlier decisions, the next narrower one, then the next wider one.
         """
@@ -118,7 +120,7 @@ class BitConstraints:
         return self.complete(decided)
 
     def _fits(self, known: Mapping[str, int], decided: Mapping[str, int], name: str, width: int) -> bool:
-        """Whether a decision leaves every relation a legal pair."""
+        """Return whether a decision leaves every relation a legal pair."""
         bits = {**known, **decided, name: width}
         for follower, (source, mapping) in self.implied.items():
             if source in bits and bits[source] in mapping:
@@ -147,7 +149,7 @@ class BitConstraints:
 
 
 def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
-    """The options, relations and implied quantizers of a network under a target's operand rules.
+    """Return the options, relations and implied quantizers of a network under a target's operand rules.
 
     Raises:
         QirError: no width remains for some quantizer; the message shows the conflicting nodes.
@@ -191,7 +193,7 @@ Pairs = frozenset[tuple[int, int]]
 
 
 def _products(node: Node, rules: OperandRules) -> Iterator[tuple[FakeQuant, FakeQuant, Pairs]]:
-    """Quantizers of data and weight that a node multiplies, and the pairs of widths that it may."""
+    """Yield quantizers of data and weight that a node multiplies, and the pairs of widths that it may."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     indices = () if operands is None else ((operands.data, operands.weight),)
     for data_index, weight_index in indices if kernel is None else kernel.products:
@@ -205,7 +207,7 @@ def _products(node: Node, rules: OperandRules) -> Iterator[tuple[FakeQuant, Fake
 def _next_to_floats(
     graph: Graph, rules: OperandRules, options: Mapping[str, set[int]]
 ) -> Iterator[tuple[str, int, str]]:
-    """Widths that weights may not have next to float data, where the target computes on float data at all, and why."""
+    """Return widths that weights may not have next to float data, where the target computes on such at all, and why."""
     if FLOAT_BITS not in rules.activation_widths:
         return
     for node in graph.walk():

@@ -77,7 +77,7 @@ def _move(first: LinearLayer, second: LinearLayer, excess: Vector) -> str:
 
 
 def _pair(node: Node) -> tuple[LinearLayer, LinearLayer] | None:
-    """A layer, and the only layer after the ReLU on its output."""
+    """Return a layer, and the only layer after the ReLU on its output."""
     first = layer_at(node)
     if isinstance(first, Reject):
         return None

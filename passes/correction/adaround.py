@@ -100,7 +100,7 @@ class _Layer:
 
 
 def _layers(graph: Graph) -> list[_Layer]:
-    """Layers with quantized weights in order, with and without blocks of scales, whether or not their data are."""
+    """Return layers with quantized weights in order, with and without blocks of scales, whatever their data are."""
     found = []
     for node in graph:
         operands = op_of(node).quantizable(node)
@@ -111,7 +111,7 @@ def _layers(graph: Graph) -> list[_Layer]:
 
 
 def _wanted(network: TorchModule, layers: list[_Layer], images: torch.Tensor, seed: int) -> dict[Node, torch.Tensor]:
-    """What the float network's layers give: some rows of each, [channels, rows]."""
+    """Return what the float network's layers give: some rows of each, [channels, rows]."""
     import torch
 
     from qir.backends.training.adaptive_rounding import drawn_outputs
@@ -151,7 +151,7 @@ def _obstacle(layer: _Layer) -> str | None:
 
 
 def _has_axis(weight: FakeQuant, axis: int) -> bool:
-    """Whether ranges lie along the output channels, along blocks, or serve the whole weight."""
+    """Return whether ranges lie along the output channels, along blocks, or serve the whole weight."""
     return isinstance(weight.granularity, PerBlock) or weight.granularity.axis in {None, axis}
 
 
@@ -160,7 +160,10 @@ def _data(layer: _Layer) -> Value:
 
 
 def codes_around(quantizer: FakeQuant, weight: Array) -> tuple[Array, Array]:
-    """The levels below and above each weight at the quantizer's bits, equal outside of the grid: float32, its shape."""
+    """Return the levels below and above each weight at the quantizer's bits, equal outside of the grid.
+
+    Float32, its shape.
+    """
     grid, granularity = quantizer.grid(), quantizer.granularity
     levels = quantizer.scheme(grid.bits).grid(grid)
     values, axis = granularity.rows(weight)
@@ -225,7 +228,7 @@ class _Learner:
         groups = len(inputs)
 
         def grouped(array: Array) -> torch.Tensor:
-            """[groups, outputs, inputs] of an array that has the weight's shape."""
+            """Return [groups, outputs, inputs] of an array that has the weight's shape."""
             rows = np.array(np.moveaxis(array, axis, 0), order="C")
             return torch.from_numpy(rows.reshape(groups, len(rows) // groups, -1))
 
@@ -247,7 +250,7 @@ class _Learner:
         return linear(torch.from_numpy(made)) + shift
 
     def _activation(self, layer: _Layer) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What runs for free after the layer, the identity where it is something else."""
+        """Return what runs for free after the layer, the identity where it is something else."""
         from qir.backends.torch.ops import lowering_of
         from qir.backends.torch.weights import torch_tensor
 

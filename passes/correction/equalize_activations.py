@@ -87,7 +87,7 @@ class EqualizeActivations(Pass):
 
 
 def _sites(graph: Graph, left: dict[str, str]) -> dict[Value, list[LinearLayer]]:
-    """Values that only linear layers take as data, with these layers."""
+    """Return values that only linear layers take as data, with these layers."""
     found: dict[Value, list[LinearLayer]] = {}
     for node in graph:
         layer = layer_at(node)

@@ -56,7 +56,7 @@ class EqualizeWeights(Pass):
         return changed
 
     def _scales(self, pairs: list[Pair]) -> list[Vector]:
-        """One divisor per channel and pair."""
+        """Return one divisor per channel and pair."""
         scales = [np.ones(pair.first.out_channels) for pair in pairs]
         ranges = _Ranges(pairs)
         for _ in range(self.rounds):
@@ -114,7 +114,7 @@ class _Ranges:
 
 
 def layer_of(node: Node) -> LinearLayer:
-    """The linear layer that a node is; `PassError` when it is none."""
+    """Return the linear layer that a node is; `PassError` when it is none."""
     layer = layer_at(node)
     if isinstance(layer, Reject):
         raise PassError(layer.reason)
@@ -149,7 +149,7 @@ def _to_relu(clip: Node) -> None:
 
 
 def find_pairs(graph: Graph, left: dict[str, str] | None = None, *, relaxed: bool = False) -> list[Pair]:
-    """All pairs of a graph (not of its subgraphs).
+    """Return all pairs of a graph (not of its subgraphs).
 
     Args:
         graph: the graph.
@@ -171,7 +171,7 @@ def find_pairs(graph: Graph, left: dict[str, str] | None = None, *, relaxed: boo
 
 
 def _takers(value: Value, first: LinearLayer, clips: list[Node] | None) -> list[LinearLayer] | Reject:
-    """The layers that take a value through homogeneous functions; a reason when something else does."""
+    """Return the layers that take a value through homogeneous functions; a reason when something else does."""
     if not value.uses:
         return Reject("nothing uses its output")
     found: list[LinearLayer] = []
@@ -206,7 +206,7 @@ def _same_axis(first: LinearLayer, second: LinearLayer) -> bool:
 
 
 def is_homogeneous(node: Node, axis: int) -> bool:
-    """Whether f(s x) = s f(x) for positive s per channel, channels staying on their axis.
+    """Return whether f(s x) = s f(x) for positive s per channel, channels staying on their axis.
 
     Args:
         node: the node that computes f.

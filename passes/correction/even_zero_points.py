@@ -43,7 +43,7 @@ class EvenZeroPoints(Pass):
 
 
 def _widened(quantizer: FakeQuant, bits: int) -> tuple[Array, bool]:
-    """The ranges of one width, float32 [1, 2], and whether they moved."""
+    """Return the ranges of one width, float32 [1, 2], and whether they moved."""
     if not quantizer.is_calibrated:
         raise PassError(f"even-zero-points: quantizer {quantizer.name!r} is not calibrated: run calibrate first")
     ranges, scheme = quantizer.ranges(bits), quantizer.scheme(bits)

@@ -52,7 +52,7 @@ def widen(layer: QuantizedLayer) -> bool:
 
 
 def _widened(weight: FakeQuant, bits: int, needed: Array) -> tuple[Array | None, Array]:
-    """The factor by which each channel's range grows at a width (None: by nothing), and the ranges."""
+    """Return the factor by which each channel's range grows at a width (None: by nothing), and the ranges."""
     ranges, scale = weight.ranges(bits), weight.grid(bits).scale.astype(np.float64)
     least = needed if len(scale) == len(needed) else np.full(len(scale), needed.max(initial=0.0))
     factor = np.where(least > scale * _SLACK, least / scale, 1.0)
@@ -64,7 +64,7 @@ def _widened(weight: FakeQuant, bits: int, needed: Array) -> tuple[Array | None,
 
 
 def _ranges_of(weight: FakeQuant, bits: int, scale: Array) -> Array:
-    """Ranges around zero with these scales, for channels whose scale was raised so that it tells nothing of the range.
+    """Return ranges around zero with these scales, for channels whose raised scale tells nothing of the range.
 
     Args:
         weight: the weight's quantizer.

@@ -43,7 +43,7 @@ class PowerOfTwoScales(Pass):
 
 
 def _moved(quantizer: FakeQuant, bits: int) -> Array:
-    """The ranges of one width with power-of-two scales: float32 [channels or 1, 2]."""
+    """Return the ranges of one width with power-of-two scales: float32 [channels or 1, 2]."""
     scheme, ranges = quantizer.scheme(bits), quantizer.ranges(bits)
     signed, narrow = quantizer.signed, quantizer.narrow
     grid = scheme.parameters(ranges, bits, signed, narrow)

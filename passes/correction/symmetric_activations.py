@@ -41,7 +41,7 @@ class SymmetricActivations(Pass):
 
 
 def follows_activation(quantizer: FakeQuant) -> bool:
-    """Whether a quantizer's operand comes straight from an activation (Relu, Clip)."""
+    """Return whether a quantizer's operand comes straight from an activation (Relu, Clip)."""
     producer = quantizer.source.producer
     return producer is not None and not producer.is_fake_quant and op_of(producer).is_activation
 

@@ -33,7 +33,7 @@ _SAYS_NOTHING = re.compile(r"unk__\d+|(p2o\.)?DynamicDimension\.\d+")
 
 
 def shape_of(value: Value) -> tuple[int | str | None, ...] | None:
-    """The shape of a value as far as it is known; a name that says nothing is None."""
+    """Return the shape of a value as far as it is known; a name that says nothing is None."""
     if value.shape is None:
         return None
     return tuple(None if isinstance(dim, str) and _SAYS_NOTHING.fullmatch(dim) else dim for dim in value.shape)
@@ -56,7 +56,7 @@ class BatchAxes:
         self.fixed = self._fixed(module)
 
     def axes(self, feed: Mapping[str, Array]) -> dict[str, int | None]:
-        """The axis of samples of each array; None for arrays that hold for all samples."""
+        """Return the axis of samples of each array; None for arrays that hold for all samples."""
         found = {name: self._declared(name, array) for name, array in feed.items() if array.ndim}
         counted = {
             feed[name].shape[axis] for name, axis in found.items() if axis is not None and axis < feed[name].ndim
@@ -65,12 +65,12 @@ class BatchAxes:
         return {name: self._told(name, array, found.get(name), count) for name, array in feed.items()}
 
     def samples(self, feed: Mapping[str, Array]) -> int:
-        """Number of samples in a feed; 1 where no array tells."""
+        """Return the number of samples in a feed; 1 where no array tells."""
         axes = self.axes(feed)
         return next((feed[name].shape[axis] for name, axis in axes.items() if axis is not None), 1)
 
     def cut(self, feeds: Iterable[Feed], batch: int) -> Iterator[Feed]:
-        """Feeds of `batch` samples (`fixed` where the network fixes it); those that are smaller are joined.
+        """Yield feeds of `batch` samples (`fixed` where the network fixes it); those that are smaller are joined.
 
         Feeds whose arrays do not agree on the number of samples pass as they are. What fills no feed of a fixed number
         is left out.
@@ -97,7 +97,10 @@ class BatchAxes:
         yield from self._rest(pending, full=full)
 
     def _unstacked(self, feed: Feed) -> Iterator[Feed]:
-        """The feed itself, or one for each sample where an array has one axis more than its input: whole inputs."""
+        """Yield the feed itself, or one for each sample where an array has one axis more than its input.
+
+        Whole inputs.
+        """
         stacked = [name for name, array in feed.items() if self._is_stacked(name, array)]
         if not stacked:
             yield feed
@@ -126,7 +129,7 @@ class BatchAxes:
             raise DataError(f"input {name!r}: {count} samples; the network takes exactly {self.fixed} at a time")
 
     def _declared(self, name: str, array: Array) -> int | None:
-        """The axis that is given or that the input's shape tells."""
+        """Return the axis that is given or that the input's shape tells."""
         if name in self._given:
             return self._given[name]
         value = self.inputs.get(name)
@@ -140,7 +143,10 @@ class BatchAxes:
         return 0 if shape[0] is None or shape[0] != len(array) or shape[0] == self._common() else None
 
     def _told(self, name: str, array: Array, axis: int | None, count: int) -> int | None:
-        """The axis where the data tell it: 1 or open in the shape, and in the array as long as there are samples."""
+        """Return the axis where the data tell it.
+
+        1 or open in the shape, and in the array as long as there are samples.
+        """
         value = self.inputs.get(name)
         shape = None if value is None else shape_of(value)
         if not array.ndim or name in self._given or shape is None or len(shape) != array.ndim:
@@ -152,7 +158,7 @@ class BatchAxes:
         return places[0] if axis is None and len(places) == 1 else axis
 
     def _common(self) -> int:
-        """The number that the first axes of all inputs fix, 0 where they differ."""
+        """Return the number that the first axes of all inputs fix, 0 where they differ."""
         sizes = {shape[0] for value in self.inputs.values() if (shape := shape_of(value))}
         size = sizes.pop() if len(sizes) == 1 else 0
         return size if isinstance(size, int) else 0
@@ -172,7 +178,7 @@ class BatchAxes:
 
 
 def _of_states(inputs: Iterable[Value]) -> int:
-    """The number of samples that the initial states of recurrent layers fix, 0 where none does."""
+    """Return the number of samples that the initial states of recurrent layers fix, 0 where none does."""
     for value in inputs:
         shape = shape_of(value)
         if shape and len(shape) == _STATE_RANK and _is_state(value, set()):
@@ -182,7 +188,7 @@ def _of_states(inputs: Iterable[Value]) -> int:
 
 
 def _is_state(value: Value, seen: set[Value]) -> bool:
-    """Whether a value reaches a recurrent layer as its state, through what keeps, moves or quantizes its elements."""
+    """Tell whether a value is a recurrent layer's state, through what keeps, moves or quantizes its elements."""
     seen.add(value)
     for use in value.uses:
         node = use.node
@@ -211,7 +217,10 @@ class _Pending:
         self._axes: dict[str, int | None] = {}
 
     def fits(self, part: Feed, axes: Mapping[str, int | None]) -> bool:
-        """Whether a part can be joined to what waits: the same shapes but for the axes of samples, the same rest."""
+        """Return whether a part can be joined to what waits.
+
+        The same shapes but for the axes of samples, the same rest.
+        """
         if not self._parts:
             return True
         first = self._parts[0]
@@ -223,7 +232,7 @@ class _Pending:
         self.count += next(part[name].shape[axis] for name, axis in axes.items() if axis is not None)
 
     def taken(self) -> Feed:
-        """What waits, as one feed; nothing waits after."""
+        """Return what waits, as one feed; nothing waits after."""
         parts, axes = self._parts, self._axes
         self._parts, self.count = [], 0
         if len(parts) == 1:
@@ -249,7 +258,7 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def _slices(feed: Feed, axes: Mapping[str, int | None], count: int, size: int, pending: _Pending) -> Iterator[Feed]:
-    """Parts of a feed, each at most what is missing from `size`."""
+    """Yield parts of a feed, each at most what is missing from `size`."""
     start = 0
     while start < count:
         stop = min(start + size - pending.count, count)
@@ -264,7 +273,7 @@ def _slices(feed: Feed, axes: Mapping[str, int | None], count: int, size: int, p
 
 
 def _batch_symbol(inputs: list[Value]) -> tuple[str | None, bool]:
-    """The symbol that counts samples, and whether none does, so that a feed is one sample.
+    """Return the symbol that counts samples, and whether none does, so that a feed is one sample.
 
     It is one that is called so, else the one that all inputs that begin with a symbol begin with, unless states fix the
     number of samples: then that symbol counts time.

@@ -54,7 +54,7 @@ class Samples:
         return feeds[0] if len(feeds) == 1 else np.concatenate(feeds)
 
     def __len__(self) -> int:
-        """Number of samples; reads them where only reading tells."""
+        """Return the number of samples; reads them where only reading tells."""
         return len(self.images) if self.source.count is None else self.source.count
 
 
@@ -68,7 +68,7 @@ def read_samples(
     network: str | Path | None = None,
     most: int | None = None,
 ) -> Samples:
-    """Samples of any kind for a network.
+    """Return samples of any kind for a network.
 
     Args:
         data: a .npy or .npz file (with `labels`), a folder of images or of class folders (Pillow, the extra `images`),
@@ -101,13 +101,13 @@ def read_samples(
 
 
 def _first_of(folder: str | Path, network: str | Path | None) -> Preprocessing:
-    """What a file in the folder of the data says, else one next to the network."""
+    """Return what a file in the folder of the data says, else one next to the network."""
     found = preprocessing_near(folder)
     return found if found.source else preprocessing_near(network)
 
 
 def _with_labels(source: Source, module: Module, *, needed: bool, split: str) -> Source:
-    """The source with labels that are class numbers, one a sample, or without any."""
+    """Return the source with labels that are class numbers, one a sample, or without any."""
     labels = source.labels
     if labels is None and needed:
         labels = _handed_out(source, len(inputs_of(module)))

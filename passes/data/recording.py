@@ -33,7 +33,7 @@ class Recorded:
         self._file: IO[bytes] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """The items from the start; those that nobody has asked for yet are read from the source."""
+        """Yield the items from the start; those that nobody has asked for yet are read from the source."""
         at = 0
         while at < len(self._kept) or self._read_one():
             yield self._kept[at]()
@@ -80,7 +80,10 @@ class Recorded:
 
 
 def readable_again(data: Any) -> Any:
-    """The data themselves, or a record of what a generator, reader or loader hands out: every step reads the same."""
+    """Return the data themselves, or a record of what a generator, reader or loader hands out.
+
+    Every step reads the same.
+    """
     if hasattr(data, "get_next"):
         return Recorded(iter(data.get_next, None))
     is_loader = hasattr(data, "batch_sampler") and hasattr(data, "dataset")

@@ -32,7 +32,7 @@ KEPT_MEMORY = 1 << 30
 
 
 def batches(module: Module, data: Data, *, batch: int = 64) -> Iterator[Feed]:
-    """The data as feeds of `batch` samples (the last one of what is left), shapes checked against the inputs.
+    """Yield the data as feeds of `batch` samples (the last one of what is left), shapes checked against the inputs.
 
     Arrays of rank 0, and those that have no axis of samples, hold for all samples; which axis counts samples is told by
     the shapes (`qir.passes.data.batch_axes`) or by `module.meta["batch_axes"]`. Feeds that are smaller are joined. A
@@ -55,12 +55,12 @@ def batches(module: Module, data: Data, *, batch: int = 64) -> Iterator[Feed]:
 
 
 def samples_of(feed: Mapping[str, Array]) -> int:
-    """Number of samples in a feed: the length of its first array that has one."""
+    """Return the number of samples in a feed: the length of its first array that has one."""
     return next((len(array) for array in feed.values() if array.ndim), 1)
 
 
 def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) -> int:
-    """At most `batch` samples, fewer where their float32 values would take more than `memory` bytes; at least 1.
+    """Return at most `batch` samples, fewer where their float32 values would take more than `memory` bytes; at least 1.
 
     Values of unknown shape, and dimensions other than the first that are not known, count as little as they can.
     """
@@ -96,7 +96,7 @@ def fitting_samples(
 
 
 def _is_sized(value: Value) -> bool:
-    """Whether the sizes of one sample of a value are known."""
+    """Return whether the sizes of one sample of a value are known."""
     shape = value.shape
     return shape is not None and all(isinstance(size, int) for size in shape[1:])
 
@@ -106,7 +106,7 @@ def _is_empty(feed: Feed) -> bool:
 
 
 def _named(item: Any, names: list[str]) -> Feed:
-    """An item by the names of the inputs."""
+    """Return an item by the names of the inputs."""
     if isinstance(item, Mapping):
         found = with_companions({name: as_array(item[name]) for name in names if name in item}, names)
         if missing := [name for name in names if name not in found]:
@@ -132,7 +132,7 @@ def _checked(module: Module, feed: Feed) -> Feed:
 
 
 def _fitted(value: Value, array: Array) -> Array:
-    """An array in the input's element type.
+    """Return an array in the input's element type.
 
     Raises:
         DataError: it holds no numbers, or its shape does not fit.
@@ -154,7 +154,7 @@ def _fits(shape: tuple[Any, ...], found: tuple[int, ...]) -> bool:
 
 
 def _hint(shape: tuple[Any, ...], found: tuple[int, ...]) -> str:
-    """What would make data of a wrong shape fit, where that can be said."""
+    """Return what would make data of a wrong shape fit, where that can be said."""
     if len(shape) == len(found) == 4:
         if _fits(shape[1:], (found[3], found[1], found[2])):
             return ": they are NHWC, the network takes NCHW: transpose them with x.transpose(0, 3, 1, 2)"

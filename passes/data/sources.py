@@ -31,7 +31,7 @@ _CALLED = ("images", "image", "input", "inputs", "data", "x", "samples")
 def open_source(
     data: Data, module: Module, preprocessing: Preprocessing | None = None, most: int | None = None
 ) -> Source:
-    """What data of any kind are, opened but not read.
+    """Return what data of any kind are, opened but not read.
 
     Args:
         data: a `Source`, anything that holds one as `source`, or what `KINDS` says.
@@ -85,7 +85,10 @@ def _of_path(path: Path, module: Module, preprocessing: Preprocessing | None, mo
 
 
 def _reader_of(path: Path) -> Reader:
-    """The reader of a file's ending, or of the first kind of samples that a folder holds; images before sounds."""
+    """Return the reader of a file's ending, or of the first kind of samples that a folder holds.
+
+    Images before sounds.
+    """
     if not path.is_dir():
         ending = path.suffix.lower().removeprefix(".")
         return READERS[ending if ending in READERS else "npy"]
@@ -125,7 +128,10 @@ def _sound_folder(folder: Path, module: Module, preprocessing: Preprocessing | N
 
 
 def _only_input(folder: Path, module: Module) -> Value:
-    """The input that the samples of a folder are for: the one with the most axes, where the others are scalars."""
+    """Return the input that the samples of a folder are for.
+
+    The one with the most axes, where the others are scalars.
+    """
     found = inputs_of(module)
     if not found:
         raise DataError("the network has no inputs that samples are given to")
@@ -169,12 +175,15 @@ def _of_arrays(arrays: Mapping[str, Any], module: Module, what: str) -> Source:
 
 
 def inputs_of(module: Module) -> list[Value]:
-    """The inputs that are fed: those without a constant of their own."""
+    """Return the inputs that are fed: those without a constant of their own."""
     return [value for value in module.graph.inputs if value.constant is None]
 
 
 def labels_of_item(item: Any, inputs: int) -> Array | None:
-    """The labels that a loader hands out after the inputs: one array more, of whole numbers; None without them."""
+    """Return the labels that a loader hands out after the inputs: one array more, of whole numbers.
+
+    None without them.
+    """
     if not isinstance(item, tuple | list) or len(item) != inputs + 1:
         return None
     last = np.asarray(item[-1])

@@ -41,7 +41,9 @@ class Shift:
 
 
 def shift_from_training(module: Module, feed: Mapping[str, Array]) -> Shift | None:
-    """How far data are from those of training; None for networks without a BatchNormalization, or that do not run.
+    """Return how far data are from those of training.
+
+    None for networks without a BatchNormalization, or that do not run.
 
     Args:
         module: float network, not folded.
@@ -69,14 +71,14 @@ def shift_from_training(module: Module, feed: Mapping[str, Array]) -> Shift | No
 
 
 def _remembers(node: Node) -> bool:
-    """Whether a node normalizes by means and variances that it stores."""
+    """Return whether a node normalizes by means and variances that it stores."""
     if not is_standard(node, "BatchNormalization"):
         return False
     return all(array_of(value) is not None for value in node.inputs[3:5])
 
 
 def _up_to(module: Module, name: str) -> Module:
-    """A copy whose one output is a value of the main graph."""
+    """Return a copy whose one output is a value of the main graph."""
     made = module.clone()
     made.graph.set_outputs([next(value for value in made.graph.values() if value.name == name)], [name])
     return made

@@ -45,7 +45,7 @@ class Understanding:
 def understand(
     module: Module, source: Source, feed: Mapping[str, Array], nearby: Preprocessing | None
 ) -> Understanding:
-    """What data are taken for, judged by their first samples.
+    """Return what data are taken for, judged by their first samples.
 
     Args:
         module: float network, as it was read.
@@ -124,7 +124,7 @@ def _of_labels(module: Module, source: Source) -> list[str]:
 
 
 def _of_range(module: Module, source: Source, feed: Mapping[str, Array], nearby: Preprocessing | None) -> list[str]:
-    """Images in another range than the network saw."""
+    """Return images in another range than the network saw."""
     shift = shift_from_training(module, feed)
     if shift is not None and shift.far:
         text = (
@@ -155,7 +155,7 @@ def _out_of_reach(name: str, array: Array, nearby: Preprocessing) -> list[str]:
 
 
 def _pixels(module: Module, name: str, array: Array) -> list[str]:
-    """Bytes as floats, for a network that does not scale them itself."""
+    """Return bytes as floats, for a network that does not scale them itself."""
     (value,) = (value for value in inputs_of(module) if value.name == name)
     least, most = float(array.min()), float(array.max())
     whole = least >= 0 and LEAST_PIXELS < most <= 255 and bool((array == np.round(array)).all())
@@ -169,6 +169,6 @@ def _pixels(module: Module, name: str, array: Array) -> list[str]:
 
 
 def _scales(node: Node, value: Value) -> bool:
-    """Whether a node combines a value with one constant: subtracts a mean, divides by 255."""
+    """Return whether a node combines a value with one constant: subtracts a mean, divides by 255."""
     others = [operand for operand in node.operands if operand is not value]
     return op_of(node).is_elementwise and len(others) == 1 and others[0].is_constant

@@ -62,7 +62,7 @@ def build_guide(
     cpus: CpuGuide | None = None,
     analyses: AnalysisCache | None = None,
 ) -> tuple[Guide, bytes]:
-    """The guide of a calibrated module and the bytes of its weights file.
+    """Return the guide of a calibrated module and the bytes of its weights file.
 
     Args:
         module: network with calibrated fake-quant nodes, before lowering.
@@ -269,7 +269,7 @@ class _Layers:
 
 
 def tensor_guide(record: QuantizerArithmetic, weights: WeightsFile) -> TensorGuide:
-    """The grid of a quantizer's tensor; long arrays go to the weights file."""
+    """Return the grid of a quantizer's tensor; long arrays go to the weights file."""
     quantizer = record.quantizer
     bits, granularity = quantizer.bits, quantizer.granularity
     widest = bits if isinstance(bits, int) else max(bits)

@@ -137,7 +137,7 @@ class _Runner:
 
 
 def _executor(path: Path, profile: Profile, name: str) -> Executor:
-    """What runs a file: ONNX Runtime from its path, or qir's executor of QONNX."""
+    """Return what runs a file: ONNX Runtime from its path, or qir's executor of QONNX."""
     from qir.onnx_io import load
 
     return executor("qonnx", load(path)) if profile.runs_in == "qir" else OrtExecutor(path, **SESSIONS[name])
@@ -153,7 +153,10 @@ def _held(
     encodings: Mapping[str, Any] | None,
     first: WrittenComparison,
 ) -> WrittenComparison:
-    """The comparison with what the reference says: of every code where the file holds them, else of the outputs."""
+    """Return the comparison with what the reference says.
+
+    Of every code where the file holds them, else of the outputs.
+    """
     found = first
     if profile.codes == "compared" and any(node.op == QUANTIZE for node in lowered.graph):
         found = _every_code(path, feeds, first)
@@ -191,7 +194,7 @@ def _held(
 
 
 def _every_code(path: Path, feeds: list[Feed], plain: WrittenComparison) -> WrittenComparison:
-    """The comparison of every code in the file with the integer reference of the file, exact and saturating."""
+    """Return the comparison of every code in the file with the integer reference of the file, exact and saturating."""
     from qir.onnx_io import load
     from qir.passes.parity.compare import parity
 
@@ -225,7 +228,10 @@ def _every_code(path: Path, feeds: list[Feed], plain: WrittenComparison) -> Writ
 
 
 def _exactly(path: Path, feeds: list[Feed]) -> list[Run]:
-    """What the file computes where no sum clips: whether it holds the network does not depend on the CPU at hand."""
+    """Return what the file computes where no sum clips.
+
+    Whether it holds the network does not depend on the CPU at hand.
+    """
     from qir.onnx_io import load
 
     exact = IntegerReference(load(path))
@@ -233,7 +239,7 @@ def _exactly(path: Path, feeds: list[Feed]) -> list[Run]:
 
 
 def _every_product(lowered: Module, feeds: list[Feed], plain: WrittenComparison) -> WrittenComparison:
-    """The comparison of every product with a weight in blocks; `plain` where there is none."""
+    """Return the comparison of every product with a weight in blocks; `plain` where there is none."""
     report = check_products(lowered, feeds)
     if not report.products:
         return plain
@@ -248,7 +254,7 @@ def _every_product(lowered: Module, feeds: list[Feed], plain: WrittenComparison)
 
 
 def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:
-    """A float network whose encodings are put back as quantizers."""
+    """Return a float network whose encodings are put back as quantizers."""
     from qir.onnx_io import load
     from qir.passes.raising.encodings import apply_encodings
 
@@ -258,7 +264,10 @@ def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:
 
 
 def compared_feeds(module: Module, data: Data | None) -> list[Feed]:
-    """The samples to run: up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed."""
+    """Return the samples to run.
+
+    Up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed.
+    """
     count = fitting_samples(
         module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK
     )

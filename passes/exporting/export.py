@@ -215,12 +215,12 @@ def export(
 
 
 def _is_typed(module: Module) -> bool:
-    """Whether the type of every result is known; files need not say it."""
+    """Return whether the type of every result is known; files need not say it."""
     return not any(isinstance(value.type, UnknownType) for node in module.graph for value in node.results)
 
 
 def _lowered(module: Module, profile: Profile, weights: WeightStorage, context: PassContext) -> Module:
-    """A copy in the operators of a profile; what was decided about its quantizers lies in the context's reports.
+    """Return a copy in the operators of a profile; what was decided about its quantizers lies in the context's reports.
 
     Where nothing has to be prepared the network itself is legalized, so that guide and file are made from one record of
     its arithmetic.
@@ -238,7 +238,7 @@ def _lowered(module: Module, profile: Profile, weights: WeightStorage, context: 
 
 
 def _metadata(guide: Guide, profile: Profile) -> dict[str, str]:
-    """What the file itself says about how it was made."""
+    """Return what the file itself says about how it was made."""
     entries = {
         "qir.version": guide.provenance.qir_version,
         "qir.target": guide.provenance.target,
@@ -308,20 +308,20 @@ def _write(
 
 
 def _unproven(guide: Guide) -> tuple[str, ...]:
-    """Layers of integers whose sums have no bounds."""
+    """Return layers of integers whose sums have no bounds."""
     unbounded = (layer for layer in guide.layers if layer.accumulator is None)
     return tuple(layer.name for layer in unbounded if layer.input.levels is None and layer.weight.levels is None)
 
 
 def _largest_sum(guide: Guide) -> str:
-    """Largest magnitude that any layer's sum of products can reach, as text; empty where one is not bounded."""
+    """Return largest magnitude that any layer's sum of products can reach, as text; empty where one is not bounded."""
     bounds = [layer.accumulator for layer in guide.layers]
     known = [max(-bound[0], bound[1]) for bound in bounds if bound is not None]
     return str(max(known, default=0)) if len(known) == len(bounds) else ""
 
 
 def _why_float(module: Module) -> str:
-    """What there is to do about a network without quantizers."""
+    """Return what there is to do about a network without quantizers."""
     report = PassManager([RaiseQuantized()]).run(module.clone()).reports[RaiseQuantized.name]
     if report.quantizers:
         return "the network is quantized in another form: raise_quantized gives it fake-quant nodes"

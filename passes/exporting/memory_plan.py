@@ -43,7 +43,7 @@ class Buffer:
     last: int
 
     def meets(self, other: Buffer) -> bool:
-        """Whether both live at the same time."""
+        """Return whether both live at the same time."""
         return self.first <= other.last and other.first <= self.last
 
 
@@ -80,7 +80,7 @@ def plan_memory(buffers: Sequence[Buffer]) -> Plan:
 
 
 def execution_order(graph: Graph) -> list[Node]:
-    """The nodes that do something when the network runs, in order.
+    """Return the nodes that do something when the network runs, in order.
 
     Left out are quantizers and activations that fuse into what they follow, views, and what constants give.
     """
@@ -95,12 +95,12 @@ def execution_order(graph: Graph) -> list[Node]:
 
 
 def unknown_sizes(graph: Graph) -> list[str]:
-    """Names of the tensors that have to be kept between nodes and whose size is unknown, in order."""
+    """Return names of the tensors that have to be kept between nodes and whose size is unknown, in order."""
     return [value.name for value, _ in _lives(graph) if elements_of(value, 1) is None]
 
 
 def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] = ()) -> list[Buffer] | None:
-    """The tensors that have to be kept between nodes, in the order in which they are written.
+    """Return the tensors that have to be kept between nodes, in the order in which they are written.
 
     Args:
         graph: a network with fake-quant nodes.
@@ -123,7 +123,7 @@ def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] =
 
 
 def _lives(graph: Graph) -> dict[tuple[Value, Node | None], list[int]]:
-    """First and last step of every value that is kept, in the form of each quantizer that it is read in."""
+    """Return the first and last step of every value that is kept, in the form of each quantizer that it is read in."""
     order = execution_order(graph)
     steps = {node: step for step, node in enumerate(order)}
     readers = _Readers(steps, len(order) - 1)
@@ -155,7 +155,7 @@ class _Readers:
         self._known: dict[Value, dict[Node | None, int]] = {}
 
     def of(self, value: Value) -> dict[Node | None, int]:
-        """The last reader of a value for each quantizer in between, seen through views and fused activations."""
+        """Return the last reader of a value for each quantizer in between, seen through views and fused activations."""
         if value not in self._known:
             found: dict[Node | None, int] = {}
             for quantizer, step in self._read(value):
@@ -175,7 +175,10 @@ class _Readers:
 
 
 def _source(node: Node) -> Value | None:
-    """The value in whose place the result of a quantizer, view or fused activation is stored; None for others."""
+    """Return the value in whose place the result of a quantizer, view or fused activation is stored.
+
+    None for others.
+    """
     facts = op_of(node)
     if not node.inputs or (source := node.inputs[0]) is None:
         return None
@@ -191,7 +194,7 @@ def _width(quantizer: Node) -> int:
 
 
 def _breadth(buffers: Sequence[Buffer]) -> list[int]:
-    """Bytes alive at every step."""
+    """Return bytes alive at every step."""
     total = [0] * (max((buffer.last for buffer in buffers), default=-1) + 1)
     for buffer in buffers:
         for step in range(buffer.first, buffer.last + 1):
@@ -200,7 +203,7 @@ def _breadth(buffers: Sequence[Buffer]) -> list[int]:
 
 
 def _place(buffers: Sequence[Buffer], order: Sequence[int]) -> list[int]:
-    """Each buffer in turn into the smallest gap that holds it, between those that live with it, else after them."""
+    """Place each buffer in turn in the smallest gap that holds it, between those that live with it, else after them."""
     offsets = [0] * len(buffers)
     placed: list[int] = []
     for index in order:

@@ -122,7 +122,7 @@ def _packed_weight(node: Node) -> BlockWeight | None:
 
 
 def _dequantized_weight(maker: Node) -> BlockWeight | None:
-    """The weight [length, channels] that a DequantizeLinear makes of blocks along its first axis."""
+    """Return the weight [length, channels] that a DequantizeLinear makes of blocks along its first axis."""
     codes, scales = array_of(maker.input(0)), array_of(maker.input(1))
     block = int(maker.attribute("block_size", 0))
     if not is_standard(maker, "DequantizeLinear") or not block or codes is None or scales is None or codes.ndim != 2:
@@ -145,7 +145,7 @@ def _block_weight(codes: Array, scales: Array, length: int, bits: int) -> BlockW
 
 
 def _with_operands(lowered: Module, nodes: list[Node]) -> Module:
-    """A copy that shows what the nodes read and give as outputs too."""
+    """Return a copy that shows what the nodes read and give as outputs too."""
     made = lowered.clone()
     names = {value.name for node in nodes for value in (node.operand(0), node.result)}
     values = [value for value in made.graph.values() if value.name in names and not value.is_input]
@@ -161,7 +161,7 @@ def _rows(values: Array) -> npt.NDArray[np.float32]:
 
 
 def _alone(lowered: Module, product: _Product, row: Array) -> Array:
-    """What the product gives for one row by itself, without its bias."""
+    """Return what the product gives for one row by itself, without its bias."""
     graph, node = Graph("product"), product.node
     data = graph.add_input("x", TensorType(DType.FLOAT32, row.shape))
 

@@ -12,7 +12,7 @@ from qir.passes.parity.judging.comparison import SATURATION
 
 
 def proof_of(found: WrittenComparison, profile: Profile, *, allow_mismatches: bool = False) -> ProofGuide:
-    """What was proven of a written file.
+    """Return what was proven of a written file.
 
     Args:
         found: how it compared.

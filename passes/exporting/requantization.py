@@ -53,7 +53,7 @@ def check_requantization(
 
 
 def _check_underflow(record: QuantizerArithmetic) -> None:
-    """A scale raised to the smallest one that float32 products allow leaves no codes but zero.
+    """Check that a scale raised to the smallest one that float32 products allow leaves codes other than zero.
 
     Channels that carry nothing next to the others of their weight may: BatchNorm with a vanishing gain leaves such.
     """

@@ -30,7 +30,7 @@ class WrittenSizes:
     packing: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The sizes in words."""
+        """Return the sizes in words."""
         found = [f"size: {self.weights:,} bytes of weights at their bits; {self.model:,} bytes on disk"]
         if self.wider:
             widths = ", ".join(f"{bits}-bit weights in {stored} bits" for bits, stored in sorted(self.wider.items()))
@@ -40,7 +40,7 @@ class WrittenSizes:
 
 
 def written_sizes(report: ExportReport) -> WrittenSizes:
-    """The sizes of the files of an export.
+    """Return the sizes of the files of an export.
 
     Raises:
         QirError: the guide cannot be read.
@@ -62,7 +62,7 @@ def written_sizes(report: ExportReport) -> WrittenSizes:
 
 
 def stored_bits(profile: Profile, bits: int) -> int:
-    """Bits that a profile takes in the file for a weight of so many bits."""
+    """Return bits that a profile takes in the file for a weight of so many bits."""
     if profile.simulated:
         return DType.FLOAT32.bits
     if "pack-weights" in profile.passes:

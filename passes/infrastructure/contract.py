@@ -48,7 +48,7 @@ class Analysis(ABC, Generic[T]):
 
     @abstractmethod
     def compute(self, module: Module) -> T:
-        """The fact for the module as it is now."""
+        """Return the fact for the module as it is now."""
 
 
 class AnalysisCache:
@@ -58,7 +58,7 @@ class AnalysisCache:
         self._kept: WeakKeyDictionary[Module, dict[Analysis[Any], tuple[tuple[int, int], Any]]] = WeakKeyDictionary()
 
     def get(self, analysis: Analysis[T], module: Module) -> T:
-        """The analysis' result for the module, from the cache when it is still valid."""
+        """Return the analysis' result for the module, from the cache when it is still valid."""
         kept = self._kept.setdefault(module, {})
         stamp = (module.version, module.policy_version if analysis.reads_policy else -1)
         found = kept.get(analysis)
@@ -123,7 +123,7 @@ class PassContext:
         self._execute: Callable[[Pass, Module], bool] | None = None
 
     def require(self, name: str) -> Any:
-        """The field `name`.
+        """Return the field `name`.
 
         Raises:
             MissingContextError: it is None; the message names the field and the shell's flag.

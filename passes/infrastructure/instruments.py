@@ -24,13 +24,13 @@ class Instrument:
     """
 
     def before(self, step: Pass, module: Module) -> None:
-        """Called before a pass runs."""
+        """Take note that a pass is about to run."""
 
     def after(self, step: Pass, module: Module, changed: bool) -> None:
-        """Called after a pass ran; `changed` is what it returned."""
+        """Take note that a pass ran; `changed` is what it returned."""
 
     def finish(self, module: Module) -> None:
-        """Called after the last pass."""
+        """Take note that the last pass ran."""
 
 
 class VerifyEach(Instrument):
@@ -129,7 +129,7 @@ class Timing(Instrument):
             self._running[-1][1] += whole
 
     def report(self) -> str:
-        """A table, slowest first."""
+        """Return a table, slowest first."""
         return "\n".join(f"{seconds:9.4f} s  {name}" for name, seconds in sorted(self.seconds, key=lambda e: -e[1]))
 
 

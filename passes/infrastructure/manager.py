@@ -31,7 +31,7 @@ class PassResult:
     reports: Mapping[str, Any]
 
     def __bool__(self) -> bool:
-        """Whether a pass changed the module."""
+        """Return whether a pass changed the module."""
         return self.changed
 
 
@@ -156,7 +156,10 @@ class _Run:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether an interruption is the reason of an error: extensions turn it into another one while they are loaded."""
+    """Return whether an interruption is the reason of an error.
+
+    Extensions turn it into another one while they are loaded.
+    """
     while error is not None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return True

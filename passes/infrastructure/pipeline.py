@@ -27,7 +27,7 @@ Raw = str | list[Any]
 
 
 def parse_pipeline(text: str) -> list[Pass]:
-    """The passes that a pipeline text names.
+    """Return the passes that a pipeline text names.
 
     Raises:
         PassError: the text is malformed (with the position), a pass or option is unknown, or a value does not fit.
@@ -42,7 +42,7 @@ def parse_pipeline(text: str) -> list[Pass]:
 
 
 def pipeline_text(passes: list[Pass] | tuple[Pass, ...]) -> str:
-    """The text that `parse_pipeline` reads back to equal passes."""
+    """Return the text that `parse_pipeline` reads back to equal passes."""
     return ",".join(map(str, passes))
 
 
@@ -151,7 +151,7 @@ def _read_value(reader: _Reader) -> Raw:
 
 
 def _convert(raw: Raw, declared: Any) -> Any:
-    """The value of type `declared` that the text means; `ValueError` when it means none."""
+    """Return the value of type `declared` that the text means; `ValueError` when it means none."""
     origin = get_origin(declared)
     if origin in {Union, UnionType}:
         return _convert_union(raw, get_args(declared))

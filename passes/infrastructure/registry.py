@@ -65,12 +65,12 @@ PASSES: Registry[type[Pass]] = Registry(
 
 
 def available_passes() -> tuple[str, ...]:
-    """Names of all passes that can be used in a pipeline, sorted."""
+    """Return names of all passes that can be used in a pipeline, sorted."""
     return tuple(sorted(PASSES))
 
 
 def find_pass(name: str) -> type[Pass]:
-    """The class of the pass with this name.
+    """Return the class of the pass with this name.
 
     Raises:
         PassError: there is none, or an entry point does not hand out a subclass of `Pass`.

@@ -26,7 +26,10 @@ _PREFIX = "qir-reproducer-"
 
 
 def default_folder() -> Path:
-    """Where reproducers are written: `qir/reproducers` in `$XDG_CACHE_HOME`, or in `.cache` of the home folder."""
+    """Return where reproducers are written.
+
+    `qir/reproducers` in `$XDG_CACHE_HOME`, or in `.cache` of the home folder.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qir" / "reproducers"
 
 

@@ -88,7 +88,7 @@ def check_pass(
 
 
 def largest_error(expected: list[Array], found: list[Array]) -> float:
-    """Largest |found - expected| of an output over the largest |expected| in it, or over 1 when that is smaller.
+    """Return largest |found - expected| of an output over the largest |expected| in it, or over 1 when that is smaller.
 
     Infinite when shapes differ or one has a NaN or an infinity where the other has none.
     """
@@ -111,7 +111,7 @@ def largest_error(expected: list[Array], found: list[Array]) -> float:
 
 
 def run_onnxruntime(module: Module, inputs: Arrays) -> list[Array]:
-    """The outputs of a module in ONNX Runtime, one thread, without graph optimizations.
+    """Return the outputs of a module in ONNX Runtime, one thread, without graph optimizations.
 
     Raises:
         PassError: ONNX Runtime does not take the module.

@@ -137,7 +137,7 @@ class InsertFakeQuant(Pass):
         return True
 
     def _float_activations(self, target: Target | None) -> bool:
-        """Whether activations have no quantizers: the option says so, or the target has none but float ones.
+        """Return whether activations have no quantizers: the option says so, or the target has none but float ones.
 
         Raises:
             QirError: the target computes on no float activations.
@@ -155,7 +155,7 @@ class InsertFakeQuant(Pass):
 
 
 def _candidates(text: str, default: Iterable[int], scheme: str) -> tuple[int, ...]:
-    """The widths asked for; by default those that the scheme has: a target's 32 bits are floats."""
+    """Return the widths asked for; by default those that the scheme has: a target's 32 bits are floats."""
     from qir.quantizers import get_scheme
 
     known = get_scheme(scheme).widths
@@ -342,7 +342,7 @@ class _Inserter:
                 pin(quantizer, rule.width, f"the rule {rule.text!r} keeps it at {rule.width} bits")
 
     def _unique(self, base: str) -> str:
-        """A name of no node and no quantizer yet; nor has a node one of those that a file gives to its parts."""
+        """Return a name of no node and no quantizer yet; nor has a node one of those that a file gives to its parts."""
         name, count = base, 1
         while self.names & {name, *(f"{name}.{part}" for part in _PARTS)}:
             count += 1
@@ -363,7 +363,7 @@ def _check_element(node: Node) -> None:
 
 
 def _is_blank(value: Value) -> bool:
-    """Whether a value is constant but for its shape: an initial state of zeros."""
+    """Return whether a value is constant but for its shape: an initial state of zeros."""
     origin = grid_origin(value)
     return origin.is_constant or (origin.producer is not None and is_standard(origin.producer, "ConstantOfShape"))
 

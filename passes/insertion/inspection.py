@@ -197,7 +197,7 @@ def _why_float(node: Node) -> str:
 
 
 def _size(value: Value) -> int:
-    """Elements of a constant, seen through its quantizer; 0 of anything else."""
+    """Return elements of a constant, seen through its quantizer; 0 of anything else."""
     quantizer = quantizer_of(value)
     held = value if quantizer is None else quantizer.source
     return prod(held.constant.shape) if held.constant is not None and held.is_constant else 0

@@ -11,7 +11,7 @@ from qir.passes.insertion.quantizer_rules import QuantizerRules
 
 
 def left_float(graph: Graph, rules: QuantizerRules, *, weights_alone: bool = False) -> dict[str, str]:
-    """Name of every layer that stays float, whole or in part → why.
+    """Return the name of every layer that stays float, whole or in part → why.
 
     Args:
         graph: the main graph; layers of its subgraphs are listed too.

@@ -51,7 +51,7 @@ class QuantizerRules:
     def of(
         target: Target | None, *, first_last: int, keep: Iterable[str], exclude: str, ops: Iterable[str], block: int = 0
     ) -> QuantizerRules:
-        """The options of a pass joined with a target's `quantize`; options win where both say something.
+        """Return the options of a pass joined with a target's `quantize`; options win where both say something.
 
         Raises:
             QirError: a rule or a pattern is no such text.
@@ -68,11 +68,11 @@ class QuantizerRules:
         )
 
     def excludes(self, node: Node) -> bool:
-        """Whether a node stays float."""
+        """Return whether a node stays float."""
         return any(p.fullmatch(node.op) or p.search(node.name) for p in self.exclude)
 
     def quantizes(self, node: Node) -> bool:
-        """Whether operands and result of a node that is not a layer are quantized."""
+        """Return whether operands and result of a node that is not a layer are quantized."""
         facts = op_of(node)
         if self.ops is not None:
             return node.op in self.ops

@@ -56,13 +56,13 @@ class Holding:
         return self.grid
 
     def unsigned(self) -> Holding:
-        """The same values as uint8 codes around zero point 128, for codes that are int8."""
+        """Return the same values as uint8 codes around zero point 128, for codes that are int8."""
         grid = None if self.grid is None else _shifted_grid(self.grid)
         codes = None if self.codes is None else _shifted_codes(self.codes)
         return replace(self, container=DType.UINT8, grid=grid, codes=codes)
 
     def stored(self) -> CodeRange:
-        """The 8-bit codes that can occur in the file."""
+        """Return the 8-bit codes that can occur in the file."""
         if self.codes is not None:
             return CodeRange(
                 self.container, int(self.codes.values.min(initial=0)), int(self.codes.values.max(initial=0))
@@ -91,24 +91,24 @@ class Legalization:
     emulated: dict[str, str] = field(default_factory=dict)
 
     def on_integers(self, layer: QuantizedLayer) -> bool:
-        """Whether both operands of a layer are held as integers times a scale."""
+        """Return whether both operands of a layer are held as integers times a scale."""
         holdings = (self.holdings[operand.name] for operand in (layer.data, layer.weight))
         return all(holding.grid is not None or holding.codes is not None for holding in holdings)
 
     def bias(self, layer: QuantizedLayer) -> BiasCodes | None:
-        """A layer's constant bias in steps of its sums; None where its operands are not held as integers."""
+        """Return a layer's constant bias in steps of its sums; None where its operands are not held as integers."""
         return self.arithmetic.layer(layer).bias if self.on_integers(layer) else None
 
 
 def _shifted_grid(grid: QuantParameters) -> QuantParameters:
-    """The same values with codes larger by `UNSIGNED_SHIFT`."""
+    """Return the same values with codes larger by `UNSIGNED_SHIFT`."""
     zero = grid.zero_point + np.int32(UNSIGNED_SHIFT)
     low, high = grid.low_code + UNSIGNED_SHIFT, grid.high_code + UNSIGNED_SHIFT
     return replace(grid, zero_point=zero, low_code=low, high_code=high)
 
 
 def _shifted_codes(codes: Codes) -> Codes:
-    """The same values with codes larger by `UNSIGNED_SHIFT`."""
+    """Return the same values with codes larger by `UNSIGNED_SHIFT`."""
     zero = codes.zero_point + np.int32(UNSIGNED_SHIFT)
     low, high = codes.low + UNSIGNED_SHIFT, codes.high + UNSIGNED_SHIFT
     return replace(codes, values=codes.values + UNSIGNED_SHIFT, zero_point=zero, low=low, high=high)

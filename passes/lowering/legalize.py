@@ -68,7 +68,10 @@ class Legalize(Pass):
 
 
 def legalization(module: Module, context: PassContext) -> Legalization:
-    """What `legalize` found in this context; it runs for the default profile where it has not seen the network."""
+    """Return what `legalize` found in this context.
+
+    It runs for the default profile where it has not seen the network.
+    """
     found: Legalization | None = context.reports.get(Legalize.name)
     if found is None or any(node.name not in found.holdings for node in module.graph.fake_quants()):
         context.run(Legalize(), module)
@@ -76,7 +79,7 @@ def legalization(module: Module, context: PassContext) -> Legalization:
 
 
 def hold(record: QuantizerArithmetic, profile: Profile) -> Holding:
-    """How a profile holds a calibrated quantizer.
+    """Return how a profile holds a calibrated quantizer.
 
     Raises:
         ExportError: it cannot; the message names the quantizer, its width and which profiles can.
@@ -93,7 +96,7 @@ def hold(record: QuantizerArithmetic, profile: Profile) -> Holding:
 
 
 def _try(record: QuantizerArithmetic, profile: Profile) -> Holding | str:
-    """The holding, or why there is none."""
+    """Return the holding, or why there is none."""
     quantizer, constant = record.quantizer, record.quantizer.is_weight
     if not isinstance(quantizer.bits, int) and not constant:
         return "holds one width per activation tensor"
@@ -113,14 +116,14 @@ def _try(record: QuantizerArithmetic, profile: Profile) -> Holding | str:
 
 
 def _clipping(record: QuantizerArithmetic, found: Holding, profile: Profile) -> str:
-    """What a profile without zero points does about one."""
+    """Return what a profile without zero points does about one."""
     if profile.zero_points == "native" or found.form != "affine" or activation_form(record).bounds is None:
         return ""
     return "a zero point: the grid is cut out of a wider one by Clip"
 
 
 def _needs(quantizer: FakeQuant, found: Holding) -> str:
-    """The kind of emulation."""
+    """Return the kind of emulation."""
     if isinstance(quantizer.granularity, PerBlock):
         return "blocks"
     if not isinstance(quantizer.bits, int) and found.codes is not None:
@@ -159,7 +162,7 @@ def _activation(record: QuantizerArithmetic) -> Holding:
 
 
 def _container(found: Holding, types: tuple[str, ...]) -> DType | None:
-    """The first element type that holds the codes; signed ones hold codes below zero, unsigned ones the others.
+    """Return the first element type that holds the codes; signed ones hold codes below zero, unsigned ones the others.
 
     Activations fill a type below 8 bits exactly: Clip takes none of these types.
     """
@@ -217,7 +220,7 @@ def _widen(module: Module, found: Legalization) -> None:
 
 
 def _widen_refused(found: Legalization, quantizer: FakeQuant, op: str, weight: str) -> None:
-    """An activation goes into a wider container where the runtime refuses its element type around an op."""
+    """Put an activation into a wider container where the runtime refuses its element type around an op."""
     holding, types, session = found.holdings[quantizer.name], found.profile.activations, found.profile.session
     while found.runtime.refuses(op, weight, holding.container.label, session):
         types = types[types.index(holding.container.label) + 1 :]

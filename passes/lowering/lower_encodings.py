@@ -76,7 +76,10 @@ class LowerEncodings(Pass):
 
 
 def _clipped(graph: Graph, value: Value, entry: dict[str, Any]) -> Value:
-    """A value limited to its grid, as codes limit it: a file of codes holds no Relu and no Clip that they make."""
+    """Return a value limited to its grid, as codes limit it.
+
+    A file of codes holds no Relu and no Clip that they make.
+    """
     node = value.producer
     if node is None or op_of(node).is_activation:
         return value
@@ -92,7 +95,7 @@ def _clipped(graph: Graph, value: Value, entry: dict[str, Any]) -> Value:
 
 
 def _listed(graph: Graph, entries: dict[Value, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries by the names that the values have in the file."""
+    """Return the entries by the names that the values have in the file."""
     from qir.onnx_io.graph_writer import written_outputs
 
     outputs = written_outputs(graph)
@@ -101,12 +104,12 @@ def _listed(graph: Graph, entries: dict[Value, dict[str, Any]]) -> list[dict[str
 
 
 def encodings_text(encodings: Mapping[str, Any]) -> str:
-    """The text of the encodings file, from what `lower-encodings` reports."""
+    """Return the text of the encodings file, from what `lower-encodings` reports."""
     return json.dumps(encodings, indent=1) + "\n"
 
 
 def _weight(graph: Graph, quantizer: FakeQuant, holding: Holding) -> Value:
-    """The weight on its grid, in place of the float one; its own constant where others read the float one."""
+    """Return the weight on its grid, in place of the float one; its own constant where others read the float one."""
     source, codes = quantizer.source, holding.codes
     if codes is None:
         raise ExportError(

@@ -86,7 +86,7 @@ def _weight(chain: Chain, quantizer: FakeQuant, holding: Holding, record: Quanti
 
 
 def _spread(granularity: Granularity, values: Array, shape: tuple[int, ...]) -> Array:
-    """One number a channel or a block in a shape that broadcasts against the weight."""
+    """Return one number a channel or a block in a shape that broadcasts against the weight."""
     if not isinstance(granularity, PerBlock):
         return values.reshape(kernels.channel_shape(shape, values.size, granularity.axis))
     axis, block = granularity.axis, granularity.size

@@ -99,7 +99,7 @@ def _lower_bias(graph: Graph, layer: QuantizedLayer, found: Legalization) -> Non
 
 
 def _guard(graph: Graph, layer: QuantizedLayer, found: Legalization) -> None:
-    """A float weight or bias between quantized activations would be quantized by ONNX Runtime: keep the layer apart."""
+    """Keep a layer apart whose float weight or bias ONNX Runtime would quantize between quantized activations."""
     operand = op_of(layer.node).quantizable(layer.node)
     float_weight = found.holdings[layer.weight.name].container is FLOAT and layer.weight_tensor is not None
     bias = None if layer.bias_index is None else layer.node.input(layer.bias_index)
@@ -131,14 +131,14 @@ def _guard_blocks(graph: Graph, stored: StoredWeight, *, fusing: bool) -> None:
 
 
 def _with_bias(node: Node) -> Value:
-    """The result of a product, or of the addition of a constant that alone reads it."""
+    """Return the result of a product, or of the addition of a constant that alone reads it."""
     users = node.result.users
     added = len(users) == 1 and not users[0].is_return and users[0].op == "Add"
     return users[0].result if added and any(value.is_constant for value in users[0].operands) else node.result
 
 
 def _guard_unplaced(graph: Graph, node: Node) -> None:
-    """A layer whose weight has no quantizer stays float; ONNX Runtime would quantize it between quantizers."""
+    """Keep a layer float whose weight has no quantizer; ONNX Runtime would quantize it between quantizers."""
     operands = op_of(node).quantizable(node)
     if operands is None:
         return
@@ -179,7 +179,10 @@ def _pass_clips(graph: Graph, node: Node, grid: QuantParameters) -> None:
 
 
 def _needs_mark(holding: Holding, source: Value) -> bool:
-    """Whether the operators alone do not tell the quantizer: tables, odd codes, widths per channel, clips by int32."""
+    """Return whether the operators alone do not tell the quantizer.
+
+    Tables, odd codes, widths per channel, clips by int32.
+    """
     if holding.form != "affine" or holding.grid is None:
         return True
     if source.is_constant:
@@ -188,7 +191,7 @@ def _needs_mark(holding: Holding, source: Value) -> bool:
 
 
 def _emulate(graph: Graph, quantizer: FakeQuant, holding: Holding, record: QuantizerArithmetic) -> Value:
-    """An activation's codes computed in float, dequantized from their container; or its levels."""
+    """Return an activation's codes computed in float, dequantized from their container; or its levels."""
     source, chain = quantizer.source, Chain(graph, quantizer.node, quantizer.name)
     if holding.grid is None:
         return emulate.activation_levels(chain, source, record.grid)
@@ -237,7 +240,10 @@ def _quantize(graph: Graph, name: str, source: Value, holding: Holding, *, after
 
 
 def _clip(graph: Graph, name: str, quantize: Node, holding: Holding) -> Node:
-    """The node that limits codes to those of the grid; ONNX Runtime clips no 16-bit integers, so they pass by int32."""
+    """Return the node that limits codes to those of the grid.
+
+    ONNX Runtime clips no 16-bit integers, so they pass by int32.
+    """
     grid, dtype = holding.integers, holding.container
     clipped = DType.INT32 if dtype.bits == 16 else dtype
     bounds = [
@@ -260,7 +266,7 @@ def _cast(graph: Graph, name: str, source: Node, dtype: DType) -> Node:
 
 
 def fills(grid: QuantParameters, dtype: DType) -> bool:
-    """Whether the codes are all that the container has."""
+    """Return whether the codes are all that the container has."""
     return (grid.low_code, grid.high_code) == code_range(dtype.bits, signed=dtype.label.startswith("int"))
 
 
@@ -281,7 +287,7 @@ def _repeat_on_grid(graph: Graph, node: Node, holding: Holding) -> None:
 
 
 def _keeps_grid(graph: Graph, use: Use) -> bool:
-    """Whether a node of the graph keeps an operand's grid; what subgraphs capture is quantized no further."""
+    """Return whether a node of the graph keeps an operand's grid; what subgraphs capture is quantized no further."""
     node = use.node
     return not node.is_return and node.graph is graph and op_of(node).grid_operand(node) == use.index
 

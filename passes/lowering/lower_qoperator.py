@@ -100,7 +100,7 @@ def _lower(graph: Graph, node: Node, found: Legalization) -> None:
 
 
 def dequantized(value: Value | None) -> Dequantized | None:
-    """What a DequantizeLinear per tensor or per channel makes a value from, or None."""
+    """Return what a DequantizeLinear per tensor or per channel makes a value from, or None."""
     maker = None if value is None else value.producer
     if maker is None or not is_standard(maker, "DequantizeLinear") or maker.attribute("block_size", 0):
         return None
@@ -109,7 +109,7 @@ def dequantized(value: Value | None) -> Dequantized | None:
 
 
 def quantizer_after(node: Node) -> tuple[Node | None, tuple[Node, ...]]:
-    """The QuantizeLinear that alone reads a node's result, and the activations in between."""
+    """Return the QuantizeLinear that alone reads a node's result, and the activations in between."""
     value, between = node.result, list[Node]()
     while len(value.uses) == 1:
         user = value.users[0]
@@ -125,7 +125,7 @@ def quantizer_after(node: Node) -> tuple[Node | None, tuple[Node, ...]]:
 
 
 def _operator(node: Node, operands: list[Dequantized | None], quantize: Node) -> Node | None:
-    """The operator on codes for a node, not yet wired to what follows; None where there is none."""
+    """Return the operator on codes for a node, not yet wired to what follows; None where there is none."""
     output = (quantize.input(1), quantize.input(2))
     if not _has_kernel(node, [operand for operand in operands if operand is not None], output[1]):
         return None
@@ -154,7 +154,10 @@ def _operator(node: Node, operands: list[Dequantized | None], quantize: Node) ->
 
 
 def _has_kernel(node: Node, operands: list[Dequantized], zero_point: Value | None) -> bool:
-    """Whether ONNX Runtime computes on these element types: data and result alike, signed data with signed weights."""
+    """Return whether ONNX Runtime computes on these element types.
+
+    Data and result alike, signed data with signed weights.
+    """
     result = array_of(zero_point)
     zeros = [array_of(operand.zero_point) for operand in operands[: 2 if node.op in _LAYERS else None]]
     if result is None or any(zero is None for zero in zeros):
@@ -166,7 +169,7 @@ def _has_kernel(node: Node, operands: list[Dequantized], zero_point: Value | Non
 
 
 def _has_form(node: Node) -> bool:
-    """Whether a layer's factors are those of the operator on codes."""
+    """Return whether a layer's factors are those of the operator on codes."""
     plain = node.attribute("alpha", 1.0) == 1.0 and node.attribute("beta", 1.0) == 1.0
     bias = dequantized(node.input(2)) if len(node.inputs) > 2 else None
     return plain and (bias is None or bias.codes.is_constant)
@@ -229,7 +232,7 @@ def _equal(first: Value | None, second: Value | None) -> bool:
 
 
 def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None], found: Legalization) -> None:
-    """A layer whose result stays float: int32 sums, the int32 bias, one multiplication by s_x·s_w."""
+    """Lower a layer whose result stays float: int32 sums, the int32 bias, one multiplication by s_x·s_w."""
     data, weight = operands[0], operands[1]
     bias = operands[2] if len(operands) > 2 else None
     if data is None or weight is None or (len(node.inputs) > 2 and bias is None) or not _has_form(node):
@@ -270,7 +273,7 @@ def _integer_layer(graph: Graph, node: Node, operands: list[Dequantized | None],
 
 
 def _channel_last_shape(node: Node) -> tuple[int, ...]:
-    """Shape that lays one number a channel along the channels of a layer's result."""
+    """Return the shape that lays one number a channel along the channels of a layer's result."""
     if node.op != "Conv":
         return (-1,)
     rank = node.result.rank
@@ -286,7 +289,7 @@ def _take_place(graph: Graph, node: Node, value: Value) -> None:
 
 
 def _bounded_codes(activations: Iterable[Node], scale: float, zero_point: int, low: int, high: int) -> tuple[int, int]:
-    """The smallest and largest code after Relu and Clip nodes: rounding keeps order, so bounds pass through it.
+    """Return the smallest and largest code after Relu and Clip nodes: rounding keeps order, so bounds pass through it.
 
     Args:
         activations: Relu and Clip nodes in front of the quantizer.

@@ -61,7 +61,7 @@ def _width(codes: Array) -> tuple[int, int, int]:
 
 
 def _unpack(chain: Chain, codes: Tensor, low: int, step: int, bits: int) -> Value:
-    """The value that holds the codes, of the constant's element type and shape."""
+    """Return the value that holds the codes, of the constant's element type and shape."""
     count, shape = codes.size, codes.shape
     offsets = (codes.numpy().reshape(-1).astype(np.int64) - low) // step
     planes = np.packbits(((offsets >> np.arange(bits)[:, None]) & 1).astype(np.uint8), axis=1, bitorder="little")

@@ -134,7 +134,7 @@ class Agreement:
         return tuple(output for output in self.outputs if output.low)
 
     def lines(self) -> list[str]:
-        """What a summary ends with: every output, accuracy, and a warning where one is under its limit."""
+        """Return what a summary ends with: every output, accuracy, and a warning where one is under its limit."""
         if self.reason:
             return [f"against float: not compared: {self.reason}"]
         found = [f"against float, on {self.data} ({self.samples:,} samples):"]
@@ -203,7 +203,7 @@ def agreement_of_file(
     called: str = "the data given",
     labels: Labels | None = None,
 ) -> Agreement:
-    """The agreement of a file that was just written; one with a reason where the two cannot be compared."""
+    """Return the agreement of a file that was just written; one with a reason where the two cannot be compared."""
     try:
         return agreement(written_network(path), original, data, called=called, labels=labels)
     except QirError as error:
@@ -211,7 +211,9 @@ def agreement_of_file(
 
 
 def labels_in(data: Data, split: str) -> Labels | None:
-    """The labels of samples that `read_samples` read, or the array `labels` of a .npz file or a map; None without.
+    """Return the labels of samples that `read_samples` read, or the array `labels` of a .npz file or a map.
+
+    None without.
 
     Raises:
         DataError: the file cannot be read.
@@ -225,7 +227,7 @@ def labels_in(data: Data, split: str) -> Labels | None:
 
 
 def float_form(module: Module) -> Module:
-    """A copy of a network without its fake-quant nodes: what it computes in float."""
+    """Return a copy of a network without its fake-quant nodes: what it computes in float."""
     copy = module.clone()
     for node in copy.graph.fake_quants():
         node.result.replace_all_uses_with(node.operands[0])
@@ -234,7 +236,7 @@ def float_form(module: Module) -> Module:
 
 
 def written_network(path: str | Path) -> Module:
-    """The network of an exported file; one with encodings next to it in the form of codes.
+    """Return the network of an exported file; one with encodings next to it in the form of codes.
 
     Raises:
         QirError: the file, or the encodings next to it, cannot be read.
@@ -255,7 +257,7 @@ class _FloatNetwork:
         self._kinds = {value.name: value.type for value in module.graph.inputs if value.constant is None}
 
     def run(self, feed: Mapping[str, Array], /) -> Run:
-        """One batch; raises `DataError` where the network does not take the samples."""
+        """Return one batch; raises `DataError` where the network does not take the samples."""
         missing = self._kinds.keys() - feed.keys()
         if missing:
             raise DataError(f"the float network has the input {min(missing)!r}, which the quantized network lacks")

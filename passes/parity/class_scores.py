@@ -9,7 +9,7 @@ from qir.ops import op_of
 
 
 def class_axis(value: Value, shape: Sequence[int]) -> int | None:
-    """The axis of the classes of an output, None where its largest element decides nothing.
+    """Return the axis of the classes of an output, None where its largest element decides nothing.
 
     Scores are the results of Softmax and LogSoftmax of any rank along that operator's axis, [N, classes] of any layer
     but one that ends in a Sigmoid, a Tanh or a normalization (those are embeddings and several labels at once), and
@@ -39,7 +39,7 @@ def _axis(node: Node, rank: int) -> int | None:
 
 
 def _is_product(node: Node) -> bool:
-    """Whether a node multiplies with a constant matrix, or adds a constant to such a product."""
+    """Return whether a node multiplies with a constant matrix, or adds a constant to such a product."""
     if node.op == "Add" and any(value.is_constant for value in node.operands):
         node = next((value.producer for value in node.operands if value.producer is not None), node)
     return node.op in ("MatMul", "Gemm") and op_of(node).quantizable(node) is not None

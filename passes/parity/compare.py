@@ -119,15 +119,15 @@ class ParityReport:
         return self.verdict == "exact" or (self.verdict == VERDICTS[1] and self.declared)
 
     def differ(self, engine: str) -> int:
-        """Codes that differ."""
+        """Return codes that differ."""
         return sum(layer.mismatches.get(engine, 0) for layer in self.layers)
 
     def ties(self, engine: str) -> int:
-        """Codes that differ by a rounding tie of a float operator."""
+        """Return codes that differ by a rounding tie of a float operator."""
         return sum(layer.ties.get(engine, 0) for layer in self.layers)
 
     def faults(self, engine: str) -> int:
-        """Codes that differ and are neither rounding ties nor saturated sums."""
+        """Return codes that differ and are neither rounding ties nor saturated sums."""
         return sum(layer.faults(engine) for layer in self.layers)
 
     def rate(self, engine: str) -> float:
@@ -205,7 +205,7 @@ class PairReport:
 
 
 def compare_two(module: Module, first: str, second: str, data: Data | None = None) -> PairReport:
-    """What two executors of a network compute differently, neither of them right by definition.
+    """Return what two executors of a network compute differently, neither of them right by definition.
 
     Args:
         module: the network, exported or with fake-quant nodes.
@@ -239,7 +239,10 @@ def compare_two(module: Module, first: str, second: str, data: Data | None = Non
 
 
 def _judge(module: Module, first: str, second: str) -> PairComparison | None:
-    """What explains differences of codes; None where one of the two executors shows none, or both are the same."""
+    """Return what explains differences of codes.
+
+    None where one of the two executors shows none, or both are the same.
+    """
     names = (first, second)
     form = coded(module) if first != second and all(shows_codes(name, module) for name in names) else None
     if form is None or not codes_shown(form):
@@ -262,7 +265,7 @@ def _judge(module: Module, first: str, second: str) -> PairComparison | None:
 
 
 def _variants(module: Module, chosen: Iterable[str]) -> dict[str, IntegerReference]:
-    """The integer reference in the other arithmetics that are asked for."""
+    """Return the integer reference in the other arithmetics that are asked for."""
     skipped = "" if default_engine(module) == "fused" else SATURATING  # without fusion there are no products of codes
     return {
         name: IntegerReference(module, **options)
@@ -303,7 +306,7 @@ def _simulated(module: Module, data: Data, engines: Iterable[str], against: Modu
 
 
 def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[dict[str, Executor], dict[str, str]]:
-    """An executor for each setting of ONNX Runtime that loads the file as it stands, and why the others do not."""
+    """Return an executor for each setting of ONNX Runtime that loads the file as it is, and why others do not."""
     sessions, refused = dict[str, Executor](), dict[str, str]()
     codes = {} if exposed is module else codes_shown(module)
     for name in engines:
@@ -320,7 +323,10 @@ def _sessions(module: Module, exposed: Module, engines: Iterable[str]) -> tuple[
 def _runs(
     sessions: dict[str, Executor], refused: dict[str, str], default: str, feed: Mapping[str, Array]
 ) -> dict[str, Run]:
-    """What every executor computes; one that loads the file but fails to run is refused, unless the file is for it."""
+    """Return what every executor computes.
+
+    One that loads the file but fails to run is refused, unless the file is for it.
+    """
     found = {}
     for name, session in list(sessions.items()):
         try:
@@ -334,12 +340,12 @@ def _runs(
 
 
 def declares_saturation(module: Module) -> bool:
-    """Whether a file's metadata say that it is exact only with VNNI (or ARM)."""
+    """Return whether a file's metadata say that it is exact only with VNNI (or ARM)."""
     return module.metadata.get("qir.exact_on") == "vnni-or-arm"
 
 
 def _exact(module: Module) -> bool:
-    """Whether float32 holds every intermediate result without rounding."""
+    """Return whether float32 holds every intermediate result without rounding."""
     largest = module.metadata.get("qir.accumulator", "")
     grids = [grid for node in module.graph for grid in grids_of(node)]
     if not largest.isdecimal() or int(largest) >= 2**24 or not grids:

@@ -25,7 +25,7 @@ TRANSPARENT = frozenset({QUANTIZE, DEQUANTIZE})
 
 
 def correspondence(module: Module, original: Module) -> dict[Value, Value]:
-    """The value of the float network that each value of an exported network stands for, where there is one.
+    """Return the value of the float network that each value of an exported network stands for, where there is one.
 
     Activations that a grid expresses (a Relu or Clip folded into the limits of the codes) are not nodes of the exported
     network: its codes stand for what comes after them.
@@ -60,7 +60,7 @@ class _Walk:
         return self.found
 
     def _results(self, node: Node) -> list[Value | None]:
-        """What the results of a node stand for."""
+        """Return what the results of a node stand for."""
         if node.op in TRANSPARENT or _limits_codes(node):
             return [self.found.get(node.operands[0])]
         partner = self._partner(node)
@@ -77,7 +77,7 @@ class _Walk:
         return found if found is None or _same_rank(value, found) else None
 
     def _partner(self, node: Node) -> Node | None:
-        """The float network's node of the same operator on the same values."""
+        """Return the float network's node of the same operator on the same values."""
         operator = operator_of(node)
         op = node.op if operator is None else operator.op
         read = [self.found.get(value) for value in _data(node) if value in self.dynamic]
@@ -92,7 +92,7 @@ class _Walk:
         return max(alike, key=lambda user: _likeness(node, user)) if len(alike) > 1 else next(iter(alike), None)
 
     def _after_activations(self, codes: Value) -> Value:
-        """What codes stand for after the activations that are not nodes of the exported network."""
+        """Return what codes stand for after the activations that are not nodes of the exported network."""
         value, readers = self.found[codes], {reader.op for reader in _readers(codes)}
         while len(value.users) == 1 and not (user := value.users[0]).is_return:
             if user.op in readers or not op_of(user).fuses_into_producer(user):
@@ -102,7 +102,7 @@ class _Walk:
 
 
 def _limits_codes(node: Node) -> bool:
-    """Whether a node is a Clip or Cast of integers."""
+    """Return whether a node is a Clip or Cast of integers."""
     if node.op not in ("Clip", "Cast"):
         return False
     kinds = [value.type for value in (node.operands[0], node.result)]
@@ -110,7 +110,7 @@ def _limits_codes(node: Node) -> bool:
 
 
 def _data(node: Node) -> list[Value]:
-    """The operands that hold data: of an operator on codes those of its codes."""
+    """Return the operands that hold data: of an operator on codes those of its codes."""
     operator = operator_of(node)
     if operator is None:
         return list(node.operands)
@@ -118,7 +118,7 @@ def _data(node: Node) -> list[Value]:
 
 
 def _readers(codes: Value) -> Iterator[Node]:
-    """The nodes that compute with codes, seen through what changes no meaning."""
+    """Yield the nodes that compute with codes, seen through what changes no meaning."""
     for user in dict.fromkeys(codes.users):
         if not user.is_return and (user.op in TRANSPARENT or _limits_codes(user)):
             yield from _readers(user.result)
@@ -152,7 +152,7 @@ def _correlation(node: Node, other: Node) -> float:
 
 
 def _weight(node: Node) -> Array | None:
-    """The largest constant of a node as a flat float64 array of mean 0, seen through its DequantizeLinear."""
+    """Return the largest constant of a node as a flat float64 array of mean 0, seen through its DequantizeLinear."""
     constants = [found for value in node.operands if (found := _source(value).constant) is not None]
     if not constants:
         return None

@@ -55,7 +55,7 @@ EXECUTORS = (*INTEGERS, *SESSIONS, "qonnx", "torch", "simulation")
 
 
 def executor(name: str, module: Module, *, codes: bool = False) -> Executor:
-    """An executor of a network.
+    """Return an executor of a network.
 
     Args:
         name: one of `EXECUTORS`.
@@ -86,12 +86,12 @@ def executor(name: str, module: Module, *, codes: bool = False) -> Executor:
 
 
 def shows_codes(name: str, module: Module) -> bool:
-    """Whether an executor shows the codes of a network; torch simulates fake-quant nodes without any."""
+    """Return whether an executor shows the codes of a network; torch simulates fake-quant nodes without any."""
     return name in INTEGERS or name in SESSIONS or (name == "torch" and not module.graph.fake_quants())
 
 
 def executor_of(module: Module) -> Executor:
-    """What runs an exported file, at the session options that it is made for."""
+    """Return what runs an exported file, at the session options that it is made for."""
     return executor(own_engine(module), module)
 
 
@@ -111,7 +111,7 @@ class ReferenceNetwork:
         self.kind, self._current = next(self._left)
 
     def run(self, feed: Mapping[str, Array], /) -> Run:
-        """One batch; what computed the last one computes this one too, as long as it can."""
+        """Return one batch; what computed the last one computes this one too, as long as it can."""
         while self.kind != "simulation":
             try:
                 return self._current.run(feed)
@@ -128,7 +128,7 @@ def _references(module: Module) -> Iterator[tuple[Kind, Executor]]:
 
 
 def code_forms(module: Module, analyses: AnalysisCache | None = None) -> Iterator[Module]:
-    """Copies of a network with fake-quant nodes whose codes lie in 8-bit containers, and in 16-bit ones.
+    """Yield copies of a network with fake-quant nodes whose codes lie in 8-bit containers, and in 16-bit ones.
 
     Args:
         module: the network.
@@ -148,12 +148,12 @@ def code_forms(module: Module, analyses: AnalysisCache | None = None) -> Iterato
 
 
 def own_engine(module: Module) -> str:
-    """The executor that a file is made for: `qonnx`, or the setting of ONNX Runtime that its metadata name."""
+    """Return the executor that a file is made for: `qonnx`, or the setting of ONNX Runtime that its metadata name."""
     return "qonnx" if holds_qonnx(module) else default_engine(module)
 
 
 def default_engine(module: Module) -> str:
-    """The setting of ONNX Runtime that a file is made for, as its metadata name it."""
+    """Return the setting of ONNX Runtime that a file is made for, as its metadata name it."""
     try:
         session = parse_json(module.metadata.get("qir.session", "{}"))
         return "unfused" if session.get("session.disable_quant_qdq") == "1" else "fused"
@@ -162,12 +162,12 @@ def default_engine(module: Module) -> str:
 
 
 def holds_qonnx(module: Module) -> bool:
-    """Whether a network has quantizers of QONNX, which ONNX Runtime does not know."""
+    """Return whether a network has quantizers of QONNX, which ONNX Runtime does not know."""
     return any(node.domain in QONNX_DOMAINS for node in module.graph)
 
 
 def coded(module: Module) -> Module:
-    """The form of codes of a network with fake-quant nodes; any other network as it stands.
+    """Return the form of codes of a network with fake-quant nodes; any other network as it stands.
 
     Raises:
         QirError: no profile of codes holds the network's quantizers.

@@ -39,7 +39,7 @@ class LayerLoss:
 
 
 def layer_losses(quantized: Module, original: Module, feed: Mapping[str, Array]) -> list[LayerLoss]:
-    """The layers of an exported network by the noise that they add, most first; empty for a file without codes.
+    """Return the layers of an exported network by the noise that they add, most first; empty for a file without codes.
 
     Args:
         quantized: exported network.
@@ -67,13 +67,16 @@ def layer_losses(quantized: Module, original: Module, feed: Mapping[str, Array])
 
 
 def _label(node: Node) -> str:
-    """The node that makes the values, in front of the QuantizeLinear that makes codes of them."""
+    """Return the node that makes the values, in front of the QuantizeLinear that makes codes of them."""
     made = node.operands[0].producer if node.op == QUANTIZE else node
     return (node if made is None else made).label
 
 
 def _operands(module: Module, codes: Mapping[Node, Value]) -> dict[str, frozenset[str]]:
-    """The codes that each tensor of codes is computed from, nearest first: those with no other codes in between."""
+    """Return the codes that each tensor of codes is computed from, nearest first.
+
+    Those with no other codes in between.
+    """
     reach: dict[Value, frozenset[str]] = {}
     found = {}
     for node in module.graph:

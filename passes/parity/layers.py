@@ -49,12 +49,12 @@ class LayerParity:
     sqnr: float | None = None
 
     def faults(self, engine: str) -> int:
-        """Codes that differ and are neither rounding ties nor saturated sums."""
+        """Return codes that differ and are neither rounding ties nor saturated sums."""
         return self.mismatches.get(engine, 0) - self.ties.get(engine, 0) - self.saturated.get(engine, 0)
 
 
 def code_values(module: Module) -> dict[Node, Value]:
-    """The value that holds the codes of each QuantizeLinear and operator on codes, in order.
+    """Return the value that holds the codes of each QuantizeLinear and operator on codes, in order.
 
     It is the node's result, or that of the Clip, or Cast, Clip and Cast, that limits it to fewer bits. Weights that the
     file itself quantizes are none: they depend on no input.
@@ -72,7 +72,7 @@ def code_values(module: Module) -> dict[Node, Value]:
 
 
 def makes_codes(node: Node) -> bool:
-    """Whether a node puts its result on a grid."""
+    """Return whether a node puts its result on a grid."""
     if node.op == QUANTIZE:
         return True
     operator = operator_of(node)
@@ -80,7 +80,7 @@ def makes_codes(node: Node) -> bool:
 
 
 def grids_of(node: Node) -> list[tuple[Value, Value | None]]:
-    """The (scale, zero point) operands of a node that quantizes, dequantizes or computes on codes."""
+    """Return the (scale, zero point) operands of a node that quantizes, dequantizes or computes on codes."""
     places = [(1, 2)] if node.op in (QUANTIZE, DEQUANTIZE) else []
     if (operator := operator_of(node)) is not None:
         places = [*((scale, zero) for _, scale, zero in operator.operands), operator.output]
@@ -89,7 +89,7 @@ def grids_of(node: Node) -> list[tuple[Value, Value | None]]:
 
 
 def _limiter(value: Value) -> Node | None:
-    """The Clip after a value of codes, or a Cast between integers around a Clip."""
+    """Return the Clip after a value of codes, or a Cast between integers around a Clip."""
     users = value.users
     if len(users) != 1:
         return None
@@ -99,12 +99,12 @@ def _limiter(value: Value) -> Node | None:
 
 
 def codes_shown(module: Module) -> dict[str, bool]:
-    """Names under which `expose_codes` shows codes → whether it is an output of the network too."""
+    """Return names under which `expose_codes` shows codes → whether it is an output of the network too."""
     return {value.name: value.is_output for value in code_values(module).values()}
 
 
 def expose_codes(module: Module) -> Module:
-    """A copy of an exported network whose codes are outputs too, under their own names; kernels fuse as before.
+    """Return a copy of an exported network whose codes are outputs too, under their own names; kernels fuse as before.
 
     Codes of 2 and 4 bits come out in 8 bits.
     """
@@ -137,7 +137,7 @@ def _code_type(node: Node, value: Value) -> DType:
 
 
 def layers_of(module: Module, exposed: Module | None, *, fused: bool) -> list[LayerParity]:
-    """Every tensor of codes, and how ONNX Runtime computes it.
+    """Return every tensor of codes, and how ONNX Runtime computes it.
 
     Args:
         module: the exported network.
@@ -158,7 +158,7 @@ def layers_of(module: Module, exposed: Module | None, *, fused: bool) -> list[La
 
 
 def _kernel(node: Node, made: Node | None, kernels: dict[str, str]) -> str:
-    """How ONNX Runtime makes a node's codes: `made` is what the node quantizes, or the node itself."""
+    """Return how ONNX Runtime makes a node's codes: `made` is what the node quantizes, or the node itself."""
     if made is None:
         return "border"
     operator = kernels.get(node.result.name, QUANTIZE)

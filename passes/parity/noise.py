@@ -32,7 +32,7 @@ class Noise:
         self.noise[name] = self.noise.get(name, 0.0) + float(((found - wanted) ** 2).sum())
 
     def decibels(self, name: str) -> float | None:
-        """The ratio, at most 200 dB; None without a signal."""
+        """Return the ratio, at most 200 dB; None without a signal."""
         signal = self.signal.get(name, 0.0)
         return float(10 * np.log10(signal / max(self.noise.get(name, 0.0), signal * 1e-20))) if signal else None
 

@@ -69,7 +69,7 @@ class Simulation:
         return outputs
 
     def codes(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs in steps of their grid: int64."""
+        """Return outputs in steps of their grid: int64."""
         return {
             name: np.rint(outputs[name].astype(np.float64) / step).astype(np.int64) for name, step in self.steps.items()
         }
@@ -99,5 +99,5 @@ class Simulation:
 
 
 def is_simulation(module: Module) -> bool:
-    """Whether a network holds no codes that depend on an input, and no fake-quant nodes that were not lowered."""
+    """Tell whether a network holds no codes that depend on an input, and no fake-quant nodes."""
     return not module.graph.fake_quants() and not code_values(module)

@@ -115,7 +115,7 @@ def _weight(
     state: RaiseState,
     before: Node,
 ) -> Value | Reject:
-    """The float constant for codes with a scale and a zero point a block, under its quantizer.
+    """Return the float constant for codes with a scale and a zero point a block, under its quantizer.
 
     Args:
         source: the constant that holds the codes, for names.
@@ -146,7 +146,7 @@ def _weight(
 
 
 def _mirrored(rows: npt.NDArray[np.int64], grid: CodeGrid) -> tuple[npt.NDArray[np.int64], CodeGrid]:
-    """The same values with positive scales: ONNX Runtime's symmetric 4-bit quantizer writes negative ones."""
+    """Return the same values with positive scales: ONNX Runtime's symmetric 4-bit quantizer writes negative ones."""
     negative, mirror = grid.scale < 0, grid.low_code + grid.high_code
     zeros = np.where(negative, mirror - grid.zero_point, grid.zero_point)
     return np.where(negative[:, None], mirror - rows, rows), replace(grid, scale=np.abs(grid.scale), zero_point=zeros)

@@ -82,7 +82,7 @@ def _integer_layer(node: Node) -> None:
 
 
 def _matmul(scale: int, zero: int, bias: int, data_scale: int | None = None) -> Callable[[Node], None]:
-    """A layer of com.microsoft that multiplies by the scales itself, by the indices of its operands."""
+    """Return a layer of com.microsoft that multiplies by the scales itself, by the indices of its operands."""
 
     def rule(node: Node) -> None:
         data = node.operand(0) if data_scale is None else _quantized_at_run_time(node.input(0))
@@ -145,7 +145,7 @@ _RULES: dict[str, Callable[[Node], None]] = {
 
 
 def _operand(node: Node, index: int, scales: list[Value]) -> Value:
-    """The float operand of an integer layer; its scale is one of those that its sums are multiplied by."""
+    """Return the float operand of an integer layer; its scale is one of those that its sums are multiplied by."""
     data = _quantized_at_run_time(node.input(index))
     if data is not None:
         if all(scale.producer is not node.operand(index).producer for scale in scales):
@@ -156,7 +156,7 @@ def _operand(node: Node, index: int, scales: list[Value]) -> Value:
 
 
 def _quantized_at_run_time(value: Value | None) -> Value | None:
-    """What DynamicQuantizeLinear made these codes of."""
+    """Return what DynamicQuantizeLinear made these codes of."""
     producer = None if value is None else value.producer
     return producer.operand(0) if producer is not None and is_standard(producer, "DynamicQuantizeLinear") else None
 
@@ -186,7 +186,10 @@ def _along(parameters: Array, shape: tuple[int, ...], node: Node) -> Array:
 
 
 def _numerator(value: Value) -> Value | None:
-    """The float bias that an integer one was made of: Div by the scale of the sums, rounded; None where it is not."""
+    """Return the float bias that an integer one was made of: Div by the scale of the sums, rounded.
+
+    None where it is not.
+    """
     while value.producer is not None and is_standard(value.producer, *_MOVING, *_ROUNDING):
         value = value.producer.operand(0)
     quotient = value.producer

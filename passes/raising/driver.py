@@ -160,7 +160,7 @@ def _prepare_qonnx(module: Module, context: PassContext) -> None:
 
 
 def _is_linear(node: Node, op: str) -> bool:
-    """Whether the node is this quantizer of ONNX's own set, or of ONNX Runtime's (16 and 4 bits before opset 21)."""
+    """Tell whether the node is this quantizer of ONNX's set, or of ONNX Runtime's (16 and 4 bits before opset 21)."""
     return is_standard(node, op) or (node.op == op and node.domain == "com.microsoft")
 
 

@@ -64,7 +64,7 @@ class ApplyEncodings(Pass):
 
 
 def read_encodings(path: str | Path) -> Encodings:
-    """The content of an encodings file of version 1.0.0.
+    """Return the content of an encodings file of version 1.0.0.
 
     Raises:
         ModelFileError: the file is missing, no JSON, of another version, or an entry is not a grid.
@@ -152,7 +152,7 @@ def _spec(value: Value, entry: Encoding, least: int) -> QuantizerSpec:
 
 
 def _weight_spec(value: Value, scale: Array, axis: int | None, symmetric: bool, least: int) -> QuantizerSpec:
-    """The narrowest grid, `least` bits or wider, that holds a weight's codes; -1 and +1 alone are one bit."""
+    """Return the narrowest grid, `least` bits or wider, that holds a weight's codes; -1 and +1 alone are one bit."""
     weight = require_array(value)
     shape = kernels.channel_shape(weight.shape, scale.size, axis)
     codes = np.rint(weight / scale.reshape(shape)).astype(np.int64)

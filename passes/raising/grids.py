@@ -36,12 +36,12 @@ class CodeGrid:
     high_code: int
 
     def moved(self, offset: int) -> CodeGrid:
-        """The same values with codes and zero points larger by an offset."""
+        """Return the same values with codes and zero points larger by an offset."""
         low, high = self.low_code + offset, self.high_code + offset
         return replace(self, zero_point=self.zero_point + offset, low_code=low, high_code=high)
 
     def same_scale(self, other: CodeGrid) -> bool:
-        """Whether both map codes to values alike, whatever codes they use."""
+        """Return whether both map codes to values alike, whatever codes they use."""
         return (
             self.scale.shape == other.scale.shape
             and bool((self.scale == other.scale).all() and (self.zero_point == other.zero_point).all())
@@ -49,7 +49,7 @@ class CodeGrid:
         )
 
     def values(self, codes: Array) -> npt.NDArray[np.float32]:
-        """What codes stand for: float32, as DequantizeLinear computes it."""
+        """Return what codes stand for: float32, as DequantizeLinear computes it."""
         scale, zero = self.scale, self.zero_point
         if self.axis is not None:
             shape = [1] * codes.ndim
@@ -59,13 +59,13 @@ class CodeGrid:
         return found
 
     def holds(self, other: QuantParameters) -> bool:
-        """Whether every level of another grid is a value of this one, which has one scale."""
+        """Return whether every level of another grid is a value of this one, which has one scale."""
         levels = kernels.grid(other)
         codes = np.clip(np.rint(levels / self.scale) + self.zero_point, self.low_code, self.high_code)
         return bool((self.values(codes) == levels).all())
 
     def width(self) -> tuple[int, bool, bool] | Reject:
-        """Bits, signed, and narrow (without the lowest code) of the codes."""
+        """Return bits, signed, and narrow (without the lowest code) of the codes."""
         low, high = self.low_code, self.high_code
         bits = (high + 1).bit_length() - 1 + (low < 0)
         top = (1 << (bits - (low < 0))) - 1
@@ -99,7 +99,7 @@ class QuantizerSpec:
 
 
 def spec_of(grid: CodeGrid) -> QuantizerSpec | Reject:
-    """The fake-quant attributes for a grid; a reason when no uniform scheme has it."""
+    """Return the fake-quant attributes for a grid; a reason when no uniform scheme has it."""
     width = grid.width()
     if isinstance(width, Reject) and (grid.zero_point == MIDDLE).all():
         grid = grid.moved(-MIDDLE)
@@ -125,7 +125,7 @@ def spec_of(grid: CodeGrid) -> QuantizerSpec | Reject:
 
 
 def bipolar_spec(scale: Array, axis: int | None) -> QuantizerSpec:
-    """The fake-quant attributes for codes -1 and +1 with these scales."""
+    """Return the fake-quant attributes for codes -1 and +1 with these scales."""
     magnitude = np.asarray(scale, np.float32).reshape(-1)
     edges = np.stack([-magnitude, magnitude], axis=1)
     return QuantizerSpec(1, True, False, "uniform", axis, edges, edges)
@@ -134,7 +134,7 @@ def bipolar_spec(scale: Array, axis: int | None) -> QuantizerSpec:
 def _invert(
     grid: CodeGrid, edges: npt.NDArray[np.float32], scheme: str, bits: int, signed: bool, narrow: bool
 ) -> npt.NDArray[np.float32] | None:
-    """Ranges from which the scheme computes the grid's scales and zero points, found by trying near ones."""
+    """Return ranges from which the scheme computes the grid's scales and zero points, found by trying near ones."""
     found, missing = edges.copy(), np.ones(len(edges), bool)
     moves_low = scheme == "uniform-asymmetric" or not signed
     steps = sorted(range(-_ULPS, _ULPS + 1), key=abs)
@@ -160,7 +160,7 @@ def _real_range(grid: CodeGrid, scheme: str, signed: bool) -> tuple[npt.NDArray[
 
 
 def _shift(values: npt.NDArray[np.float32], ulps: int) -> npt.NDArray[np.float32]:
-    """Values moved by units in the last place; zeros stay, because zero must stay on the grid's edge."""
+    """Return values moved by units in the last place; zeros stay, because zero must stay on the grid's edge."""
     moved = values
     for _ in range(abs(ulps)):
         moved = np.nextafter(moved, np.float32(np.inf if ulps > 0 else -np.inf))

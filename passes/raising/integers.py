@@ -62,7 +62,7 @@ def _plan(state: RaiseState, match: Match) -> Reject | Plan:
 
 
 def _layer(node: Node, data: Value, weight: Value, bias: Array | None) -> Node:
-    """The float layer on the twins."""
+    """Return the float layer on the twins."""
     name = base_name((node.name or node.result.name).removesuffix(".sums"))
     operands, kind = [data, weight], OPS[node.op]
     if bias is not None:
@@ -72,7 +72,7 @@ def _layer(node: Node, data: Value, weight: Value, bias: Array | None) -> Node:
 
 
 def _weight_scale(product: Array, data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
-    """A float32 s_w with float32(s_x * s_w) equal to the product, found by trying near ones."""
+    """Return a float32 s_w with float32(s_x * s_w) equal to the product, found by trying near ones."""
     if data.size != 1:
         return None
     first = (product / data[0]).astype(np.float32)

@@ -51,7 +51,7 @@ def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
 
 
 def _quantize_again(graph: Graph, codes: Value, made: Node, grid: Sequence[Value]) -> None:
-    """What else reads the codes of a chain (operators on codes) reads those of the quantizer that replaces it."""
+    """Let what else reads the codes of a chain (operators on codes) read those of the quantizer that replaces it."""
     others = [use for use in codes.uses if use.node is not made and KEY not in use.node.metadata]
     if others:
         again = graph.insert(Node("QuantizeLinear", (made.result, *grid)), after=made)
@@ -80,7 +80,7 @@ GUARD = Rule(
 
 
 def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> Node:
-    """The fake-quant node that an entry (`qir.passes.lowering.parts.marks.entry_of`) describes, not yet inserted."""
+    """Return fake-quant node that an entry (`qir.passes.lowering.parts.marks.entry_of`) describes, not yet inserted."""
     bits = entry["bits"]
     made = make_fake_quant(
         source,
@@ -112,7 +112,7 @@ def _constant(module: Module, graph: Graph, node: Node, entry: dict[str, Any]) -
 
 
 def _evaluated(module: Module, value: Value) -> Array:
-    """What a chain of constants computes."""
+    """Return what a chain of constants computes."""
     known, node = array_of(value), value.producer
     if known is not None:
         return known

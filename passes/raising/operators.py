@@ -104,7 +104,7 @@ def _place_result(node: Node, made: Node, operator: FloatForm, state: RaiseState
 
 
 def _result_name(node: Node, made: Node) -> str:
-    """The quantizer's name: that of the codes where it tells one, else the node's."""
+    """Return the quantizer's name: that of the codes where it tells one, else the node's."""
     name = base_name(node.result.name.removesuffix(".before"))
     return name if name != node.result.name else f"{made.name or made.result.name}.output"
 

@@ -56,7 +56,7 @@ class Clipped:
 
 
 def clips_after(node: Node, grid: CodeGrid, state: RaiseState) -> Clipped | None:
-    """The Clips on codes that follow a node; None where one is left.
+    """Return the Clips on codes that follow a node; None where one is left.
 
     Together they are a quantizer's own bounds, or those and an activation's (Relu as codes from the zero point on).
     """
@@ -80,7 +80,7 @@ def clips_after(node: Node, grid: CodeGrid, state: RaiseState) -> Clipped | None
 
 
 def limited(data: Value, found: Clipped, state: RaiseState, after: Node) -> Value:
-    """The value whose codes stay inside the bounds: itself, or after a Relu or Clip on floats."""
+    """Return the value whose codes stay inside the bounds: itself, or after a Relu or Clip on floats."""
     grid = found.grid
     if (found.low, found.high) == (grid.low_code, grid.high_code):
         return data
@@ -95,7 +95,10 @@ def limited(data: Value, found: Clipped, state: RaiseState, after: Node) -> Valu
 
 
 def put_on_grid(data: Value, grid: CodeGrid, state: RaiseState, name: str, after: Node) -> Value | Reject:
-    """`data` on a grid: after a new fake-quant node, or itself when it lies on the grid, or a part of it, already."""
+    """Return `data` on a grid.
+
+    After a new fake-quant node, or itself when it lies on the grid, or a part of it, already.
+    """
     spec = spec_of(grid)
     if isinstance(spec, Reject):
         return spec
@@ -143,7 +146,7 @@ def _raise_bias(node: Node, state: RaiseState) -> None:
 
 
 def raise_grid_keeper(node: Node, state: RaiseState) -> None:
-    """An operator that keeps its operand's grid, or Pad, run on codes: the same operator on the float twin."""
+    """Run an operator that keeps its operand's grid, or Pad, on the float twin in place of codes."""
     index = 0 if is_standard(node, "Pad") else op_of(node).grid_operand(node)
     source = None if index is None else node.input(index)
     if index is None or source is None or source not in state.twins or node.result in state.twins:
@@ -164,7 +167,7 @@ def raise_grid_keeper(node: Node, state: RaiseState) -> None:
 
 
 def _pad_value(node: Node, grid: CodeGrid, state: RaiseState) -> Value | None:
-    """What the code stands for that a Pad of opset 11 or later fills in, 0 when it is left out."""
+    """Return what the code stands for that a Pad of opset 11 or later fills in, 0 when it is left out."""
     code = np.zeros((), np.int64) if node.input(2) is None else array_of(node.input(2))
     if code is None or grid.axis is not None or len(node.inputs) < 2:
         return None
@@ -172,7 +175,7 @@ def _pad_value(node: Node, grid: CodeGrid, state: RaiseState) -> Value | None:
 
 
 def twin_type(value: Value) -> TensorType | UnknownType:
-    """The type of a value's float twin."""
+    """Return the type of a value's float twin."""
     return tensor_type(DType.FLOAT32, value.type.shape) if isinstance(value.type, TensorType) else UnknownType()
 
 

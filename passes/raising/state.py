@@ -74,7 +74,7 @@ class RaiseState:
         self.left[self._labels.get(node) or node.label] = reason
 
     def twin(self, value: Value | None, grid: CodeGrid) -> Value | Reject:
-        """The float twin of codes that a node reads with `grid`; constants get one."""
+        """Return the float twin of codes that a node reads with `grid`; constants get one."""
         if value is None:
             return Reject("an operand is missing")
         known = self.twins.get(value)
@@ -86,7 +86,7 @@ class RaiseState:
         return self.weight(value, codes, grid)
 
     def weight(self, value: Value, codes: Array, grid: CodeGrid) -> Value | Reject:
-        """The fake-quantized float constant for constant codes, one for all nodes that read them alike."""
+        """Return the fake-quantized float constant for constant codes, one for all nodes that read them alike."""
         key = (value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
         if key in self._weights:
             return self._weights[key]
@@ -102,7 +102,7 @@ class RaiseState:
         return made.result
 
     def quantizer(self, value: Value, spec: QuantizerSpec, name: str) -> Node:
-        """A fake-quant node on a value, calibrated, not yet inserted."""
+        """Return a fake-quant node on a value, calibrated, not yet inserted."""
         unique = self.graph.clock.unique_name(name) if name in self.made else name
         widths = sorted({spec.bits, *self.widths})
         made = make_fake_quant(
@@ -122,7 +122,7 @@ class RaiseState:
         return made
 
     def plan(self, match: Match, spec: QuantizerSpec, name: str) -> Plan:
-        """What puts a quantizer of the match's value `data` in the place of the match's root."""
+        """Return what puts a quantizer of the match's value `data` in the place of the match's root."""
 
         def change(rewriter: Rewriter) -> None:
             made = rewriter.insert(self.quantizer(match["data"], spec, name), before=match.root)
@@ -132,7 +132,7 @@ class RaiseState:
 
 
 def written_policy(module: Module) -> dict[str, int]:
-    """The width of each quantizer as the exported file itself says it; empty for files of other tools."""
+    """Return the width of each quantizer as the exported file itself says it; empty for files of other tools."""
     try:
         found = parse_json(module.metadata.get("qir.policy", "{}"))
         return {str(name): int(bits) for name, bits in found.items() if isinstance(bits, int)}
@@ -141,7 +141,7 @@ def written_policy(module: Module) -> dict[str, int]:
 
 
 def base_name(name: str) -> str:
-    """A name without what quantizers append to it."""
+    """Return a name without what quantizers append to it."""
     for suffix in _SUFFIXES:
         if name.endswith(suffix) and name != suffix:
             return base_name(name.removesuffix(suffix))
@@ -149,12 +149,12 @@ def base_name(name: str) -> str:
 
 
 def code_limits(dtype: DType | None) -> tuple[int, int] | None:
-    """Smallest and largest code of an element type; None for types that hold no codes."""
+    """Return the smallest and largest code of an element type; None for types that hold no codes."""
     return None if dtype is None else _CODES.get(dtype.label)
 
 
 def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DType | None) -> CodeGrid | Reject:
-    """The grid that operands `scale` and `zero_point` of a node give.
+    """Return the grid that operands `scale` and `zero_point` of a node give.
 
     Args:
         node: the node.
@@ -179,12 +179,14 @@ def grid_at(node: Node, scale: int, zero_point: int, axis: int | None, dtype: DT
 
 
 def element_of(value: Value | None) -> DType | None:
-    """The element type of a value, None when unknown."""
+    """Return the element type of a value, None when unknown."""
     return None if value is None else value.dtype
 
 
 def weight_spec(grid: CodeGrid, codes: Array, least: int = 0) -> QuantizerSpec | Reject:
-    """The fake-quant attributes for constant codes: the narrowest width that holds them; -1 and +1 alone are one bit.
+    """Return the fake-quant attributes for constant codes: the narrowest width that holds them.
+
+    -1 and +1 alone are one bit.
 
     Codes of uint8 around zero point 128 are those of int8 around 0.
 
@@ -200,14 +202,14 @@ def weight_spec(grid: CodeGrid, codes: Array, least: int = 0) -> QuantizerSpec |
 
 
 def _centred(grid: CodeGrid, codes: Array) -> tuple[CodeGrid, Array]:
-    """The signed grid of the same values, and its codes, where all zero points of uint8 codes are 128."""
+    """Return the signed grid of the same values, and its codes, where all zero points of uint8 codes are 128."""
     if (grid.low_code, grid.high_code) != (0, 255) or (grid.zero_point != MIDDLE).any():
         return grid, codes
     return grid.moved(-MIDDLE), codes - MIDDLE
 
 
 def _tightened(grid: CodeGrid, codes: Array, least: int) -> CodeGrid:
-    """The grid of the smallest width, `least` or more, that holds all codes and zero points."""
+    """Return the grid of the smallest width, `least` or more, that holds all codes and zero points."""
     numbers = np.concatenate([codes.astype(np.int64).reshape(-1), grid.zero_point])
     low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
     signed = grid.low_code < 0

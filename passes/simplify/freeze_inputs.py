@@ -62,7 +62,7 @@ class FreezeInputs(Pass):
 
 
 def _parameters(module: Module, listed: list[Value]) -> list[Value]:
-    """The listed constants that operators take as parameters; all where the file lists every constant."""
+    """Return the listed constants that operators take as parameters; all where the file lists every constant."""
     found = [v for v in listed if any(use.index in op_of(use.node).trained for use in v.uses)]
     return found if module.graph.constants else listed if found else []
 

@@ -56,7 +56,7 @@ def verify_types(module: Module) -> list[str]:
 
 
 def _contradicts(known: Type, inferred: Type) -> bool:
-    """Whether two types of tensors cannot both be right: other elements, another rank, or other sizes."""
+    """Return whether two types of tensors cannot both be right: other elements, another rank, or other sizes."""
     if not isinstance(known, TensorType) or not isinstance(inferred, TensorType):
         return False
     if known.dtype is not inferred.dtype:

@@ -22,7 +22,7 @@ class NameNodes(Pass):
     name: ClassVar[str] = "name-nodes"
 
     def run(self, module: Module, context: PassContext) -> bool:
-        """Name; True when a node got another name."""
+        """Name nodes; True when a node got another name."""
         del context
         return name_nodes(module)
 
@@ -37,7 +37,7 @@ def name_nodes(module: Module) -> bool:
 
 
 def with_names(module: Module) -> Module:
-    """The module itself where every node has a name of its own, else a copy in which it has."""
+    """Return the module itself where every node has a name of its own, else a copy in which it has."""
     labels = unique_labels(module.graph)
     if all(node.name == name for node, name in labels.items() if not node.is_fake_quant):
         return module

@@ -37,7 +37,7 @@ class Site:
         return f"{self.node.op} {self.node.name or self.node.result.name!r}"
 
     def constant(self, array: Array, label: str) -> Value:
-        """A constant in front of the node."""
+        """Return a constant in front of the node."""
         graph = self.node.scope
         name = f"{self.node.name or self.node.result.name}.{label}"
         tensor = Tensor.of(array)
@@ -48,13 +48,13 @@ class Site:
         return graph.insert(made, before=self.node).result
 
     def before(self, op: str, *operands: Value | None, **attributes: object) -> Value:
-        """The result of a new node in front of the node."""
+        """Return the result of a new node in front of the node."""
         graph = self.node.scope
         name = graph.clock.unique_name(f"{self.node.name or self.node.result.name}.{op.lower()}")
         return graph.insert(Node(op, operands, name=name, attributes=attributes), before=self.node).result
 
     def take(self, name: str) -> object:
-        """An attribute's value, which is removed; None when it is not there.
+        """Return an attribute's value, which is removed; None when it is not there.
 
         Raises:
             PassError: the attribute is a parameter of the function that the node stands in.
@@ -67,7 +67,7 @@ class Site:
         return value
 
     def refuse(self, what: str) -> PassError:
-        """The error for a form that newer versions do not have."""
+        """Return the error for a form that newer versions do not have."""
         return PassError(f"upgrade-opset: {self.where} {what}: newer operator sets have no such form; export it again")
 
 
@@ -79,7 +79,7 @@ def _shape_of(value: Value | None) -> tuple[object, ...] | None:
 
 
 def _to_input(name: str, index: int, *, dtype: str = "int64") -> Adapter:
-    """The attribute becomes operand `index`."""
+    """Return the adapter by which an attribute becomes operand `index`."""
 
     def adapt(site: Site) -> None:
         value = site.take(name)

@@ -66,7 +66,7 @@ def _cast_input(graph: Graph, value: Value) -> bool:
 
 
 def _widen(graph: Graph, *, is_main: bool) -> bool:
-    """Constants, results and attributes of a graph and those inside it."""
+    """Widen constants, results and attributes of a graph and those inside it."""
     changed = False
     for value in graph.constants if is_main else (*graph.inputs, *graph.constants):
         changed |= _widen_value(value)

@@ -20,7 +20,7 @@ FINN_DATATYPE = "finn_datatype"
 
 
 def read_annotations(graph: Graph) -> dict[str, dict[str, str]]:
-    """The pairs of key and value of every annotated tensor, by the tensor's name."""
+    """Return the pairs of key and value of every annotated tensor, by the tensor's name."""
     carried = onnx.GraphProto.FromString(graph.opaque)
     return {
         entry.tensor_name: read_metadata(entry.quant_parameter_tensor_names)[0]

@@ -54,7 +54,7 @@ def load(source: str | os.PathLike[str] | bytes) -> Module:
 
 
 def from_proto(proto: onnx.ModelProto) -> Module:
-    """The module of a model message.
+    """Return the module of a model message.
 
     Raises:
         ModelFileError: the model is invalid.
@@ -132,7 +132,7 @@ def _decode(data: bytes | mmap.mmap, folder: Path | None) -> Module:
 
 
 def _pieces(module: Module, data: DataWriter | None) -> list[Piece]:
-    """The serialized model; with `data`, large constants go there."""
+    """Return the serialized model; with `data`, large constants go there."""
     proto, tensors = skeleton_of(module)
     graph = onnx.GraphProto()
     graph.CopyFrom(proto.graph)
@@ -149,7 +149,7 @@ def _pieces(module: Module, data: DataWriter | None) -> list[Piece]:
 
 
 def to_bytes(module: Module) -> bytes:
-    """The serialized model, constants inside.
+    """Return the serialized model, constants inside.
 
     Raises:
         ModelFileError: it has 2 GiB or more (use `save`), or cannot be written.
@@ -161,7 +161,7 @@ def to_bytes(module: Module) -> bytes:
 
 
 def to_proto(module: Module) -> onnx.ModelProto:
-    """The message of a module, constants inside.
+    """Return the message of a module, constants inside.
 
     Raises:
         ModelFileError: as `to_bytes`.
@@ -217,7 +217,7 @@ def _write_with_data(path: Path, pieces: Iterable[Piece], data: DataWriter) -> N
 
 
 def older_data_files(path: Path) -> set[str]:
-    """Names of the data files that go once a new model has this path.
+    """Return names of the data files that go once a new model has this path.
 
     They are those of the model that is there, and what killed processes left.
     """
@@ -233,7 +233,10 @@ def remove_data_files(path: Path, names: Iterable[str]) -> None:
 
 
 def data_files(path: Path) -> set[str]:
-    """Names of the data files that a model names and that were written for its path; none for what is not a model."""
+    """Return names of the data files that a model names and that were written for its path.
+
+    None for what is not a model.
+    """
     if not path.is_file():
         return set()
     try:
@@ -246,7 +249,7 @@ def data_files(path: Path) -> set[str]:
 
 
 def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The key/value pairs of a model file; nothing else of it is read.
+    """Return the key/value pairs of a model file; nothing else of it is read.
 
     Raises:
         ModelFileError: the file is missing or no ONNX model.

@@ -31,7 +31,10 @@ _STARTS: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def foreign_file(data: bytes | mmap.mmap) -> str | None:
-    """What bytes that are not ONNX model are, with the line that exports them; None where they are not recognized."""
+    """Return what bytes that are not ONNX model are, with the line that exports them.
+
+    None where they are not recognized.
+    """
     head = bytes(data[:_HEAD])
     for offset, mark, what, how in _STARTS:
         if head[offset : offset + len(mark)] == mark:
@@ -83,7 +86,7 @@ def _safetensors(head: bytes) -> str | None:
 
 
 def _tensorflow(head: bytes) -> str | None:
-    """A SavedModel begins with its schema version and a graph; a frozen graph with its first node."""
+    """Recognize a SavedModel, which begins with its schema version and a graph, or a frozen graph, with a node."""
     if head[:3] == b"\x08\x01\x12" and any(mark in head for mark in (b"serve", b"StatefulPartitionedCall", b"NoOp")):
         line = "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"
         return f"this is the file of a TensorFlow SavedModel: {line}, with the folder that it lies in"

@@ -77,7 +77,7 @@ class GraphReader:
     """Reads the graphs and functions of one file."""
 
     def __init__(self, folder: DataFolder, *, unknown: bool = True) -> None:
-        """A reader; `unknown` = False promises that no message has unknown fields (`has_unknown_fields`)."""
+        """Make a reader; `unknown` = False promises that no message has unknown fields (`has_unknown_fields`)."""
         self._folder = folder
         self._unknown = unknown
         self._extra_info = unknown or has_unmodelled_fields(onnx.ValueInfoProto)
@@ -92,7 +92,7 @@ class GraphReader:
         return self.is_sorted and self._attributes.all_told
 
     def read_graph(self, proto: onnx.GraphProto, tensors: Sequence[Tensor]) -> Graph:
-        """A graph whose initializers were read before.
+        """Return a graph whose initializers were read before.
 
         Raises:
             ModelFileError: names are undefined or defined twice, nodes form a cycle, or a part is invalid.
@@ -120,7 +120,7 @@ class GraphReader:
         return graph
 
     def read_function(self, proto: onnx.FunctionProto) -> Function:
-        """A model-local function.
+        """Return a model-local function.
 
         Raises:
             ModelFileError: as `read_graph`.
@@ -158,7 +158,7 @@ class GraphReader:
         nodes: Sequence[onnx.NodeProto],
         fill: Callable[[Graph, _Scope], None],
     ) -> tuple[Graph, _Scope]:
-        """A graph with inputs, constants and nodes; nodes in a wrong order are sorted first."""
+        """Return a graph with inputs, constants and nodes; nodes in a wrong order are sorted first."""
         outer = self._scope
         try:
             for protos in (nodes, None):
@@ -291,7 +291,7 @@ class GraphReader:
 
 
 def _is_entry(infos: dict[str, onnx.ValueInfoProto], info: onnx.ValueInfoProto) -> bool:
-    """Whether an entry says what counts for its name: it is the last one, or the same as that."""
+    """Return whether an entry says what counts for its name: it is the last one, or the same as that."""
     last = infos[info.name]
     return last is info or last == info
 

@@ -56,7 +56,7 @@ class _Names:
         return f"{base}.inner{count}"
 
     def of(self, value: Value) -> str:
-        """The written name of an operand.
+        """Return the written name of an operand.
 
         Raises:
             ModelFileError: the value is not visible here, or hidden by one of the same name.
@@ -72,7 +72,7 @@ class _Names:
         return name
 
     def result(self, value: Value) -> str:
-        """The written name of a result, empty when it is left out."""
+        """Return the written name of a result, empty when it is left out."""
         return self._written.get(value, "")
 
 
@@ -184,7 +184,10 @@ class GraphWriter:
 
     @staticmethod
     def _outputs(graph: Graph, nodes: Any, names: _Names) -> Iterable[tuple[Value | None, str]]:
-        """Each output with its name in the file; Identity nodes are added for values that already have another."""
+        """Yield each output with its name in the file.
+
+        Identity nodes are added for values that already have another.
+        """
         written = graph.output_names
         for index, value in enumerate(graph.outputs):
             if value is None:
@@ -229,7 +232,10 @@ def _constants(graph: Graph, names: _Names, proto: onnx.GraphProto) -> list[Name
 
 
 def _described(graph: Graph, names: _Names, outputs: set[Value], *, inputs: bool = False) -> dict[str, Value]:
-    """Values with an entry in `value_info`: those of the file in its order, then all others with something to say."""
+    """Return values with an entry in `value_info`.
+
+    Those of the file in its order, then all others with something to say.
+    """
     listed = graph.meta.get(DECLARED, ())
     present = {names.result(value): value for value in graph.values()} if listed else {}
     found = {name: present[name] for name in listed if name in present}

@@ -33,7 +33,7 @@ _GRAPH_INPUT = 11
 
 
 def is_typed(module: Module) -> bool:
-    """Whether the type and rank of every value of the main graph are known."""
+    """Return whether the type and rank of every value of the main graph are known."""
     return not any(_is_open(value._type) for node in module.graph for value in node.results if value._name)
 
 
@@ -88,7 +88,9 @@ def _infer(module: Module, pieces: list[Piece], tensors: Iterable[tuple[str, Ten
 
 
 def _found(copy: bytes) -> onnx.ModelProto | None:
-    """What ONNX's inference says, None where it fails: without the numbers in computed shapes when these are too many.
+    """Return what ONNX's inference says, None where it fails.
+
+    Without the numbers in computed shapes when these are too many.
 
     Raises:
         ModelFileError: it takes more time or, in both ways, more memory than its limits.

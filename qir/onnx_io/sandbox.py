@@ -74,7 +74,7 @@ class Worker:
             raise LimitError(f"the process of {script} does not start: run `{sys.executable} {script}` to see why")
 
     def run(self, job: bytes, model: bytes, *, seconds: float, memory: int) -> bytes:
-        """What the worker answers; it is stopped when it does not answer.
+        """Return what the worker answers; it is stopped when it does not answer.
 
         Raises:
             LimitError: a limit was passed.
@@ -138,7 +138,7 @@ class Worker:
             timer.cancel()
 
     def _receive(self, largest: int) -> bytes:
-        """One message, empty when the process ended or claims more than `largest` bytes."""
+        """Return one message, empty when the process ended or claims more than `largest` bytes."""
         header = self._source.read(8)
         length = int.from_bytes(header, "little")
         if len(header) < 8 or length > largest:

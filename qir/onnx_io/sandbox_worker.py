@@ -75,19 +75,22 @@ def limit_time(seconds: float) -> None:
 
 
 def infer(model: bytes) -> bytes:
-    """The model with the types that inference finds."""
+    """Return the model with the types that inference finds."""
     found: bytes = onnx.shape_inference.infer_shapes(model).SerializeToString()
     return found
 
 
 def infer_with_data(model: bytes) -> bytes:
-    """The same, with the numbers in computed shapes."""
+    """Return the same, with the numbers in computed shapes."""
     found: bytes = onnx.shape_inference.infer_shapes(model, data_prop=True).SerializeToString()
     return found
 
 
 def evaluate(model: bytes) -> bytes:
-    """The outputs of a model without inputs, as the initializers of a graph: by ONNX Runtime, else by the reference."""
+    """Return the outputs of a model without inputs, as the initializers of a graph.
+
+    By ONNX Runtime, else by the reference.
+    """
     try:
         found = run_session(model)
     except MemoryError:

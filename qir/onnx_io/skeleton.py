@@ -14,7 +14,7 @@ TEXTS = ("producer_name", "producer_version", "domain", "doc_string")
 
 
 def skeleton_of(module: Module) -> tuple[onnx.ModelProto, list[NamedTensor]]:
-    """The message of a module without the main graph's constants, and these with their names in the file.
+    """Return the message of a module without the main graph's constants, and these with their names in the file.
 
     Raises:
         ModelFileError: names clash, or a value is used outside the graph that owns it.

@@ -19,7 +19,7 @@ def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Names that a node or a graph inside it reads, whoever defines them."""
+    """Return names that a node or a graph inside it reads, whoever defines them."""
     names = set(node.input)
     pending = _subgraphs(node)
     while pending:
@@ -32,7 +32,7 @@ def _names_read(node: onnx.NodeProto) -> set[str]:
 
 
 def sorted_nodes(nodes: Sequence[onnx.NodeProto], where: str) -> list[onnx.NodeProto]:
-    """The nodes, each after those whose results it reads; the file's order is kept as far as that allows.
+    """Return the nodes, each after those whose results it reads; the file's order is kept as far as that allows.
 
     Raises:
         ModelFileError: nodes read each other's results in a circle.

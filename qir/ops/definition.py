@@ -115,23 +115,23 @@ class OpDef:
     examples: tuple[Example, ...] = field(default=(), repr=False)
 
     def quantizable(self, node: Node) -> Operands | None:
-        """The operands to quantize, None when the op is never quantized."""
+        """Return the operands to quantize, None when the op is never quantized."""
         return self.operands(node)
 
     def float_kernel(self, node: Node) -> FloatKernel | None:
-        """What is put on grids around a node that computes in float, None when nothing is."""
+        """Return what is put on grids around a node that computes in float, None when nothing is."""
         return self.kernel(node)
 
     def grid_operand(self, node: Node) -> int | None:
-        """Index of the operand whose grid the result keeps whatever the grid is, or None."""
+        """Return the index of the operand whose grid the result keeps whatever the grid is, or None."""
         return self.keeps(node)
 
     def fuses_into_producer(self, node: Node) -> bool:
-        """Whether the op runs for free after the node that feeds it (Relu, Clip)."""
+        """Return whether the op runs for free after the node that feeds it (Relu, Clip)."""
         return self.is_activation and node.input(0) is not None
 
     def layer_shape(self, node: Node, *, batch: int | None = None) -> LayerShape | None:
-        """The multiply-accumulates of a node.
+        """Return the multiply-accumulates of a node.
 
         Args:
             node: a node of this op.
@@ -149,7 +149,7 @@ class OpDef:
             raise QirError(f"node {node}: its attributes do not fit its operands; verify the network") from error
 
     def macs(self, node: Node, *, batch: int | None = None) -> int | None:
-        """Number of multiply-accumulates; 0 for ops that compute none, None for unknown ops and dimensions."""
+        """Return number of multiply-accumulates; 0 for ops that compute none, None for unknown ops and dimensions."""
         if not self.is_known or self.has_subgraphs:
             return None
         if not self.is_expensive:
@@ -172,18 +172,18 @@ def ops(names: str, **facts: Any) -> tuple[OpDef, ...]:
 
 
 def tensor_of(value: Value | None) -> TensorType | None:
-    """The type of a value when it is a tensor."""
+    """Return the type of a value when it is a tensor."""
     return value.type if value is not None and isinstance(value.type, TensorType) else None
 
 
 def rank_of(value: Value | None) -> int | None:
-    """Rank of a value, None when unknown."""
+    """Return the rank of a value, None when unknown."""
     found = tensor_of(value)
     return None if found is None else found.rank
 
 
 def sizes_of(value: Value | None, batch: int | None = None) -> tuple[int, ...] | None:
-    """Shape of a value when every dimension is known; an unknown leading one is taken as `batch`."""
+    """Return the shape of a value when every dimension is known; an unknown leading one is taken as `batch`."""
     found = tensor_of(value)
     if found is None or found.shape is None:
         return None
@@ -195,5 +195,5 @@ def sizes_of(value: Value | None, batch: int | None = None) -> tuple[int, ...] |
 
 
 def first(_: Node) -> int:
-    """The first operand: for `keeps`."""
+    """Return the first operand: for `keeps`."""
     return 0

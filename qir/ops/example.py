@@ -37,7 +37,7 @@ class Operand:
         return self.kind == "given"
 
     def array(self, generator: np.random.Generator) -> Array:
-        """The operand's values."""
+        """Return the operand's values."""
         if self.kind == "given":
             return np.asarray(self.values, self.dtype)
         if self.kind == "normal":
@@ -67,7 +67,7 @@ class Example:
 
 
 def normal(*shape: int) -> Operand:
-    """Standard normal float32 values."""
+    """Return standard normal float32 values."""
     return Operand(shape)
 
 
@@ -82,17 +82,17 @@ def integers(low: int, high: int, *shape: int, dtype: str = "int64") -> Operand:
 
 
 def booleans(*shape: int) -> Operand:
-    """True or false with equal probability."""
+    """Return true or false with equal probability."""
     return Operand(shape, "integers", 0, 2, dtype="bool")
 
 
 def given(values: npt.ArrayLike, dtype: str = "int64") -> Operand:
-    """A constant."""
+    """Return a constant."""
     return Operand(np.shape(values), "given", values=values, dtype=dtype)
 
 
 def example(
     *operands: Operand | None, results: int = 1, opset: int = 21, label: str = "", **attributes: Any
 ) -> Example:
-    """An example whose attributes are keyword arguments."""
+    """Return an example whose attributes are keyword arguments."""
     return Example(operands, attributes, results, opset, label)

@@ -17,7 +17,10 @@ _LARGEST = 16
 
 @lru_cache(maxsize=1024)
 def levels_of(grid: QuantType) -> Array | None:
-    """Every level of a grid: float32 [channels or 1, codes]; None before calibration and for per-channel widths."""
+    """Return every level of a grid: float32 [channels or 1, codes].
+
+    None before calibration and for per-channel widths.
+    """
     if grid.levels is not None:
         return np.asarray(grid.levels, np.float32)
     if not isinstance(grid.bits, int) or grid.bits > _LARGEST or grid.low is None or grid.high is None:
@@ -32,7 +35,7 @@ def levels_of(grid: QuantType) -> Array | None:
 
 
 def holds(grid: QuantType, number: float) -> bool:
-    """Whether a number is a level of every channel of a grid; a uniform grid that is only planned holds zero."""
+    """Return whether a number is a level of every channel of a grid; a uniform grid that is only planned holds zero."""
     levels = levels_of(grid)
     if levels is None:
         return number == 0 and grid.scheme == "uniform" and not (grid.signed and grid.bits == 1)
@@ -40,12 +43,12 @@ def holds(grid: QuantType, number: float) -> bool:
 
 
 def grid_of(type: TensorType | None) -> QuantType | None:  # noqa: A002
-    """The grid of a tensor type, or None."""
+    """Return the grid of a tensor type, or None."""
     return None if type is None else type.quant
 
 
 def kept(entry: OpDef, node: Node, types: Types, inferred: TensorType) -> QuantType | None:
-    """The grid of result 0: by the entry's own rule, else the kept operand's when its axis survives."""
+    """Return the grid of result 0: by the entry's own rule, else the kept operand's when its axis survives."""
     if entry.flow is not None:
         return entry.flow(node, types, inferred)
     index = entry.grid_operand(node)
@@ -54,7 +57,7 @@ def kept(entry: OpDef, node: Node, types: Types, inferred: TensorType) -> QuantT
 
 
 def same_axis(source: TensorType | None, inferred: TensorType) -> QuantType | None:
-    """The operand's grid when it has no axis, or when the axis has the same known length in the result."""
+    """Return the operand's grid when it has no axis, or when the axis has the same known length in the result."""
     grid = grid_of(source)
     if grid is None or source is None or grid.axis is None:
         return grid

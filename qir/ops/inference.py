@@ -44,7 +44,7 @@ class _Budget:
 
 
 def infer(node: Node, module: Module | Mapping[str, int], budget: _Budget | None = None) -> tuple[Type, ...]:
-    """The types of a node's results; `UnknownType` where nothing can be said.
+    """Return the types of a node's results; `UnknownType` where nothing can be said.
 
     Args:
         node: the node.
@@ -101,7 +101,10 @@ def _infer_nodes(graph: Graph, module: Module | Mapping[str, int], budget: _Budg
 
 
 def _inferred(node: Node, module: Module | Mapping[str, int], budget: _Budget) -> tuple[Type, ...]:
-    """The types of a node's results; nothing is said about a node in a branch that these operands never enter."""
+    """Return the types of a node's results.
+
+    Nothing is said about a node in a branch that these operands never enter.
+    """
     try:
         return infer(node, module, budget)
     except QirError:
@@ -111,7 +114,7 @@ def _inferred(node: Node, module: Module | Mapping[str, int], budget: _Budget) -
 
 
 def is_conditional(node: Node) -> bool:
-    """Whether a node stands inside a branch of an If: it may be wrong for operands with which it never runs."""
+    """Return whether a node stands inside a branch of an If: it may be wrong for operands with which it never runs."""
     graph = node.graph
     while graph is not None and (parent := graph.parent) is not None:
         if parent.op == "If":
@@ -121,7 +124,7 @@ def is_conditional(node: Node) -> bool:
 
 
 def refined(known: Type, inferred: Type) -> Type:
-    """The inferred type, with dimensions that only the known one has."""
+    """Return the inferred type, with dimensions that only the known one has."""
     if isinstance(inferred, UnknownType):
         return known
     if not isinstance(inferred, TensorType) or not isinstance(known, TensorType) or known.dtype is not inferred.dtype:
@@ -172,7 +175,7 @@ def _by_schema(entry: OpDef, node: Node, opsets: Mapping[str, int]) -> tuple[Typ
 
 
 def _with_rank(entry: OpDef, node: Node, types: tuple[Type, ...]) -> tuple[Type, ...]:
-    """The number of dimensions of a result whose sizes are computed."""
+    """Return the number of dimensions of a result whose sizes are computed."""
     found = types[0] if types else UNKNOWN
     if entry.rank_from is None or not isinstance(found, TensorType) or found.shape is not None:
         return types
@@ -181,7 +184,7 @@ def _with_rank(entry: OpDef, node: Node, types: tuple[Type, ...]) -> tuple[Type,
 
 
 def _small(value: Value | None, *, floats: bool) -> Tensor | None:
-    """A constant that types may follow from: integers, and floats of ops that enlarge (Resize, Range)."""
+    """Return a constant that types may follow from: integers, and floats of ops that enlarge (Resize, Range)."""
     if value is None:
         return None
     tensor = value.constant if value.is_constant else None
@@ -247,12 +250,12 @@ def _ask_onnx(entry: OpDef, node: Node, constants: Mapping[int, Tensor], opsets:
 
 
 def _clean(type: Type) -> Type:  # noqa: A002
-    """A type without element type counts as unknown."""
+    """Return a type without element type counts as unknown."""
     return UNKNOWN if isinstance(type, TensorType) and type.element is DType.UNDEFINED else type
 
 
 def _of_function(node: Node, module: Module, function: Function, budget: _Budget) -> tuple[Type, ...]:
-    """The body's types, with the call's operand types put on its inputs; unknown when the budget is spent."""
+    """Return the body's types, with the call's operand types put on its inputs; unknown when the budget is spent."""
     from qir.cloning import clone_graph
 
     budget.nodes -= 1 + sum(1 for _ in function.graph.walk())
@@ -299,7 +302,7 @@ def _common(first: Type, second: Type) -> Type:
 
 
 def _any_shape(type: Type) -> Type:  # noqa: A002
-    """A carried value may change its shape from turn to turn."""
+    """Return the type without its shape: a carried value may change it from turn to turn."""
     return TensorType(type.dtype, None) if isinstance(type, TensorType) else type
 
 

@@ -75,7 +75,7 @@ def check_before_inference(node: Node, constants: Mapping[int, Tensor]) -> None:
 
 
 def undefined_division(node: Node, operands: Mapping[int, Array | None]) -> str | None:
-    """What makes a division of integers end the process, None where nothing does.
+    """Return what makes a division of integers end the process, None where nothing does.
 
     Args:
         node: any node.

@@ -17,7 +17,7 @@ _RANGES = {DType.INT32: 2**31, DType.INT64: 2**62}
 
 
 def known_integers(value: Value, depth: int = DEPTH) -> Tensor | None:
-    """The value of an integer result that follows from known dimensions and constants, or None."""
+    """Return the value of an integer result that follows from known dimensions and constants, or None."""
     node, type_ = value.producer, tensor_of(value)
     if node is None or depth == 0 or node.domain not in {"", "ai.onnx"} or node.op not in _RULES:
         return None
@@ -40,7 +40,7 @@ def known_integers(value: Value, depth: int = DEPTH) -> Tensor | None:
 
 
 def _fits(array: Array, dtype: DType) -> bool:
-    """Whether an executor that computes in this element type finds the same numbers."""
+    """Return whether an executor that computes in this element type finds the same numbers."""
     return bool(np.abs(array).max(initial=0) < _RANGES[dtype])
 
 

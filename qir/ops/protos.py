@@ -14,7 +14,7 @@ IR_VERSION = 10
 
 
 def tensor_proto(tensor: Tensor, name: str = "") -> Any:
-    """A `TensorProto` with the values inside."""
+    """Return a `TensorProto` with the values inside."""
     import onnx
     from onnx import numpy_helper
 
@@ -28,7 +28,7 @@ def tensor_proto(tensor: Tensor, name: str = "") -> Any:
 
 
 def type_proto(type: Type) -> Any:  # noqa: A002
-    """A `TypeProto`; a quantized tensor as the float tensor that it is when it is executed."""
+    """Return a `TypeProto`; a quantized tensor as the float tensor that it is when it is executed."""
     import onnx
 
     from qir.onnx_io.protos.types import write_type
@@ -39,7 +39,7 @@ def type_proto(type: Type) -> Any:  # noqa: A002
 
 
 def node_proto(node: Node, operands: tuple[str, ...], results: tuple[str, ...]) -> Any:
-    """A `NodeProto` with operands and results under the given names; graph attributes are left out."""
+    """Return a `NodeProto` with operands and results under the given names; graph attributes are left out."""
     import onnx
 
     proto = onnx.NodeProto(op_type=node.op, domain=node.domain, name=node.name, overload=node.overload)
@@ -84,7 +84,7 @@ def node_model(
     opsets: Mapping[str, int],
     inputs: Mapping[str, Array] | None = None,
 ) -> Any:
-    """A `ModelProto` of one node.
+    """Return a `ModelProto` of one node.
 
     Args:
         node: the node.
@@ -112,7 +112,7 @@ def node_model(
 
 
 def run_reference(model: Any) -> list[Array]:
-    """The outputs of a model without inputs by `onnx.reference`."""
+    """Return the outputs of a model without inputs by `onnx.reference`."""
     from onnx.reference import ReferenceEvaluator
 
     found: Any = ReferenceEvaluator(model).run(None, {})
@@ -120,7 +120,7 @@ def run_reference(model: Any) -> list[Array]:
 
 
 def read_arrays(graph: bytes) -> list[Array]:
-    """The initializers of a serialized `GraphProto`."""
+    """Return the initializers of a serialized `GraphProto`."""
     import onnx
     from onnx import numpy_helper
 

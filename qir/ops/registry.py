@@ -62,7 +62,7 @@ def register(entry: OpDef) -> None:
 
 
 def entries() -> dict[Key, OpDef]:
-    """Every entry by (domain, op, since_version)."""
+    """Return every entry by (domain, op, since_version)."""
     return {(*key, since): entry for key, versions in _ENTRIES.items() for since, entry in versions.items()}
 
 
@@ -72,7 +72,7 @@ def op_of(node: Node) -> OpDef:
 
 
 def lookup(node: Node, opsets: Module | Mapping[str, int]) -> OpDef:
-    """The definition of a node's op in the operator set that its module imports: `since_version` is ONNX's.
+    """Return the definition of a node's op in the operator set that its module imports: `since_version` is ONNX's.
 
     Args:
         node: the node.

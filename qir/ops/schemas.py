@@ -15,7 +15,7 @@ def _canonical(domain: str) -> str:
 
 @cache
 def schema_at(domain: str, name: str, version: int) -> Any:
-    """The `OpSchema` in force at a version of an operator set, or None when ONNX defines no such op."""
+    """Return the `OpSchema` in force at a version of an operator set, or None when ONNX defines no such op."""
     import onnx.defs
 
     try:
@@ -26,14 +26,14 @@ def schema_at(domain: str, name: str, version: int) -> Any:
 
 @cache
 def since_version(domain: str, name: str, version: int) -> int:
-    """The version in which the schema in force at `version` began; 1 when ONNX defines no such op."""
+    """Return the version in which the schema in force at `version` began; 1 when ONNX defines no such op."""
     schema = schema_at(domain, name, version)
     return 1 if schema is None else int(schema.since_version)
 
 
 @cache
 def newest_version(domain: str) -> int:
-    """The newest version of an operator set that the installed onnx knows, 1 for domains it does not know."""
+    """Return the newest version of an operator set that the installed onnx knows, 1 for domains it does not know."""
     import onnx.defs
 
     return max(
@@ -43,7 +43,7 @@ def newest_version(domain: str) -> int:
 
 
 def least_ir_version(opset: int) -> int:
-    """The oldest ONNX IR version whose files may import a version of ONNX's own operator set."""
+    """Return the oldest ONNX IR version whose files may import a version of ONNX's own operator set."""
     from onnx.helper import find_min_ir_version_for, make_opsetid
 
     return int(find_min_ir_version_for([make_opsetid("", opset)]))

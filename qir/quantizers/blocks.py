@@ -19,7 +19,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 def blocks_shape(shape: tuple[int, ...], axis: int, block: int) -> tuple[int, ...]:
-    """Shape of the tensor of blocks: that of its scales in ONNX's DequantizeLinear.
+    """Return the shape of the tensor of blocks: that of its scales in ONNX's DequantizeLinear.
 
     Raises:
         QirError: there is no such axis, or a block has no element.
@@ -30,7 +30,7 @@ def blocks_shape(shape: tuple[int, ...], axis: int, block: int) -> tuple[int, ..
 
 
 def to_rows(x: NDArray[Number], axis: int, block: int) -> NDArray[Number]:
-    """A tensor as [blocks, block].
+    """Return a tensor as [blocks, block].
 
     Raises:
         QirError: as `blocks_shape`.
@@ -46,7 +46,7 @@ def to_rows(x: NDArray[Number], axis: int, block: int) -> NDArray[Number]:
 
 
 def from_rows(rows: NDArray[Number], shape: tuple[int, ...], axis: int, block: int) -> NDArray[Number]:
-    """The tensor of a shape whose rows these are: the inverse of `to_rows`.
+    """Return the tensor of a shape whose rows these are: the inverse of `to_rows`.
 
     Raises:
         QirError: as `blocks_shape`.

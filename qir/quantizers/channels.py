@@ -112,7 +112,7 @@ def fake_quantize_channels(
 
 
 def select_channels(grid: QuantParameters, index: NDArray[np.integer]) -> QuantParameters:
-    """The grid of some channels; a grid that serves the whole tensor serves each of them."""
+    """Return the grid of some channels; a grid that serves the whole tensor serves each of them."""
     pick = index if grid.channels > 1 else np.zeros(len(index), dtype=np.int64)
     return replace(
         grid,

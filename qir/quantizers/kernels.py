@@ -64,7 +64,7 @@ def _mid_rise_codes(values: Float, scale: Float) -> Float:
 
 
 def _interval(values: Float, boundaries: Float, axis: int | None) -> Int:
-    """Index of the interval of each value: how many boundaries are not above it."""
+    """Return the index of the interval of each value: how many boundaries are not above it."""
     if axis is None:
         return np.searchsorted(boundaries[0], values, side="right").astype(np.int32)
     index = np.empty(values.shape, dtype=np.int32)
@@ -151,7 +151,7 @@ def grid(parameters: QuantParameters) -> Float:
 
 
 def channel_shape(shape: tuple[int, ...], channels: int, axis: int | None) -> tuple[int, ...]:
-    """Shape that lets [channels] broadcast against a tensor along `axis`.
+    """Return the shape that lets [channels] broadcast against a tensor along `axis`.
 
     Raises:
         QirError: there is no such axis, or it is not as long as there are channels.

@@ -40,7 +40,9 @@ def integer_levels(grid: QuantParameters) -> tuple[Int, QuantParameters] | None:
 
 
 def integer_step(grid: QuantParameters) -> Float | None:
-    """The scale s of a grid whose every value is an integer times s, float32 [channels or 1]; None where there is none.
+    """Return the scale s of a grid whose every value is an integer times s, float32 [channels or 1].
+
+    None where there is none.
 
     The int32 sums of a layer count in the product of the steps of its operands, and so does its bias.
     """

@@ -51,5 +51,5 @@ def get_scheme(name: str) -> Scheme:
 
 
 def scheme_names() -> list[str]:
-    """Names of all schemes, sorted."""
+    """Return names of all schemes, sorted."""
     return sorted(SCHEMES)

@@ -8,7 +8,7 @@ from qir.quantizers.parameters import DEAD_SCALE, SMALLEST_SCALE, Float, Int
 
 
 def largest_magnitude(ranges: Float) -> Float:
-    """The larger absolute end of each range: float32 [channels]."""
+    """Return the larger absolute end of each range: float32 [channels]."""
     return np.asarray(np.abs(ranges).max(axis=1), dtype=np.float32)
 
 

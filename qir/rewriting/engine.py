@@ -107,7 +107,7 @@ class Rule:
             raise self._undecided()
 
     def planned(self, match: Match) -> Reject | Plan:
-        """What changes the graph at a match, or why the rule does not apply."""
+        """Return what changes the graph at a match, or why the rule does not apply."""
         rejected = self.check(match)
         if rejected is not None:
             return rejected
@@ -125,10 +125,10 @@ class Listener(Protocol):
     """What is told of every change that goes through a `Rewriter`."""
 
     def node_changed(self, node: Node) -> None:
-        """A node is new, or its operands or attributes are others."""
+        """Take note of a node that is new, or whose operands or attributes are others."""
 
     def value_changed(self, value: Value) -> None:
-        """A value is made in another way, has another type, or lost uses."""
+        """Take note of a value that is made in another way, has another type, or lost uses."""
 
 
 class Rewriter:
@@ -297,7 +297,7 @@ class _Worklist:
 
 
 def _planned(rule: Rule, node: Node, matcher: Matcher) -> Plan | None:
-    """What the rule does at its first match that it does not reject, None where there is none."""
+    """Return what the rule does at its first match that it does not reject, None where there is none."""
     for match in matcher.matches(rule.pattern, node):
         found = rule.planned(match)
         if not isinstance(found, Reject):
@@ -307,7 +307,7 @@ def _planned(rule: Rule, node: Node, matcher: Matcher) -> Plan | None:
 
 
 def explain(rule: Rule, node: Node) -> Explanation:
-    """The deepest partial match of a rule at a node, and why it stopped there; the graph is not changed."""
+    """Return the deepest partial match of a rule at a node, and why it stopped there; the graph is not changed."""
     matcher = Matcher()
     if _planned(rule, node, matcher) is not None:
         return Explanation(matched=True, depth=0, where=node, reason="")

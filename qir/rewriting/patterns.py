@@ -36,14 +36,14 @@ class Match:
         return self.values[name]
 
     def node(self, name: str) -> Node:
-        """The node that produces a named value; `QirError` when none does."""
+        """Return the node that produces a named value; `QirError` when none does."""
         found = self.values[name].producer
         if found is None:
             raise QirError(f"the value {name!r} of the match is produced by no node")
         return found
 
     def number(self, name: str) -> float:
-        """The number that a named value is; `QirError` when it is not one."""
+        """Return the number that a named value is; `QirError` when it is not one."""
         found = number_of(self.values[name])
         if found is None:
             raise QirError(f"the value {name!r} of the match is not a constant number")
@@ -107,7 +107,7 @@ def op(
     only_use: bool = False,
     commutes: bool = False,
 ) -> Pattern:
-    """A value produced by one of these ops.
+    """Return a value produced by one of these ops.
 
     Without operand patterns the operands are not looked at; after a final `...` others may follow.
     """
@@ -131,22 +131,22 @@ def any_value(name: str = "", *, only_use: bool = False) -> Pattern:
 
 
 def constant(name: str = "") -> Pattern:
-    """A constant that no caller can replace."""
+    """Return a constant that no caller can replace."""
     return Pattern(name=name, constant=True)
 
 
 def number(value: float = math.nan, name: str = "") -> Pattern:
-    """A constant with one element, which is this number; without one, any number."""
+    """Return a constant with one element, which is this number; without one, any number."""
     return Pattern(name=name, constant=True, number=value)
 
 
 def either(*patterns: Pattern) -> Pattern:
-    """What one of several patterns says, the first that matches preferred."""
+    """Return what one of several patterns says, the first that matches preferred."""
     return Pattern(alternatives=patterns)
 
 
 def through(step: Callable[[Pattern], Pattern], end: Pattern, most: int = 16) -> Pattern:
-    """A chain: `end`, or up to `most` steps each around what comes before it."""
+    """Return a chain: `end`, or up to `most` steps each around what comes before it."""
     chain = end
     for _ in range(most):
         chain = either(end, step(chain))
@@ -188,7 +188,7 @@ class Matcher:
         self._graph: Graph | None = None
 
     def matches(self, pattern: Pattern, node: Node) -> Iterator[Match]:
-        """Every way in which a node's first result is what a pattern says."""
+        """Yield every way in which a node's first result is what a pattern says."""
         self._graph = node.graph
         for option in pattern.alternatives or (pattern,):
             if option.alternatives:

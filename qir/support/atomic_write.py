@@ -128,7 +128,7 @@ def _move(path: Path, final: Path) -> None:
 
 
 def _keep(path: Path, copy: Path) -> None:
-    """A second name for a file, or a copy where the file system has no second names."""
+    """Give a file a second name, or make a copy where the file system has no second names."""
     try:
         copy.hardlink_to(path)
     except OSError:
@@ -144,7 +144,7 @@ def _put_back(copy: Path, final: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name that no other process uses; what earlier ones left under such names is removed."""
+    """Return a name that no other process uses; what earlier ones left under such names is removed."""
     start = f".{path.name[:100]}."
     for entry in _left(path.parent, start):
         with contextlib.suppress(OSError):
@@ -179,7 +179,7 @@ def _is_stale(entry: os.DirEntry[str], machine: str, process: int) -> bool:
 
 
 def is_old(path: Path) -> bool:
-    """Whether nothing was written to a file or folder for `STALE_SECONDS`."""
+    """Return whether nothing was written to a file or folder for `STALE_SECONDS`."""
     try:
         return time.time() - path.lstat().st_mtime > STALE_SECONDS
     except OSError:

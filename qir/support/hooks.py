@@ -12,7 +12,7 @@ from qir.errors import QirError
 
 
 def function_of(text: str) -> Callable[..., Any]:
-    """The function that a text names.
+    """Return the function that a text names.
 
     Args:
         text: `module:function`; the module is importable, or a file of the current folder.

@@ -11,7 +11,7 @@ MOST_ROWS = 60
 
 
 def html_table(headings: Sequence[object], rows: Iterable[Sequence[object]], below: Iterable[str] = ()) -> str:
-    """A table, its first `MOST_ROWS` rows, and lines below it.
+    """Return a table, its first `MOST_ROWS` rows, and lines below it.
 
     Args:
         headings: one a column.

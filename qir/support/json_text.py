@@ -16,7 +16,7 @@ LONGEST_INTEGER = 40
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds.
+    """Return what a JSON text holds.
 
     Raises:
         ValueError: the text is not JSON, nests deeper than `DEEPEST`, or holds an integer of more than
@@ -35,7 +35,7 @@ def parse_json(text: str) -> Any:
 
 
 def typed(kind: Any, found: Any) -> Any:
-    """What a JSON text held, as a value of a type.
+    """Return what a JSON text held, as a value of a type.
 
     Args:
         kind: a type as pydantic reads it; a whole number is taken for a float.

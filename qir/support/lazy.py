@@ -9,7 +9,7 @@ from typing import Any
 
 
 def names_of(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__`, which imports the module that defines a name and keeps what it found, and `__dir__`.
+    """Return a package's `__dir__` and `__getattr__`, which imports the module that defines a name and keeps it.
 
     Args:
         package: the package's `__name__`.

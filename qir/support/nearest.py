@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint at the valid name most like `name`, or the list of all of them."""
+    """Return a hint at the valid name most like `name`, or the list of all of them."""
     names = {known.lower(): known for known in sorted(valid)}
     matches = get_close_matches(name.lower(), names, n=1)
     expected = ", ".join(names.values()) or "none"

@@ -6,7 +6,7 @@ import html
 
 
 def printable(text: str) -> str:
-    """Text on one line: what is not printable is escaped as Python writes it.
+    """Return text on one line: what is not printable is escaped as Python writes it.
 
     That is: control characters, newline and the escape of terminals among them; overrides of the direction of text;
     separators of lines and paragraphs; halves of surrogate pairs; code points that stand for nothing.

@@ -21,5 +21,5 @@ class Terminal(Console):
         super().__init__(highlight=False, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """What rich prints for a string; it asks for every one here."""
+        """Return what rich prints for a string; it asks for every one here."""
         return super().render_str(printable(text), **(options | {"markup": False, "emoji": False}))

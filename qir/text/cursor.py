@@ -98,5 +98,5 @@ class Cursor:
         return str(found)
 
     def peek(self) -> str:
-        """The next character, empty at the end."""
+        """Return the next character, empty at the end."""
         return self.text[self.at : self.at + 1]

@@ -168,7 +168,7 @@ class _Parser:
         self.define(scope, value)
 
     def result(self, scope: _Scope) -> Value:
-        """A value that is defined: its name, type and annotations."""
+        """Return a value that is defined: its name, type and annotations."""
         cursor = self.cursor
         name = read_name(cursor)
         value = Value(name)

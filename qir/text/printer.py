@@ -34,7 +34,7 @@ _PLAIN_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def print_module(module: Module, constants: Literal["inline", "hash"] = "inline") -> str:
-    """The text of a module.
+    """Return the text of a module.
 
     Args:
         module: what is printed; it may break invariants.
@@ -50,7 +50,7 @@ def print_module(module: Module, constants: Literal["inline", "hash"] = "inline"
 
 
 def constants_of(module: Module) -> dict[str, Tensor]:
-    """Every tensor of a module by its SHA-256, those in attributes and functions included."""
+    """Return every tensor of a module by its SHA-256, those in attributes and functions included."""
     return {tensor.digest(): tensor for graph in module.graphs for tensor in _tensors(graph)}
 
 

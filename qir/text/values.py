@@ -64,7 +64,7 @@ def read_name(cursor: Cursor) -> str:
 
 
 def float_text(number: float) -> str:
-    """The shortest text of a float32; other doubles end in `d`; payloads of NaN are kept."""
+    """Return the shortest text of a float32; other doubles end in `d`; payloads of NaN are kept."""
     if math.isnan(number):
         packed = _FLOAT64.pack(number)
         return "nan" if packed == _NAN else f"nan:{packed.hex()}"
@@ -84,7 +84,7 @@ def _to_single(number: float) -> float:
 
 
 def read_number(text: str) -> int | float:
-    """The number that a text writes: digits alone are an int, everything else a float."""
+    """Return the number that a text writes: digits alone are an int, everything else a float."""
     if _INTEGER.fullmatch(text):
         return int(text)
     if text.startswith("nan:"):
@@ -99,7 +99,7 @@ def read_number(text: str) -> int | float:
 
 
 def bytes_text(data: bytes) -> str:
-    """A JSON string where the bytes are UTF-8, else `x"…"` in hexadecimal."""
+    """Return a JSON string where the bytes are UTF-8, else `x"…"` in hexadecimal."""
     try:
         return json.dumps(data.decode())
     except UnicodeDecodeError:

@@ -16,7 +16,7 @@ LARGEST_DRAWING = 500
 
 
 def label_of(node: Node) -> str:
-    """Two lines: the op with its name, and the bits or the shape of its result."""
+    """Return two lines: the op with its name, and the bits or the shape of its result."""
     if node.is_return:
         return "return"
     bits = f"{FakeQuant(node).bits} bits" if node.is_fake_quant else ""
@@ -40,7 +40,10 @@ def colour_of(node: Node) -> str:
 
 
 def to_svg(graph: Graph) -> str:
-    """The graph as SVG: each node one row below the lowest of its producers, quantizers coloured by their bits."""
+    """Return the graph as SVG.
+
+    Each node one row below the lowest of its producers, quantizers coloured by their bits.
+    """
     level: dict[Node | Value, int] = dict.fromkeys(graph.inputs, 0)
     for node in (*graph, graph.return_node):
         level[node] = 1 + max((level.get(v.producer or v, -1) for v in node.operands), default=-1)
@@ -81,7 +84,7 @@ def _box(vertex: Node | Value, x: int, y: int) -> str:
 
 
 def to_html(graph: Graph) -> str:
-    """A notebook's view of a graph: its summary and its drawing, or the counts of its ops when it is large."""
+    """Return a notebook's view of a graph: its summary and its drawing, or the counts of its ops when it is large."""
     head = f"<p><b>{html_text(graph.name)}</b>: {len(graph)} nodes, {len(graph.inputs)} inputs</p>"
     if len(graph) <= LARGEST_DRAWING:
         return f'<div>{head}<div style="max-height:600px;overflow:auto">{to_svg(graph)}</div></div>'

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def to_networkx(graph: Graph) -> nx.MultiDiGraph[Node | Value]:
-    """The nodes of a graph with its inputs and constants; an edge for each operand.
+    """Return the nodes of a graph with its inputs and constants; an edge for each operand.
 
     Vertices are the `Node` objects (the `return` node included), and the `Value` objects of inputs and constants, in
     the graph's order. An edge runs from where a value comes from to its user, keyed by operand index, with the

@@ -59,7 +59,7 @@ def autoq(
 
 
 def decisions_of_layers(names: Sequence[str]) -> list[list[int]]:
-    """Positions of the decisions of each layer: neighbours whose names differ only in a channel number."""
+    """Return positions of the decisions of each layer: neighbours whose names differ only in a channel number."""
     layers: list[list[int]] = []
     last = None
     for i, name in enumerate(names):
@@ -89,7 +89,7 @@ class _Coordinator:
         self._goals: list[float] = []
 
     def walk(self) -> tuple[dict[str, Any], float]:
-        """One episode: the `info` of its last step and its reward."""
+        """Return one episode: the `info` of its last step and its reward."""
         observation, _ = self._env.reset()
         info: dict[str, Any] = {}
         final, goal = 0.0, 1.0

@@ -85,7 +85,7 @@ class Ddpg:
         self._stored = 0
 
     def act(self, observation: Floats) -> float:
-        """An action in 0 to 1, with exploration."""
+        """Return an action in 0 to 1, with exploration."""
         shares = self._explored(observation)
         return float(shares[0] if self._refinement is None else shares[self._refinement.best(observation, shares)])
 
@@ -107,7 +107,7 @@ class Ddpg:
             self._model.train(gradient_steps=len(actions), batch_size=self._batch)
 
     def _explored(self, observation: Floats) -> Floats:
-        """What the actor proposes [proposals], or random actions, each in 0 to 1."""
+        """Return what the actor proposes [proposals], or random actions, each in 0 to 1."""
         count = 1 if self._refinement is None else self._refinement.proposals
         if self._episode < self._warm_up:
             return self._generator.random(count)
@@ -136,7 +136,7 @@ def _centred_replay() -> type:
         average: float | None = None
 
         def sample(self, batch_size: int, env: Any = None) -> Any:
-            """A batch of transitions with centred rewards."""
+            """Return a batch of transitions with centred rewards."""
             found = super().sample(batch_size, env)
             mean = float(found.rewards.mean())
             self.average = mean if self.average is None else self.average + _AVERAGING * (mean - self.average)
@@ -146,7 +146,7 @@ def _centred_replay() -> type:
 
 
 def _shapes_only(gymnasium: Any, width: int) -> Any:
-    """An environment that only tells its spaces."""
+    """Return an environment that only tells its spaces."""
 
     class Shapes(gymnasium.Env):  # type: ignore[misc]  # gymnasium may be absent
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
@@ -172,12 +172,12 @@ def episodes(env: QuantizationEnv) -> Iterator[int]:
 
 
 def observations(env: QuantizationEnv, row: Sequence[int]) -> list[Floats]:
-    """What is seen on the way to an executed policy, before each of its decisions."""
+    """Return what is seen on the way to an executed policy, before each of its decisions."""
     return [env.observation(row[:t]).astype(np.float64) for t in range(len(row))]
 
 
 def shares(env: QuantizationEnv, row: Sequence[int]) -> list[float]:
-    """The actions that an executed policy stands for."""
+    """Return the actions that an executed policy stands for."""
     return [env.as_share(decision, option) for decision, option in enumerate(row)]
 
 

@@ -111,13 +111,13 @@ def maskable_ppo(
 
 
 def _falling(run: Run, rate: float) -> Callable[[float], float]:
-    """A learning rate that falls with the evaluations left; the agent's own measure of progress is ignored."""
+    """Return a learning rate that falls with the evaluations left; the agent's own measure of progress is ignored."""
     first = max(1, run.ledger.remaining)
     return lambda _: rate * max(_LEAST_RATE, run.ledger.remaining / first)
 
 
 def build_environment(run: Run, *, kind: Reward | str, enforcement: str, **options: Any) -> QuantizationEnv:
-    """The environment of an agent's run.
+    """Return the environment of an agent's run.
 
     Raises:
         SearchError: the number of evaluations was not given.
@@ -137,7 +137,7 @@ def build_environment(run: Run, *, kind: Reward | str, enforcement: str, **optio
 
 
 def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
-    """A Stable-Baselines3 callback that stops when the run is over, counts projections and records probabilities."""
+    """Return a callback of Stable-Baselines3 that stops with the run, counts projections, records probabilities."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Episodes(BaseCallback):  # type: ignore[misc]  # the base class is untyped
@@ -170,7 +170,7 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             return bool(run.ledger.remaining) and not env.exhausted and self._barren < _PATIENCE
 
         def _learn_executed(self, option: int) -> None:
-            """A projected action is replaced in the rollout by the executed one, with its own probability."""
+            """Replace a projected action in the rollout by the executed one, with its own probability."""
             if int(self.locals["actions"].reshape(-1)[0]) != option:
                 from torch import no_grad, tensor
 

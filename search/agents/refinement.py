@@ -29,7 +29,7 @@ class Refinement:
 
     @staticmethod
     def of(env: QuantizationEnv, proposals: int) -> Refinement:
-        """The refinement by the sensitivity of an environment's problem."""
+        """Return the refinement by the sensitivity of an environment's problem."""
         sensitivity = env.problem.tables.proxy
         counts = np.array([len(d.options) for d in env.problem.decisions], dtype=np.float64)
         loss = np.zeros(sensitivity.unary.shape)
@@ -39,7 +39,7 @@ class Refinement:
         return Refinement(proposals, loss, counts)
 
     def best(self, observation: Floats, shares: Floats) -> int:
-        """Which of some actions [proposals] in 0 to 1 loses least; of equals the narrowest."""
+        """Return which of some actions [proposals] in 0 to 1 loses least; of equals the narrowest."""
         decision = round(float(observation[-1]) * len(self.counts))
         places = np.minimum(shares * self.counts[decision], self.counts[decision] - 1).astype(np.intp)
         return int(np.lexsort((places, self.loss[decision, places]))[0])

@@ -158,11 +158,11 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         return self._observe(), {"action_mask": self.action_masks()}
 
     def action_masks(self) -> Bools:
-        """Which options of the next decision are legal [most options]."""
+        """Return which options of the next decision are legal [most options]."""
         return self.masks(self._prefix)
 
     def masks(self, prefix: Sequence[int]) -> Bools:
-        """Which options are legal after these were taken [most options]."""
+        """Return which options are legal after these were taken [most options]."""
         if len(prefix) == len(self.problem.decisions):
             return np.ones(self.problem.tables.legal.shape[1], dtype=bool)
         mask = self._relations.options(prefix) if self.sweeps else self._completion.options(prefix)
@@ -189,7 +189,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         return self._observe(), result, done, False, info
 
     def project(self, action: Any) -> int:
-        """The legal option nearest to an action, and a note in the count of projections if it had to move."""
+        """Return the legal option nearest to an action, and a note in the count of projections if it had to move."""
         order = self._orders[len(self._prefix)]
         mask = self.action_masks()
         if isinstance(self.action_space, spaces.Discrete):
@@ -207,12 +207,12 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         return min((o for o in order if mask[o]), key=lambda o: (abs(order.index(o) - place), order.index(o)))
 
     def as_share(self, decision: int, option: int) -> float:
-        """The continuous action that selects an option."""
+        """Return the continuous action that selects an option."""
         order = self._orders[decision]
         return (order.index(option) + 0.5) / len(order)
 
     def observation(self, prefix: Sequence[int]) -> Observation:
-        """What is seen after these options were taken."""
+        """Return what is seen after these options were taken."""
         decision = min(len(prefix), len(self._features) - 1)
         last = self.as_share(len(prefix) - 1, prefix[-1]) if prefix else 1.0
         dynamic = [last, *self._completion.slack(prefix)]
@@ -261,7 +261,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         return self.ledger.score(row) if self.ledger.known(row) or self.ledger.remaining else float("nan")
 
     def inputs(self, row: Row, value: float) -> RewardInputs:
-        """What the reward of a policy is computed from."""
+        """Return what the reward of a policy is computed from."""
         policy = self.problem.policy(row)
         return RewardInputs(
             accuracy=value * self._scale,

@@ -57,7 +57,10 @@ class StepRewards:
         return self.outlook(prefix[:-1])[prefix[-1]]
 
     def outlook(self, prefix: Sequence[int]) -> list[float]:
-        """What each option of the next decision would be rewarded with [most options]; zeros after the last one."""
+        """Return what each option of the next decision would be rewarded with [most options].
+
+        Zeros after the last one.
+        """
         key = tuple(prefix)
         if key != self._seen[0]:
             self._seen = (key, self._rewards(key))

@@ -31,11 +31,14 @@ class Partial:
         self._narrow, self._wide = [order[0] for order in orders], [order[-1] for order in orders]
 
     def widest(self, prefix: Sequence[int]) -> Row | None:
-        """The policy that goes on with the widest options that leave a feasible completion; None at a dead end."""
+        """Return the policy that goes on with the widest options that leave a feasible completion.
+
+        None at a dead end.
+        """
         return projected(self._completion, self._widths, [*prefix, *self._wide[len(prefix) :]])
 
     def within_metrics(self, prefix: Sequence[int], mask: Bools) -> Bools:
-        """The options of a mask [most options] after which the narrowest completion keeps every budget on a metric.
+        """Return options of a mask [most options] after which the narrowest completion keeps every budget on a metric.
 
         A metric is taken to grow with the widths. The mask itself where no option keeps them.
         """

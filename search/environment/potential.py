@@ -47,7 +47,7 @@ class Potential:
         self._tables = Elimination(tables, [_priced(sensitivity, budgets, line.tolist()) for line in prices])
 
     def legal(self, decision: int) -> Bools:
-        """Which options exist [most options]; none after the last decision."""
+        """Return which options exist [most options]; none after the last decision."""
         legal = self._all.legal
         return np.asarray(legal[decision] if decision < len(legal) else np.zeros(legal.shape[1], dtype=bool))
 

@@ -120,7 +120,7 @@ REWARDS: Registry[Callable[..., float]] = Registry(
 
 
 def reward(kind: str = "accuracy", **parameters: float) -> Reward:
-    """The reward of that name.
+    """Return the reward of that name.
 
     Args:
         kind: a name in the table above.

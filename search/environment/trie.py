@@ -27,7 +27,7 @@ class Trie:
         return () in self._used
 
     def novel(self, prefix: Sequence[int], mask: Bools) -> Bools:
-        """The options of a mask that lead to a policy that was not visited; the mask itself if none does."""
+        """Return the options of a mask that lead to a policy that was not visited; the mask itself if none does."""
         start = tuple(prefix)
         fresh = mask.copy()
         for option in np.flatnonzero(mask):

@@ -77,7 +77,7 @@ def refuse_shared_images(one: Samples, other: Samples) -> None:
 def search_identity(
     module: Module, validation: Samples, protocol: EvaluationProtocol, *others: Samples
 ) -> dict[str, str]:
-    """What a measured value depends on next to the policy: hashes of the calibrated network, data and protocol.
+    """Return what a measured value depends on next to the policy: hashes of the calibrated network, data and protocol.
 
     Args:
         module: calibrated network.
@@ -171,7 +171,10 @@ class AccuracyObjective:
         self._tag = new_tag()
 
     def __call__(self, decided: Mapping[str, Bits]) -> float:
-        """Accuracy on the validation split; of a policy that cannot reach the protocol's `hopeless`, an estimate."""
+        """Return accuracy on the validation split.
+
+        Of a policy that cannot reach the protocol's `hopeless`, an estimate.
+        """
         from qir.search.evaluation.reuse import reusing
 
         correction = self.prepare(decided)
@@ -207,7 +210,7 @@ class AccuracyObjective:
         return accuracy_of(self.network, samples, batch=self.protocol.batch, hook=correction, hopeless=hopeless)
 
     def finalize(self, module: Module, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> Module:
-        """A copy of the module at the policy, retrained, with correction folded into weights, ranges and biases."""
+        """Return a copy of the module at the policy, retrained, with correction in weights, ranges and biases."""
         correction = self.prepare(decided, retrain)
         made = module.clone()
         policy = completed(self.constraints, decided)
@@ -266,5 +269,5 @@ def accuracy_of(
 
 
 def standard_error(accuracy: float, images: int) -> float:
-    """Standard error of an accuracy measured on so many images: sqrt(p (1 - p) / n)."""
+    """Return the standard error of an accuracy measured on so many images: sqrt(p (1 - p) / n)."""
     return float(np.sqrt(accuracy * (1 - accuracy) / images))

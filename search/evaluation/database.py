@@ -125,12 +125,12 @@ class Database:
             )
 
     def _keep_log(self) -> None:
-        """A write-ahead log survives the death of a process without a sync per row."""
+        """Set a write-ahead log, which survives the death of a process without a sync per row."""
         self.run(lambda connection: connection.exec_driver_sql("PRAGMA journal_mode = WAL"))
 
 
 def _parsed(sql: Any, text: str) -> Any:
-    """A URL; what is wrong with it is not told: it may stand in the password."""
+    """Return a URL; what is wrong with it is not told: it may stand in the password."""
     url = None
     with contextlib.suppress(sql.exc.ArgumentError, ValueError):
         url = sql.make_url(text)

@@ -102,7 +102,7 @@ class Ledger:
             self.evaluations[index] = self._rewarded(row, score, self.evaluations[index])
 
     def _rewarded(self, row: Row, score: float, evaluation: Evaluation) -> Evaluation:
-        """The evaluation with its reward; it becomes the best one if no other has more."""
+        """Return the evaluation with its reward; it becomes the best one if no other has more."""
         if np.isnan(score):
             return evaluation
         reward = score if self._reward is None else self._reward(row, score)
@@ -112,7 +112,7 @@ class Ledger:
         return found
 
     def known(self, row: Iterable[int]) -> bool:
-        """Whether the policy with these option indices was evaluated in this run."""
+        """Return whether the policy with these option indices was evaluated in this run."""
         return tuple(int(i) for i in row) in self._scores
 
     def scored(self) -> dict[Row, float]:
@@ -177,7 +177,7 @@ class Ledger:
         return pareto_front(self.evaluations, names, self.minimised)
 
     def evaluation(self, row: Sequence[int], value: float, seconds: float = 0.0) -> Evaluation:
-        """A row of the ledger for a policy whose value is known."""
+        """Return a row of the ledger for a policy whose value is known."""
         policy = self.problem.policy(row)
         costs = {name: self.problem.cost(name, policy) for name in (*self.problem.cost_names, *self.problem.metrics)}
         return Evaluation(policy, value, costs, seconds)

@@ -41,7 +41,7 @@ class Workers(Protocol):
     """Measures policies; yields (position, measurement) as they finish, each position once."""
 
     def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
-        """Position in `policies` and measurement, in any order."""
+        """Return the position in `policies` and measurement, in any order."""
         ...
 
 
@@ -57,7 +57,7 @@ def measure_one(objective: Objective, policy: Policy) -> Measured:
 
 
 def sent(make: Callable[..., Any], module: Module, **arguments: Any) -> tuple[Any, ...]:
-    """How an objective that was made from a module is pickled (its `__reduce__`): the module goes as text."""
+    """Return how an objective that was made from a module is pickled (its `__reduce__`): the module goes as text."""
     import qir
 
     return _received, (make, qir.print_module(module), arguments)
@@ -73,7 +73,7 @@ class InProcess:
     """Runs objectives one after the other in this process."""
 
     def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
-        """Position and measurement, in order."""
+        """Yield the position and measurement, in order."""
         for i, policy in enumerate(policies):
             yield i, measure_one(objective, policy)
 
@@ -119,7 +119,7 @@ class LocalProcesses:
         self._workers = []
 
     def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
-        """Position and measurement, as they finish.
+        """Yield the position and measurement, as they finish.
 
         Raises:
             SearchError: the objective cannot be sent to another process.
@@ -183,7 +183,7 @@ class LocalProcesses:
 
 @contextmanager
 def _share_of_cores(workers: int) -> Iterator[None]:
-    """Processes started inside take their share of the cores, not all of them, unless the user says how many."""
+    """Give processes started inside their share of the cores, not all of them, unless the user says how many."""
     if _THREADS in os.environ:
         yield
         return
@@ -234,7 +234,7 @@ class DaskCluster:
         self._client.close()
 
     def measure(self, objective: Objective, policies: Sequence[Policy]) -> Iterator[tuple[int, Measured]]:
-        """Position and measurement, as they finish."""
+        """Yield the position and measurement, as they finish."""
         shared = self._client.scatter(objective, broadcast=True, hash=False)
         futures = {self._client.submit(measure_one, shared, p, pure=False): i for i, p in enumerate(policies)}
         for future in self._as_completed(list(futures)):

@@ -61,7 +61,7 @@ class Remembered:
         self._now = 0
 
     def turn(self) -> None:
-        """A new policy begins."""
+        """Begin a new policy."""
         self._now += 1
 
     def clear(self) -> None:
@@ -72,7 +72,7 @@ class Remembered:
         self.bytes = 0
 
     def get(self, key: Any) -> Result | None:
-        """The result of a key, or None."""
+        """Return the result of a key, or None."""
         found = self._kept.get(key)
         if found is None:
             return None
@@ -133,7 +133,7 @@ class ReusingNetwork(TorchModule):
         self.memory.clear()
 
     def signature(self, node: Node) -> Signature:
-        """The bits that a node's result depends on; where quantizers are off, those that are on all the same."""
+        """Return the bits that a node's result depends on; where quantizers are off, those that are on all the same."""
         if not self._off:
             return tuple(self._bits[quantizer] for quantizer in self._cones[node])
         return tuple((quantizer, bits) for quantizer, bits in self._on.items() if quantizer in self._within[node])
@@ -152,7 +152,7 @@ class _ReusingPlan(GraphPlan):
         self._network = network
 
     def run(self, values: Values, kernel: Kernel, keep: frozenset[Value] = frozenset()) -> list[torch.Tensor]:
-        """The graph's outputs; with `keep` everything is computed."""
+        """Return the graph's outputs; with `keep` everything is computed."""
         network = self._network
         if not network.remembers or keep:
             return super().run(values, kernel, keep)
@@ -169,7 +169,7 @@ class _ReusingPlan(GraphPlan):
         return GraphPlan.run(part, values, remembering)
 
     def _missing(self, values: Values) -> list[Any]:
-        """The steps that must be computed; results that are known join `values`."""
+        """Return the steps that must be computed; results that are known join `values`."""
         network = self._network
         wanted = {value.producer for value in self.graph.outputs if value is not None}
         missing = []
@@ -189,7 +189,7 @@ class _ReusingPlan(GraphPlan):
 
 
 def _cones(plan: GraphPlan) -> dict[Node, tuple[FakeQuant, ...]]:
-    """Quantizers that every node's result depends on, in graph order."""
+    """Return quantizers that every node's result depends on, in graph order."""
     order = {node: place for place, (node, _) in enumerate(plan.steps)}
     found: dict[Node, tuple[FakeQuant, ...]] = {}
     for node, _ in plan.steps:
@@ -202,7 +202,10 @@ def _cones(plan: GraphPlan) -> dict[Node, tuple[FakeQuant, ...]]:
 
 
 def _borders(plan: GraphPlan, cones: dict[Node, tuple[FakeQuant, ...]]) -> frozenset[Node]:
-    """Nodes whose result leaves the graph or is read by a node with a larger cone; constants on their grids are not."""
+    """Return nodes whose result leaves the graph or is read by a node with a larger cone.
+
+    Constants on their grids are not.
+    """
     outputs = {value.producer for value in plan.graph.outputs if value is not None}
     return frozenset(
         node
@@ -216,7 +219,7 @@ _TAGS = count()
 
 
 def new_tag() -> str:
-    """A tag that nothing else has."""
+    """Return a tag that nothing else has."""
     return f"input {next(_TAGS)}"
 
 
@@ -272,7 +275,7 @@ class Corrector:
         self._terms: dict[tuple[Node, Signature], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def fit(self) -> AffineCorrection:
-        """The correction at the network's bits."""
+        """Return the correction at the network's bits."""
         network = self._network
         with reusing(network, self._tag):
             terms = fit_affine_correction(network, self._reference, self._images).terms
@@ -282,7 +285,7 @@ class Corrector:
         return AffineCorrection({node: self._terms[node, network.signature(node)] for node in self._layers})
 
     def output(self, correction: AffineCorrection) -> torch.Tensor:
-        """First output of the corrected network on the images, at the bits that the correction was fitted at."""
+        """Return first output of the corrected network on the images, at the bits that the correction was fitted at."""
         with torch.no_grad(), reusing(self._network, self._tag):
             first: torch.Tensor = self._network(self._images, hook=correction)[0]
         return first

@@ -67,7 +67,7 @@ class Splits:
         test: Labelled | None = None,
         images: Preprocessing | None = None,
     ) -> Splits:
-        """Splits from samples, arrays or files; files are read once there is a network (`opened`).
+        """Return splits from samples, arrays or files; files are read once there is a network (`opened`).
 
         Args:
             calibration: samples, or data of any kind that `calibrate` takes; an array `labels` next to them counts.
@@ -92,7 +92,7 @@ class Splits:
         return Splits(kept, known, *three, sources, unread, images)
 
     def opened(self, module: Module, network: str | Path | None = None) -> Splits:
-        """The splits with their files and folders read for a network.
+        """Return the splits with their files and folders read for a network.
 
         Args:
             module: float network.
@@ -127,7 +127,7 @@ class Splits:
         )
 
     def divided(self, module: Module, *, seed: int = 0) -> Splits:
-        """Three splits of labelled data: a quarter judges, a quarter, at most 512, calibrates, the rest trains.
+        """Return three splits of labelled data: a quarter judges, a quarter, at most 512, calibrates, the rest trains.
 
         Samples are drawn at random, so that sets sorted by class are divided evenly.
 
@@ -184,7 +184,7 @@ def calibration_samples(module: Module, data: Any) -> Samples:
 
 
 def as_arrays(samples: ReadSamples) -> ArraySamples:
-    """Samples of one input in memory; labels are 0 where there are none.
+    """Return samples of one input in memory; labels are 0 where there are none.
 
     Raises:
         DataError: the network has more than one input, or the samples have several shapes.
@@ -195,7 +195,7 @@ def as_arrays(samples: ReadSamples) -> ArraySamples:
 
 
 def _is_read(data: Any) -> bool:
-    """Whether data are samples already, or none that are read."""
+    """Return whether data are samples already, or none that are read."""
     if data is None or isinstance(data, ReadSamples | ArraySamples):
         return True
     return str(data) == DISTILLED if isinstance(data, str | Path) else isinstance(data, Samples)
@@ -224,7 +224,7 @@ def _labels(calibration: Any, labels: Array | str | Path | None) -> Array | None
 
 
 def class_numbers(labels: Array | str | Path) -> Array:
-    """The class of each sample as int64 [N]: an array of integers, or the .npy file that holds one.
+    """Return the class of each sample as int64 [N]: an array of integers, or the .npy file that holds one.
 
     Raises:
         DataError: the file cannot be read, or holds something else.

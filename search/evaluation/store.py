@@ -83,7 +83,7 @@ class Store:
         self._check_version()
 
     def get(self, identity: Mapping[str, str], policy: Mapping[str, Bits]) -> Measured | None:
-        """The value of a policy under this identity, or None if it was not measured (or failed)."""
+        """Return the value of a policy under this identity, or None if it was not measured (or failed)."""
         rows, sql = self._rows, self._sql
         query = (
             sql.select(rows.c.value, rows.c.seconds)
@@ -124,7 +124,7 @@ class Store:
         self._database.run(write)
 
     def get_sensitivity(self, identity: Mapping[str, str]) -> Sensitivity | None:
-        """The sensitivities that were measured under this identity (hashes of model and data, metric, its options)."""
+        """Return the sensitivities measured under this identity (hashes of model and data, metric, its options)."""
         table = self._sensitivities
         query = self._sql.select(table.c.found).where(table.c.key == key(identity, {}))
         found = self._database.run(lambda connection: connection.execute(query).scalar())
@@ -156,7 +156,7 @@ class Store:
         return int(self._database.run(lambda connection: connection.execute(query).scalar()) or 0)
 
     def evaluations(self, identity: Mapping[str, str] | None = None) -> list[tuple[Policy, Measured]]:
-        """Every row in the order measured, of one identity or of all."""
+        """Return every row in the order measured, of one identity or of all."""
         rows = self._rows
         query = self._sql.select(rows.c.policy, rows.c.value, rows.c.seconds, rows.c.error).order_by(rows.c.id)
         if identity is not None:
@@ -198,7 +198,7 @@ class Store:
                 raise
 
     def _read(self, read: Callable[[], Found]) -> Found:
-        """What rows hold; those that qir did not write are an error."""
+        """Return what rows hold; those that qir did not write are an error."""
         try:
             return read()
         except (ValueError, TypeError, AttributeError, QirError) as error:

@@ -199,7 +199,7 @@ class AutoQnn:
         return result
 
     def grid(self, name: str, scheme: str) -> RunningGrid:
-        """A new grid of a scheme for a quantizer; `finish` writes back what it has become."""
+        """Return a new grid of a scheme for a quantizer; `finish` writes back what it has become."""
         self._grids[name] = _grid(self.quantizers[name], scheme)
         return self._grids[name]
 
@@ -254,7 +254,7 @@ class AutoQnn:
         return result
 
     def finish(self, schemes: Mapping[str, str], policy: Policy) -> Module:
-        """A copy of the network with the schemes, bits, trained weights and fitted ranges written in.
+        """Return a copy of the network with the schemes, bits, trained weights and fitted ranges written in.
 
         Args:
             schemes: scheme of each decided quantizer.

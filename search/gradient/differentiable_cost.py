@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def average_bits(bits: Mapping[str, Tensor], elements: Mapping[str, int]) -> Tensor:
-    """Mean number of bits of a value: quantizers weighted by the values they quantize (the set B of equation 6).
+    """Return mean number of bits of a value: quantizers weighted by the values they quantize (the set B of equation 6).
 
     Args:
         bits: bits of each quantizer, scalars.
@@ -75,7 +75,7 @@ class ExpectedCost:
 
     @staticmethod
     def of_problem(problem: Problem, name: str) -> ExpectedCost:
-        """The terms of a search problem's additive cost, over its decisions.
+        """Return the terms of a search problem's additive cost, over its decisions.
 
         Pairs that are illegal cost as much as the dearest legal one here: they are drawn only between neighbours, and
         a solver of the problem keeps them out of the policy.
@@ -100,7 +100,7 @@ class ExpectedCost:
         return ExpectedCost(terms, float(problem.fixed_costs.get(name, 0.0)))
 
     def __call__(self, bits: Mapping[str, Tensor]) -> Tensor:
-        """The expected cost: a scalar that carries gradients to the bits.
+        """Return the expected cost: a scalar that carries gradients to the bits.
 
         Args:
             bits: real-valued bits of each quantizer, scalars.
@@ -113,7 +113,7 @@ class ExpectedCost:
         return total
 
     def at(self, bits: Mapping[str, int]) -> float:
-        """The exact cost of a policy."""
+        """Return the exact cost of a policy."""
         return float(self({name: torch.tensor(float(width)) for name, width in bits.items()}))
 
 
@@ -124,7 +124,7 @@ def _finite(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _shares(bits: Mapping[str, Tensor], name: str | None, widths: Sequence[int]) -> Tensor:
-    """How much each width takes part: two neighbours share a real-valued width linearly."""
+    """Return how much each width takes part: two neighbours share a real-valued width linearly."""
     if name is None or len(widths) == 1:
         return torch.ones(1, dtype=torch.float64)
     if name not in bits:

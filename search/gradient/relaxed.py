@@ -46,7 +46,7 @@ class RunningGrid:
         self._state: dict[int, NDArray[np.float32]] = {}
 
     def parameters(self, x: Tensor, bits: int, update: bool) -> TorchParameters:
-        """The grid at a width, after it has seen `x` where `update`, or where the width is new."""
+        """Return the grid at a width, after it has seen `x` where `update`, or where the width is new."""
         if update or bits not in self._state:
             if self.sample is None:
                 self.signed = self._chosen_sign(self._thin(x), bits)
@@ -62,7 +62,7 @@ class RunningGrid:
         return self.scheme.fake_quantize(x, self.parameters(x, bits, update), self.axis)
 
     def stored(self, bits: int) -> NDArray[np.float32]:
-        """The ranges [channels or 1, 2], or levels where the scheme stores levels, at a width.
+        """Return the ranges [channels or 1, 2], or levels where the scheme stores levels, at a width.
 
         Raises:
             SearchError: the quantizer has not seen data.
@@ -126,7 +126,7 @@ class SoftChoice(nn.Module):
         self.temperature = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """The expected quantized tensor; without noise outside of training."""
+        """Return the expected quantized tensor; without noise outside of training."""
         weights = soft_weights(self.logits, self.temperature, self.generator if self.training else None)
         outputs = [grid.fake_quantize(x, bits, self.training) for grid, bits in zip(self.grids, self.bits, strict=True)]
         result = weights[0] * outputs[0]

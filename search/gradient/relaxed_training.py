@@ -116,7 +116,7 @@ class RelaxedTraining:
 
 
 def _step(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> float:
-    """One step down a loss; gives the loss."""
+    """Return one step down a loss; gives the loss."""
     value = float(loss.detach())
     if not np.isfinite(value):
         raise DataError(f"gradient search: the loss is {value}: lower the learning rate")

@@ -8,7 +8,7 @@ from qir.errors import SearchError
 
 
 def nearest_width(bits: float, widths: Sequence[int]) -> int:
-    """The legal width nearest to a real number of bits; the smaller one where two are equally near."""
+    """Return the legal width nearest to a real number of bits; the smaller one where two are equally near."""
     return min(widths, key=lambda width: (abs(width - bits), width))
 
 

@@ -62,7 +62,7 @@ class Allowance:
 
 
 def ended(result: Result, measured: Sensitivity) -> Result:
-    """A result that says how its sensitivities were measured, where they ended early."""
+    """Return a result that says how its sensitivities were measured, where they ended early."""
     if not measured.stopped:
         return result
     return replace(result, status=measured.stopped, notes=(*result.notes, measured.note))
@@ -81,7 +81,7 @@ class Extras(Generic[T]):
         self.skipped: list[str] = []
 
     def do(self, name: str, work: Callable[[], T], otherwise: T) -> T:
-        """The result of the work, or something else where it is skipped."""
+        """Return the result of the work, or something else where it is skipped."""
         left, start = self._allowance.left, time.monotonic()
         if not self._reason and left is not None and left < self._seconds:
             self._reason = TIME_LIMIT

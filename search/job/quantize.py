@@ -158,7 +158,7 @@ def quantize(
 
 
 def _output(output: str | Path, model: Module | str | Path) -> Path:
-    """The path of the model file: in a folder it is called after the float network's file."""
+    """Return the path of the model file: in a folder it is called after the float network's file."""
     if not (str(output).endswith(("/", "\\")) or Path(output).is_dir()):
         return Path(output)
     stem = Path(model).stem if isinstance(model, str | Path) else "model"

@@ -230,7 +230,7 @@ class Job:
         sensitivity: Sequence[Sequence[float]] | None = None,
         identity: Mapping[str, str] | None = None,
     ) -> Problem:
-        """The network's costs and budgets with something to optimise.
+        """Return the network's costs and budgets with something to optimise.
 
         Args:
             objective: measured value of a policy, to be maximised.
@@ -243,7 +243,7 @@ class Job:
         return replace(self.costs, objective=objective, sensitivity=sensitivity, identity=identity or {})
 
     def problem(self, method: str = "milp") -> Problem:
-        """What a method solves: measured accuracy, or the sensitivity for methods that measure no policy.
+        """Return what a method solves: measured accuracy, or the sensitivity for methods that measure no policy.
 
         Raises:
             SearchError: as `costs`; or a budget is on a cost that only methods which measure can keep.
@@ -305,7 +305,9 @@ class Job:
         return self.costed.widest if self.result is None else self.result.policy
 
     def finish(self, decided: Mapping[str, Bits] | None = None) -> Module:
-        """A copy of the network at a policy (the chosen one), retrained or corrected; equal policies are finished once.
+        """Return a copy of the network at a policy (the chosen one), retrained or corrected.
+
+        Equal policies are finished once.
 
         Raises:
             QirError: a width is not an option.
@@ -388,7 +390,7 @@ class Job:
         return Costed(self.network, self.constraints, self.table, None if self.result is None else self.costs)
 
     def outcome(self, *, compare: bool = True) -> Quantized:
-        """What was decided, what it costs, how accurate it is and what was written.
+        """Return what was decided, what it costs, how accurate it is and what was written.
 
         Args:
             compare: measure uniform widths too, finished and written like the chosen policy, where bits were searched.

@@ -150,7 +150,7 @@ class _Measured:
         return noise_of_widths(self._constraints, found) if missing else found
 
     def _fitting(self, most: int) -> int:
-        """Samples whose results of all layers are held at the same time."""
+        """Return samples whose results of all layers are held at the same time."""
         results = (layer.node.result for layer in quantized_layers(self._module.graph))
         return fitting_samples(self._module, self._data, results, most, memory=KEPT_MEMORY)
 
@@ -158,7 +158,7 @@ class _Measured:
         return next(iter(batches(self._module, self._data, batch=self._fitting(most))))
 
     def _feeds(self, batch: int, most: int) -> list[list[Array]]:
-        """The first feeds, one array per input in order."""
+        """Return the first feeds, one array per input in order."""
         names = [value.name for value in self._module.graph.inputs if value.constant is None]
         with stage("reading"):
             feeds = islice(batches(self._module, self._data, batch=batch), most)
@@ -166,21 +166,21 @@ class _Measured:
 
 
 def gradient_samples(module: Module) -> int:
-    """Samples that gradients are taken of: fewer on networks whose forward pass is long."""
+    """Return samples that gradients are taken of: fewer on networks whose forward pass is long."""
     nodes = (node for node in with_known_sizes(module).graph if op_of(node).is_expensive)
     work = sum(op_of(node).macs(node, batch=1) or 0 for node in nodes)
     return int(max(min(GRADIENT_SAMPLES, GRADIENT_WORK / max(work, 1)), LEAST_SAMPLES))
 
 
 def has_gradients(module: Module) -> bool:
-    """Whether gradients pass every node: torch has a lowering of each."""
+    """Return whether gradients pass every node: torch has a lowering of each."""
     from qir.backends.torch.graph import GraphPlan
 
     return not GraphPlan(module.graph, module.opsets).runtime.nodes
 
 
 def noise_of_widths(constraints: BitConstraints, stopped: Sensitivity) -> Sensitivity:
-    """What is left to go by where nothing was measured: each bit quarters the noise of its quantizer's operand.
+    """Return what is left to go by where nothing was measured: each bit quarters the noise of its quantizer's operand.
 
     The 6.02 dB a bit of uniform quantization (Bennett, 1948, "Spectra of quantized signals"), every operand alike.
     """

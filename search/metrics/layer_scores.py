@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def layer_results(network: TorchModule, batch: torch.Tensor) -> dict[Node, torch.Tensor]:
-    """What every quantized layer computes before its activation function, in graph order: one forward pass."""
+    """Return what every quantized layer computes before its activation function, in graph order: one forward pass."""
     layers = {layer.node for layer in quantized_layers(network.graph)}
     found: dict[Node, torch.Tensor] = {}
 

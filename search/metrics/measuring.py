@@ -121,7 +121,7 @@ def _measured(
 def _identity(
     metric: str, module: Module, constraints: BitConstraints, images: Samples, arguments: dict[str, Any]
 ) -> dict[str, str]:
-    """What a sensitivity depends on."""
+    """Return what a sensitivity depends on."""
     plain = {name: value for name, value in arguments.items() if name not in {"labels", "pace"}}
     arrays = [images] if isinstance(images, np.ndarray) else [array for sample in images for array in sample]
     return {

@@ -28,13 +28,13 @@ Samples = Array | Sequence[Sequence[Array]]
 
 
 def measured_quantizers(network: TorchModule, constraints: BitConstraints) -> dict[str, FakeQuant]:
-    """Quantizers whose width a policy changes (decisions and what follows from them), in graph order."""
+    """Return quantizers whose width a policy changes (decisions and what follows from them), in graph order."""
     changing = {*constraints.decisions, *constraints.implied}
     return {name: quantizer for name, quantizer in quantizers(network.graph).items() if name in changing}
 
 
 def checked_batch(images: Array) -> torch.Tensor:
-    """Images float32 [N, …] as a tensor.
+    """Return images float32 [N, …] as a tensor.
 
     Raises:
         DataError: there are none.
@@ -45,7 +45,7 @@ def checked_batch(images: Array) -> torch.Tensor:
 
 
 def single_samples(samples: Samples) -> list[tuple[torch.Tensor, ...]]:
-    """One tensor per input for each sample.
+    """Return one tensor per input for each sample.
 
     Raises:
         DataError: there are no samples.
@@ -57,7 +57,7 @@ def single_samples(samples: Samples) -> list[tuple[torch.Tensor, ...]]:
 
 
 def whole_batches(samples: Samples) -> list[tuple[torch.Tensor, ...]]:
-    """One tensor per input for each batch; images are one batch.
+    """Return one tensor per input for each batch; images are one batch.
 
     Raises:
         DataError: there are no samples.
@@ -75,12 +75,12 @@ def grid_of(quantizer: FakeQuant, bits: int, device: torch.device) -> Grid:
 
 
 def rounded(quantizer: FakeQuant, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """An operand rounded to a grid of its quantizer, same shape."""
+    """Return an operand rounded to a grid of its quantizer, same shape."""
     return fake_quantize(x, *grid, quantizer.granularity)
 
 
 def rounded_to_grid(quantizer: FakeQuant, x: torch.Tensor, bits: int) -> torch.Tensor:
-    """An operand rounded to its quantizer's grid at so many bits, same shape."""
+    """Return an operand rounded to its quantizer's grid at so many bits, same shape."""
     return rounded(quantizer, x, grid_of(quantizer, bits, x.device))
 
 
@@ -100,7 +100,10 @@ def float_operands(
 
 
 def output_with(network: TorchModule, quantizer: FakeQuant, bits: int, batch: torch.Tensor) -> torch.Tensor:
-    """First output of the float network with one quantizer on: one forward pass, a partial one inside `reusing`."""
+    """Return the first output of the float network with one quantizer on.
+
+    One forward pass, a partial one inside `reusing`.
+    """
     with torch.no_grad(), network.quantizers_off(but={quantizer.name: bits}):
         first: torch.Tensor = network(batch)[0]
     return first
@@ -109,7 +112,10 @@ def output_with(network: TorchModule, quantizer: FakeQuant, bits: int, batch: to
 def loss_and_leaves(
     network: TorchModule, quantized: Mapping[str, FakeQuant], batch: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, Tensors]:
-    """Mean cross-entropy of the float network, and each operand as a leaf it can be derived by: one forward pass."""
+    """Return the mean cross-entropy of the float network, and each operand as a leaf it can be derived by.
+
+    One forward pass.
+    """
     network.require_gradients()
     leaves: Tensors = {}
 

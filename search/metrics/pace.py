@@ -61,7 +61,10 @@ class Means:
     def sensitivity(
         self, metric: str, forward_passes: int, backward_passes: int = 0, more: Mapping[Key, float] | None = None
     ) -> Sensitivity:
-        """The sensitivity that they are, with more values next to them; a note says where not all was measured."""
+        """Return the sensitivity that they are, with more values next to them.
+
+        A note says where not all was measured.
+        """
         note = f"sensitivities from {self.samples} of {self.wanted} samples ({self.stopped})" if self.stopped else ""
         values = {**(more or {}), **self.values}
         return Sensitivity(metric, values, forward_passes, backward_passes, self.stopped, note)
@@ -70,7 +73,7 @@ class Means:
 def mean_over(
     samples: Sequence[T], measure: Callable[[int, T], dict[Key, float]], pace: Pace | None, *, parts: int = 1
 ) -> Means:
-    """Mean of what a function tells of each sample; ends with what there is at the deadline or at Ctrl-C.
+    """Return the mean of what a function tells of each sample; ends with what there is at the deadline or at Ctrl-C.
 
     Args:
         samples: what is measured.

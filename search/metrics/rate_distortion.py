@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rate_distortion_slope(network: TorchModule, constraints: BitConstraints, images: Array) -> Sensitivity:
-    """The lower convex envelope over the width of the output error that each quantizer makes alone.
+    """Return the lower convex envelope over the width of the output error that each quantizer makes alone.
 
     Zhe, Lin, Chandrasekhar and Girod, 2019, "Optimizing the bit allocation for compression of weights and activations
     of deep neural networks" (ICIP): output errors of single tensors add up (survey, equation 12), and at the optimum
@@ -45,7 +45,7 @@ def rate_distortion_slope(network: TorchModule, constraints: BitConstraints, ima
 
 
 def envelope(rates: Sequence[float], errors: Sequence[float]) -> list[float]:
-    """The largest convex function of the rates (ascending) that is nowhere above the errors, never rising."""
+    """Return the largest convex function of the rates (ascending) that is nowhere above the errors, never rising."""
     falling = list(errors)
     for i in range(1, len(falling)):
         falling[i] = min(falling[i], falling[i - 1])

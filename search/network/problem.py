@@ -57,7 +57,7 @@ def network_problem(
     sensitivity: Sequence[Sequence[float]] | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> Problem:
-    """The problem of choosing bits for a network.
+    """Return the problem of choosing bits for a network.
 
     Costs: `latency` (cycles), `energy` (picojoules), `bops` (bit operations), `size` (bits of packed weights) and
     `average-bits` (`size` over the number of weights); with a budget on it also `peak-memory` (bytes of activations
@@ -107,12 +107,12 @@ def network_problem(
 
 
 def _peak_memory(table: CostTable, constraints: BitConstraints, policies: Sequence[Policy]) -> Floats:
-    """Bytes of activations alive at once [policies], of policies of decisions."""
+    """Return bytes of activations alive at once [policies], of policies of decisions."""
     return peak_memory(table, [completed(constraints, policy) for policy in policies])
 
 
 def _float_costs(table: CostTable, constraints: BitConstraints, weights: int) -> dict[str, float]:
-    """What the float32 network costs, where that follows from the number of values alone."""
+    """Return what the float32 network costs, where that follows from the number of values alone."""
     widest = constraints.complete({name: constraints.options[name][-1] for name in constraints.decisions})
     operations = table.cost([widest], "bit_operations", unknown="ignore")[0] * ratios(table, widest)["hawq_bops"]
     tensors = tuple(replace(tensor, quantizer=None, width=FLOAT_BITS) for tensor in table.facts.tensors)
@@ -131,7 +131,7 @@ class _Builder:
         self.decisions = constraints.decisions
 
     def deciders(self) -> dict[str, str | None]:
-        """Every quantizer → the decision that its width follows from, None if it is fixed."""
+        """Return every quantizer → the decision that its width follows from, None if it is fixed."""
         return {name: self.constraints.decided_by(name)[0] for name in self.constraints.options}
 
     def costs(self, table: CostTable, metric: str) -> tuple[list[list[float]], list[PairCost], float]:
@@ -175,7 +175,7 @@ class _Builder:
         return decision, [widths.index(mapping[option]) for option in self.constraints.options[decision]]
 
     def sizes(self, module: Module) -> tuple[list[list[float]], float, int]:
-        """Bits of packed weights per decision and option, those that no decision changes, and the number of weights.
+        """Return bits of packed weights per decision and option, of those that no decision changes, and their number.
 
         A weight that several layers read counts once, and once more for every width that it can have besides.
         """

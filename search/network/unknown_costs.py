@@ -78,7 +78,7 @@ def _says_nothing(target: str, cost: str) -> str:
 
 
 def sizes_taken(module: Module, table: CostTable) -> tuple[str, ...]:
-    """A note on sizes that the network leaves open and the first samples gave."""
+    """Return a note on sizes that the network leaves open and the first samples gave."""
     opened = open_inputs(module)
     given = [
         f"{name} {shape_text(shape, 'x')}"

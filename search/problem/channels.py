@@ -20,7 +20,7 @@ _CHANNEL = re.compile(r"^(.*)\[(\d+)\]$")
 
 
 def completed(constraints: BitConstraints, decided: Mapping[str, Bits]) -> Policy:
-    """The whole policy that follows from decisions, some of which may have one width for each channel.
+    """Return the whole policy that follows from decisions, some of which may have one width for each channel.
 
     Raises:
         QirError: a decision is missing, unknown, or chooses a width that is not an option.
@@ -42,7 +42,7 @@ class ChannelGroups:
 
     @staticmethod
     def of(module: Module, constraints: BitConstraints, most: int) -> ChannelGroups:
-        """At most `most` groups of neighbouring channels a weight, as equal as can be."""
+        """Return at most `most` groups of neighbouring channels a weight, as equal as can be."""
         followed = {source for source, _ in constraints.implied.values()}
         sizes = {}
         for layer in quantized_layers(module.graph):
@@ -54,7 +54,10 @@ class ChannelGroups:
         return ChannelGroups(sizes)
 
     def policy(self, decided: Mapping[str, Bits]) -> Policy:
-        """Widths of channels from widths of groups: `{"conv1.weight[0]": 4, …}` → `{"conv1.weight": (4, 4, …)}`."""
+        """Return widths of channels from widths of groups.
+
+        `{"conv1.weight[0]": 4, …}` → `{"conv1.weight": (4, 4, …)}`.
+        """
         found: dict[str, Bits] = {}
         widths: dict[str, list[int]] = {}
         for name, bits in decided.items():
@@ -66,7 +69,10 @@ class ChannelGroups:
         return Policy(found | {name: tuple(along) for name, along in widths.items()})
 
     def expanded(self, problem: Problem) -> Problem:
-        """The problem with a decision for each group; costs and sensitivities go by a group's share of the channels."""
+        """Return the problem with a decision for each group.
+
+        Costs and sensitivities go by a group's share of the channels.
+        """
         parts = [self._parts(decision.name) for decision in problem.decisions]
         names = {d.name: p for d, p in zip(problem.decisions, parts, strict=True)}
 
@@ -107,7 +113,10 @@ class ChannelGroups:
         )
 
     def _parts(self, name: str) -> list[tuple[str, float]]:
-        """Names of a decision's groups with their shares of the channels; the decision itself if it has no groups."""
+        """Return names of a decision's groups with their shares of the channels.
+
+        The decision itself if it has no groups.
+        """
         if name not in self.sizes:
             return [(name, 1.0)]
         total = sum(self.sizes[name])

@@ -84,12 +84,12 @@ class Elimination:
         return spent
 
     def labels(self, prefix: Sequence[int]) -> Floats:
-        """What a completion of a prefix adds: [labels, costs], scaled."""
+        """Return what a completion of a prefix adds: [labels, costs], scaled."""
         t = len(prefix)
         return self._labels[t][tuple(prefix[i] for i in self._frontiers[t])]
 
     def allowed(self, prefix: Sequence[int]) -> bool:
-        """Whether the last option of a prefix breaks no relation with those before it."""
+        """Return whether the last option of a prefix breaks no relation with those before it."""
         last = len(prefix) - 1
         return last < 0 or all(ok[prefix[earlier], prefix[last]] for earlier, _, ok in self._real[last].edges)
 
@@ -149,7 +149,7 @@ class Elimination:
             yield cost[:, option] + later[tuple(int(option) if i == t else given[i] for i in self._frontiers[t + 1])]
 
     def _merge(self, found: list[Floats]) -> Floats:
-        """The labels of a state from those of its options: the least of every cost on its own."""
+        """Return the labels of a state from those of its options: the least of every cost on its own."""
         labels = np.concatenate(found) if found else np.zeros((0, len(self._costs)))
         return np.asarray(labels.min(0, keepdims=True)) if len(labels) > 1 else labels
 
@@ -175,12 +175,12 @@ class Completion(Elimination):
         return bool((self._start + self._labels[0][()] <= self._limits).all(1).any())
 
     def smallest(self) -> Floats:
-        """Smallest cost of any policy, per budget on its own, in the unit of that cost."""
+        """Return the smallest cost of any policy, per budget on its own, in the unit of that cost."""
         low = (self._start + self._labels[0][()]).min(0, initial=np.inf)
         return np.asarray(low / self._scales, dtype=np.float64)
 
     def options(self, prefix: Sequence[int], spent: Floats | None = None) -> Bools:
-        """Which options [most options] of decision `len(prefix)` are legal.
+        """Return which options [most options] of decision `len(prefix)` are legal.
 
         Args:
             prefix: option indices taken so far.
@@ -203,7 +203,7 @@ class Completion(Elimination):
         return np.asarray(spent + self._step_cost(len(prefix), prefix)[:, option])
 
     def slack(self, prefix: Sequence[int]) -> tuple[float, float]:
-        """What is left of the tightest budget when the prefix is completed as cheaply as possible.
+        """Return what is left of the tightest budget when the prefix is completed as cheaply as possible.
 
         Returns:
             As a share of the budget, and as a share of what the rest could spend at most; both 0 to 1.
@@ -219,7 +219,7 @@ class Completion(Elimination):
         return float(np.clip(of_budget.min(), 0.0, 1.0)), float(np.clip(of_rest.min(), 0.0, 1.0))
 
     def _rest_spans(self) -> Floats:
-        """At most what the decisions from t on can add beyond the least: [decisions + 1, budgets]."""
+        """Return at most what the decisions from t on can add beyond the least: [decisions + 1, budgets]."""
         spans = np.zeros((len(self._real) + 1, len(self._costs)))
         for t in range(len(self._real) - 1, -1, -1):
             step = self._real[t]
@@ -243,7 +243,7 @@ class Completion(Elimination):
 
 
 def non_dominated(points: Floats) -> Floats:
-    """Rows [points, dimensions] that no other row equals or betters in every column, sorted by column."""
+    """Return rows [points, dimensions] that no other row equals or betters in every column, sorted by column."""
     ordered: Floats = np.asarray(np.unique(points, axis=0))
     kept = np.ones(len(ordered), dtype=bool)
     if points.shape[1] == 2:

@@ -17,12 +17,12 @@ Row = tuple[int, ...]
 
 
 def bits_of(option: Bits) -> float:
-    """Mean width of an option, in bits."""
+    """Return the mean width of an option, in bits."""
     return float(np.mean(option))
 
 
 def meets_budgets(problem: Problem, row: Row) -> bool:
-    """Every relation and budget is met."""
+    """Tell whether every relation and budget is met."""
     return bool(problem.feasible(np.array([row]))[0])
 
 
@@ -77,7 +77,7 @@ def _sweep(problem: Problem, row: Row, *, together: bool) -> Row | None:
 
 
 def lowered(problem: Problem, row: Row, decision: int, *, together: bool) -> Row | None:
-    """The policy with one decision one option lower, or None if that is not possible.
+    """Return the policy with one decision one option lower, or None if that is not possible.
 
     Args:
         problem: the problem.

@@ -30,17 +30,17 @@ class Widths:
         self._rows = np.arange(len(self.table))
 
     def of(self, rows: Sequence[Row]) -> Floats:
-        """Widths [policies, decisions] of option indices."""
+        """Return widths [policies, decisions] of option indices."""
         return np.asarray(self.table[self._rows, np.asarray(rows, dtype=np.intp)])
 
     def nearest(self, decision: int, option: int, legal: Sequence[int]) -> int:
-        """The legal option whose width is nearest to that of an option."""
+        """Return the legal option whose width is nearest to that of an option."""
         distance = np.abs(self.table[decision, list(legal)] - self.table[decision, option])
         return int(legal[int(distance.argmin())])
 
 
 def projected(completion: Completion, widths: Widths, wish: Sequence[int]) -> Row | None:
-    """The feasible policy that a walk reaches which takes the wished option where it may, else the nearest legal one.
+    """Return the feasible policy of a walk that takes the wished option where it may, else the nearest legal one.
 
     None where the walk ends in a dead end (only if the tables of the completion are not exact).
     """
@@ -70,7 +70,7 @@ def moved(problem: Problem, widths: Widths, row: Row, decision: int, option: int
 def followed(
     problem: Problem, widths: Widths, row: Sequence[int], decision: int, option: int
 ) -> tuple[dict[int, int] | None, set[int]]:
-    """What setting one option changes (None if a related decision has no option that fits), and what was read."""
+    """Return what setting one option changes (None if a related decision has none that fits), and what was read."""
     tables = problem.tables
     changes, queue, read = {decision: option}, [decision], {decision}
     while queue:
@@ -92,7 +92,7 @@ def followed(
 
 
 def neighbours(problem: Problem, widths: Widths, row: Row) -> list[Row]:
-    """Every policy that differs in one decision, and in what must follow it; budgets may be broken."""
+    """Return every policy that differs in one decision, and in what must follow it; budgets may be broken."""
     found = set()
     for decision, legal in enumerate(problem.tables.legal):
         for option in np.flatnonzero(legal):

@@ -21,12 +21,12 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def exact(number: float | Fraction) -> Fraction:
-    """The number as its shortest decimal says it: `exact(0.1)` is 1/10, not the nearest binary fraction."""
+    """Return the number as its shortest decimal says it: `exact(0.1)` is 1/10, not the nearest binary fraction."""
     return number if isinstance(number, Fraction) else Fraction(repr(float(number)))
 
 
 def numbers(what: str, given: Any) -> Floats:
-    """What a user gave as an array.
+    """Return what a user gave as an array.
 
     Raises:
         SearchError: these are not numbers, or rows of different lengths.
@@ -161,7 +161,7 @@ class Budget:
         )
 
     def at_clock(self, name: str, hertz: float | None) -> Budget:
-        """The same limit in cycles, where it is a time.
+        """Return the same limit in cycles, where it is a time.
 
         Args:
             name: of the cost, which is latency.

@@ -56,7 +56,7 @@ class Problem(Statement):
         return Tables(self)
 
     def cost(self, name: str, policy: Mapping[str, Bits]) -> float:
-        """What a policy costs, in the unit of that cost or metric.
+        """Return what a policy costs, in the unit of that cost or metric.
 
         Raises:
             SearchError: no such cost.
@@ -68,7 +68,7 @@ class Problem(Statement):
         return float(self.tables.costs[name].exact_total(np.array(self.indices(policy))))
 
     def limit(self, name: str) -> Fraction:
-        """The limit of a budget in the unit of its cost, exactly."""
+        """Return the limit of a budget in the unit of its cost, exactly."""
         return self.tables.limits[name]
 
     def ratio(self, name: str, policy: Mapping[str, Bits]) -> float:
@@ -79,12 +79,12 @@ class Problem(Statement):
         return self.cost(name, policy) / self.tables.reference(name)
 
     def violations(self, policy: Mapping[str, Bits]) -> list[str]:
-        """Every relation and budget that a policy breaks, in words; budgets are held in exact arithmetic."""
+        """Return every relation and budget that a policy breaks, in words; budgets are held in exact arithmetic."""
         indices = np.array([self.indices(policy)])
         return self.tables.violations(indices[0]) + self._broken_metrics(policy)
 
     def feasible(self, indices: Indices) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which rows of option indices [policies, decisions] break no relation and no budget."""
+        """Return which rows of option indices [policies, decisions] break no relation and no budget."""
         good = self.tables.feasible(indices)
         for name in self.budgets:
             if name in self.metrics and good.any():

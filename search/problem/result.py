@@ -23,7 +23,7 @@ VALUE = "value"
 
 
 def read_policy(found: Any) -> Policy:
-    """A policy of JSON, where the bits of channels are lists.
+    """Return a policy of JSON, where the bits of channels are lists.
 
     Raises:
         ValueError: it is not a map.
@@ -146,7 +146,7 @@ class Result:
         return f"{self.status}, bound {self.bound:.6g}, gap {100 * self.gap:.3g} %{partly}"
 
     def lines(self, measured: str) -> list[str]:
-        """What a reader wants to know first: bits, costs against their limits, value, certificate, notes.
+        """Return what a reader wants to know first: bits, costs against their limits, value, certificate, notes.
 
         Args:
             measured: what the value is, for example "accuracy".
@@ -180,7 +180,7 @@ class Result:
         return (min(values) if self.minimised else max(values)) if values else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain numbers, lists and text."""
+        """Return the result as plain numbers, lists and text."""
         return {
             "method": self.method,
             "policy": _plain(self.policy),
@@ -226,7 +226,7 @@ def read_result(path: str | Path) -> Result:
 
 
 def result_of(found: Any) -> Result:
-    """The result that `Result.to_json` wrote.
+    """Return the result that `Result.to_json` wrote.
 
     Raises:
         ValueError: it holds anything else; names the entry.
@@ -243,7 +243,7 @@ def _option(bits: Bits) -> str:
 
 
 def _cost(name: str, value: float) -> str:
-    """A cost as text; the size, which is counted in bits, in bytes too."""
+    """Return a cost as text; the size, which is counted in bits, in bytes too."""
     return f"{value / 8:,.0f} bytes ({_short(value)} bits)" if name == "size" else _short(value)
 
 
@@ -252,7 +252,7 @@ def _short(value: float) -> str:
 
 
 def pareto_front(evaluations: Iterable[Evaluation], names: Sequence[str], minimised: bool) -> list[Evaluation]:
-    """Evaluations that no other one betters in value and in every named cost, from cheap to dear.
+    """Return evaluations that no other one betters in value and in every named cost, from cheap to dear.
 
     Args:
         evaluations: failed ones (NaN) are left out; of equals the first is kept.

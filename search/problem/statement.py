@@ -66,7 +66,7 @@ class Statement:
         return tuple(sorted({*self.costs, *self.pair_costs}))
 
     def policy(self, indices: Iterable[int]) -> Policy:
-        """The policy that takes these option indices."""
+        """Return the policy that takes these option indices."""
         return Policy({d.name: d.options[i] for d, i in zip(self.decisions, indices, strict=True)})
 
     def indices(self, policy: Mapping[str, Bits]) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class Statement:
         return tuple(found)
 
     def metric(self, name: str, policies: Sequence[Policy]) -> Floats:
-        """What policies cost by a metric that is not additive [policies].
+        """Return what policies cost by a metric that is not additive [policies].
 
         Raises:
             SearchError: the callable raises, or does not return one number a policy.

@@ -132,7 +132,7 @@ class Tables:
         return found
 
     def depends_on_decisions(self, name: str) -> bool:
-        """Whether legal options differ in an additive cost."""
+        """Return whether legal options differ in an additive cost."""
         cost = self.costs[name]
         if any(np.ptp(row[legal]) > 0 for row, legal in zip(cost.unary, self.legal, strict=True)):
             return True
@@ -148,14 +148,14 @@ class Tables:
         return set(self.relations).union(*(cost.pairs for cost in self.costs.values()))
 
     def related(self, indices: Indices) -> Bools:
-        """Which rows of option indices [policies, decisions] break no relation."""
+        """Return which rows of option indices [policies, decisions] break no relation."""
         good: Bools = np.asarray(self.legal[np.arange(len(self.sizes)), indices].all(1))
         for (first, second), allowed in self.relations.items():
             good &= allowed[indices[:, first], indices[:, second]]
         return good
 
     def feasible(self, indices: Indices) -> Bools:
-        """Which rows break no relation and no additive budget, in exact arithmetic."""
+        """Return which rows break no relation and no additive budget, in exact arithmetic."""
         good = self.related(indices)
         for name in self.additive_budgets:
             cost = self.costs[name]
@@ -167,7 +167,7 @@ class Tables:
         return good
 
     def violations(self, row: Indices) -> list[str]:
-        """What one policy breaks, in words."""
+        """Return what one policy breaks, in words."""
         names, options = self._problem.names, [d.options for d in self._problem.decisions]
         words = [
             f"relation {names[a]!r} - {names[b]!r}: ({options[a][row[a]]}, {options[b][row[b]]}) is not a legal pair"
@@ -186,7 +186,10 @@ class Tables:
         return words
 
     def reference(self, name: str) -> float:
-        """Reference cost of a ratio: the budget's own, else 8 bits everywhere, else the most expensive options."""
+        """Return reference cost of a ratio.
+
+        The budget's own, else 8 bits everywhere, else the most expensive options.
+        """
         budget = self._problem.budgets.get(name)
         if budget is not None and budget.ratio is not None:
             return float(self._reference(name, budget.reference))

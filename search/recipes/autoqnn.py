@@ -185,7 +185,7 @@ class AutoQnnRecipe(Recipe):
 
 
 def _allowed(constraints: BitConstraints, schemes: Mapping[str, str]) -> BitConstraints:
-    """The constraints without the options that a decision's scheme, or that of a follower, does not have."""
+    """Return the constraints without the options that a decision's scheme, or that of a follower, does not have."""
     options = dict(constraints.options)
     for name, group in constraints.groups().items():
         options[name] = tuple(
@@ -202,7 +202,7 @@ def _allowed(constraints: BitConstraints, schemes: Mapping[str, str]) -> BitCons
 
 
 def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: Mapping[str, Budget]) -> Problem:
-    """The costs and relations of the network's decisions, with the average of bits as a further cost."""
+    """Return the costs and relations of the network's decisions, with the average of bits as a further cost."""
     table = cost_table(run.module, target)
     problem = network_problem(run.module, constraints, table, budgets={})
     groups = [*constraints.groups().values()]
@@ -258,7 +258,7 @@ def _learn_bits(
 
 
 def _start(constraints: BitConstraints, expected: Mapping[str, ExpectedCost], limits: Mapping[str, float]) -> float:
-    """One bit more than the number of bits that, everywhere, meets every budget."""
+    """Return one bit more than the number of bits that, everywhere, meets every budget."""
     import torch
 
     low, high = 1.0, float(max(max(constraints.options[name]) for name in constraints.decisions))

@@ -271,7 +271,7 @@ class Recipe:
 
 
 def read_data(module: Module | str | Path, data: Data) -> tuple[Module, Array]:
-    """A copy of a network, or the one of a file, and the images of its one input as one array.
+    """Return a copy of a network, or the one of a file, and the images of its one input as one array.
 
     Raises:
         DataError: the network has more than one input, or the data do not fit.

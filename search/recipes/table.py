@@ -9,7 +9,7 @@ from qir.search.recipes.run import Recipe
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
         SearchError: there is none.

@@ -37,7 +37,7 @@ class ComparisonRow:
     weight_bytes: int
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text."""
+        """Return the row as text."""
         ratio = "" if self.ratio is None else f"{self.ratio:.3f}" + ("" if self.within else " over budget")
         return (
             self.label,
@@ -76,7 +76,7 @@ class Comparison:
         self._finished: dict[tuple[tuple[str, Bits], ...], tuple[Module, float]] = {}
 
     def add_float(self) -> None:
-        """The float network before quantization."""
+        """Add the float network before quantization."""
         network = self.objective.network
         self.objective.reset()
         with network.quantizers_off():
@@ -146,12 +146,12 @@ def _weights(module: Module) -> dict[str, Tensor]:
 
 
 def float_bytes(module: Module) -> int:
-    """Bytes of the same weights in float32."""
+    """Return bytes of the same weights in float32."""
     return 4 * sum(tensor.size for tensor in _weights(module).values())
 
 
 def weight_bytes(module: Module) -> int:
-    """Bytes of the packed integer weights at the module's bits, those of kernels that compute in float included."""
+    """Return bytes of packed integer weights at the module's bits, those of kernels that compute in float too."""
     from qir.fake_quant import policy_of
 
     policy = policy_of(module.graph)

@@ -27,7 +27,7 @@ _START = time.perf_counter()
 
 @contextmanager
 def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
-    """A progress bar of a search: episode, best reward, latency ratio."""
+    """Show a progress bar of a search: episode, best reward, latency ratio."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +48,7 @@ def progress_bar(total: int, label: str) -> Iterator[Callable[[Episode], None]]:
 
 @contextmanager
 def stage_bar() -> Iterator[Callable[[Step], None] | None]:
-    """A line on a terminal that says which stage a job is in, how far that is, and how long it still takes.
+    """Show on a terminal which stage a job is in, how far that is, and how long it still takes.
 
     On standard error; None where that is not a terminal.
     """
@@ -121,7 +121,7 @@ def resources(done: Quantized, report: Path) -> int:
 
 
 def _peak_memory() -> int | None:
-    """The most bytes that this process has had, None where the system does not tell (Windows)."""
+    """Return the most bytes that this process has had, None where the system does not tell (Windows)."""
     try:
         import resource
     except ImportError:

@@ -60,7 +60,7 @@ def differences(first: Path, second: Path) -> Differences:
 
 
 def _decided(path: Path) -> tuple[Policy, dict[str, str]]:
-    """The bits of every quantizer, and the figures that the file knows."""
+    """Return the bits of every quantizer, and the figures that the file knows."""
     if path.suffix == ".json":
         done = Quantized.load(path)
         table = done.table()

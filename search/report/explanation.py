@@ -77,7 +77,7 @@ class Explanation:
     ranges: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The explanation in words."""
+        """Return the explanation in words."""
         found = [f"{self.quantizer}: {_text(self.bits)}" + self._of_what()]
         if self.restrictions != "nothing restricts it":
             found.append(f"  restricted: {self.restrictions}")
@@ -174,7 +174,7 @@ def _explained(name: str, policy: Policy, grounds: Grounds, result: Result | Non
 
 
 def _solved(problem: Problem, chosen: Policy, row: int, index: int, bits: int) -> Alternative:
-    """The exact best policy with one decision held at an option."""
+    """Return the exact best policy with one decision held at an option."""
     tables, budgets = problem.tables, problem.tables.additive_budgets
     if not tables.legal[row, index]:
         return Alternative(bits)
@@ -194,7 +194,7 @@ def _solved(problem: Problem, chosen: Policy, row: int, index: int, bits: int) -
 
 
 def _missed(problem: Problem, row: int, index: int) -> dict[str, float]:
-    """The budget that no policy with the option meets, the worst first, and the smallest cost within reach."""
+    """Return the budget that no policy with the option meets, the worst first, and the smallest cost within reach."""
     tables, found = problem.tables, {}
     for name in tables.additive_budgets:
         program = Program(tables, [])
@@ -215,7 +215,7 @@ def prices(problem: Problem) -> dict[str, float]:
 
 
 def _tried(result: Result, decision: str, option: int, bits: int) -> Alternative:
-    """The best policy that was measured with an option, within the budgets."""
+    """Return the best policy that was measured with an option, within the budgets."""
     within = [
         entry
         for entry in result.evaluations

@@ -35,7 +35,7 @@ class Grounds:
 
     @staticmethod
     def of(module: Module, constraints: BitConstraints, problem: Problem | None) -> Grounds:
-        """The grounds of a calibrated network's decisions.
+        """Return the grounds of a calibrated network's decisions.
 
         Args:
             module: the network.
@@ -52,7 +52,7 @@ class Grounds:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain numbers, lists and text."""
+        """Return the record as plain numbers, lists and text."""
         decided = {name: [decision, _text_keys(widths)] for name, (decision, widths) in self.decided_by.items()}
         return {
             "decided_by": decided,
@@ -63,7 +63,7 @@ class Grounds:
 
     @staticmethod
     def of_json(found: Mapping[str, Any]) -> Grounds:
-        """The grounds that `to_json` wrote; raises KeyError, TypeError or ValueError on anything else."""
+        """Return the grounds that `to_json` wrote; raises KeyError, TypeError or ValueError on anything else."""
         decided = typed(dict[str, tuple[str, dict[int, int]]], found["decided_by"])
         ranges = typed(dict[str, dict[int, tuple[float, float]]], found["ranges"])
         problem = None if found["problem"] is None else _problem_of(found["problem"])
@@ -78,7 +78,7 @@ def _ranges(quantizer: Any) -> dict[int, tuple[float, float]]:
 
 
 def _problem_json(problem: Problem) -> dict[str, Any]:
-    """A problem of additive costs; a pair that is not legal costs null."""
+    """Return a problem of additive costs; a pair that is not legal costs null."""
     pairs = {
         name: [[p.first, p.second, [[_number(x) for x in row] for row in p.matrix]] for p in costs]
         for name, costs in problem.pair_costs.items()

@@ -63,7 +63,7 @@ class Report:
         return Path(path)
 
     def to_html(self) -> str:
-        """The page as text; pictures are inline, nothing is fetched."""
+        """Return the page as text; pictures are inline, nothing is fetched."""
         pictures = [self._bits(), self._cycles(), self._rewards(), self._probabilities(), self._trade()]
         parts = [picture for picture in pictures if picture is not None]
         figures = "".join(f"<section>{_inline(figure, index)}</section>" for index, figure in enumerate(parts))
@@ -193,14 +193,14 @@ def _labels(texts: Iterable[str]) -> list[str]:
 
 
 def _color(number: int) -> str:
-    """One of a few colors, the same for the same number in every picture."""
+    """Return one of a few colors, the same for the same number in every picture."""
     from plotly.colors import qualitative
 
     return str(qualitative.Plotly[number % len(qualitative.Plotly)])
 
 
 def _inline(figure: Any, index: int) -> str:
-    """A picture as HTML; the first one brings the library."""
+    """Return a picture as HTML; the first one brings the library."""
     options = {"full_html": False, "include_plotlyjs": index == 0, "config": {"displaylogo": False}}
     return str(figure.to_html(div_id=f"figure-{index}", **options))
 

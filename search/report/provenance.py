@@ -20,7 +20,7 @@ def provenance(
     splits: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record as plain data.
+    """Return the record as plain data.
 
     Args:
         model: name of the float network's file.

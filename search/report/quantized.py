@@ -122,7 +122,7 @@ class Quantized:
         return [tuple(line[i] for i in kept) for line in (HEADINGS, *cells)]
 
     def lines(self) -> list[str]:
-        """Text below the table: decisions, certificate, where the figures come from, files."""
+        """Return text below the table: decisions, certificate, where the figures come from, files."""
         found = []
         if self.result is not None:
             found += [("chosen by", f"{self.result.method}, {self.selected_by}"), ("certificate", self.certificate)]
@@ -134,7 +134,7 @@ class Quantized:
         return [f"{label:<12}{text}" for label, text in found]
 
     def table_text(self) -> list[str]:
-        """The table as lines of plain text, in columns."""
+        """Return the table as lines of plain text, in columns."""
         table = self.table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         rows = [
@@ -233,7 +233,7 @@ class Quantized:
         return Path(path)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain numbers, lists and text."""
+        """Return the record as plain numbers, lists and text."""
         from pydantic import TypeAdapter
 
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _KEPT_APART}

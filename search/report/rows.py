@@ -59,7 +59,7 @@ class Row:
     bit_operations: float | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, empty where a figure is missing."""
+        """Return the row as text, empty where a figure is missing."""
         share = "" if self.share is None else f"{self.share:.3f}"
         return (
             self.label,
@@ -104,7 +104,7 @@ class Costed:
     problem: Problem | None
 
     def uniform(self, bits: int) -> Policy:
-        """The legal policy of decisions that is nearest to one width."""
+        """Return the legal policy of decisions that is nearest to one width."""
         whole = self.constraints.uniform(bits)
         return Policy({name: whole[name] for name in self.constraints.decisions})
 
@@ -114,23 +114,23 @@ class Costed:
         return self.uniform(max(max(options) for options in self.constraints.options.values()))
 
     def uniforms(self) -> dict[str, Policy]:
-        """Every policy that is nearest to one width, the widest first, by a label with the widths that it sets."""
+        """Return every policy that is nearest to one width, widest first, by a label with the widths that it sets."""
         widths = sorted({bits for name in self.constraints.decisions for bits in self.constraints.options[name]})
         policies = dict.fromkeys(self.uniform(bits) for bits in reversed(widths))
         return {f"uniform {self._widths(policy)}": policy for policy in policies}
 
     def _widths(self, policy: Policy) -> str:
-        """The widths of all quantizers that are not fixed, widest first."""
+        """Return the widths of all quantizers that are not fixed, widest first."""
         whole, options = completed(self.constraints, policy), self.constraints.options
         found = {_widest(bits) for name, bits in whole.items() if len(options[name]) > 1}
         return "/".join(str(width) for width in sorted(found, reverse=True))
 
     def float_row(self, accuracy: float | None, disk_bytes: int | None) -> Row:
-        """The row of the float network."""
+        """Return the row of the float network."""
         return Row("float", accuracy=accuracy, weight_bytes=float_bytes(self.network), disk_bytes=disk_bytes)
 
     def row(self, label: str, policy: Policy, agreement: Agreement | None, disk_bytes: int | None) -> Row:
-        """The row of a policy of decisions; figures are missing where nothing was measured."""
+        """Return the row of a policy of decisions; figures are missing where nothing was measured."""
         whole = completed(self.constraints, policy)
         sized = self.network.clone()
         apply_policy(sized, whole)
@@ -151,7 +151,7 @@ class Costed:
         )
 
     def layers(self, policy: Policy) -> tuple[Layer, ...]:
-        """Bits and cycles of every layer whose cost is known, in order."""
+        """Return bits and cycles of every layer whose cost is known, in order."""
         before = {cost.node: cost.cycles for cost in self.table.rows(completed(self.constraints, self.widest))}
         after = self.table.rows(completed(self.constraints, policy))
         return tuple(
@@ -161,20 +161,20 @@ class Costed:
         )
 
     def reference(self, policy: Policy) -> float | None:
-        """What the first budget's cost is a share of; None without a budget."""
+        """Return what the first budget's cost is a share of; None without a budget."""
         if self.problem is None or not self.problem.budgets:
             return None
         name = next(iter(self.problem.budgets))
         return self.problem.cost(name, policy) / self.problem.ratio(name, policy)
 
     def _total(self, policy: Policy, metric: str) -> float | None:
-        """A total of the nodes whose cost is known; None where the target tells nothing of it."""
+        """Return a total of the nodes whose cost is known; None where the target tells nothing of it."""
         if not any(row.known for row in self.table):
             return None
         return float(self.table.cost([completed(self.constraints, policy)], metric, unknown="ignore")[0]) or None
 
     def _share(self, policy: Policy) -> float | None:
-        """Cycles, else bit operations, as a share of 8 bits everywhere; None where some are unknown."""
+        """Return cycles, else bit operations, as a share of 8 bits everywhere; None where some are unknown."""
         name, metric = ("latency", "cycles") if self._total(self.widest, "cycles") else ("bops", "bit_operations")
         cost, widest = self._total(policy, metric), self._total(self.widest, metric)
         if self.table.unknown or not cost or not widest:
@@ -183,7 +183,7 @@ class Costed:
 
 
 def bits_text(policy: Policy) -> str:
-    """How many decisions are at which width, widest first: `2 at 8, 1 at 4`."""
+    """Return how many decisions are at which width, widest first: `2 at 8, 1 at 4`."""
     widths = [_widest(bits) for bits in policy.values()]
     return ", ".join(f"{widths.count(width)} at {width}" for width in sorted(set(widths), reverse=True))
 

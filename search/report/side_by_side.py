@@ -81,7 +81,7 @@ def side_by_side(files: Sequence[Path], data: Any = None, *, labels: Labels | No
 
 
 def _bytes(file: Path) -> int:
-    """Bytes of a model file, with the file of external data that stands next to it."""
+    """Return bytes of a model file, with the file of external data that stands next to it."""
     data = file.with_name(f"{file.name}.data")
     return file.stat().st_size + (data.stat().st_size if data.exists() else 0)
 

@@ -133,7 +133,10 @@ class Climb:
         return np.asarray(np.maximum(0.0, over).sum(axis=0))
 
     def _first(self, steps: Indices, values: Floats) -> int:
-        """The step of least value; of equals the one that leads to the first policy in order of option indices."""
+        """Return the step of least value.
+
+        Of equals the one that leads to the first policy in order of option indices.
+        """
         least = values.min()
         equal = steps[values <= least + _LEAST * abs(least)]
         return int(equal[0]) if len(equal) == 1 else int(min(equal, key=self._order))
@@ -191,14 +194,14 @@ class _Terms:
         return [frozenset(other for other, _ in pairs) for pairs in self._pairs]
 
     def total(self, row: list[int]) -> float:
-        """The whole sum."""
+        """Return the whole sum."""
         total = self._fixed + sum(self._unary[decision][option] for decision, option in enumerate(row))
         for decision, pairs in enumerate(self._pairs):
             total += sum(matrix[row[decision]][row[other]] for other, matrix in pairs if other > decision)
         return float(total)
 
     def change(self, row: list[int], changes: dict[int, int]) -> float:
-        """What a step adds to the sum."""
+        """Return what a step adds to the sum."""
         added = 0.0
         for decision, option in changes.items():
             before = row[decision]

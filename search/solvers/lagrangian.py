@@ -46,7 +46,7 @@ class Relaxed:
             raise SearchError("lagrangian: relations and pair costs join too many decisions at once; use milp")
 
     def minimise(self, unary: Floats, pairs: dict[Edge, Floats]) -> tuple[Row, float]:
-        """The policy that meets every relation with the least sum of unary and pair terms, and that sum."""
+        """Return the policy that meets every relation with the least sum of unary and pair terms, and that sum."""
         tables = self._tables
         later: dict[Row, float] = {(): 0.0}
         choice: list[dict[Row, int]] = [{} for _ in tables.sizes]

@@ -195,7 +195,7 @@ class Program:
 
 
 def smallest_cost(problem: Problem, name: str) -> float:
-    """The smallest cost that any policy reaches under the relations and the other additive budgets.
+    """Return the smallest cost that any policy reaches under the relations and the other additive budgets.
 
     Where the other budgets cannot be met either, they are left out.
 
@@ -213,7 +213,7 @@ def smallest_cost(problem: Problem, name: str) -> float:
 
 
 def infeasible(problem: Problem) -> InfeasibleError:
-    """The error that names the additive budget that is missed by most, and the smallest cost within reach."""
+    """Return the error that names the additive budget that is missed by most, and the smallest cost within reach."""
     limits = {name: float(problem.limit(name)) for name in problem.tables.additive_budgets}
     smallest = {name: smallest_cost(problem, name) for name in limits}
     worst = max(limits, key=lambda name: (smallest[name] - limits[name]) / max(abs(limits[name]), 1e-300))
@@ -223,7 +223,7 @@ def infeasible(problem: Problem) -> InfeasibleError:
 
 
 def milp(run: Run) -> Outcome:
-    """The policy with the least sensitivity, proved; at the time limit the best so far, with its bound.
+    """Return the policy with the least sensitivity, proved; at the time limit the best so far, with its bound.
 
     Raises:
         InfeasibleError: no policy meets the budgets.
@@ -249,7 +249,7 @@ def milp(run: Run) -> Outcome:
 
 
 def _without_solver(run: Run, sensitivity: AdditiveCost) -> Row | None:
-    """A feasible policy from a sweep over one price of cost, where HiGHS had no time to find any."""
+    """Return a feasible policy from a sweep over one price of cost, where HiGHS had no time to find any."""
     tables = run.problem.tables
     relaxed = Relaxed(tables)
     budgets = [(tables.costs[n], max(abs(tables.scaled_limit(n)), 1e-12)) for n in tables.additive_budgets]

@@ -87,7 +87,7 @@ def _extend_all(tables: Tables, costs: list[AdditiveCost], limits: Floats, most:
 
 
 def _step(tables: Tables, costs: list[AdditiveCost], t: int, option: int, given: dict[int, int]) -> Floats | None:
-    """Costs that an option of decision t adds; None if a relation forbids it."""
+    """Return costs that an option of decision t adds; None if a relation forbids it."""
     step = np.array([cost.unary[t, option] for cost in costs])
     for earlier, value in given.items():
         edge = (earlier, t)
@@ -98,7 +98,7 @@ def _step(tables: Tables, costs: list[AdditiveCost], t: int, option: int, given:
 
 
 def _cheapest_rest(costs: list[AdditiveCost], tables: Tables) -> Floats:
-    """A lower bound [decisions + 1, costs] on what the decisions from t on add."""
+    """Return a lower bound [decisions + 1, costs] on what the decisions from t on add."""
     count = len(tables.sizes)
     least = np.zeros((count + 1, len(costs)))
     for c, cost in enumerate(costs):

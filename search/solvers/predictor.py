@@ -61,7 +61,7 @@ def predictor_evolution(run: Run, share: float = 0.5) -> Outcome:
 
 
 def _trained(run: Run, widths: Widths) -> Any:
-    """A perceptron on the measured policies, targets standardised; failed policies are left out."""
+    """Return a perceptron on the measured policies, targets standardised; failed policies are left out."""
     try:
         from sklearn.neural_network import MLPRegressor
     except ImportError as error:
@@ -81,7 +81,7 @@ def _predicted(model: Any, widths: Widths, rows: list[Row]) -> Floats:
 
 
 def _evolved(run: Run, breeder: Breeder, widths: Widths, model: Any) -> list[Row]:
-    """Policies with the best predictions, best first."""
+    """Return policies with the best predictions, best first."""
     scored = run.ledger.scored()
     ranked = sorted(scored, key=lambda row: -np.inf if np.isnan(scored[row]) else scored[row], reverse=True)
     alive = ranked[:_POPULATION]

@@ -69,7 +69,7 @@ class Sampler:
 
 
 def enumerable(problem: Problem) -> bool:
-    """Whether the space is small enough to list."""
+    """Return whether the space is small enough to list."""
     return prod(int(n) for n in problem.tables.legal.sum(1)) <= _ENUMERABLE
 
 
@@ -98,7 +98,7 @@ class RelationCounter:
         self._width = width
 
     def draw(self, number: int, generator: np.random.Generator) -> Indices:
-        """Rows of option indices [number, decisions]."""
+        """Return rows of option indices [number, decisions]."""
         rows = np.zeros((number, len(self._legal)), dtype=np.intp)
         for d in range(len(self._legal)):
             weights = np.broadcast_to(self._weight[d], (number, self._width))
@@ -111,7 +111,10 @@ class RelationCounter:
 
 
 def walk(completion: Completion, length: int, generator: np.random.Generator) -> tuple[int, ...] | None:
-    """One policy, drawn decision by decision among the options that leave a feasible completion; None at a dead end."""
+    """Return one policy, drawn decision by decision among the options that leave a feasible completion.
+
+    None at a dead end.
+    """
     prefix: list[int] = []
     for _ in range(length):
         legal = np.flatnonzero(completion.options(prefix))

@@ -76,7 +76,7 @@ class Run:
         return Widths(self.problem)
 
     def feasible_row(self, wish: Sequence[int] | Indices) -> Row | None:
-        """The policy nearest to a wish that meets everything; None if the walk to it ends in a dead end."""
+        """Return the policy nearest to a wish that meets everything; None if the walk to it ends in a dead end."""
         row = projected(self.completion, self.widths, [int(option) for option in wish])
         return row if row is not None and self.problem.feasible(np.array([row]))[0] else None
 
@@ -95,7 +95,7 @@ class Run:
             raise SearchError(f"{method}: needs a number of evaluations: solve(..., evaluations=200), or a time limit")
 
     def additive_sensitivity(self, method: str) -> AdditiveCost:
-        """The additive proxy, for solvers that need one.
+        """Return the additive proxy, for solvers that need one.
 
         Raises:
             SearchError: the problem has no sensitivity, or budgets on metrics that are not additive.

@@ -70,7 +70,7 @@ class Candidates:
                 self._all = [tuple(int(i) for i in row) for row in rows]
 
     def first(self, count: int) -> list[Row]:
-        """The least sensitive policy, uniform widths as far as they are feasible, then random policies."""
+        """Return the least sensitive policy, uniform widths as far as they are feasible, then random policies."""
         problem = self._run.problem
         wishes = [
             [min(i, size - 1) for size in problem.tables.sizes] for i in range(max(problem.tables.sizes) - 1, -1, -1)
@@ -85,7 +85,7 @@ class Candidates:
         return found[:count]
 
     def pool(self) -> list[Row]:
-        """Policies to choose from."""
+        """Return policies to choose from."""
         known = self._run.ledger.known
         if self._all is not None:
             self._all = [row for row in self._all if not known(row)]
@@ -108,7 +108,7 @@ class Candidates:
 
 
 def _least_sensitive(run: Run) -> Row | None:
-    """The exact optimum of the sensitivity, where there is one and it is found within seconds."""
+    """Return the exact optimum of the sensitivity, where there is one and it is found within seconds."""
     tables = run.problem.tables
     if tables.sensitivity is None:
         return None
@@ -163,7 +163,7 @@ class Model:
         self._weights = np.linalg.solve(factor.T, np.linalg.solve(factor, self._targets))
 
     def expected_improvement(self, rows: list[Row]) -> Floats:
-        """Expected improvement on the best target, per policy."""
+        """Return expected improvement on the best target, per policy."""
         from scipy.special import ndtr
 
         points, linear = self._encode(rows)
@@ -194,7 +194,7 @@ class Model:
         decisions = np.arange(count)
 
         def summed(table: Floats) -> Floats:
-            """Sum over the decisions of table[decision, option of a, option of b]: [policies a, policies b]."""
+            """Return sum over the decisions of table[decision, option of a, option of b]: [policies a, policies b]."""
             return np.asarray(chosen @ table[decisions, :, b].reshape(len(b), count * width).T)
 
         additive = summed(np.exp(-self._apart / shape.additive_length)) / count

@@ -13,7 +13,10 @@ MEASURED = Path(__file__).resolve().parents[2] / "docs" / "recipes_measured.json
 
 
 def document() -> str:
-    """The text of `docs/recipes.md`: every recipe, its parts, what differs from the paper, and what it reaches."""
+    """Return the text of `docs/recipes.md`.
+
+    Every recipe, its parts, what differs from the paper, and what it reaches.
+    """
     measured = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
     lines = [
         "# Recipes",

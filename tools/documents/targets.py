@@ -47,7 +47,7 @@ again for every block) is not modelled.
 
 
 def document() -> str:
-    """The text of `docs/targets.md`."""
+    """Return the text of `docs/targets.md`."""
     targets = [load_target(name) for name in shipped_targets()]
     lines = [_HEAD, "| target | cost model | weights | activations | pairs | clock |", "|---|---|---|---|---|---|"]
     lines += [_row(target) for target in targets]
@@ -59,7 +59,7 @@ def document() -> str:
 
 
 def schema() -> str:
-    """The text of `docs/target.schema.json`."""
+    """Return the text of `docs/target.schema.json`."""
     return json.dumps(target_schema(), indent=2) + "\n"
 
 
@@ -76,7 +76,7 @@ def _sentence(target: Target) -> str:
 
 
 def _values(target: Target, key: str) -> str:
-    """What the file holds under a key of `sources`; a key names several things, divided by commas."""
+    """Return what the file holds under a key of `sources`; a key names several things, divided by commas."""
     found = []
     prefix = ""
     for part in key.split(", "):
@@ -111,7 +111,7 @@ def _text(value: object) -> str:
 
 
 def _entry(value: object) -> str:
-    """An entry of a list: a memory as name and figures, a pair as a/w."""
+    """Return an entry of a list: a memory as name and figures, a pair as a/w."""
     if isinstance(value, dict):
         figures = {key: entry for key, entry in value.items() if key != "name" and entry is not None}
         return f"{value.get('name', '')} ({_text(figures)})"

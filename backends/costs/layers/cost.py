@@ -40,13 +40,13 @@ class Cost:
 
 
 def slowest(compute_cycles: float, memory_cycles: Mapping[str, float]) -> str:
-    """Name of the part with the most cycles; compute where it ties."""
+    """Return the name of the part with the most cycles; compute where it ties."""
     parts = {"compute": compute_cycles, **memory_cycles}
     return max(parts, key=lambda name: parts[name])
 
 
 def combined(costs: Iterable[Cost], copies: float = 1.0) -> Cost:
-    """The sum of costs that follow each other, `copies` times; bound by what bounds the longest of them."""
+    """Return the sum of costs that follow each other, `copies` times; bound by what bounds the longest of them."""
     parts = list(costs)
     longest = max(parts, key=lambda cost: cost.cycles)
     return Cost(

@@ -37,7 +37,7 @@ class LayerProduct:
 
 
 def layer_name(node: Node) -> str:
-    """The name of a node's weight quantizer without `.weight`, else the node's name."""
+    """Return the name of a node's weight quantizer without `.weight`, else the node's name."""
     operands = op_of(node).quantizable(node)
     quantizer = None if operands is None else quantizer_of(node.input(operands.weight))
     found = quantizer is not None and quantizer.name.endswith(WEIGHT_SUFFIX)
@@ -45,7 +45,7 @@ def layer_name(node: Node) -> str:
 
 
 def layer_names(graph: Graph) -> dict[Node, str]:
-    """The names that cost tables have for the nodes of a graph and its subgraphs, each a name of its own.
+    """Return the names that cost tables have for the nodes of a graph and its subgraphs, each a name of its own.
 
     Layers of multiply-accumulates are called as `layer_name` says; where they share a weight or names repeat, the later
     ones end with `.2`, `.3`, ….
@@ -55,13 +55,13 @@ def layer_names(graph: Graph) -> dict[Node, str]:
 
 
 def elements_of(value: Value | None, batch: int | None = 1) -> int | None:
-    """Number of elements, an unknown first dimension taken as `batch`; None when a size is unknown."""
+    """Return the number of elements, an unknown first dimension taken as `batch`; None when a size is unknown."""
     sizes = sizes_of(value, batch)
     return None if sizes is None else prod(sizes)
 
 
 def layer_shape(node: Node, batch: int | None = 1) -> tuple[ConvShape, int] | None:
-    """The layer that a node computes and how many copies of it; None when it is unknown.
+    """Return the layer that a node computes and how many copies of it; None when it is unknown.
 
     A convolution over three dimensions is one over two for each slice of its result, with as many more input channels
     as the kernel is deep: its products and weights are exact, its input counts once for every slice that reads it.
@@ -89,7 +89,7 @@ def layer_shape(node: Node, batch: int | None = 1) -> tuple[ConvShape, int] | No
 
 
 def layer_products(node: Node, batch: int | None = 1) -> tuple[LayerProduct, ...]:
-    """The products that a node computes, those of its data and weight first; empty when they are unknown.
+    """Return the products that a node computes, those of its data and weight first; empty when they are unknown.
 
     A recurrent layer multiplies its whole input by W as a fully connected layer does, a row for each time step and
     sequence, and its state by R at every time step anew: each product waits for the one before and fetches R again.
@@ -104,14 +104,14 @@ def layer_products(node: Node, batch: int | None = 1) -> tuple[LayerProduct, ...
 
 
 def products_of(module: Module, batch: int = 1) -> dict[str, tuple[LayerProduct, ...]]:
-    """Layers of multiply-accumulates whose shapes are known, by name."""
+    """Return layers of multiply-accumulates whose shapes are known, by name."""
     names = layer_names(module.graph)
     products = {names[node]: layer_products(node, batch) for node in module.graph if op_of(node).is_expensive}
     return {name: found for name, found in products.items() if found}
 
 
 def _recurrent(node: Node, both: ConvShape, directions: int, batch: int | None) -> tuple[LayerProduct, ...]:
-    """The products with the input and with the state, of a layer whose shape holds both side by side."""
+    """Return the products with the input and with the state, of a layer whose shape holds both side by side."""
     kernel, sizes = op_of(node).float_kernel(node), sizes_of(node.input(0), batch)
     if kernel is None or sizes is None:
         return ()
@@ -128,7 +128,7 @@ def _recurrent(node: Node, both: ConvShape, directions: int, batch: int | None) 
 
 
 def _conv(found: LayerShape) -> ConvShape:
-    """A convolution as one over two dimensions: one over rows of height 1, or slice by slice."""
+    """Return a convolution as one over two dimensions: one over rows of height 1, or slice by slice."""
     half = len(found.pads) // 2
     begins, ends = _plane(found.pads[:half], 0), _plane(found.pads[half:], 0)
     height, width = _plane(found.spatial, 1)
@@ -148,7 +148,7 @@ def _conv(found: LayerShape) -> ConvShape:
 
 
 def _transposed(found: LayerShape) -> ConvShape:
-    """Every input pixel is multiplied by all taps: a pointwise layer with as many outputs as filters x taps."""
+    """Return the pointwise layer that multiplies every input pixel by all taps: filters x taps outputs."""
     height, width = _plane(found.spatial, 1)
     outputs = found.out_channels * prod(found.kernel)
     images = found.batch * prod(found.spatial[:-2])
@@ -156,5 +156,5 @@ def _transposed(found: LayerShape) -> ConvShape:
 
 
 def _plane(sizes: tuple[int, ...], filler: int) -> tuple[int, int]:
-    """The last two dimensions; a filler where there is one."""
+    """Return the last two dimensions; a filler where there is one."""
     return (filler, sizes[0]) if len(sizes) == 1 else (sizes[-2], sizes[-1])

@@ -23,7 +23,7 @@ def remember_samples(module: Module, feed: Mapping[str, Array]) -> None:
 
 
 def open_inputs(module: Module) -> dict[str, tuple[Dim, ...]]:
-    """Inputs of which not all sizes are numbers, and their declared shapes; of the samples' rank without one."""
+    """Return inputs of which not all sizes are numbers, and their declared shapes; of the samples' rank without one."""
     samples: Mapping[str, Shape] = module.meta.get(SAMPLE_SHAPES, {})
     kinds = {value.name: value.type for value in module.graph.inputs if value.constant is None}
     shapes = {
@@ -35,7 +35,7 @@ def open_inputs(module: Module) -> dict[str, tuple[Dim, ...]]:
 
 
 def shape_text(shape: tuple[Dim, ...], separator: str = ",") -> str:
-    """A shape as options of the shell take it; `?` for a size without number or name."""
+    """Return a shape as options of the shell take it; `?` for a size without number or name."""
     return separator.join("?" if size is None else str(size) for size in shape)
 
 
@@ -67,7 +67,7 @@ def _is_batch(symbol: str) -> bool:
 
 
 def with_known_sizes(module: Module, *, batch: int = 1) -> Module:
-    """The network itself where its inputs leave no size open, else a copy with the sizes of `taken_sizes`.
+    """Return the network itself where its inputs leave no size open, else a copy with the sizes of `taken_sizes`.
 
     Raises:
         TargetError: the network does not take these sizes.

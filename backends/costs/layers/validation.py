@@ -84,13 +84,13 @@ def _message(record: type[BaseModel], data: Any, details: ErrorDetails) -> str:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """Where in the file: `memories[0].bits_per_cycle`."""
+    """Return the place in the file: `memories[0].bits_per_cycle`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
 
 
 def _brief(value: Any) -> str:
-    """A value as its file writes it."""
+    """Return a value as its file writes it."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError):
@@ -99,7 +99,7 @@ def _brief(value: Any) -> str:
 
 
 def _siblings(record: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Valid keys of the record that `path` leads to; list indices and map keys are stepped over."""
+    """Return valid keys of the record that `path` leads to; list indices and map keys are stepped over."""
     current = record
     for step in path:
         if isinstance(step, str) and step in current.model_fields:

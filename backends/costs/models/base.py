@@ -67,10 +67,10 @@ class CostModel(ABC, Generic[P]):
 
     @abstractmethod
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """The cost of fetching the operands of a layer and of computing it; widths are legal already."""
+        """Return the cost of fetching the operands of a layer and of computing it; widths are legal already."""
 
     def layer_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """The cost of a convolution or fully connected layer.
+        """Return the cost of a convolution or fully connected layer.
 
         Raises:
             TargetError: the target has no such widths, or they are not a legal pair, or `shape` is not a `ConvShape`.
@@ -81,7 +81,7 @@ class CostModel(ABC, Generic[P]):
         return self.matrix_cost(shape, weight_bits, activation_bits)
 
     def output_cost(self, elements: int, bits: int) -> Cost:  # noqa: ARG002
-        """The cost of writing a layer's result at a width; zero where `layer_cost` holds it already.
+        """Return the cost of writing a layer's result at a width; zero where `layer_cost` holds it already.
 
         Args:
             elements: of the result, whole batch.
@@ -90,7 +90,9 @@ class CostModel(ABC, Generic[P]):
         return Cost(cycles=0.0, compute_cycles=0.0)
 
     def stream_cost(self, elements: int, bits: int) -> Cost:
-        """The cost of an element-wise, pooling or copying operation: its tensors pass through the outermost memory.
+        """Return the cost of an element-wise, pooling or copying operation.
+
+        Its tensors pass through the outermost memory.
 
         Args:
             elements: read and written, whole batch.
@@ -136,15 +138,18 @@ class CostModel(ABC, Generic[P]):
         weight_bits: int,
         activation_bits: int,
     ) -> Cost:
-        """The cost of a product of a layer of a network, all its copies; models that know layers look `name` up."""
+        """Return the cost of a product of a layer of a network, all its copies.
+
+        Models that know layers look `name` up.
+        """
         return combined([self.matrix_cost(product.shape, weight_bits, activation_bits)], product.copies)
 
     def knows(self, name: str) -> bool:  # noqa: ARG002
-        """Whether the model can tell the cost of a layer of the network that was prepared."""
+        """Return whether the model can tell the cost of a layer of the network that was prepared."""
         return True
 
     def node_cost(self, name: str, bits: int) -> Cost | None:  # noqa: ARG002
-        """The whole cost of a node without multiply-accumulates, for models that know nodes by name.
+        """Return the whole cost of a node without multiply-accumulates, for models that know nodes by name.
 
         Args:
             name: of the node.

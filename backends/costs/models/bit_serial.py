@@ -52,7 +52,7 @@ class BitSerial(CostModel[BitSerialParameters]):
     )
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """Cycles = max(C + eW, A + eW, W + eA) of compute C, activations A, weights W, exposed share e."""
+        """Return max(C + eW, A + eW, W + eA) cycles of compute C, activations A, weights W, exposed share e."""
         unit = self.parameters
         memory = self.target.outermost_memory
         fetches = 1 if shape.fully_connected or not unit.weights_per_image else shape.batch

@@ -113,7 +113,7 @@ class BitFusion(CostModel[BitFusionParameters]):
     )
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """The fewest cycles over all tilings and loop orders, and the energy of that schedule."""
+        """Return the fewest cycles over all tilings and loop orders, and the energy of that schedule."""
         array = self.parameters
         dram = self.target.outermost_memory
         task, repeats = self._pass(shape, weight_bits, activation_bits)
@@ -138,7 +138,7 @@ class BitFusion(CostModel[BitFusionParameters]):
         return array.maximum_bits // max(self._brick_bits(bits), array.minimum_bits)
 
     def _brick_bits(self, bits: int) -> int:
-        """The next width of the form minimum x 2^n: what an operand occupies in a fusion unit and on chip."""
+        """Return the next width of the form minimum x 2^n: what an operand occupies in a fusion unit and on chip."""
         width = self.parameters.minimum_bits
         while width < bits:
             width *= 2
@@ -150,7 +150,7 @@ class BitFusion(CostModel[BitFusionParameters]):
         return width
 
     def _pass(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> tuple[_Pass, int]:
-        """The dense convolution that the array runs, and how many times it runs it."""
+        """Return the dense convolution that the array runs, and how many times it runs it."""
         array = self.parameters
         rate = self._rate(weight_bits) * self._rate(activation_bits)
         if shape.depthwise:
@@ -222,7 +222,10 @@ def _best_schedule(task: _Pass) -> _Schedule:
 
 
 def _tile_bits(task: _Pass, tiles: dict[str, Floats]) -> dict[str, Floats]:
-    """Bits of one tile of each tensor; windows that are flattened lie side by side in memory, overlaps repeated."""
+    """Return bits of one tile of each tensor.
+
+    Windows that are flattened lie side by side in memory, overlaps repeated.
+    """
     taps, pixels = task.kernel[0] * task.kernel[1], tiles["b"] * tiles["y"] * tiles["x"]
     read = pixels * taps if task.flattened else tiles["b"] * _window(task, tiles, 0) * _window(task, tiles, 1)
     return {
@@ -233,7 +236,7 @@ def _tile_bits(task: _Pass, tiles: dict[str, Floats]) -> dict[str, Floats]:
 
 
 def _padding(task: _Pass, tiles: dict[str, Floats]) -> dict[str, Floats]:
-    """How many times more each tile occupies on chip: whole rows and columns of the array.
+    """Return how many times more each tile occupies on chip: whole rows and columns of the array.
 
     Narrow operands make the rows deeper: a layer with few channels can then need a little more traffic at fewer bits.
     """
@@ -254,12 +257,12 @@ def _shares(task: _Pass, padding: dict[str, Floats]) -> dict[str, Floats]:
 
 
 def _fits(base: dict[str, Floats], stored: dict[str, Floats]) -> Any:
-    """Whether one tile of each tensor fits into its memory: bool [tilings]."""
+    """Return whether one tile of each tensor fits into its memory: bool [tilings]."""
     return np.logical_and.reduce([base[name] * stored[name] <= FULL for name in base])
 
 
 def _tilings(task: _Pass) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """All tile sizes (powers of two, rows and columns together) and how many tiles there are, by loop."""
+    """Return all tile sizes (powers of two, rows and columns together) and how many tiles there are, by loop."""
     height, width = task.size
     pixels = _powers(max(height, width), 1)
     grids = np.meshgrid(
@@ -289,7 +292,7 @@ def _round_up(sizes: Floats, unit: int) -> Floats:
 
 
 def _window(task: _Pass, tiles: dict[str, Floats], axis: int) -> Floats:
-    """Rows (0) or columns (1) of the input that a tile of the output reads."""
+    """Return rows (0) or columns (1) of the input that a tile of the output reads."""
     reach = task.dilation[axis] * (task.kernel[axis] - 1) + 1
     return reach + (tiles["yx"[axis]] - 1) * task.stride[axis]
 
@@ -302,7 +305,7 @@ def _cheapest(
     stored: dict[str, Floats],
     compute: Floats,
 ) -> tuple[float, float, _Schedule]:
-    """The best tiling of one loop order, outermost loop first: (cycles, traffic in bits, schedule)."""
+    """Return the best tiling of one loop order, outermost loop first: (cycles, traffic in bits, schedule)."""
     traffic: dict[str, Floats] = {}
     resident: dict[str, Floats] = {}
     for name, tile in base.items():

@@ -69,7 +69,7 @@ class DelayTableModel(CostModel[DelayTableParameters]):
         return self._table
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:  # noqa: ARG002
-        """A bare layer has no name.
+        """Refuse a bare layer, which has no name.
 
         Raises:
             TargetError: always; a delay table answers for the layers of its network only.
@@ -80,7 +80,7 @@ class DelayTableModel(CostModel[DelayTableParameters]):
         )
 
     def named_cost(self, name: str, product: LayerProduct, weight_bits: int, activation_bits: int) -> Cost:
-        """The product's share of the delay that the table holds for its layer, in cycles."""
+        """Return the product's share of the delay that the table holds for its layer, in cycles."""
         key = name
         if not self.delays.named:
             if name not in self._order:
@@ -91,11 +91,11 @@ class DelayTableModel(CostModel[DelayTableParameters]):
         return Cost(cycles=delay, compute_cycles=delay, bit_operations=bit_operations, bound_by="measured")
 
     def knows(self, name: str) -> bool:
-        """Whether the table lists a layer; those of a table without names are listed by their order."""
+        """Return whether the table lists a layer; those of a table without names are listed by their order."""
         return not self.delays.named or name in self.delays.layers
 
     def node_cost(self, name: str, bits: int) -> Cost | None:
-        """The delay of a node that is listed with 0 weight bits, at the next width that is listed (else the widest)."""
+        """Return the delay of a node that is listed with 0 weight bits, at the next width listed (else the widest)."""
         cells = self.delays.delays.get(name, {}) if self.delays.named else {}
         widths = sorted(activation_bits for weight_bits, activation_bits in cells if weight_bits == 0)
         if not widths:

@@ -24,7 +24,7 @@ class MatrixEngine(CostModel[P], Generic[P]):
         core_pj: float,
         launch: float = 0.0,
     ) -> Cost:
-        """The cost where compute and the streams of weights and inputs run side by side.
+        """Return the cost where compute and the streams of weights and inputs run side by side.
 
         Args:
             shape: the layer.
@@ -53,5 +53,5 @@ class MatrixEngine(CostModel[P], Generic[P]):
         )
 
     def output_cost(self, elements: int, bits: int) -> Cost:
-        """Writing the result through the outermost memory, after the arithmetic."""
+        """Return the cost of writing the result through the outermost memory, after the arithmetic."""
         return self.stream_cost(elements, self.target.padding.storage_bits(bits))

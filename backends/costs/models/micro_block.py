@@ -78,7 +78,7 @@ class MicroBlock(CostModel[MicroBlockParameters]):
     )
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """The fastest micro-block and order of summation."""
+        """Return the fastest micro-block and order of summation."""
         unit = self.parameters
         steps = min(self._cycles(shape, block) for block in unit.micro_blocks)
         compute = max(steps, shape.outputs * unit.output_cycles) / unit.efficiency
@@ -105,7 +105,7 @@ class MicroBlock(CostModel[MicroBlockParameters]):
         )
 
     def _cycles(self, shape: ConvShape, block: tuple[int, int, int]) -> float:
-        """Cycles of the products in micro-blocks of one shape."""
+        """Return cycles of the products in micro-blocks of one shape."""
         rows, columns, channels = block
         height, width = shape.output_size
         image = shape.batch * ceil(height / rows) * ceil(width / columns)
@@ -122,7 +122,7 @@ class MicroBlock(CostModel[MicroBlockParameters]):
         return float(min(depth_first, kernel_first) * depth * shape.groups)
 
     def stream_cost(self, elements: int, bits: int) -> Cost:
-        """Elements of one tensor that pass through the output stage and the activations' memory."""
+        """Return elements of one tensor that pass through the output stage and the activations' memory."""
         memory = self._memory(self.parameters.activations_memory)
         moved = elements * self.target.padding.storage_bits(bits)
         compute = elements * self.parameters.stream_cycles

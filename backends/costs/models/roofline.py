@@ -56,7 +56,7 @@ class Roofline(MatrixEngine[RooflineParameters]):
     energy_parameter: ClassVar[str] = "mac_pj"
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """Padded multiply-accumulates over the reached rate, plus the launch."""
+        """Return padded multiply-accumulates over the reached rate, plus the launch."""
         unit = self.parameters
         spatial_taps = shape.kernel[0] * shape.kernel[1]
         inputs = shape.in_channels // shape.groups

@@ -53,7 +53,7 @@ class Systolic(MatrixEngine[SystolicParameters]):
     )
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """Closed form of the dataflow, overlapped with the operands' transfers."""
+        """Return closed form of the dataflow, overlapped with the operands' transfers."""
         array = self.parameters
         packing = max(array.unit_bits // max(weight_bits, activation_bits), 1) if array.packed else 1
         pixels, taps, filters = shape.pixels, ceil(shape.taps / packing), shape.filters

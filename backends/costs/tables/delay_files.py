@@ -68,7 +68,7 @@ class DelayTable:
                     )
 
     def renamed(self, names: Sequence[str]) -> DelayTable:
-        """The same delays for a network's layers: names in order, for a table whose layers have only an order.
+        """Return the same delays for a network's layers: names in order, for a table whose layers have only an order.
 
         Raises:
             TargetError: another number of layers.
@@ -86,7 +86,7 @@ class DelayTable:
         return list(self.delays)
 
     def at(self, layer: str, weight_bits: int, activation_bits: int) -> float:
-        """The delay of a layer.
+        """Return the delay of a layer.
 
         Raises:
             TargetError: the table has no such layer or pair of widths.
@@ -150,7 +150,7 @@ class DelayTable:
 
 
 def check_layout(path: str | Path) -> Path:
-    """The path, when its ending names a layout that is known.
+    """Return the path, when its ending names a layout that is known.
 
     Raises:
         TargetError: it names none.
@@ -201,7 +201,7 @@ def _read_csv(file: Path) -> DelayTable:
 
 
 def _number(line: Mapping[str, str], column: str, where: str) -> float:
-    """A number of a line of CSV; widths are whole."""
+    """Return a number of a line of CSV; widths are whole."""
     try:
         number = float(line[column])
     except (TypeError, ValueError):
@@ -222,7 +222,7 @@ def _shape_cells(shape: ConvShape | None) -> tuple[object, ...]:
 
 
 def _shape(line: Mapping[str, str], where: str) -> ConvShape:
-    """The shape in a line of CSV.
+    """Return the shape in a line of CSV.
 
     Raises:
         TargetError: a column is missing, or the shape is impossible; names the line.
@@ -287,7 +287,9 @@ def _read_npy(file: Path) -> DelayTable:
 
 
 def delays_of(table: CostTable) -> DelayTable:
-    """The delay table of a network on a target: cycles of each layer of multiply-accumulates at its legal widths.
+    """Return the delay table of a network on a target.
+
+    Cycles of each layer of multiply-accumulates at its legal widths.
 
     A layer's delay holds the writing of its results, at the width of its activations where they can have it.
     """
@@ -305,14 +307,14 @@ def delays_of(table: CostTable) -> DelayTable:
 
 
 def _written(rows: Sequence[CostRow], bits: int) -> float:
-    """Cycles of writing a layer's results at a width, at their widest where they cannot have it."""
+    """Return cycles of writing a layer's results at a width, at their widest where they cannot have it."""
     results = (row for row in rows if row.part == "result")
     costs = [row.costs[row.activation_widths.index(bits) if bits in row.activation_widths else -1] for row in results]
     return sum(cost.cycles for line in costs for cost in line if cost is not None)
 
 
 def read_hawq_latencies(path: str | Path, names: Sequence[str] | None = None) -> DelayTable:
-    """The latencies that HAWQ-V3 published for a GPU, from a JSON file with `latency_int4` and `latency_int8` (ms).
+    """Return latencies that HAWQ-V3 published for a GPU, from a JSON file with `latency_int4` and `latency_int8` (ms).
 
     Args:
         path: JSON with one number a layer in both lists.
@@ -338,7 +340,7 @@ def read_hawq_latencies(path: str | Path, names: Sequence[str] | None = None) ->
 
 
 def import_delays(path: str | Path) -> DelayTable:
-    """A delay table in any layout that is known: CSV, JSON, HAQ's .npy, HAWQ-V3's JSON.
+    """Return a delay table in any layout that is known: CSV, JSON, HAQ's .npy, HAWQ-V3's JSON.
 
     Raises:
         TargetError: the file has none of them.

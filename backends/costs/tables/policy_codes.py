@@ -20,7 +20,7 @@ _NONE = -1
 
 
 def read_codes(policies: Iterable[Mapping[str, Bits]], widths: Widths) -> Codes | None:
-    """Indices into the quantizers' widths: int8 [policies, quantizers]; None where bits differ along channels.
+    """Return indices into the quantizers' widths: int8 [policies, quantizers]; None where bits differ along channels.
 
     Policies whose maps have the same order of names are read together.
 
@@ -48,7 +48,7 @@ def read_codes(policies: Iterable[Mapping[str, Bits]], widths: Widths) -> Codes 
 
 
 def code_of(name: str, bits: Bits | None, widths: Widths) -> int:
-    """Index of a width among those of its quantizer.
+    """Return the index of a width among those of its quantizer.
 
     Raises:
         TargetError: the width is none of them, or None.
@@ -62,7 +62,7 @@ def code_of(name: str, bits: Bits | None, widths: Widths) -> int:
 
 
 def _entries(policy: Mapping[str, Bits]) -> tuple[tuple[str, ...], tuple[Bits, ...]]:
-    """Names and bits of a policy, in its order."""
+    """Return names and bits of a policy, in its order."""
     if isinstance(policy, Policy):
         names, bits = zip(*policy.entries, strict=True) if policy.entries else ((), ())
         return names, bits
@@ -72,7 +72,7 @@ def _entries(policy: Mapping[str, Bits]) -> tuple[tuple[str, ...], tuple[Bits, .
 
 
 def _columns(matrix: npt.NDArray[np.uint8], names: tuple[str, ...], widths: Widths) -> Codes:
-    """Codes of policies with the same names, in the order of the table's quantizers."""
+    """Return codes of policies with the same names, in the order of the table's quantizers."""
     column = {name: index for index, name in enumerate(names)}
     if column.keys() != widths.keys():
         _refuse(dict(zip(names, map(int, matrix[0]), strict=True)), widths)

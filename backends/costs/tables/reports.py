@@ -51,7 +51,7 @@ class CostExplanation:
 
 
 def critical_path(table: CostTable, policy: Mapping[str, Bits]) -> CriticalPath:
-    """The longest path through a graph with branches, in cycles; unknown nodes count as zero."""
+    """Return the longest path through a graph with branches, in cycles; unknown nodes count as zero."""
     import networkx as nx
 
     rows = {row.step: row for row in table.rows(policy)}
@@ -84,7 +84,10 @@ def peak_memory(table: CostTable, policies: Sequence[Mapping[str, Bits]]) -> Flo
 
 
 def model_bytes(table: CostTable, policies: Sequence[Mapping[str, Bits]]) -> Floats:
-    """Bytes of packed weights, their float32 scales, and float32 constants that are not quantized: [policies]."""
+    """Return bytes of packed weights, their float32 scales, and float32 constants that are not quantized.
+
+    Shape [policies].
+    """
     weights = table.facts.weights
     return np.array(
         [
@@ -135,12 +138,12 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _reference(table: CostTable) -> dict[str, Bits]:
-    """Every quantizer at its widest width of at most 8 bits."""
+    """Return every quantizer at its widest width of at most 8 bits."""
     return {name: max((w for w in widths if w <= 8), default=widths[-1]) for name, widths in table.widths.items()}
 
 
 def explain_costs(table: CostTable, node: str) -> CostExplanation:
-    """What bounds a node at each legal pair of widths, and where fewer bits stop helping.
+    """Return what bounds a node at each legal pair of widths, and where fewer bits stop helping.
 
     Raises:
         TargetError: the table has no such node, or its cost is unknown; names the nearest.

@@ -172,7 +172,7 @@ class CostTable:
         return {name: column for column, name in enumerate(self.widths)}
 
     def rows(self, policy: Mapping[str, Bits]) -> list[NodeCost]:
-        """The cost of every known node at a policy.
+        """Return the cost of every known node at a policy.
 
         Raises:
             TargetError: a pair of widths is illegal on the target, or a quantizer has no int width.
@@ -217,7 +217,7 @@ class CostTable:
     def cost(
         self, policies: Sequence[Mapping[str, Bits]] | Codes, metric: str = "cycles", *, unknown: str = "raise"
     ) -> Floats:
-        """The metric's total of every policy: float64 [policies]; +inf where a pair is illegal.
+        """Return the metric's total of every policy: float64 [policies]; +inf where a pair is illegal.
 
         Widths along channels cost in proportion to the number of channels that have each width. Millions of policies a
         second are looked up as an array of codes; reading each policy's map limits the other form to some 100,000.
@@ -242,7 +242,7 @@ class CostTable:
         return np.array([sum(self._shared(row, policy, metric) for row in self.terms) for policy in maps])
 
     def codes(self, policies: Sequence[Mapping[str, Bits]]) -> Codes:
-        """Indices into the quantizers' widths: int8 [policies, quantizers].
+        """Return indices into the quantizers' widths: int8 [policies, quantizers].
 
         Raises:
             TargetError: a quantizer is missing or unknown, a width is not a candidate, or bits differ along channels.
@@ -277,7 +277,7 @@ class CostTable:
             raise TargetError(f"{said}; give what is missing, or leave it out with unknown='ignore'")
 
     def _shared(self, row: CostRow, policy: Mapping[str, Bits], metric: str) -> float:
-        """A term's cost where channels have widths of their own."""
+        """Return a term's cost where channels have widths of their own."""
         if not row.known:
             return 0.0
         matrix = row.matrix(metric)
@@ -288,7 +288,7 @@ class CostTable:
         return total
 
     def _shares(self, name: str | None, policy: Mapping[str, Bits]) -> dict[int, float]:
-        """Index of a width → share of the channels that have it; pruned channels cost nothing."""
+        """Return the index of a width → share of the channels that have it; pruned channels cost nothing."""
         bits = None if name is None else policy.get(name)
         if name is None or not isinstance(bits, tuple):
             return {0 if name is None else self._code(name, policy): 1.0}
@@ -303,7 +303,7 @@ class CostTable:
         return code_of(name, policy.get(name), self.widths)
 
     def uniform(self, activation_bits: int, weight_bits: int) -> dict[str, Bits]:
-        """Every weight at one width and every activation at another.
+        """Return every weight at one width and every activation at another.
 
         What has no such width takes its widest (an input pinned to 8 bits), and a weight whose activation cannot meet
         it takes the legal width nearest to the one that was asked for.

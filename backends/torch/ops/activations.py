@@ -15,7 +15,7 @@ Shaped = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def unary(function: Unary) -> Lowering:
-    """The lowering of a function of one tensor without attributes."""
+    """Return the lowering of a function of one tensor without attributes."""
     return lambda _, operands: function(tensor(operands))
 
 

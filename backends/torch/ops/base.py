@@ -32,12 +32,12 @@ def lowers(*names: str, since: int = 1, domain: str = "") -> Callable[[Lowering]
 
 
 def has_lowering(node: Node, opsets: Mapping[str, int] | None = None) -> bool:
-    """Whether torch execution knows a node's op in the operator sets of its module (by default the newest)."""
+    """Return whether torch execution knows a node's op in the operator sets of its module (by default the newest)."""
     return bool(_fitting(node, opsets))
 
 
 def lowering_of(node: Node, opsets: Mapping[str, int] | None = None) -> Lowering:
-    """The lowering of a node in the operator sets of its module (by default the newest).
+    """Return the lowering of a node in the operator sets of its module (by default the newest).
 
     Raises:
         QirError: torch execution does not know the op.
@@ -58,7 +58,7 @@ def _fitting(node: Node, opsets: Mapping[str, int] | None) -> list[tuple[str, st
 
 
 def tensor(operands: Operands, index: int = 0) -> torch.Tensor:
-    """An operand that must be there; `QirError` when it is left out."""
+    """Return an operand that must be there; `QirError` when it is left out."""
     found = operands[index] if index < len(operands) else None
     if found is None:
         raise QirError(f"operand {index} is required")
@@ -66,18 +66,18 @@ def tensor(operands: Operands, index: int = 0) -> torch.Tensor:
 
 
 def optional(operands: Operands, index: int) -> torch.Tensor | None:
-    """An operand, or None where it is left out."""
+    """Return an operand, or None where it is left out."""
     return operands[index] if index < len(operands) else None
 
 
 def integers(operands: Operands, index: int) -> list[int] | None:
-    """The numbers of an integer operand, or None where it is left out."""
+    """Return the numbers of an integer operand, or None where it is left out."""
     found = optional(operands, index)
     return None if found is None else [int(number) for number in found.reshape(-1).tolist()]
 
 
 def axes_of(node: Node, operands: Operands, index: int = 1) -> list[int] | None:
-    """Axes, an operand in newer operator sets and an attribute in older ones."""
+    """Return axes, an operand in newer operator sets and an attribute in older ones."""
     given = integers(operands, index)
     if given is not None:
         return given
@@ -86,7 +86,7 @@ def axes_of(node: Node, operands: Operands, index: int = 1) -> list[int] | None:
 
 
 def torch_dtype(code: int) -> torch.dtype:
-    """The torch element type of an ONNX element type code; `QirError` when torch has none."""
+    """Return the torch element type of an ONNX element type code; `QirError` when torch has none."""
     from qir.types import DType
 
     label = DType.from_onnx(code).label

@@ -44,7 +44,7 @@ def _conv(node: Node, operands: Operands) -> torch.Tensor:
 
 @lowers("ConvTranspose")
 def _conv_transpose(node: Node, operands: Operands) -> torch.Tensor:
-    """The full result, then cropped: torch crops evenly only."""
+    """Return the full result, then cropped: torch crops evenly only."""
     data, weight = tensor(operands, 0), tensor(operands, 1)
     spatial = weight.ndim - 2
     ones = (1,) * spatial
@@ -85,7 +85,7 @@ def _einsum(node: Node, operands: Operands) -> torch.Tensor:
 
 
 def _centred(operands: Operands, index: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Codes minus zero point as float64, in which products of 8-bit codes are exact."""
+    """Return codes minus zero point as float64, in which products of 8-bit codes are exact."""
     codes, zero = tensor(operands, index).double(), optional(operands, index + 2)
     return codes if zero is None else codes - (zero.double() if zero.ndim == 0 else zero.double().reshape(shape))
 

@@ -87,7 +87,10 @@ def _slice(node: Node, operands: Operands) -> torch.Tensor:
 
 
 def _chosen(length: int, start: int, end: int, step: int) -> range:
-    """The places of a slice (ONNX Slice): ends outside are clamped, for steps below 0 otherwise than in Python."""
+    """Return the places of a slice (ONNX Slice).
+
+    Ends outside are clamped, for steps below 0 otherwise than in Python.
+    """
     start, end = (place + length if place < 0 else place for place in (start, end))
     if step > 0:
         return range(min(max(start, 0), length), min(max(end, 0), length), step)

@@ -92,7 +92,7 @@ def _average_pool(node: Node, operands: Operands) -> torch.Tensor:
 def _sums(
     x: torch.Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
 ) -> torch.Tensor:
-    """Sums over windows."""
+    """Return sums over windows."""
     function: Any = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
     ones = torch.ones((1, 1, *kernel), dtype=x.dtype, device=x.device)
     flat = x.reshape(-1, 1, *x.shape[2:])

@@ -11,7 +11,7 @@ from qir.types import DType, code_range
 
 
 def _along(x: torch.Tensor, parameter: torch.Tensor, axis: int) -> torch.Tensor:
-    """A scale or zero point [channels] in a shape that broadcasts against `x`; blocked ones are repeated."""
+    """Return a scale or zero point [channels] in a shape that broadcasts against `x`; blocked ones are repeated."""
     if parameter.numel() == 1:
         return parameter.reshape(())
     if parameter.ndim == 1:
@@ -36,7 +36,7 @@ def _quantize(node: Node, operands: Operands) -> torch.Tensor:
 
 
 def _code_range(node: Node, dtype: torch.dtype) -> tuple[int, int]:
-    """Smallest and largest code; codes of 2 and 4 bits live in tensors of 8."""
+    """Return the smallest and largest code; codes of 2 and 4 bits live in tensors of 8."""
     value = node.input(2)
     stored = None if value is None else value.dtype
     if stored in {DType.INT4, DType.UINT4, DType.INT2, DType.UINT2}:

@@ -76,7 +76,10 @@ def _rnn_step(x: torch.Tensor, state: State, cell: Cell) -> State:
 def _run(
     data: torch.Tensor, lengths: torch.Tensor | None, state: State, cell: Cell, step: Step
 ) -> tuple[torch.Tensor, State]:
-    """All steps of one direction: outputs [steps, batch, hidden], last state; a sequence that ended keeps its state."""
+    """Return all steps of one direction: outputs [steps, batch, hidden], last state.
+
+    A sequence that ended keeps its state.
+    """
     projected = data @ cell.weight.T + cell.input_bias
     outputs = []
     for index, x in enumerate(projected):
@@ -92,7 +95,7 @@ def _run(
 
 
 def _reversed(data: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    """Every sequence from its own end to its start."""
+    """Return every sequence from its own end to its start."""
     if lengths is None:
         return data.flip(0)
     steps = torch.arange(data.shape[0], device=data.device)[:, None]

@@ -15,7 +15,7 @@ from qir.graph import Node
 @lowers("Upsample")
 @lowers("Resize", since=10)
 def _upsample(node: Node, operands: Operands) -> torch.Tensor:
-    """The older operators: asymmetric coordinates, floor for nearest."""
+    """Return the older operators: asymmetric coordinates, floor for nearest."""
     data = tensor(operands)
     given = optional(operands, 1)
     scales = list(node.attribute("scales", ())) if given is None else given.reshape(-1).tolist()
@@ -123,7 +123,7 @@ def _linear(part: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _cubic(part: torch.Tensor, a: float) -> list[torch.Tensor]:
-    """Keys' cubic convolution kernel at the four neighbours."""
+    """Return Keys' cubic convolution kernel at the four neighbours."""
 
     def near(x: torch.Tensor) -> torch.Tensor:
         return ((a + 2) * x - (a + 3)) * x * x + 1

@@ -66,7 +66,7 @@ def fake_quantize(
 
 
 def broadcast_shape(x: Tensor, scale: Tensor, axis: int | None) -> list[int]:
-    """Shape that lets [channels] broadcast against `x` along `axis`."""
+    """Return the shape that lets [channels] broadcast against `x` along `axis`."""
     shape = [1] * x.dim()
     if scale.numel() > 1 and axis is not None:
         shape[axis] = scale.numel()
@@ -78,7 +78,10 @@ def _odd_codes(x: Tensor, scale: Tensor) -> Tensor:
 
 
 def _on_grid(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: Any, high: Any, code_step: int) -> Tensor:
-    """The levels of all values, without what gradients need; a large tensor with one grid part by part, in cache."""
+    """Return the levels of all values, without what gradients need.
+
+    A large tensor with one grid part by part, in cache.
+    """
     made = torch.empty_like(x, dtype=torch.result_type(x, scale))
     large = scale.numel() == 1 and x.numel() > _BLOCK
     count = max(_BLOCK * len(x) // x.numel(), 1) if large else 0

@@ -14,7 +14,7 @@ from qir.quantizers.blocks import blocks_shape
 
 
 def to_rows(x: Tensor, axis: int, block: int) -> Tensor:
-    """A tensor as [blocks, block], see `qir.quantizers.blocks.to_rows`; differentiable."""
+    """Return a tensor as [blocks, block], see `qir.quantizers.blocks.to_rows`; differentiable."""
     counts = blocks_shape(tuple(x.shape), axis, block)
     missing = counts[axis] * block - x.shape[axis]
     if missing:
@@ -24,7 +24,7 @@ def to_rows(x: Tensor, axis: int, block: int) -> Tensor:
 
 
 def from_rows(rows: Tensor, shape: tuple[int, ...], axis: int, block: int) -> Tensor:
-    """The tensor of a shape whose rows these are; differentiable."""
+    """Return the tensor of a shape whose rows these are; differentiable."""
     counts = blocks_shape(shape, axis, block)
     parted = rows.reshape(*counts, block).movedim(-1, axis + 1)
     return parted.reshape(*counts[:axis], counts[axis] * block, *counts[axis + 1 :]).narrow(axis, 0, shape[axis])

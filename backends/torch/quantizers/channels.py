@@ -43,7 +43,7 @@ def fake_quantize_channels(
 
 
 def select_channels(parameters: TorchParameters, index: Tensor) -> TorchParameters:
-    """The grid of some channels; a grid that serves the whole tensor is kept as it is."""
+    """Return the grid of some channels; a grid that serves the whole tensor is kept as it is."""
     if parameters.scale.numel() == 1:
         return parameters
 

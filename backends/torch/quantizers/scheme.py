@@ -94,6 +94,6 @@ class TorchScheme:
         )
 
     def stored_ranges(self, ranges: Tensor, signed: bool) -> NDArray[np.float32]:  # noqa: ARG002  overridden
-        """Ranges as they are written back into the graph: float32 [channels or 1, 2]."""
+        """Return ranges as they are written back into the graph: float32 [channels or 1, 2]."""
         array: NDArray[np.float32] = ranges.detach().cpu().numpy().astype(np.float32)
         return array

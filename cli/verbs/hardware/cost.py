@@ -38,7 +38,7 @@ def cost(
     ] = None,
     export: Annotated[Path | None, typer.Option("--export", help="Delay table to write: .csv, .json or .npy.")] = None,
 ) -> Answer:
-    """Cycles, energy and bytes of every node of a network, and what bounds it; without a target, bit operations.
+    """Return cycles, energy and bytes of every node of a network, and what bounds it; without a target, bit operations.
 
     qir cost lenet --target bismo-16x16x256 --explain all
 
@@ -65,7 +65,10 @@ def simplify(module: Module) -> None:
 
 
 def _at_any_width(target: Target, module: Module) -> Target:
-    """A target with the widths of a network's quantizers besides its own: without hardware every width is legal."""
+    """Return a target with the widths of a network's quantizers besides its own.
+
+    Without hardware every width is legal.
+    """
     from qir.fake_quant import quantizers
 
     own = {width for quantizer in quantizers(module.graph).values() for width in quantizer.widths}
@@ -83,7 +86,7 @@ class _Costing:
     batch: int
 
     def answer(self, explained: str | None, referee: str | None, export: Path | None) -> Answer:
-        """The table, and what was asked for next to it."""
+        """Return the table, and what was asked for next to it."""
         from qir.backends.costs.building import cost_table
         from qir.backends.costs.tables.delay_files import delays_of
         from qir.cli.cost_report import explanations
@@ -126,7 +129,7 @@ class _Costing:
         return Answer(rows, lambda terminal: print_referee(terminal, self.target, rows))
 
     def _policies(self, table: CostTable) -> dict[str, dict[str, Bits]]:
-        """The policies to show: the file's, else uniform ones."""
+        """Return the policies to show: the file's, else uniform ones."""
         if self.policy is None:
             uniform = {f"{a}/{w}": table.uniform(a, w) for a, w in _shown_pairs(self.target)}
             different = {tuple(bits.values()): name for name, bits in reversed(uniform.items())}
@@ -150,7 +153,7 @@ class _Costing:
 
 
 def _shown_pairs(target: Target) -> list[tuple[int, int]]:
-    """The (activation, weight) widths to show: equal ones where there is a choice; of many the powers of two."""
+    """Return the (activation, weight) widths to show: equal ones where there is a choice; of many the powers of two."""
     pairs = sorted(target.operand_rules().legal_pairs(), reverse=True)
     if target.pairs is None and len(target.activation_widths) > 1:
         pairs = [(a, w) for a, w in pairs if a == w] or pairs
@@ -160,7 +163,7 @@ def _shown_pairs(target: Target) -> list[tuple[int, int]]:
 
 
 def _record(table: CostTable, target: Target, policies: dict[str, dict[str, Bits]]) -> dict[str, object]:
-    """The table for programs: every policy that is legal on the target, its nodes and its totals."""
+    """Return the table for programs: every policy that is legal on the target, its nodes and its totals."""
     from qir.cli.cost_report import totals
 
     found = {}

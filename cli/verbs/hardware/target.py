@@ -22,7 +22,7 @@ _NETWORK = typer.Option("--network", "-n", help="Network that is costed for the 
 
 
 def group() -> typer.Typer:
-    """The verb with its subcommands."""
+    """Return the verb with its subcommands."""
     app = typer.Typer(
         help="Describe hardware of your own: write its file, check it, measure delays, fit it to them.",
         no_args_is_help=True,

@@ -29,7 +29,7 @@ def eval(  # noqa: A001 - the verb is called so
     *,
     images: ImageOptions,
 ) -> Answer:
-    """Accuracy, agreement with the first, latency in ONNX Runtime and bytes of any ONNX files, side by side.
+    """Return accuracy, agreement with the first, latency in ONNX Runtime and bytes of any ONNX files, side by side.
 
     Latency is the processor time of one sample on one thread of this machine; the files take turns, so that a slow
     moment hits all of them.

@@ -61,7 +61,7 @@ def _answer(page: Path) -> Answer:
 
 
 def _is_record(path: Path) -> bool:
-    """Whether a file holds a quantization, with files and figures, rather than a search's result."""
+    """Return whether a file holds a quantization, with files and figures, rather than a search's result."""
     from qir.support.json_text import parse_json
 
     try:
@@ -99,7 +99,7 @@ def read_all(paths: list[Path]) -> dict[str, Result]:
 
 
 def leaderboard(results: dict[str, Result], cost: str) -> list[tuple[str, ...]]:
-    """Rows of the results, the best first: measured values (maximised) before proxies (minimised)."""
+    """Return rows of the results, the best first: measured values (maximised) before proxies (minimised)."""
     ordered = sorted(
         results.items(), key=lambda item: (item[1].minimised, item[1].value if item[1].minimised else -item[1].value)
     )

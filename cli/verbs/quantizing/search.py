@@ -156,7 +156,7 @@ def search(
 
 
 def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
-    """The result of the method or recipe, which the job goes on with."""
+    """Return the result of the method or recipe, which the job goes on with."""
     from qir.search.evaluation.parallel import workers_of
     from qir.search.methods import ADDITIVE
     from qir.search.recipes.table import recipe

@@ -54,7 +54,10 @@ def export(
 
 
 def _against_float(module: Module, written: ExportReport, data: Any, *, raised: bool) -> Agreement:
-    """The outputs against the network without its fake-quant nodes; an exported file has no float weights any more."""
+    """Return the outputs against the network without its fake-quant nodes.
+
+    An exported file has no float weights any more.
+    """
     from qir.passes.parity.agreement import Agreement, agreement_of_file, float_form, labels_in
 
     if raised:
@@ -68,7 +71,7 @@ def _against_float(module: Module, written: ExportReport, data: Any, *, raised: 
 
 
 def _quantized(source: Path, widths: tuple[int, ...]) -> tuple[Module, bool]:
-    """The network with its quantizers, and whether they were raised from an exported file, with these widths."""
+    """Return the network with its quantizers, and whether they were raised from an exported file, with these widths."""
     from qir.cli.verbs.rewriting.opt import read
     from qir.passes import run_passes
     from qir.passes.raising import RaiseQuantized

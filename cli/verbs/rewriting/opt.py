@@ -78,7 +78,7 @@ class _Given:
     images: ImageOptions
 
     def samples(self, module: Module, source: Path) -> Any:
-        """The data, read for a network; what was understood goes to standard error, next to the text."""
+        """Return the data, read for a network; what was understood goes to standard error, next to the text."""
         return read_and_tell(self.data, module, source, self.images, stderr=True)
 
 
@@ -124,14 +124,14 @@ def _transformed(
 
 
 def passes_text() -> str:
-    """One line a pass: its name and what it does."""
+    """Return one line a pass: its name and what it does."""
     known = passes_known()
     width = max(map(len, known))
     return "".join(f"{name:{width}}  {summary}\n" for name, summary in known.items())
 
 
 def passes_known() -> dict[str, str]:
-    """Name of every pass → what it does."""
+    """Return the name of every pass → what it does."""
     from qir.passes import available_passes
 
     return {name: _summary(name) for name in available_passes()}
@@ -164,7 +164,7 @@ def write(module: Module, output: Path | None) -> None:
 
 
 def read(source: Path) -> Module:
-    """The module of an ONNX file or of a text.
+    """Return the module of an ONNX file or of a text.
 
     Raises:
         QirError: the file cannot be read, or is neither.

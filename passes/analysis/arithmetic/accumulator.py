@@ -39,7 +39,7 @@ class SumRange:
     high: Array
 
     def bounds(self, bias: Array | None = None) -> AccumulatorBounds:
-        """The bounds of all sums.
+        """Return the bounds of all sums.
 
         Args:
             bias: integer codes added to the sums, [channels] or broadcastable to [rows, channels].
@@ -50,7 +50,7 @@ class SumRange:
 
 
 def weighted_sums(node: Node, centred: Array, data: QuantParameters) -> SumRange:
-    """The range of a layer's sums.
+    """Return the range of a layer's sums.
 
     Args:
         node: the layer.
@@ -63,7 +63,7 @@ def weighted_sums(node: Node, centred: Array, data: QuantParameters) -> SumRange
 
 
 def product_sums(layer: QuantizedLayer, data: QuantParameters, other: QuantParameters) -> SumRange | None:
-    """The range of a product of two activations: as many products of their extreme codes as a sum has.
+    """Return the range of a product of two activations: as many products of their extreme codes as a sum has.
 
     Args:
         layer: a layer whose weight operand is computed.
@@ -82,7 +82,7 @@ def product_sums(layer: QuantizedLayer, data: QuantParameters, other: QuantParam
 
 
 def _length(layer: QuantizedLayer) -> int | None:
-    """Number of products of one sum of MatMul or Gemm."""
+    """Return the number of products of one sum of MatMul or Gemm."""
     shape = layer.data.source.shape
     if layer.node.op not in ("MatMul", "Gemm") or not shape:
         return None
@@ -91,14 +91,14 @@ def _length(layer: QuantizedLayer) -> int | None:
 
 
 def _ends(bias: Array) -> tuple[Array, Array]:
-    """Smallest and largest code of each channel's bias: int64 [channels or 1]."""
+    """Return the smallest and largest code of each channel's bias: int64 [channels or 1]."""
     codes = bias.astype(np.int64)
     rows = codes.reshape(-1, codes.shape[-1]) if codes.ndim else codes.reshape(1, 1)
     return rows.min(axis=0), rows.max(axis=0)
 
 
 def _by_channel(node: Node, weight: Array) -> Array:
-    """Codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
+    """Return codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
     operands = op_of(node).quantizable(node)
     axis = None if operands is None else operands.weight_axis
     groups = node.attribute("group", 1) if node.op == "ConvTranspose" else 1

@@ -30,7 +30,7 @@ class Codes:
     high: int
 
     def centred(self, axis: int | None) -> Array:
-        """The codes less their zero points: int32, the weight's shape; not for blocks.
+        """Return the codes less their zero points: int32, the weight's shape; not for blocks.
 
         Args:
             axis: axis of the channels, None for one zero point.
@@ -58,7 +58,7 @@ class BiasCodes:
 
 
 def bias_codes(layer: str, bias: Array, product: Array) -> BiasCodes:
-    """The codes of a bias.
+    """Return the codes of a bias.
 
     Args:
         layer: name of the layer, for messages.

@@ -33,7 +33,7 @@ class LayerArithmetic:
 
     @staticmethod
     def of(layer: QuantizedLayer) -> LayerArithmetic:
-        """The arithmetic of a layer alone."""
+        """Return the arithmetic of a layer alone."""
         output = None if layer.output is None else QuantizerArithmetic(layer.output)
         return LayerArithmetic(layer, QuantizerArithmetic(layer.data), QuantizerArithmetic(layer.weight), output)
 

@@ -38,7 +38,7 @@ class Multipliers:
 
     @staticmethod
     def of(products: Sequence[tuple[Array, ...]], output: np.float32, count: int | None = 1) -> Multipliers:
-        """The multipliers from products of scales to an output scale.
+        """Return the multipliers from products of scales to an output scale.
 
         Args:
             products: the scales [channels or 1] that each operand's integers count in.

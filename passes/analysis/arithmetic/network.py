@@ -40,15 +40,15 @@ class NetworkArithmetic:
         self._by_result = {record.layer.node.result.name: record for record in self.layers}
 
     def quantizer(self, quantizer: FakeQuant) -> QuantizerArithmetic:
-        """The arithmetic of a quantizer of the network or of a copy."""
+        """Return the arithmetic of a quantizer of the network or of a copy."""
         return self._quantizers.setdefault(quantizer.name, QuantizerArithmetic(quantizer))
 
     def layer(self, layer: QuantizedLayer) -> LayerArithmetic:
-        """The arithmetic of a layer of the network or of a copy."""
+        """Return the arithmetic of a layer of the network or of a copy."""
         return self._by_result[layer.node.result.name]
 
     def rescalings(self) -> tuple[Rescaling, ...]:
-        """Every node without weights that rescales codes, in order."""
+        """Return every node without weights that rescales codes, in order."""
         found = []
         for node in filter(is_rescaling, self.graph):
             count = 1 if op_of(node).is_average else len(node.inputs)
@@ -69,10 +69,10 @@ class ArithmeticAnalysis(Analysis[NetworkArithmetic]):
     """The arithmetic of a module's main graph, kept until weights, ranges, bits or nodes change."""
 
     def compute(self, module: Module) -> NetworkArithmetic:
-        """The record of the module as it is now; raises `QirError` as `NetworkArithmetic`."""
+        """Return the record of the module as it is now; raises `QirError` as `NetworkArithmetic`."""
         return NetworkArithmetic(module.graph)
 
 
 def arithmetic_of(module: Module, context: PassContext) -> NetworkArithmetic:
-    """The record of a module's arithmetic, from the context's analyses."""
+    """Return the record of a module's arithmetic, from the context's analyses."""
     return context.analyses.get(ArithmeticAnalysis(), module)

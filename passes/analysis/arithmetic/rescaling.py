@@ -39,13 +39,13 @@ class Rescaling:
 
 
 def is_rescaling(node: Node) -> bool:
-    """Whether a node without weights computes a result on another grid from its operands' codes."""
+    """Return whether a node without weights computes a result on another grid from its operands' codes."""
     facts = op_of(node)
     return facts.quantizable(node) is None and (facts.is_join or facts.is_average or node.op == "Mul")
 
 
 def _count(node: Node) -> int | None:
-    """Elements of every window of an average; None where they differ or the size is unknown."""
+    """Return elements of every window of an average; None where they differ or the size is unknown."""
     kernel = node.attribute("kernel_shape")
     if kernel is not None:
         whole = node.attribute("count_include_pad", 0) or not any(node.attribute("pads") or ())

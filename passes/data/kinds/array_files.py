@@ -20,7 +20,7 @@ LABELS = ("labels", "label", "targets", "y")
 
 
 def read_arrays(path: str | Path) -> Array | dict[str, Array]:
-    """The array of a .npy file, mapped from the file, or the arrays of a .npz file by name.
+    """Return the array of a .npy file, mapped from the file, or the arrays of a .npz file by name.
 
     Raises:
         DataError: the file is missing, damaged, encrypted, no such file, or holds anything but numbers.
@@ -48,7 +48,10 @@ def read_arrays(path: str | Path) -> Array | dict[str, Array]:
 
 
 def _load(path: str | Path) -> Any:
-    """What numpy reads; arrays that cannot be mapped (none of their elements, or of a kind of ml_dtypes) are read."""
+    """Return what numpy reads.
+
+    Arrays that cannot be mapped (none of their elements, or of a kind of ml_dtypes) are read.
+    """
     with Path(path).open("rb") as file:
         is_array = file.read(6) == b"\x93NUMPY"
     if not is_array:
@@ -73,19 +76,22 @@ class FileRows:
         self.path, self.rows = path, rows
 
     def __iter__(self) -> Iterator[Array]:
-        """Parts of at most `rows` rows, in order."""
+        """Yield parts of at most `rows` rows, in order."""
         start = 0
         while len(part := self._part(start)):
             yield part
             start += self.rows
 
     def _part(self, start: int) -> Array:
-        """One part; the file is mapped anew, as pages that were read stay in memory as long as their map."""
+        """Return one part; the file is mapped anew, as pages that were read stay in memory as long as their map."""
         return np.array(np.load(self.path, allow_pickle=False, mmap_mode="r")[start : start + self.rows])
 
 
 def labels_of(arrays: Mapping[str, Any]) -> Array | None:
-    """The labels among arrays by name: one dimension, under one of the names of `LABELS`; None where there are none."""
+    """Return the labels among arrays by name: one dimension, under one of the names of `LABELS`.
+
+    None where there are none.
+    """
     found = next((np.asarray(arrays[name]) for name in LABELS if name in arrays), None)
     return None if found is None or found.ndim != 1 else found
 
@@ -101,13 +107,13 @@ def refuse_pipe(path: Path) -> None:
 
 
 def is_plain(array: Array) -> bool:
-    """Whether elements are real numbers, bool or strings: no structs, objects, complex numbers or dates."""
+    """Return whether elements are real numbers, bool or strings: no structs, objects, complex numbers or dates."""
     kind = array.dtype.kind
     return kind in _PLAIN or (kind == "V" and array.dtype.type is not np.void)  # ml_dtypes' floats are of kind V
 
 
 def as_array(value: Any) -> Array:
-    """The array of numbers that a value is: an array, a tensor of torch, nested lists.
+    """Return the array of numbers that a value is: an array, a tensor of torch, nested lists.
 
     Raises:
         DataError: it is none.

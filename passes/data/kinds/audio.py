@@ -20,7 +20,9 @@ SUFFIXES = frozenset({".wav", ".wave"})
 
 
 def audio_source(folder: Path, value: Value, most: int | None = None) -> Source:
-    """The sounds of a folder, float32 -1 to 1, as one input takes them: [samples, time], or with channels before time.
+    """Return the sounds of a folder, float32 -1 to 1, as one input takes them.
+
+    Shape [samples, time], or with channels before time.
 
     A sound longer than the input is cut at its end, a shorter one filled with zeros; an input of open length gets each
     sound in its own. Several channels become their mean where the input takes one.
@@ -55,7 +57,7 @@ class _Sounds:
             yield self._fitted(_read(path))
 
     def _fitted(self, sound: Array) -> Array:
-        """A sound [channels, time] as the input takes it."""
+        """Return a sound [channels, time] as the input takes it."""
         length = self.shape[-1]
         if isinstance(length, int):
             sound = sound[:, :length]
@@ -79,7 +81,7 @@ def _opened(path: Path) -> wave.Wave_read:
 
 
 def _read(path: Path) -> Array:
-    """A sound float32 [channels, time], -1 to 1."""
+    """Return a sound float32 [channels, time], -1 to 1."""
     with _opened(path) as file:
         channels, width, count = file.getnchannels(), file.getsampwidth(), file.getnframes()
         try:

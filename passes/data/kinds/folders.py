@@ -31,7 +31,7 @@ class Files:
     classes: tuple[str, ...] = ()
 
     def first(self, most: int | None) -> Files:
-        """At most so many files: the first ones of class folders, evenly spread ones of a plain folder."""
+        """Return at most so many files: the first ones of class folders, evenly spread ones of a plain folder."""
         if most is None or most >= len(self.paths):
             return self
         if self.labels is not None:
@@ -41,7 +41,7 @@ class Files:
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> Files:
-    """The files of a folder that end in one of the suffixes, or those of its class folders.
+    """Return the files of a folder that end in one of the suffixes, or those of its class folders.
 
     Labels are the numbers that the folders are called, the lines of `classes.txt` that name them, or their place in
     alphabetical order. Names that begin with a point are left out.
@@ -85,7 +85,7 @@ def _of_classes(folder: Path, inner: dict[Path, list[Path]]) -> Files:
 
 
 def _numbered(folder: Path, names: list[str]) -> tuple[list[int], tuple[str, ...]]:
-    """The label of each class folder, and the names of the classes."""
+    """Return the label of each class folder, and the names of the classes."""
     if all(name.isdecimal() for name in names):
         return [int(name) for name in names], ()
     listed = folder / CLASS_NAMES

@@ -38,7 +38,7 @@ class _Form:
 
 
 def image_source(folder: Path, value: Value, wanted: Preprocessing, most: int | None = None) -> Source:
-    """The images of a folder, as one input takes them.
+    """Return the images of a folder, as one input takes them.
 
     Args:
         folder: images, or one folder a class.
@@ -94,7 +94,7 @@ def _form(value: Value, wanted: Preprocessing) -> _Form:
 
 
 def _layout(shape: tuple[Any, ...]) -> str:
-    """Where the channels lie: the axis of 1 or 3 numbers, else of 4; the first one of two."""
+    """Return where the channels lie: the axis of 1 or 3 numbers, else of 4; the first one of two."""
     if len(shape) == 3:
         return "NHW"
     last = shape[1] not in {1, 3} if shape[3] in {1, 3} else shape[3] in _MODES and shape[1] not in _MODES
@@ -112,7 +112,7 @@ class _Images:
             yield self.read(path)[None]
 
     def read(self, path: Path) -> Array:
-        """One image in the layout and element type of the input, without the axis of samples.
+        """Return one image in the layout and element type of the input, without the axis of samples.
 
         Raises:
             DataError: the file is damaged or no image; mean or std do not fit.

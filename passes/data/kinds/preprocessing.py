@@ -78,7 +78,7 @@ class Preprocessing:
             raise DataError(f"std {self.std}: expected numbers above 0")
 
     def with_options(self, options: Preprocessing) -> Preprocessing:
-        """These values, replaced by those that the options give."""
+        """Return these values, replaced by those that the options give."""
         plain = Preprocessing()
         names = [field.name for field in fields(self) if field.name != "source"]
         given = {name: found for name in names if (found := getattr(options, name)) != getattr(plain, name)}
@@ -129,7 +129,9 @@ class Preprocessing:
 
 
 def preprocessing_near(*places: str | Path | None) -> Preprocessing:
-    """The values of a file: of the first place that is one, or that is a folder that holds one; else the defaults.
+    """Return the values of a file: of the first place that is one, or that is a folder that holds one.
+
+    Else the defaults.
 
     Args:
         places: files of preprocessing, folders that may hold one, or networks (their folder is looked into).
@@ -148,7 +150,7 @@ def preprocessing_near(*places: str | Path | None) -> Preprocessing:
 
 
 def read_preprocessing(path: str | Path) -> Preprocessing:
-    """The values of a `preprocessing.json` or a `preprocessor_config.json`.
+    """Return the values of a `preprocessing.json` or a `preprocessor_config.json`.
 
     Raises:
         DataError: the file cannot be read or holds what is no such value.

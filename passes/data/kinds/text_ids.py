@@ -21,7 +21,7 @@ IDS, MASK, SEGMENTS, POSITIONS = "input_ids", "attention_mask", "token_type_ids"
 
 
 def ids_input(inputs: Sequence[Value]) -> Value | None:
-    """The input of ids: the one called `input_ids`, else the first where it is of integers [samples, tokens]."""
+    """Return the input of ids: the one called `input_ids`, else the first where it is of integers [samples, tokens]."""
     named = next((value for value in inputs if value.name == IDS), None)
     first = inputs[0] if inputs else None
     if named is not None or first is None or not isinstance(first.type, TensorType):
@@ -30,7 +30,7 @@ def ids_input(inputs: Sequence[Value]) -> Value | None:
 
 
 def text_source(path: Path, value: Value, most: int | None = None) -> Source:
-    """Lines of ids, separated by blanks or commas: a line is a sample.
+    """Return lines of ids, separated by blanks or commas: a line is a sample.
 
     A line longer than the input is cut, a shorter one filled with zeros; an input of open length gets each line as it
     is.

@@ -19,12 +19,12 @@ WARNINGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
 def compiler() -> str | None:
-    """The machine's C compiler, None where there is none."""
+    """Return the machine's C compiler, None where there is none."""
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 def runner_text(sources: Sources) -> str:
-    """A program that reads the codes of samples from its standard input and writes those of the outputs."""
+    """Return a program that reads the codes of samples from its standard input and writes those of the outputs."""
     declared = [f"  static {port.type} {port.name}[{port.count}];" for port in (*sources.inputs, *sources.outputs)]
     read = " && ".join(f"fread({port.name}, 1, {port.count}, stdin) == {port.count}" for port in sources.inputs)
     write = [f"    fwrite({port.name}, 1, {port.count}, stdout);" for port in sources.outputs]
@@ -35,7 +35,7 @@ def runner_text(sources: Sources) -> str:
 
 
 def self_test(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array]) -> str:
-    """A program that runs one sample and returns 1 where a code differs from what it holds.
+    """Return a program that runs one sample and returns 1 where a code differs from what it holds.
 
     Args:
         sources: the network.
@@ -61,7 +61,7 @@ def self_test(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array
 def run_codes(
     sources: Sources, samples: Sequence[Sequence[Array]], folder: Path, flags: Sequence[str] = WARNINGS
 ) -> list[list[Array]]:
-    """The output codes of samples, as compiled C computes them.
+    """Return the output codes of samples, as compiled C computes them.
 
     Args:
         sources: the network.

@@ -115,7 +115,7 @@ def _write(program: Program, index: int, step: StepGuide) -> None:
 
 
 def _writer(program: Program, step: StepGuide) -> Writer:
-    """What writes the kernel's call of a step."""
+    """Return what writes the kernel's call of a step."""
     if step.gather is not None:
         return gather
     if step.kind == "move" and step.window is not None:

@@ -45,7 +45,7 @@ class Rows:
 
 
 def matrix(step: StepGuide, weight: Array) -> Array:
-    """The integers of a weight as rows [outputs, length]."""
+    """Return the integers of a weight as rows [outputs, length]."""
     if step.op == "Conv":
         return weight.reshape(len(weight), -1)
     if step.op == "ConvTranspose":
@@ -57,7 +57,7 @@ def matrix(step: StepGuide, weight: Array) -> Array:
 
 
 def rows(reader: GuideReader, step: StepGuide, constant: ConstantGuide, activation_bits: int) -> Rows:
-    """The rows of a step's weight."""
+    """Return the rows of a step's weight."""
     integers = matrix(step, reader.weight(constant))
     sums = integers.sum(axis=1)
     found = _affine(integers)
@@ -112,7 +112,7 @@ def _planes(values: Array, bits: int) -> Array:
 
 
 def _parts(values: Array, bits: int) -> Array:
-    """Bytes [rows, bytes] in the order of `qir_unpack`."""
+    """Return bytes [rows, bytes] in the order of `qir_unpack`."""
     count, found, base = values.shape[1], [], 0
     for width in [4] * (bits // 4) + [width for width in (2, 1) if bits & width]:
         per = 8 // width

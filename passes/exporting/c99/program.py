@@ -73,7 +73,7 @@ class Program:
         return tuple(found)
 
     def limits(self, tensor: NetworkTensor) -> tuple[int, int]:
-        """Smallest and largest code that the bytes of a tensor stand for."""
+        """Return the smallest and largest code that the bytes of a tensor stand for."""
         grid = tensor.grid
         if tensor.element != "codes" or grid is None:
             raise ExportError(
@@ -95,7 +95,7 @@ class Program:
         return int(zero[0])
 
     def offset(self, tensor: NetworkTensor) -> int:
-        """What is added to a byte to give the integer, code less zero point."""
+        """Return what is added to a byte to give the integer, code less zero point."""
         return self.limits(tensor)[0] - self.zero(tensor)
 
     def _plan(self) -> tuple[int, dict[str, str]]:

@@ -73,7 +73,7 @@ def proven_sources(module: Module, guide: Guide, weights: bytes, name: str, feed
 def _expected(
     module: Module, guide: Guide, reader: GuideReader, sources: Sources, feeds: Sequence[Feed]
 ) -> tuple[list[list[Array]], list[list[Array]]]:
-    """Codes of the inputs and outputs of every sample, as the integer reference computes them."""
+    """Return codes of the inputs and outputs of every sample, as the integer reference computes them."""
     reference = IntegerReference(next(code_forms(module)), requantization=guide.requantization.kind)
     names = [port.name for port in guide.outputs]
     inputs, outputs = [], []
@@ -86,7 +86,7 @@ def _expected(
 
 
 def _single(guide: Guide, feed: Feed) -> list[dict[str, Any]]:
-    """Samples in the shapes of the guide."""
+    """Return samples in the shapes of the guide."""
     first = guide.inputs[0]
     if list(feed[first.name].shape) == first.shape:
         return [dict(feed)]
@@ -94,7 +94,7 @@ def _single(guide: Guide, feed: Feed) -> list[dict[str, Any]]:
 
 
 def _codes(reader: GuideReader, port: Port, values: Array) -> Array:
-    """The codes of dequantized values: exact, since values are multiples of the scale."""
+    """Return the codes of dequantized values: exact, since values are multiples of the scale."""
     grid = required(port.tensor.grid, f"output {port.tensor.name!r} no grid")
     scale = required(
         grid.scale[0] if isinstance(grid.scale, list) else None, f"output {port.tensor.name!r} many scales"

@@ -30,21 +30,21 @@ class GuideReader:
     weights: bytes
 
     def integers(self, entry: Integers) -> Array:
-        """A flat array: int64."""
+        """Return a flat array: int64."""
         if isinstance(entry, list):
             return np.asarray(entry, np.int64)
         data = self.weights[entry.offset : entry.offset + entry.length]
         return np.frombuffer(data, np.dtype(entry.dtype).newbyteorder("<")).astype(np.int64)
 
     def stored(self, entry: PackedTensor) -> Array:
-        """What a packed entry holds: int64, in its shape."""
+        """Return what a packed entry holds: int64, in its shape."""
         data = np.frombuffer(self.weights[entry.offset : entry.offset + entry.length], np.uint8)
         count = int(np.prod(entry.shape))
         flat = np.unpackbits(data, bitorder="little")[: count * entry.bits].reshape(count, entry.bits)
         return np.asarray((flat.astype(np.int64) @ (1 << np.arange(entry.bits))).reshape(entry.shape))
 
     def weight(self, entry: ConstantGuide) -> Array:
-        """The integers of a constant: int64, in its shape."""
+        """Return the integers of a constant: int64, in its shape."""
         stored = self.stored(entry.packed)
         whole = stored * entry.code_step + entry.low_code if entry.table is None else np.asarray(entry.table)[stored]
         zero, shape = self.integers(entry.zero_point), [1] * stored.ndim
@@ -65,13 +65,13 @@ def required(found: T | None, what: str) -> T:
 
 
 def identifier(name: str) -> str:
-    """A name as C allows it."""
+    """Return a name as C allows it."""
     found = re.sub(r"[^0-9A-Za-z_]", "_", name).strip("_") or "net"
     return f"n_{found}" if found[0].isdigit() or found in KEYWORDS else found
 
 
 def comment(text: str) -> str:
-    """Text that may stand in a comment of C, on one line."""
+    """Return text that may stand in a comment of C, on one line."""
     return re.sub(r"[^0-9A-Za-z_ .,:;()\[\]=+x-]", "_", text)[:100]
 
 
@@ -88,10 +88,10 @@ def numbers(values: Iterable[int]) -> str:
 
 
 def label(step: StepGuide) -> str:
-    """How messages and comments call a step."""
+    """Return how messages and comments call a step."""
     return f"{step.op} {step.name!r}"
 
 
 def elements(tensor: NetworkTensor) -> int:
-    """Number of elements."""
+    """Return the number of elements."""
     return int(np.prod(tensor.shape))

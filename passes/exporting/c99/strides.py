@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def strides(shape: Sequence[int], result: Sequence[int]) -> list[int]:
-    """How far a step along an axis of the result moves in an operand; 0 where it is broadcast."""
+    """Return how far a step along an axis of the result moves in an operand; 0 where it is broadcast."""
     padded = [1] * (len(result) - len(shape)) + list(shape)
     steps, step = [], 1
     for size in reversed(padded):
@@ -16,7 +16,7 @@ def strides(shape: Sequence[int], result: Sequence[int]) -> list[int]:
 
 
 def merged(sizes: list[int], steps: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """Axes that every operand walks through alike, joined to one."""
+    """Return axes that every operand walks through alike, joined to one."""
     axes = [(size, *line) for size, *line in zip(sizes, *steps, strict=True) if size != 1] or [(1, 0, 0)]
     joined = [axes[-1]]
     for size, *line in reversed(axes[:-1]):

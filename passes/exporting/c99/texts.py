@@ -19,7 +19,7 @@ _SCRATCH = {
 
 
 def _kernels(used: set[str]) -> str:
-    """The kernels that a network needs, with those that they need, in the order of the file."""
+    """Return the kernels that a network needs, with those that they need, in the order of the file."""
     text = (resources.files("qir.passes.exporting.c99") / "kernels.c").read_text(encoding="utf-8")
     top, *parts = re.split(r"^/\*@ ([a-z0-9_ ]+) \*/\n", text, flags=re.MULTILINE)
     needs = {names.split()[0]: names.split()[1:] for names in parts[::2]}
@@ -34,7 +34,7 @@ def _kernels(used: set[str]) -> str:
 
 
 def scratch_bytes(program: Program) -> int:
-    """Bytes of static memory for rows and columns."""
+    """Return bytes of static memory for rows and columns."""
     return sum(_SCRATCH[name][1] * count for name, count in program.scratch.items())
 
 

@@ -84,7 +84,7 @@ def describe_network(
     analyses: AnalysisCache,
     storage_widths: Sequence[int] = (),
 ) -> NetworkGuide:
-    """The entries of a network with calibrated fake-quant nodes.
+    """Return the entries of a network with calibrated fake-quant nodes.
 
     Args:
         module: the network.
@@ -148,7 +148,7 @@ class _Describer:
     storage_widths: Sequence[int]
 
     def run(self) -> NetworkGuide:
-        """Every entry, in order."""
+        """Return every entry, in order."""
         self.quantizers = quantizers(self.module.graph)
         written = [output.tensor for step in self.trace.steps for output in step.outputs]
         tensors = [*self.trace.inputs, *written]
@@ -171,7 +171,7 @@ class _Describer:
             raise AssertionError("two tensors of a network have one name")
 
     def _origin(self, tensor: TracedTensor) -> FakeQuant | None:
-        """The quantizer that a tensor's name tells, or that of the codes it holds copies of."""
+        """Return the quantizer that a tensor's name tells, or that of the codes it holds copies of."""
         if tensor.moved is not None:
             return self._origin(tensor.moved)
         stem = tensor.name.removesuffix(".codes").removesuffix(".clipped")
@@ -252,7 +252,7 @@ class _Describer:
         )
 
     def _stored(self, value: Value, centred: Array) -> dict[str, Any] | None:
-        """Where the codes of a weight's quantizer lie that give these integers."""
+        """Return where the codes of a weight's quantizer lie that give these integers."""
         quantizer = self.quantizers.get(value.name.removesuffix(".dequantized"))
         codes = None if quantizer is None else self.arithmetic.quantizer(quantizer).codes
         if quantizer is None or codes is None:
@@ -351,14 +351,20 @@ class _Describer:
 
 
 def _multiplies(node: Node) -> bool:
-    """Whether the float32 arithmetic multiplies by ratios of scales; means and joins divide values by a scale."""
+    """Return whether the float32 arithmetic multiplies by ratios of scales.
+
+    Means and joins divide values by a scale.
+    """
     facts = op_of(node)
     whole = facts.is_average and node.attribute("kernel_shape") is None
     return facts.quantizable(node) is not None or whole or node.op in ("Add", "Mul")
 
 
 def _float32(product: Array, scale: np.float32, node: Node, count: Array) -> Array:
-    """The multiplier in the float32 steps of ONNX Runtime's kernels; a mean over the image divides by its count too."""
+    """Return the multiplier in the float32 steps of ONNX Runtime's kernels.
+
+    A mean over the image divides by its count too.
+    """
     with np.errstate(over="ignore", under="ignore"):
         if op_of(node).is_average and node.attribute("kernel_shape") is None:
             return np.asarray(product / np.float32(scale * np.float32(count.reshape(-1)[0])), np.float32)
@@ -366,14 +372,17 @@ def _float32(product: Array, scale: np.float32, node: Node, count: Array) -> Arr
 
 
 def _axis(scale: Array, rank: int) -> int | None:
-    """The axis along which scales differ; shapes broadcast against the tensor."""
+    """Return the axis along which scales differ; shapes broadcast against the tensor."""
     if scale.size <= 1:
         return None
     return rank - scale.ndim + int(np.argmax(scale.shape))
 
 
 def _bias_shape(step: TracedStep) -> list[int]:
-    """Shape in which a bias broadcasts against the sums: axis 1 of images, the last axis of rows; empty without one."""
+    """Return the shape in which a bias broadcasts against the sums: axis 1 of images, the last axis of rows.
+
+    Empty without one.
+    """
     if step.bias is None:
         return []
     return [step.bias.size, *(1,) * (0 if step.window is None else len(step.window.kernel))]

@@ -58,7 +58,7 @@ def _moved(state: State, node: Node, grid: Grid) -> Array:
 
 
 def _separated(places: Array) -> list[Array] | None:
-    """One list of offsets an axis whose sums are the places (-1 = outside); None where there is none."""
+    """Return one list of offsets an axis whose sums are the places (-1 = outside); None where there is none."""
     if not places.size:
         return None
     inside = places >= 0
@@ -79,7 +79,7 @@ def _separated(places: Array) -> list[Array] | None:
 
 
 def _total(offsets: list[Array]) -> Array:
-    """The sum of offsets at every place."""
+    """Return the sum of offsets at every place."""
     found = np.zeros((), np.int64)
     for axis, line in enumerate(offsets):
         found = found + line.reshape(-1, *(1,) * (len(offsets) - 1 - axis))
@@ -87,5 +87,5 @@ def _total(offsets: list[Array]) -> Array:
 
 
 def in_order(offsets: list[Array], shape: tuple[int, ...]) -> bool:
-    """Whether every element stays where it is."""
+    """Return whether every element stays where it is."""
     return np.array_equal(_total(offsets).reshape(-1), np.arange(int(np.prod(shape))))

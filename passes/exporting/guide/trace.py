@@ -24,7 +24,7 @@ from qir.types import TensorType
 
 
 def trace_network(module: Module, analyses: AnalysisCache) -> Trace:
-    """The record of a network with calibrated fake-quant nodes.
+    """Return the record of a network with calibrated fake-quant nodes.
 
     Args:
         module: the network.
@@ -95,7 +95,7 @@ class _Follower:
             self._island(node)
 
     def _quantize(self, node: Node, held: TracedTensor | TracedStep | None) -> None:
-        """A result of the step whose sums wait, or a step of its own."""
+        """Add a result to the step whose sums wait, or a step of its own."""
         source, codes = self.state.values[node.operands[0]], np.asarray(self.state.values[node.result])
         scale = np.asarray(self.state.values[node.operands[1]], np.float32)
         zero = np.asarray(self.state.values[node.operands[2]] if len(node.operands) > 2 else 0).astype(np.int32)
@@ -135,7 +135,7 @@ class _Follower:
         self.held[node.result] = held
 
     def _passes_on(self, node: Node, held: TracedTensor | TracedStep, result: object) -> bool:
-        """Whether a node limits codes, or bounds sums that wait for a grid."""
+        """Return whether a node limits codes, or bounds sums that wait for a grid."""
         if isinstance(held, TracedTensor):
             return self._limits_codes(node, held)
         return isinstance(result, Pending)
@@ -158,7 +158,7 @@ class _Follower:
         return True
 
     def _begin(self, node: Node) -> None:
-        """A step whose sums wait for their grids."""
+        """Add a step whose sums wait for their grids."""
         bias = self._bias_index(node)
         operands = [None if index == bias else self._operand(value) for index, value in enumerate(node.inputs)]
         step = TracedStep(node, "integer", operands)
@@ -167,7 +167,7 @@ class _Follower:
         self.held[node.result] = step
 
     def _move(self, node: Node, result: Grid) -> None:
-        """A step that copies codes."""
+        """Add a step that copies codes."""
         step = TracedStep(node, "move", [self._operand(value) for value in node.inputs])
         tensors = [operand for operand in step.inputs if isinstance(operand, TracedTensor)]
         grid = (np.asarray(result.scale, np.float32), result.zero_point)
@@ -183,7 +183,7 @@ class _Follower:
         self.held[node.result] = tensor
 
     def _island(self, node: Node) -> None:
-        """A step on floats, or on integers of other kinds."""
+        """Add a step on floats, or on integers of other kinds."""
         inner = any(True for _ in node.subgraphs())
         operands = [None if value is None else self._float_operand(value) for value in node.inputs]
         step = TracedStep(node, "control-flow" if inner else "float", operands)
@@ -196,7 +196,7 @@ class _Follower:
         return self._read(value) if value in self.held else None
 
     def _read(self, value: Value) -> TracedTensor:
-        """The tensor that a float reader sees: sums that wait become a tensor of sums or of floats."""
+        """Return the tensor that a float reader sees: sums that wait become a tensor of sums or of floats."""
         held = self.held[value]
         if isinstance(held, TracedTensor):
             return held
@@ -271,7 +271,7 @@ def _clamp(pending: Pending | None, scale: Array, zero: Array, limits: tuple[int
 
 
 def _same(source: object, scale: Array, zero: Array) -> bool:
-    """Whether codes lie on a grid already."""
+    """Return whether codes lie on a grid already."""
     grid = source.per_tensor() if isinstance(source, Grid) and scale.size == 1 else None
     return grid is not None and grid == (np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]))
 

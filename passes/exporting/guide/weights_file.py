@@ -31,7 +31,7 @@ class WeightsFile:
     places: dict[bytes, int] = field(default_factory=dict)
 
     def packed(self, codes: Array, bits: int, low: int, step: int = 1) -> PackedTensor:
-        """An entry for codes, `(code - low) / step` in `bits` bits each."""
+        """Return an entry for codes, `(code - low) / step` in `bits` bits each."""
         data = pack(codes, bits, low, step)
         digest = hashlib.sha256(data).hexdigest()
         shape, crc32 = list(codes.shape), zlib.crc32(data)
@@ -41,7 +41,7 @@ class WeightsFile:
         )
 
     def numbers(self, values: Array) -> Any:
-        """A flat list, or where it lies in the file: float32 for floats, int32 or int64 for integers."""
+        """Return a flat list, or where it lies in the file: float32 for floats, int32 or int64 for integers."""
         flat = np.asarray(values).reshape(-1)
         if flat.size <= LONGEST:
             return flat.tolist()
@@ -52,7 +52,7 @@ class WeightsFile:
         )
 
     def sha256(self) -> str:
-        """The digest of the whole file."""
+        """Return the digest of the whole file."""
         return hashlib.sha256(bytes(self.content)).hexdigest()
 
     def _place(self, data: bytes) -> int:

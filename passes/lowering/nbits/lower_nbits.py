@@ -137,7 +137,10 @@ class _Lowering:
 
 
 def _bias(node: Node, channels: int) -> tuple[Node, Value | None]:
-    """The Add of a constant per output channel that alone reads a product, and the constant; else the product."""
+    """Return the Add of a constant per output channel that alone reads a product, and the constant.
+
+    Else the product.
+    """
     users = node.result.users
     if len(users) != 1 or not is_standard(users[0], "Add") or len(node.result.uses) != 1:
         return node, None

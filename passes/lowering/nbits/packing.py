@@ -54,7 +54,9 @@ class PackedBlocks:
 
 
 def blocks_of(quantizer: FakeQuant, holding: Holding, axis: int) -> PackedBlocks | None:
-    """A weight of rank 2 in blocks along an axis; None where it has no integer codes, or blocks along another axis.
+    """Return a weight of rank 2 in blocks along an axis.
+
+    None where it has no integer codes, or blocks along another axis.
 
     Args:
         quantizer: the weight's.
@@ -89,5 +91,5 @@ def blocks_of(quantizer: FakeQuant, holding: Holding, axis: int) -> PackedBlocks
 
 
 def _repeated(values: Array, shape: tuple[int, int]) -> Array:
-    """One number a row, or one for all, for each block of a row."""
+    """Return one number a row, or one for all, for each block of a row."""
     return np.broadcast_to(values.reshape(kernels.channel_shape(shape, values.size, 0)), shape)

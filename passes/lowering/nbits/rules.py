@@ -22,7 +22,7 @@ TWO_BITS_SINCE = "1.31"
 
 
 def breaches(graph: Graph, found: Legalization) -> Iterator[str]:
-    """Every rule that a network with fake-quant nodes breaks, and what to do, one sentence each."""
+    """Yield every rule that a network with fake-quant nodes breaks, and what to do, one sentence each."""
     for quantizer in map(FakeQuant, graph.fake_quants()):
         if quantizer.is_weight and any(user.op == "MatMul" for user in quantizer.result.users):
             yield from _of_weight(quantizer, found)

@@ -25,7 +25,7 @@ _WIDENED = {DType.INT2: DType.INT4, DType.UINT2: DType.UINT4}
 
 
 def fused_container(dtype: DType, shape: tuple[int, ...]) -> DType:
-    """The element type in which ONNX Runtime multiplies a matrix [length, channels] rightly.
+    """Return the element type in which ONNX Runtime multiplies a matrix [length, channels] rightly.
 
     Version 1.31.1 makes MatMulNBits of codes of 2 bits and packs them wrongly where the channels do not fill whole
     bytes: errors of the size of the result, in every length, found by comparing. In 4 bits the same codes are right.
@@ -35,7 +35,7 @@ def fused_container(dtype: DType, shape: tuple[int, ...]) -> DType:
 
 
 def dequantize_blocks(chain: Chain, name: str, granularity: PerBlock, codes: Codes, dtype: DType, opset: int) -> Value:
-    """The float weight from its codes.
+    """Return the float weight from its codes.
 
     Args:
         chain: where the nodes go.

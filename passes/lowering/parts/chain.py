@@ -25,11 +25,11 @@ class Chain:
     name: str
 
     def constant(self, label: str, array: Array, dtype: DType | None = None) -> Value:
-        """A constant of this chain."""
+        """Return a constant of this chain."""
         return self.graph.add_constant(f"{self.name}.{label}", Tensor.of(array, dtype=dtype))
 
     def shared(self, name: str, array: Array) -> Value:
-        """A constant that all chains of the graph share under its full name."""
+        """Return a constant that all chains of the graph share under its full name."""
         for value in self.graph.constants:
             if value.name == name:
                 return value
@@ -45,7 +45,7 @@ class Chain:
         result: str = "",
         **attributes: Attribute | int | str,
     ) -> Value:
-        """The result of a new node.
+        """Return the result of a new node.
 
         Args:
             op: op type.
@@ -67,5 +67,5 @@ class Chain:
 
 
 def of_element(type: Type, dtype: DType) -> Type:  # noqa: A002
-    """A type with another element type; unknown stays unknown."""
+    """Return a type with another element type; unknown stays unknown."""
     return type.with_element(dtype) if isinstance(type, TensorType) else type

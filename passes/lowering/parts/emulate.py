@@ -21,7 +21,7 @@ LOWEST = np.float32(np.finfo(np.float32).min)
 
 
 def activation_codes(chain: Chain, source: Value, record: QuantizerArithmetic) -> Value:
-    """Float32 codes of an activation on a grid of any kind; of tables of integer multiples the multiples."""
+    """Return float32 codes of an activation on a grid of any kind; of tables of integer multiples the multiples."""
     grid, multiples = record.grid, record.multiples
     if grid.levels is not None:
         if multiples is None:
@@ -48,12 +48,12 @@ def affine_codes(chain: Chain, source: Value, grid: QuantParameters) -> Value:
 
 
 def activation_levels(chain: Chain, source: Value, grid: QuantParameters) -> Value:
-    """Float32 levels of an activation whose grid is a table."""
+    """Return float32 levels of an activation whose grid is a table."""
     return _look_up(chain, _index(chain, source, grid), grid.table[0], "levels", source)
 
 
 def weight_levels(chain: Chain, record: QuantizerArithmetic) -> Value:
-    """A weight looked up in its table, one table a channel where channels differ."""
+    """Return a weight looked up in its table, one table a channel where channels differ."""
     quantizer, weight = record.quantizer, record.weight
     bits, axis, like = quantizer.bits, quantizer.granularity.axis, quantizer.source.type
     if not isinstance(bits, int) and axis is not None:
@@ -74,7 +74,7 @@ def weight_levels(chain: Chain, record: QuantizerArithmetic) -> Value:
 
 
 def guarded(chain: Chain, data: Value) -> Value:
-    """The same values after a node that keeps ONNX Runtime from quantizing a layer's float weight by itself."""
+    """Return the same values after a node that keeps ONNX Runtime from quantizing a layer's float weight by itself."""
     lowest = chain.shared("guard.lowest", np.asarray(LOWEST))
     return chain.node("Max", (data, lowest), "guard", data.type)
 
@@ -102,7 +102,7 @@ def _index(chain: Chain, source: Value, grid: QuantParameters) -> Value:
 
 
 def _bisected(chain: Chain, source: Value, boundaries: Array) -> Value:
-    """How many of the ascending boundaries are not above each value: int32."""
+    """Return how many of the ascending boundaries are not above each value: int32."""
     like, steps = source.type, max(len(boundaries), 1).bit_length()  # one step at least
     padded = np.full((1 << steps) - 1, np.inf, np.float32)
     padded[: len(boundaries)] = boundaries

@@ -35,7 +35,7 @@ def mark(value: Value, quantizer: FakeQuant) -> None:
 
 
 def marked_codes(graph: Graph) -> list[tuple[Node, Node, str]]:
-    """Every marked DequantizeLinear, the node that makes its codes, and the mark that this one can carry instead.
+    """Return marked DequantizeLinears, each with the node that makes its codes and the mark which that can carry.
 
     Operators that read the codes themselves leave the DequantizeLinear dead, so the mark holds their grid. Constant
     codes have no such node: weights come back on the grid of their integers.
@@ -51,7 +51,7 @@ def marked_codes(graph: Graph) -> list[tuple[Node, Node, str]]:
 
 
 def entry_of(quantizer: FakeQuant) -> dict[str, Any]:
-    """What a quantizer is, as JSON holds it."""
+    """Return what a quantizer is, as JSON holds it."""
     bits, granularity = quantizer.bits, quantizer.granularity
     widths = sorted({bits} if isinstance(bits, int) else set(bits) - {0})
     entry: dict[str, Any] = {
@@ -73,7 +73,7 @@ def entry_of(quantizer: FakeQuant) -> dict[str, Any]:
 
 
 def _reader(quantizer: FakeQuant) -> list[str | int]:
-    """Name of a node of the chain that reads the quantizer's operand, and the operand's index there.
+    """Return the name of a node of the chain that reads the quantizer's operand, and the operand's index there.
 
     Values that become outputs of the network are renamed on writing; nodes keep their names.
     """

@@ -56,7 +56,7 @@ def smallest_type(low: int, high: int) -> str:
 
 
 def weight_form(record: QuantizerArithmetic, codes: Codes) -> QonnxForm:
-    """The quantizer of QONNX on a weight that lies on its grid already.
+    """Return the quantizer of QONNX on a weight that lies on its grid already.
 
     Args:
         record: arithmetic of the weight's quantizer.
@@ -69,7 +69,7 @@ def weight_form(record: QuantizerArithmetic, codes: Codes) -> QonnxForm:
 
 
 def activation_form(record: QuantizerArithmetic) -> QonnxForm:
-    """The quantizer of QONNX that computes exactly what an activation's quantizer computes.
+    """Return the quantizer of QONNX that computes exactly what an activation's quantizer computes.
 
     QONNX adds the zero point before it rounds, so that a zero point other than 0 rounds other ties than QuantizeLinear.
     Such a grid is written without one: as the signed grid of the same width where the zero point is half the codes,
@@ -115,7 +115,7 @@ def _is_bipolar(record: QuantizerArithmetic) -> bool:
 
 
 def _smallest(low: int, high: int) -> tuple[int, bool, bool]:
-    """Bits, signed and narrow of the smallest grid that holds low … high."""
+    """Return bits, signed and narrow of the smallest grid that holds low … high."""
     if low >= 0:
         return max(high.bit_length(), 1), False, False
     bits = _signed_bits(low, high)
@@ -123,7 +123,7 @@ def _smallest(low: int, high: int) -> tuple[int, bool, bool]:
 
 
 def _signed_bits(low: int, high: int) -> int:
-    """Two's complement bits that hold low … high, at least 2: QONNX takes 1 signed bit for -1 and +1."""
+    """Return two's complement bits that hold low … high, at least 2: QONNX takes 1 signed bit for -1 and +1."""
     return max((-low - 1).bit_length(), high.bit_length(), 1) + 1
 
 

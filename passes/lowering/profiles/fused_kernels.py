@@ -45,7 +45,7 @@ class Deviation(Record):
     form: Literal["own-scale", "uncounted", "apart"]
 
     def covers(self, node: Node) -> bool:
-        """Whether a node has these attributes and such a weight."""
+        """Return whether a node has these attributes and such a weight."""
         given = all(node.attribute(name) in values for name, values in self.given.items())
         other = all(_has_other(node.attribute(name), value) for name, value in self.other_than.items())
         return given and other and (not self.stacked or _is_stacked(quantizer_of(node.input(1))))
@@ -80,7 +80,7 @@ class _Table(Record):
 
 @cache
 def fused_kernels() -> dict[str, FusedKernel]:
-    """Every fused kernel, by ONNX's operator."""
+    """Return every fused kernel, by ONNX's operator."""
     text = (resources.files("qir.passes.lowering.profiles") / "fused_kernels.json").read_text(encoding="utf-8")
     return {kernel.op: kernel for kernel in _Table.model_validate_json(text).kernels}
 
@@ -115,11 +115,11 @@ def _count_inside(node: Node) -> bool:
 
 
 def _is_stacked(quantizer: FakeQuant | None) -> bool:
-    """Whether a weight has more than two dimensions and a scale per channel."""
+    """Return whether a weight has more than two dimensions and a scale per channel."""
     weight = None if quantizer is None else quantizer.source.constant
     return quantizer is not None and weight is not None and len(weight.shape) > 2 and quantizer.grid().channels > 1
 
 
 def _has_other(found: Any, value: int) -> bool:
-    """Whether an attribute is there and has an element other than a value."""
+    """Return whether an attribute is there and has an element other than a value."""
     return found is not None and any(element != value for element in np.ravel(found).tolist())

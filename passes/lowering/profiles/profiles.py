@@ -39,7 +39,7 @@ class Refusal(Record):
     lifted_by: dict[str, str] = Field(default_factory=dict)
 
     def covers(self, op: str, weight: str, activation: str) -> bool:
-        """Whether a layer with these element types is refused."""
+        """Return whether a layer with these element types is refused."""
         asked = ((self.ops, op), (self.weights, weight), (self.activations, activation))
         return all(not names or name in names for names, name in asked)
 
@@ -62,7 +62,7 @@ class Runtime(Record):
     refused: tuple[Refusal, ...] = ()
 
     def refuses(self, op: str, weight: str, activation: str, session: Mapping[str, str]) -> bool:
-        """Whether it does not take a layer with these element types under these session options."""
+        """Return whether it does not take a layer with these element types under these session options."""
         refused = (refusal for refusal in self.refused if not (refusal.lifted_by.items() & session.items()))
         return any(refusal.covers(op, weight, activation) for refusal in refused)
 
@@ -108,7 +108,7 @@ class Profile(Record):
     source: Literal["", "c99"] = ""
 
     def for_weights_alone(self) -> Profile:
-        """The profile for a network whose activations are float.
+        """Return the profile for a network whose activations are float.
 
         No session option is needed then, and nothing but products can be compared.
         """
@@ -142,12 +142,12 @@ def _profiles() -> Registry[Profile]:
 
 
 def profile_names() -> tuple[str, ...]:
-    """Names of all profiles, the default first."""
+    """Return names of all profiles, the default first."""
     return tuple(_profiles())
 
 
 def find_profile(name: str) -> Profile:
-    """The profile with this name.
+    """Return the profile with this name.
 
     Raises:
         ExportError: there is none.
@@ -156,12 +156,12 @@ def find_profile(name: str) -> Profile:
 
 
 def profiles() -> tuple[Profile, ...]:
-    """All profiles."""
+    """Return all profiles."""
     return tuple(map(find_profile, profile_names()))
 
 
 def runtime_at(version: str, name: str = "onnxruntime") -> Runtime:
-    """What a runtime holds at a version, `major.minor` and whatever follows.
+    """Return what a runtime holds at a version, `major.minor` and whatever follows.
 
     Raises:
         ExportError: the version is older than every entry.

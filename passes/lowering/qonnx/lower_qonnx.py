@@ -125,7 +125,7 @@ def _quantizer(graph: Graph, quantizer: FakeQuant, data: Value, form: QonnxForm)
 
 
 def scale_shape(quantizer: FakeQuant, value: Value, channels: int) -> tuple[int, ...]:
-    """Shape in which a scale per channel broadcasts against a tensor; () for one scale."""
+    """Return the shape in which a scale per channel broadcasts against a tensor; () for one scale."""
     if channels == 1:
         return ()
     shape = value.shape
@@ -138,5 +138,5 @@ def scale_shape(quantizer: FakeQuant, value: Value, channels: int) -> tuple[int,
 
 
 def float_type(value: Value) -> Type:
-    """The type of a value as plain float32; unknown stays unknown."""
+    """Return the type of a value as plain float32; unknown stays unknown."""
     return value.type.with_element(DType.FLOAT32) if isinstance(value.type, TensorType) else value.type

@@ -103,7 +103,7 @@ class _Lowering:
     _weights: dict[tuple[FakeQuant, bool], tuple[Value, Codes]] = field(default_factory=dict)
 
     def activation(self, quantizer: FakeQuant) -> None:
-        """A quantizer of activations: MultiThreshold, and its codes times the scale for those who need real values."""
+        """Lower a quantizer of activations: MultiThreshold, and codes times the scale for readers of real values."""
         if quantizer.is_weight:
             return
         grid = _grid(self.arithmetic.quantizer(quantizer))
@@ -137,7 +137,7 @@ class _Lowering:
         quantizer.result.replace_all_uses_with(real)
 
     def layer(self, layer: QuantizedLayer) -> None:
-        """A layer on codes: its sum goes to the thresholds of its output, or becomes a real value."""
+        """Lower a layer on codes: its sum goes to the thresholds of its output, or becomes a real value."""
         data = self._codes_of(layer.node.input(_operands(layer)[0]))
         if data is None or layer.weight_tensor is None or not sums_products(layer.node):
             return
@@ -176,7 +176,7 @@ class _Lowering:
         layer.node.result.replace_all_uses_with(real)
 
     def _codes_of(self, value: Value | None) -> Value | None:
-        """The codes after a real value, moved through operators that keep its grid."""
+        """Return the codes after a real value, moved through operators that keep its grid."""
         if value is None or value in self.codes:
             return None if value is None else self.codes[value]
         node = value.producer
@@ -193,7 +193,10 @@ class _Lowering:
         return found
 
     def _weight(self, layer: QuantizedLayer, codes: Codes) -> Value:
-        """The codes of a weight less their zero point, as a float constant; a Gemm's is transposed for MatMul."""
+        """Return the codes of a weight less their zero point, as a float constant.
+
+        A Gemm's is transposed for MatMul.
+        """
         turned = _is_turned(layer)
         key = (layer.weight, turned)
         if key not in self._weights:
@@ -207,7 +210,7 @@ class _Lowering:
         return self._weights[key][0]
 
     def _times(self, value: Value, scale: Array, place: Node, name: str, shape: tuple[int, ...]) -> Value:
-        """A value times a constant, in front of a node; the value itself where the constant is 1."""
+        """Return a value times a constant, in front of a node; the value itself where the constant is 1."""
         if (scale == 1).all():
             return value
         constant = self.graph.add_constant(f"{name}.scale", Tensor.of(np.asarray(scale, np.float32).reshape(shape)))
@@ -215,7 +218,7 @@ class _Lowering:
         return self._insert(made, place, value)
 
     def _free(self, name: str) -> str:
-        """A name that is not taken: layers that share a weight share their name."""
+        """Return a name that is not taken: layers that share a weight share their name."""
         return self.graph.clock.unique_name(name)
 
     def _insert(self, node: Node, before: Node | None, like: Value, after: Node | None = None) -> Value:
@@ -225,7 +228,7 @@ class _Lowering:
 
 
 def _checked_bounds(layer: LayerArithmetic) -> AccumulatorBounds | None:
-    """The bounds of a layer's sums without its bias, held against what float32 holds."""
+    """Return the bounds of a layer's sums without its bias, held against what float32 holds."""
     bounds = None if layer.sums is None else layer.sums.bounds()
     if bounds is not None and max(-bounds.low, bounds.high) > LARGEST_SUM:
         raise ExportError(
@@ -261,7 +264,7 @@ def _operands(layer: QuantizedLayer) -> tuple[int, int]:
 
 
 def _is_turned(layer: QuantizedLayer) -> bool:
-    """Whether the weight is transposed on the way from Gemm to MatMul."""
+    """Return whether the weight is transposed on the way from Gemm to MatMul."""
     return layer.node.op == "Gemm" and bool(layer.node.attribute("transB", 0))
 
 

@@ -52,14 +52,14 @@ class Thresholds:
     bias: Integers
 
     def codes(self, sums: Array) -> Integers:
-        """The codes of sums [channels, any number], bias included: int64."""
+        """Return the codes of sums [channels, any number], bias included: int64."""
         signed = np.asarray(sums, np.int64) * self.signs[:, None]
         counts = [np.searchsorted(row, line, side="right") for row, line in zip(self.values, signed, strict=True)]
         return np.asarray(counts, np.int64) + self.low_code
 
 
 def layer_thresholds(layer: LayerArithmetic, arithmetic: Arithmetic = "float32") -> Thresholds:
-    """The thresholds of a layer with its activation (Relu, Clip) and output quantizer.
+    """Return the thresholds of a layer with its activation (Relu, Clip) and output quantizer.
 
     Args:
         layer: arithmetic of a layer whose result is quantized.
@@ -146,7 +146,7 @@ def dyadic_requantize(data: np.float32, weight: Array, output: np.float32, zero_
 def integer_thresholds(
     requantize: Requantize, channels: int, codes: tuple[int, int], sums: tuple[int, int] = INT32
 ) -> tuple[Integers, Integers]:
-    """The thresholds of a monotone function of integers, found by bisection.
+    """Return the thresholds of a monotone function of integers, found by bisection.
 
     Args:
         requantize: from sums to codes.
@@ -186,11 +186,11 @@ def value_thresholds(grid: QuantParameters) -> npt.NDArray[np.float32]:
 
 
 def _float_at(ordered: Integers) -> npt.NDArray[np.float32]:
-    """The finite float32 at a place in their order; 0 stands at 0."""
+    """Return the finite float32 at a place in their order; 0 stands at 0."""
     size = np.ascontiguousarray(np.abs(ordered).astype(np.uint32)).view(np.float32)
     return np.where(ordered < 0, -size, size).astype(np.float32)
 
 
 def _whole(values: Array) -> Integers:
-    """Rounded float32 values as integers, saturated far outside of every grid."""
+    """Return rounded float32 values as integers, saturated far outside of every grid."""
     return np.clip(values, -(2.0**40), 2.0**40).astype(np.int64)

@@ -74,7 +74,7 @@ class LayerExactness:
 
 
 def planned(layer: QuantizedLayer, data: CodeRange, weight: CodeRange) -> bool:
-    """Whether a layer can saturate when its operands are stored with these codes.
+    """Return whether a layer can saturate when its operands are stored with these codes.
 
     Args:
         layer: a layer between fake-quant nodes.
@@ -87,17 +87,17 @@ def planned(layer: QuantizedLayer, data: CodeRange, weight: CodeRange) -> bool:
 
 
 def exactness(module: Module) -> tuple[LayerExactness, ...]:
-    """Every layer on 8-bit codes of an exported network or of another tool's file, in order."""
+    """Return every layer on 8-bit codes of an exported network or of another tool's file, in order."""
     return tuple(_judged(_folded(module)))
 
 
 def saturating_layers(module: Module) -> tuple[str, ...]:
-    """Names of the layers of a file that x86 CPUs without VNNI can compute wrongly."""
+    """Return names of the layers of a file that x86 CPUs without VNNI can compute wrongly."""
     return tuple(found.layer for found in exactness(module) if not found.proven)
 
 
 def _folded(module: Module) -> Module:
-    """The network with weights that the file itself unpacks as constants."""
+    """Return the network with weights that the file itself unpacks as constants."""
     fixed = set[Value]()
     for node in module.graph:
         if node.operands and all(value.is_constant or value in fixed for value in node.operands):
@@ -121,7 +121,7 @@ def _judged(module: Module) -> Iterator[LayerExactness]:
 
 
 def _is_fused(module: Module) -> bool:
-    """Whether the file is made for a session that fuses layers between quantizers, as its metadata say."""
+    """Return whether the file is made for a session that fuses layers between quantizers, as its metadata say."""
     try:
         session = parse_json(module.metadata.get("qir.session", "{}"))
         return bool(session.get("session.disable_quant_qdq") != "1")
@@ -137,7 +137,10 @@ def _reason(data: CodeRange, weight: CodeRange, wrong: bool, depthwise: bool) ->
 
 
 def _operands(node: Node) -> list[tuple[_Stored | None, _Stored, bool]]:
-    """(data, weight, whether the node itself reads codes) of a layer; the kernel makes codes of data that are None."""
+    """Return (data, weight, whether the node itself reads codes) of a layer.
+
+    The kernel makes codes of data that are None.
+    """
     if node.op in _ON_CODES:
         data, weights = _ON_CODES[node.op]
         first = None if data is None else _stored(node, *data)
@@ -155,7 +158,7 @@ def _stored(node: Node, codes: int, zero_point: int) -> _Stored | None:
 
 
 def _runs_on_codes(node: Node) -> bool:
-    """Whether ONNX Runtime has a kernel on codes that adds in pairs for a layer between quantizers.
+    """Return whether ONNX Runtime has a kernel on codes that adds in pairs for a layer between quantizers.
 
     A convolution without a quantizer on its result stays on floats, or becomes a ConvInteger, which is exact.
     """
@@ -163,7 +166,7 @@ def _runs_on_codes(node: Node) -> bool:
 
 
 def _is_quantized(value: Value) -> bool:
-    """Whether a value is put on a grid, seen through the activations in between."""
+    """Return whether a value is put on a grid, seen through the activations in between."""
     for user in value.users:
         if user.is_return:
             continue
@@ -179,7 +182,7 @@ def _depthwise(node: Node, shape: tuple[int, ...]) -> bool:
 
 
 def _dequantized(value: Value | None) -> _Stored | None:
-    """The codes that a value is dequantized from, seen through operators that keep its grid."""
+    """Return the codes that a value is dequantized from, seen through operators that keep its grid."""
     maker = _maker_of_grid(value)
     if maker is None or maker.attribute("block_size", 0):
         return None
@@ -187,13 +190,16 @@ def _dequantized(value: Value | None) -> _Stored | None:
 
 
 def _quantizes_constant(dequantize: Node) -> bool:
-    """Whether the codes are those of a weight that the file itself quantizes: ONNX Runtime folds them as they are."""
+    """Return whether the codes are those of a weight that the file itself quantizes.
+
+    ONNX Runtime folds them as they are.
+    """
     quantize = dequantize.operands[0].producer
     return quantize is not None and quantize.operands[0].is_constant
 
 
 def _maker_of_grid(value: Value | None) -> Node | None:
-    """The DequantizeLinear that gives a value its grid."""
+    """Return the DequantizeLinear that gives a value its grid."""
     while value is not None and (maker := value.producer) is not None and maker.op != DEQUANTIZE:
         index = op_of(maker).grid_operand(maker)
         value = None if index is None else maker.input(index)
@@ -223,7 +229,7 @@ def _element(stored: _Stored) -> DType:
 
 
 def _limits(codes: Value, limits: tuple[int, int]) -> tuple[int, int]:
-    """What a constant holds, or what the Clip lets through that a value comes from, seen through what moves codes."""
+    """Return what a constant holds, or the Clip that a value comes from lets through, seen through what moves codes."""
     if codes.constant is not None:
         array = codes.constant.numpy()
         return int(array.min(initial=0)), int(array.max(initial=0))
@@ -243,7 +249,7 @@ def _limits(codes: Value, limits: tuple[int, int]) -> tuple[int, int]:
 
 
 def _same_grid(quantize: Node) -> Value | None:
-    """The codes that a QuantizeLinear gives back unchanged: those of a DequantizeLinear on the same grid."""
+    """Return the codes that a QuantizeLinear gives back unchanged: those of a DequantizeLinear on the same grid."""
     maker = _maker_of_grid(quantize.operands[0])
     if maker is None or len(maker.inputs) != len(quantize.inputs):
         return None

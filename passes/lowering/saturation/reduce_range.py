@@ -51,7 +51,7 @@ class ReduceRange(Pass):
 
 
 def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
-    """Whether products of the layer's input and of signed codes from `low` to `high` can leave int16 in pairs."""
+    """Tell whether products of the layer's input and signed codes from `low` to `high` can leave int16 in pairs."""
     data = layer.data.grid()
     shift = 0 if data.low_code >= 0 else 128  # ONNX Runtime reads signed activations as unsigned on x86
     largest = data.high_code + shift
@@ -61,7 +61,7 @@ def _saturates(layer: QuantizedLayer, low: int, high: int) -> bool:
 
 
 def _found_codes(weight: FakeQuant) -> tuple[int, int]:
-    """Smallest and largest code of a signed weight; (0, 0) where it has no codes around zero."""
+    """Return the smallest and largest code of a signed weight; (0, 0) where it has no codes around zero."""
     codes = QuantizerArithmetic(weight).codes
     if codes is None or codes.low >= 0:
         return 0, 0

@@ -44,12 +44,12 @@ def _held(layer: QuantizedLayer, found: Legalization) -> tuple[Holding, Holding]
 
 
 def _is_signed(holding: Holding) -> bool:
-    """Whether QuantizeLinear makes int8 codes."""
+    """Return whether QuantizeLinear makes int8 codes."""
     return holding.container is DType.INT8 and holding.form == "affine" and holding.grid is not None
 
 
 def _saturates(layer: QuantizedLayer, found: Legalization) -> bool:
-    """Whether an int8 weight can saturate with its activations, those too that can become unsigned."""
+    """Return whether an int8 weight can saturate with its activations, those too that can become unsigned."""
     data, weight = _held(layer, found)
     unsigned = data.unsigned() if _is_signed(data) else data
     if (unsigned.container, weight.container) != (DType.UINT8, DType.INT8):

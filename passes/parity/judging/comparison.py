@@ -50,7 +50,7 @@ class Divergence:
 
 
 def is_tie(position: Array, found: Array) -> Array:
-    """Which codes are nearest to a value that lies within float error of the reference's.
+    """Return which codes are nearest to a value that lies within float error of the reference's.
 
     Args:
         position: the reference's values in steps of the grid before rounding, zero point added, any shape.
@@ -169,7 +169,7 @@ class EngineComparison:
         self.deviations[engine, judged.value] = Deviation(found, expected, ties, wrong, np.zeros_like(wrong))
 
     def _on_floats(self, node: Node, layer: LayerParity, engine: str) -> bool:
-        """Whether an engine computes on floats what a node rounds."""
+        """Return whether an engine computes on floats what a node rounds."""
         if engine in self._exact:
             return False
         if engine in self._known:
@@ -210,7 +210,7 @@ class EngineComparison:
 
 
 def outputs_off(expected: Mapping[str, Array], found: Mapping[str, Array]) -> int:
-    """Elements of float outputs that differ by more than `OUTPUT_ERROR` of the largest one."""
+    """Return elements of float outputs that differ by more than `OUTPUT_ERROR` of the largest one."""
     total = 0
     for name, output in expected.items():
         if output.dtype.kind == "f":
@@ -228,7 +228,7 @@ def count(layer: LayerParity, engine: str, difference: Array | None = None) -> N
 
 
 def divergence(layer: LayerParity, wrong: Array, expected: Array, found: Array, before: int) -> Divergence:
-    """The first wrong code; `before` samples came in earlier batches."""
+    """Return the first wrong code; `before` samples came in earlier batches."""
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     code, other = int(expected[index]), int(found[index])
     reason = ROUNDING if np.abs(found - expected)[wrong].max() <= 1 else OTHER
@@ -239,7 +239,10 @@ def divergence(layer: LayerParity, wrong: Array, expected: Array, found: Array, 
 def flipped(
     before: int | None, engine: str, expected: Mapping[str, Array], found: Mapping[str, Array]
 ) -> dict[str, int]:
-    """Samples of all batches so far whose largest output differs, by engine; empty without outputs [N, classes]."""
+    """Return samples of all batches so far whose largest output differs, by engine.
+
+    Empty without outputs [N, classes].
+    """
     total = before
     for name, output in expected.items():
         if output.ndim == 2:

@@ -80,7 +80,9 @@ class Walk:
     def run(
         self, feed: Mapping[str, Array], found: Mapping[str, Run], judge: Callable[[Judged], None]
     ) -> tuple[IntegerRun, dict[str, IntegerRun]]:
-        """One batch: what the reference computes from the inputs; what each variant does, and from each engine's codes.
+        """Return one batch: what the reference computes from the inputs.
+
+        What each variant does, and from each engine's codes.
 
         `judge` gets every tensor of codes of every engine.
 
@@ -126,7 +128,10 @@ class Walk:
             branch.own[value] = found.astype(free.dtype)
 
     def _last_uses(self, module: Module) -> dict[Node, list[Value]]:
-        """The values that no node reads after a node; what a tensor of codes was rounded from lives as long as it."""
+        """Return the values that no node reads after a node.
+
+        What a tensor of codes was rounded from lives as long as it.
+        """
         last: dict[Value, int] = {}
         for index, node in enumerate(self._nodes):
             last.update(dict.fromkeys(node.operands, index))
@@ -164,7 +169,7 @@ class _Branch:
 
 
 def _counts(node: Node, base: State, *, saturating: bool) -> bool:
-    """Whether a variant of the reference may compute a node in another way: products, or what rounds."""
+    """Return whether a variant of the reference may compute a node in another way: products, or what rounds."""
     if not saturating:
         return node.op == QUANTIZE or operator_of(node) is not None
     operands = [base.values.get(value) for value in node.operands]
@@ -172,19 +177,19 @@ def _counts(node: Node, base: State, *, saturating: bool) -> bool:
 
 
 def _is_signed_byte(value: Array | Grid | Pending | None) -> bool:
-    """Whether a value holds int8 codes; products of uint8 codes alone are exact everywhere."""
+    """Return whether a value holds int8 codes; products of uint8 codes alone are exact everywhere."""
     if isinstance(value, Grid):
         return value.signed and value.bits == 8
     return isinstance(value, np.ndarray) and value.dtype == np.int8
 
 
 def _read(node: Node) -> Iterable[Value]:
-    """What a node reads, captured values of its subgraphs included."""
+    """Return what a node reads, captured values of its subgraphs included."""
     return (*node.operands, *(value for graph in node.subgraphs() for value in read_inside(graph)))
 
 
 def _position(maker: Node, state: State) -> Array | None:
-    """Values before rounding in steps of the grid, plus the zero point."""
+    """Return values before rounding in steps of the grid, plus the zero point."""
     if maker.op != QUANTIZE:
         return None
     source = state.values[maker.operands[0]]

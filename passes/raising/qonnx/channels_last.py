@@ -34,7 +34,7 @@ def _plan(match: Match) -> Reject | Plan:
 
 
 def _rewrite(match: Match, rank: int | None, rewriter: Rewriter) -> None:
-    """The node with channels first; between Transpose nodes where a rank is given, of which two that meet cancel."""
+    """Put channels first in a node; between Transpose nodes where a rank is given, of which two that meet cancel."""
     node = match.root
     attributes = {key: value for key, value in node.attributes.items() if key != _FLAG}
     made = Node(
@@ -73,7 +73,10 @@ def _moved(known: Type, order: tuple[int, ...]) -> Type:
 
 
 def _rank(node: Node) -> int | None:
-    """The rank of a node's data; files that ONNX Runtime saves leave types out, kernels and operands before it tell."""
+    """Return the rank of a node's data.
+
+    Files that ONNX Runtime saves leave types out, kernels and operands before it tell.
+    """
     kernel = node.attribute("kernel_shape")
     if kernel is not None:
         return len(kernel) + 2

@@ -110,7 +110,7 @@ class _Raising:
         self.sums[node.result] = made.result
 
     def _weight(self, codes: Array, scale: Array, entry: dict[str, Any], place: Node) -> Value:
-        """The float weight under its quantizer, one for all layers that read it."""
+        """Return the float weight under its quantizer, one for all layers that read it."""
         name, bits = str(entry["name"]), entry["bits"]
         if name not in self.weights:
             axis = entry["axis"] if scale.size > 1 else None
@@ -136,7 +136,7 @@ class _Raising:
             node.result.replace_all_uses_with(self.sums[total])
 
     def _keeper(self, node: Node) -> None:
-        """An operator that keeps the grid of codes: the same on the real value."""
+        """Run an operator that keeps the grid of codes on the real value."""
         index = op_of(node).grid_operand(node)
         source = None if index is None else node.input(index)
         if index is None or source is None or source not in self.twins or any(u.is_return for u in node.result.users):

@@ -24,7 +24,7 @@ CLOSE = 2.0**-16
 
 
 def threshold_rules(state: RaiseState) -> tuple[tuple[Rule, ...], ...]:
-    """A MultiThreshold in equal steps, with the Add and the Mul after it: a fake-quant node on its operand.
+    """Return a MultiThreshold in equal steps, with the Add and the Mul after it: a fake-quant node on its operand.
 
     The rules of the longest form come first; each part is worked off before the next.
     """
@@ -90,7 +90,7 @@ def raise_annotated_weights(graph: Graph, state: RaiseState) -> None:
 
 
 def _integers(label: str) -> QuantizerSpec | None:
-    """The grid of scale 1 of an integer type; None for other types."""
+    """Return the grid of scale 1 of an integer type; None for other types."""
     one = np.ones(1, np.float32)
     if label == "BIPOLAR":
         return bipolar_spec(one, None)
@@ -106,7 +106,7 @@ def _integers(label: str) -> QuantizerSpec | None:
 
 
 def _axis(scale: Array, rank: int) -> int:
-    """The axis of a tensor along which a constant holds one number a channel."""
+    """Return the axis of a tensor along which a constant holds one number a channel."""
     return scale.shape.index(scale.size) + rank - scale.ndim
 
 

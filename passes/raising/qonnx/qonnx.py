@@ -54,7 +54,10 @@ _BREVITAS = ((".weight_quant.", ".weight"), (".act_quant.", ".output"))
 
 
 def _name(node: Node, data: Value) -> str:
-    """The quantizer's name: the weight's, else that of the module in the scale's name (Brevitas), else the node's."""
+    """Return the quantizer's name.
+
+    The weight's, else that of the module in the scale's name (Brevitas), else the node's.
+    """
     if array_of(data) is not None and data.name.endswith("weight"):
         return data.name
     scale = node.input(1)
@@ -65,7 +68,10 @@ def _name(node: Node, data: Value) -> str:
 
 
 def _part(grid: CodeGrid, low: float, high: float) -> CodeGrid | None:
-    """The unsigned grid with a zero point that Clip leaves of a grid; None when its bounds give no whole width."""
+    """Return the unsigned grid with a zero point that Clip leaves of a grid.
+
+    None when its bounds give no whole width.
+    """
     bounds = np.asarray([low, high], np.float32)
     codes = np.rint(bounds / grid.scale[0])
     if grid.scale.size != 1 or (codes.astype(np.float32) * grid.scale[0] != bounds).any():
@@ -76,7 +82,7 @@ def _part(grid: CodeGrid, low: float, high: float) -> CodeGrid | None:
 
 
 def _grid(node: Node) -> CodeGrid | QuantizerSpec | Reject:
-    """The grid; for codes -1 and +1, which are none, the fake-quant attributes."""
+    """Return the grid; for codes -1 and +1, which are none, the fake-quant attributes."""
     scale = array_of(node.input(1))
     if scale is None:
         return Reject("its scale is not constant")

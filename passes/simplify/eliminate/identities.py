@@ -79,7 +79,7 @@ def _remove(node: Node, opset: int) -> bool:
 
 
 def may_return(node: Node, value: Value) -> bool:
-    """Whether `value` can take the place of a node's result in what its graph returns."""
+    """Return whether `value` can take the place of a node's result in what its graph returns."""
     if not node.result.is_output:
         return True
     producer = value.producer
@@ -156,7 +156,7 @@ def _neutral(number: float, *, either: bool) -> Callable[[Node, int], Value | No
 
 
 def _broadcasts_to(constant: Tensor, other: Value) -> bool:
-    """Whether the constant surely does not enlarge the other operand."""
+    """Return whether the constant surely does not enlarge the other operand."""
     known = _type(other)
     shape = None if known is None else known.shape
     if shape is None:

@@ -116,7 +116,7 @@ def _remember(layer: Node, batchnorm: Node) -> None:
 
 
 def edits_before(value: Value, affine: Affine, consumer: Node) -> list[Edit] | Reject:
-    """The edits that let the layers which produce `value` compute affine(value), channels on axis 1.
+    """Return the edits that let the layers which produce `value` compute affine(value), channels on axis 1.
 
     Args:
         value: operand of `consumer`; nothing else may use it.
@@ -169,7 +169,7 @@ def _channels(value: Value) -> int | None:
 
 
 def edits_after(value: Value, affine: Affine, rank: int | None, producer: Node) -> list[Edit] | Reject:
-    """The edits that let the layers which take `value` take `producer`'s operand x, where value = affine(x).
+    """Return the edits that let the layers which take `value` take `producer`'s operand x, where value = affine(x).
 
     Args:
         value: result of `producer`; all of its users must be layers for which this is exact, or Flatten before them.
@@ -250,7 +250,7 @@ def rewrite_as_affine(node: Node, affine: Affine) -> Reject | None:
 
 
 def unusual(node: Node) -> str:
-    """What is unusual about the parameters of a BatchNormalization, or an empty text."""
+    """Return what is unusual about the parameters of a BatchNormalization, or an empty text."""
     gamma, variance = array_of(node.input(1)), array_of(node.input(4))
     if gamma is None or variance is None:
         return ""

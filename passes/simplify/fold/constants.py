@@ -67,7 +67,7 @@ class FoldConstants(Pass):
         return changed
 
     def _values(self, node: Node, module: Module) -> list[Array] | str:
-        """What a node computes, or why that is not known."""
+        """Return what a node computes, or why that is not known."""
         values = _known_shape(node)
         if values is not None:
             return values
@@ -138,7 +138,7 @@ def _shape_of_result(node: Node) -> tuple[int, ...] | None:
 
 
 def _bytes_of_results(node: Node) -> int:
-    """What is known of it: results of unknown shape count 0."""
+    """Return what is known of it: results of unknown shape count 0."""
     shape = _shape_of_result(node)
     shapes = [shape, *(r.type.static_shape() if isinstance(r.type, TensorType) else None for r in node.results[1:])]
     return sum(
@@ -149,7 +149,7 @@ def _bytes_of_results(node: Node) -> int:
 
 
 def _arrays(node: Node) -> list[Array | None]:
-    """What is known of each operand; of the second one of CastLike nothing but its element type matters."""
+    """Return what is known of each operand; of the second one of CastLike nothing but its element type matters."""
     operands = [array_of(value) for value in node.inputs]
     like = node.input(1) if is_standard(node, "CastLike") else None
     if like is not None and isinstance(like.type, TensorType):
@@ -191,7 +191,7 @@ def _replace(node: Node, values: list[Array]) -> None:
 
 
 def _known_shape(node: Node) -> list[Array] | None:
-    """What a node that computes with shapes gives when the dimensions it asks for are known."""
+    """Return what a node that computes with shapes gives when the dimensions it asks for are known."""
     if is_standard(node, "Size"):
         data = node.input(0)
         shape = data.type.static_shape() if data is not None and isinstance(data.type, TensorType) else None
@@ -206,7 +206,10 @@ def _known_shape(node: Node) -> list[Array] | None:
 
 
 def _integers(node: Node) -> list[Array] | None:
-    """The few int64 numbers that a node computes from known ones; Div is left to an executor, which has all digits."""
+    """Return the few int64 numbers that a node computes from known ones.
+
+    Div is left to an executor, which has all digits.
+    """
     known = node.result.type
     if not isinstance(known, TensorType) or known.element is not DType.INT64 or is_standard(node, "Div"):
         return None

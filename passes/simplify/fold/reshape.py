@@ -44,7 +44,10 @@ def constant_shape(match: Match) -> Reject | Plan:
 
 
 def computed_dims(value: Value | None, depth: int = 12) -> Dims | None:
-    """The elements of an integer vector or scalar that is computed from shapes: numbers, symbols, None for unknown."""
+    """Return the elements of an integer vector or scalar that is computed from shapes.
+
+    Numbers, symbols, None for unknown.
+    """
     array = array_of(value)
     if array is not None:
         return [int(number) for number in array.reshape(-1)] if array.dtype.kind in "iu" and array.ndim < 2 else None

@@ -34,7 +34,7 @@ def merge_affine(match: Match) -> Reject | Plan:
 
 
 def _combined(op: str, a: Array | None, b: Array | None) -> Array | Reject:
-    """The two constants in one; they have one shape, or the second is a single number."""
+    """Return the two constants in one; they have one shape, or the second is a single number."""
     if a is None or b is None or a.dtype.kind != "f" or b.dtype.kind != "f":
         return Reject("a constant does not hold real numbers")
     if a.shape != b.shape and not (b.size == 1 and b.ndim <= a.ndim):

@@ -24,7 +24,9 @@ BELOW = either(
 
 
 def sink_transposes(match: Match) -> Reject | Plan:
-    """A layer, then Transpose, then an element-wise operator: the operator, with its constants turned, then Transpose.
+    """Return a layer, then Transpose, then an element-wise operator.
+
+    The operator, with its constants turned, then Transpose.
 
     TensorFlow's networks have their channels last, and ONNX's layers first: between a layer and its bias, or the two
     sides of a residual, stand Transposes that cancel once nothing stands between them.
@@ -53,7 +55,7 @@ def sink_transposes(match: Match) -> Reject | Plan:
 
 
 def _follows_layer(value: Value | None) -> bool:
-    """Whether a value is a layer's result, or made of such by element-wise operators."""
+    """Return whether a value is a layer's result, or made of such by element-wise operators."""
     waiting, seen = [value], set[Node]()
     while waiting:
         found = waiting.pop()
@@ -68,7 +70,7 @@ def _follows_layer(value: Value | None) -> bool:
 
 
 def _turned_back(node: Node, value: Value, order: tuple[int, ...]) -> Value:
-    """The operand as it is before the Transpose: what was transposed, or a constant in the other order."""
+    """Return the operand as it is before the Transpose: what was transposed, or a constant in the other order."""
     array = array_of(value)
     if array is None:
         return value.node.operand(0)

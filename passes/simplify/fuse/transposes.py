@@ -36,7 +36,10 @@ SCALED = ("DequantizeLinear", "QuantizeLinear")
 
 
 def _elementwise(value: Pattern) -> Pattern:
-    """An operator through which a Transpose may move: its other operands do not depend on the order of dimensions."""
+    """Return an operator through which a Transpose may move.
+
+    Its other operands do not depend on the order of dimensions.
+    """
     return either(
         op(UNARY, value, ..., only_use=True),
         op(SCALED, value, number(), ..., only_use=True),
@@ -90,13 +93,13 @@ def _cancel(match: Match, last: Value, order: tuple[int, ...], rewriter: Rewrite
 
 
 def _orders(match: Match) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The permutations of the last and of the first Transpose, None where one is unknown."""
+    """Return the permutations of the last and of the first Transpose, None where one is unknown."""
     last, first = order_of(match.root), order_of(match.node("first"))
     return None if last is None or first is None or len(last) != len(first) else (last, first)
 
 
 def order_of(node: Node) -> tuple[int, ...] | None:
-    """The permutation of a Transpose; None where it is the default one of an unknown rank."""
+    """Return the permutation of a Transpose; None where it is the default one of an unknown rank."""
     given = node.attribute("perm")
     if given is not None:
         return tuple(given)

@@ -53,7 +53,7 @@ class InlineBranches(Pass):
 
 
 def _values(graph: Graph) -> Iterator[Value]:
-    """Every value of a graph and its subgraphs."""
+    """Yield every value of a graph and its subgraphs."""
     yield from graph.values()
     for node in graph:
         for inner in node.subgraphs():
@@ -61,7 +61,7 @@ def _values(graph: Graph) -> Iterator[Value]:
 
 
 def _stands_in(module: Module, node: Node) -> bool:
-    """Whether a node is still part of a module: an If around it may be gone."""
+    """Return whether a node is still part of a module: an If around it may be gone."""
     graph = node.graph
     while graph is not None and graph.parent is not None:
         graph = graph.parent.graph

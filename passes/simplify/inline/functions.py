@@ -71,7 +71,7 @@ def _inline_all(module: Module) -> bool:
 
 
 def _walk(nodes: Iterable[Node]) -> Iterator[Node]:
-    """The nodes and those of their subgraphs."""
+    """Yield the nodes and those of their subgraphs."""
     for node in nodes:
         yield node
         for graph in node.subgraphs():
@@ -83,7 +83,7 @@ def _key(node: Node) -> FunctionKey:
 
 
 def _fits(module: Module, key: FunctionKey) -> bool:
-    """Whether a key is that of a function that the module's operator sets can hold."""
+    """Return whether a key is that of a function that the module's operator sets can hold."""
     function = module.functions.get(key)
     return function is not None and all(module.opsets.get(d, v) == v for d, v in function.opsets.items())
 

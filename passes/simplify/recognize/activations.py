@@ -53,7 +53,7 @@ def to_hard_swish(match: Match, rewriter: Rewriter) -> None:
 
 
 def merge_clips(match: Match) -> Reject | Plan:
-    """Two clips in a row, one of them Max, Min or Relu: one Clip (Clip(0, 6) is ReLU6), or one Relu."""
+    """Return two clips in a row, one of them Max, Min or Relu: one Clip (Clip(0, 6) is ReLU6), or one Relu."""
     kind = match.root.result.type
     if not isinstance(kind, TensorType) or not kind.dtype.is_float:
         return Reject("its values are not floating-point numbers", match.root.result)
@@ -68,7 +68,7 @@ def merge_clips(match: Match) -> Reject | Plan:
 
 
 def bounds_of(node: Node) -> Bounds | None:
-    """The bounds of a node that clips: Relu, Clip, Max and Min with one number."""
+    """Return the bounds of a node that clips: Relu, Clip, Max and Min with one number."""
     if is_standard(node, "Relu"):
         return 0.0, math.inf
     if is_standard(node, "Clip"):

@@ -72,7 +72,7 @@ def _shift(match: Match, rewriter: Rewriter) -> None:
 
 
 def _again(match: Match, rewriter: Rewriter, *operands: Value) -> None:
-    """The same normalization with other operands."""
+    """Give the same normalization other operands."""
     attributes = match.node("normalized").attributes
     rewriter.replace(match.root, [Node("LayerNormalization", operands, attributes=attributes)])
 

@@ -68,7 +68,7 @@ class AttributeReader:
             self._convert[plural] = _each(self._convert[singular])
 
     def read(self, proto: onnx.AttributeProto) -> Attribute:
-        """The attribute of a message.
+        """Return the attribute of a message.
 
         Raises:
             ModelFileError: its kind is unknown, or its value invalid.
@@ -95,7 +95,7 @@ def _each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _is_empty(proto: onnx.AttributeProto, kind: AttributeKind) -> bool:
-    """Whether the field of a kind is absent."""
+    """Return whether the field of a kind is absent."""
     return not (proto.HasField(_FIELD[kind]) if kind in _SINGULAR else len(getattr(proto, _FIELD[kind])))
 
 
@@ -109,7 +109,7 @@ def _check_empty(proto: onnx.AttributeProto, kind: AttributeKind) -> None:
 
 
 def _kind_of(proto: onnx.AttributeProto) -> AttributeKind:
-    """The kind of an attribute that does not tell it (files before IR version 2, or a kind from the future)."""
+    """Return the kind of an attribute that does not tell it (files before IR version 2, or a kind from the future)."""
     if proto.type:
         raise ModelFileError(f"attribute {proto.name!r}: kind {proto.type} is unknown; it is newer than this qir")
     present = {field.name for field, _ in proto.ListFields()}

@@ -33,7 +33,7 @@ class DataFolder:
         self._mapped: dict[str, tuple[mmap.mmap | None, int]] = {}
 
     def view(self, proto: onnx.TensorProto, size: int | None) -> memoryview:
-        """The bytes of an external tensor, unread; `size` is what its type and shape ask for (None = unknown).
+        """Return the bytes of an external tensor, unread; `size` is what its type and shape ask for (None = unknown).
 
         Raises:
             ModelFileError: the file is missing, outside the folder or too short, or the entry is malformed.
@@ -140,7 +140,7 @@ class DataWriter:
         return self._name(self._digest.hexdigest()[:DIGITS])
 
     def name_in(self, pieces: list[Piece]) -> list[Piece]:
-        """The pieces of a model with the name of the file in its headers."""
+        """Return the pieces of a model with the name of the file in its headers."""
         planned, final = (name.encode() for name in (self._name(self._stand_in), self.location))
         return [piece.replace(planned, final) if isinstance(piece, bytes) else piece for piece in pieces]
 
@@ -156,7 +156,7 @@ class DataWriter:
 
 
 def is_data_name(name: str, model: str) -> bool:
-    """Whether a data file was written for the model file of this name, by qir or by a tool that appends `.data`."""
+    """Tell whether a data file was written for the model file of this name, by qir or a tool that appends `.data`."""
     return re.fullmatch(rf"{re.escape(model)}(\.[0-9a-f]{{{DIGITS}}})?\.data", name) is not None
 
 

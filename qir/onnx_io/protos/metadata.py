@@ -11,7 +11,7 @@ from qir.errors import ModelFileError
 
 
 def text(value: str) -> str:
-    """A text field of a message.
+    """Return a text field of a message.
 
     Raises:
         ModelFileError: it is not UTF-8 (protobuf then hands out bytes).
@@ -24,7 +24,7 @@ def text(value: str) -> str:
 def read_metadata(
     entries: Iterable[onnx.StringStringEntryProto],
 ) -> tuple[dict[str, str], list[onnx.StringStringEntryProto]]:
-    """The pairs, and the entries whose key a later entry repeats (the last one counts)."""
+    """Return the pairs, and the entries whose key a later entry repeats (the last one counts)."""
     pairs: dict[str, str] = {}
     shadowed: list[onnx.StringStringEntryProto] = []
     for entry in entries:

@@ -41,19 +41,19 @@ def _is_set(message: Any, name: str) -> bool:
 
 
 def has_unknown_fields(kind: type[Message], data: bytes) -> bool:
-    """Whether a serialized message can hold fields, at any depth, that this version of ONNX does not know."""
+    """Return whether a serialized message can hold fields, at any depth, that this version of ONNX does not know."""
     message = kind.FromString(data)
     message.DiscardUnknownFields()
     return bool(message.ByteSize() != len(data))
 
 
 def has_unmodelled_fields(kind: type[Message]) -> bool:
-    """Whether this version of ONNX knows fields of such messages that qir does not model."""
+    """Return whether this version of ONNX knows fields of such messages that qir does not model."""
     return bool(_unmodelled_fields(kind.DESCRIPTOR))
 
 
 def unmodelled(message: Any, *, unknown: bool = True) -> bytes:
-    """The fields of a message that qir does not model, as a serialized message of the same kind; usually empty.
+    """Return the fields of a message that qir does not model, as a serialized message of the same kind; usually empty.
 
     Args:
         message: any message of `MODELLED`.

@@ -71,12 +71,12 @@ class StoredTensor:
 
 
 def byte_size(dtype: DType, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor's elements, packed; strings count 0."""
+    """Return bytes of a tensor's elements, packed; strings count 0."""
     return -(-math.prod(shape) * dtype.bits // 8)
 
 
 def read_initializer(message: memoryview, folder: DataFolder) -> Tensor:
-    """A tensor from its serialized message; its elements are neither read nor copied.
+    """Return a tensor from its serialized message; its elements are neither read nor copied.
 
     Raises:
         ModelFileError: the message is damaged, or has fewer bytes than its shape asks for.
@@ -90,7 +90,7 @@ def read_initializer(message: memoryview, folder: DataFolder) -> Tensor:
 
 
 def read_tensor(proto: onnx.TensorProto, folder: DataFolder) -> Tensor:
-    """A tensor from its message, which is kept until the elements are read.
+    """Return a tensor from its message, which is kept until the elements are read.
 
     Raises:
         ModelFileError: element type or shape are invalid.
@@ -140,7 +140,7 @@ def _check_length(stored: StoredTensor, dtype: DType, shape: tuple[int, ...]) ->
 
 
 def read_sparse(proto: onnx.SparseTensorProto, folder: DataFolder) -> Tensor:
-    """A constant tensor that stands for a sparse initializer; it is made dense when its elements are read.
+    """Return a constant tensor that stands for a sparse initializer; it is made dense when its elements are read.
 
     Raises:
         ModelFileError: element type or shape are invalid.
@@ -164,7 +164,7 @@ def read_sparse(proto: onnx.SparseTensorProto, folder: DataFolder) -> Tensor:
 
 
 def sparse_of(data: bytes) -> Tensor:
-    """A constant tensor that stands for a serialized `SparseTensorProto` without external data.
+    """Return a constant tensor that stands for a serialized `SparseTensorProto` without external data.
 
     Raises:
         ModelFileError: the bytes are not sparse tensor, or element type or shape are invalid.
@@ -209,7 +209,10 @@ def _decode(stored: StoredTensor, dtype: DType, shape: tuple[int, ...]) -> Array
 
 
 def decode_bytes(data: Piece, dtype: DType, shape: tuple[int, ...]) -> Array:
-    """Elements from ONNX's raw bytes: little-endian, several to a byte below 8 bits (the first in the lowest bits)."""
+    """Return elements from ONNX's raw bytes.
+
+    Little-endian, several to a byte below 8 bits (the first in the lowest bits).
+    """
     target = numpy_dtype(dtype)
     if dtype.bits >= 8:
         if dtype is DType.BOOL:
@@ -243,7 +246,7 @@ def encode_bytes(array: Array, dtype: DType) -> memoryview:
 
 
 def write_tensor(tensor: Tensor, name: str, data: DataWriter | None = None) -> list[Piece]:
-    """A serialized `TensorProto` in pieces; with `data`, elements go there when they are large enough.
+    """Return a serialized `TensorProto` in pieces; with `data`, elements go there when they are large enough.
 
     Args:
         tensor: what to write.

@@ -22,14 +22,14 @@ UNKNOWN = UnknownType()
 
 
 def _read_dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
-    """A negative size is how some exporters (Paddle) write an unknown one."""
+    """Return a negative size is how some exporters (Paddle) write an unknown one."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value >= 0 else None
     return text(dim.dim_param) or None
 
 
 def read_type(proto: onnx.TypeProto) -> Type:
-    """The type that a `TypeProto` declares; kinds that qir does not model become `OpaqueType`.
+    """Return the type that a `TypeProto` declares; kinds that qir does not model become `OpaqueType`.
 
     Raises:
         ModelFileError: an element type is unknown or a dimension is negative.
@@ -81,7 +81,7 @@ class TypeReader:
         self._known: dict[bytes, tuple[Type, bool]] = {}
 
     def read(self, proto: onnx.TypeProto) -> tuple[Type, bool]:
-        """The type, and whether it holds all that the message says (no denotations, no unknown fields).
+        """Return the type, and whether it holds all that the message says (no denotations, no unknown fields).
 
         Raises:
             ModelFileError: an element type is unknown or a dimension is negative.
@@ -96,6 +96,6 @@ class TypeReader:
         return known
 
     def read_exact(self, proto: onnx.TypeProto) -> Type:
-        """The type, as `OpaqueType` when `Type` cannot hold all that the message says."""
+        """Return the type, as `OpaqueType` when `Type` cannot hold all that the message says."""
         made, exact = self.read(proto)
         return made if exact else OpaqueType(proto.SerializeToString())

@@ -22,7 +22,7 @@ Piece = bytes | memoryview
 
 
 def varint(value: int) -> bytes:
-    """A non-negative integer as a varint."""
+    """Return a non-negative integer as a varint."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -32,7 +32,7 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, pieces: list[Piece]) -> list[Piece]:
-    """A length-delimited field around pieces."""
+    """Return a length-delimited field around pieces."""
     length = sum(map(len, pieces))
     return [varint(number << 3 | _BYTES) + varint(length), *pieces]
 
@@ -79,7 +79,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
 
 
 def _cut(data: memoryview, number: int) -> tuple[list[Piece], list[memoryview]]:
-    """A message without one length-delimited field, and the contents of that field."""
+    """Return a message without one length-delimited field, and the contents of that field."""
     rest: list[Piece] = []
     found: list[memoryview] = []
     kept = 0
@@ -97,7 +97,7 @@ def _cut(data: memoryview, number: int) -> tuple[list[Piece], list[memoryview]]:
 
 
 def split_model(data: memoryview) -> tuple[bytes, list[memoryview]]:
-    """A serialized `ModelProto` without the main graph's initializers, and these.
+    """Return a serialized `ModelProto` without the main graph's initializers, and these.
 
     Raises:
         ModelFileError: the bytes are not protobuf message, or are truncated.
@@ -112,7 +112,7 @@ def split_model(data: memoryview) -> tuple[bytes, list[memoryview]]:
 
 
 def split_tensor(data: memoryview) -> tuple[bytes, memoryview | None]:
-    """A serialized `TensorProto` without its raw data, and the raw data or None.
+    """Return a serialized `TensorProto` without its raw data, and the raw data or None.
 
     Raises:
         ModelFileError: the bytes are not protobuf message.

@@ -8,7 +8,7 @@ from qir.ops.example import booleans, example, given, integers, normal
 
 
 def _embedding(node: Node) -> FloatKernel | None:
-    """Rows of a matrix of real numbers, picked by computed indices; they stay on the matrix's one grid."""
+    """Return rows of a matrix of real numbers, picked by computed indices; they stay on the matrix's one grid."""
     table = tensor_of(node.input(0))
     indices = node.input(1)
     if table is None or table.rank != 2 or not table.dtype.is_float or node.attribute("axis", 0) != 0:

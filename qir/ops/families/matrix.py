@@ -30,7 +30,7 @@ def _matmul_operands(node: Node) -> Operands:
 
 
 def same_pads(node: Node, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """Padding of a sliding window, begins then ends, with `auto_pad` resolved (ONNX Conv)."""
+    """Return padding of a sliding window, begins then ends, with `auto_pad` resolved (ONNX Conv)."""
     ones = (1,) * len(spatial)
     mode = node.attribute("auto_pad", "NOTSET")
     if mode in {"NOTSET", "VALID"}:
@@ -78,7 +78,7 @@ def _conv_transpose_shape(node: Node, batch: int | None) -> LayerShape | None:
 def conv_transpose_pads(
     node: Node, spatial: tuple[int, ...], full: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding (begins then ends) and output sizes of ConvTranspose.
+    """Return padding (begins then ends) and output sizes of ConvTranspose.
 
     Args:
         node: the node.

@@ -8,7 +8,7 @@ from qir.ops.example import example, given, normal
 
 
 def _nearest(node: Node) -> int | None:
-    """Every pixel is one of the operand's, unless pixels outside the image get a value of their own."""
+    """Return the operand that every pixel is from; None where pixels outside the image get a value of their own."""
     outside = node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
     return 0 if node.attribute("mode", "nearest") == "nearest" and not outside else None
 

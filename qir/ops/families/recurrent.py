@@ -9,7 +9,10 @@ from qir.ops.layer_shape import LayerShape
 
 
 def _shape(node: Node, batch: int | None) -> LayerShape | None:
-    """The products with W and R as one: [inputs + hidden] x [gates · hidden], a row per time step and sequence."""
+    """Return the products with W and R as one.
+
+    Shape [inputs + hidden] x [gates · hidden], a row per time step and sequence.
+    """
     data, weight, recurrence = (sizes_of(node.input(i), batch if i == 0 else None) for i in range(3))
     if data is None or weight is None or recurrence is None:
         return None

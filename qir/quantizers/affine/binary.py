@@ -13,12 +13,12 @@ from qir.quantizers.scheme import Scheme
 
 
 def bipolar_parameters(ranges: Float) -> QuantParameters:
-    """Codes {-1, +1} times the larger end of the range; a value of zero maps to +1."""
+    """Return codes {-1, +1} times the larger end of the range; a value of zero maps to +1."""
     return QuantParameters(1, True, bipolar_scale(largest_magnitude(ranges)), zeros(len(ranges)), -1, 1, code_step=2)
 
 
 def bipolar_fit(rows: Float) -> Float:
-    """The range (-s, +s) with s = mean |w|, the scale of least squared error."""
+    """Return the range (-s, +s) with s = mean |w|, the scale of least squared error."""
     scale = np.abs(rows).mean(axis=1, dtype=np.float64).astype(np.float32)
     return np.stack([-scale, scale], axis=1)
 

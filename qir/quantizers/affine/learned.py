@@ -16,7 +16,7 @@ from qir.quantizers.parameters import Float, QuantParameters
 
 
 def mirrored(ranges: Float, signed: bool) -> Float:
-    """Ranges (-high, high), unsigned (0, high)."""
+    """Return ranges (-high, high), unsigned (0, high)."""
     high = np.maximum(ranges[:, 1], np.float32(0))
     return np.stack([-high if signed else np.zeros_like(high), high], axis=1)
 

@@ -14,7 +14,7 @@ from qir.quantizers.scheme import Scheme
 
 
 def signed_codes(bits: int, narrow: bool) -> tuple[int, int]:
-    """Smallest and largest two's complement code; `narrow` leaves the most negative one out."""
+    """Return the smallest and largest two's complement code; `narrow` leaves the most negative one out."""
     half = 1 << (bits - 1)
     return (-half + 1 if narrow else -half), half - 1
 

@@ -16,7 +16,7 @@ from qir.quantizers.tables.codebook import codebook
 
 @cache
 def unit_levels(bits: int) -> tuple[float, ...]:
-    """Sums of powers of two with `bits` bits and no sign, scaled so that the largest is 1 (APoT equation 5, k = 2).
+    """Return sums of powers of two with `bits` bits and no sign; the largest is scaled to 1 (APoT eq. 5, k = 2).
 
     Term i of n = bits // 2 is one of 0, 2**-(i+1), 2**-(n+i+1), 2**-(2n+i+1): the exponents are dealt out in turn, so
     that no two sums are equal. An odd bit adds a term with the one exponent 2n+1, and moves the third ones up by one.

@@ -139,7 +139,7 @@ class _Changes:
         self._kept: dict[Key, torch.Tensor] = {}
 
     def of(self, name: str, bits: int, operand: torch.Tensor) -> torch.Tensor:
-        """The change of a quantizer's operand at a width, same shape."""
+        """Return the change of a quantizer's operand at a width, same shape."""
         key, quantizer = (name, bits), self._quantized[name]
         if key in self._kept:
             return self._kept[key]

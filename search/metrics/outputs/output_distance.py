@@ -62,7 +62,7 @@ def output_distance(
 
 
 def _outputs(network: TorchModule, inputs: tuple[torch.Tensor, ...], on: dict[str, int]) -> tuple[torch.Tensor, ...]:
-    """Outputs of the float network with some quantizers on: name → bits."""
+    """Return outputs of the float network with some quantizers on: name → bits."""
     import torch
 
     with torch.no_grad(), network.quantizers_off(but=on):

@@ -76,7 +76,7 @@ def output_divergence(
 
 
 def divergence_guide(objective: AccuracyObjective, images: Array) -> list[list[float]]:
-    """Divergence of the outputs per decision and option, on the objective's network with its float weights.
+    """Return divergence of the outputs per decision and option, on the objective's network with its float weights.
 
     Args:
         objective: what the search measures; its protocol says whether the affine correction is fitted.

@@ -70,7 +70,7 @@ class NetworkOutputError:
         return sent(NetworkOutputError, self.module, constraints=self.constraints, images=self.images)
 
     def __call__(self, decided: Mapping[str, Bits]) -> float:
-        """The (negative) error of a policy of decisions, to be maximised: one forward pass."""
+        """Return the (negative) error of a policy of decisions, to be maximised: one forward pass."""
         self.network.set_policy(completed(self.constraints, decided))
         with torch.no_grad(), reusing(self.network, self._tag):
             return -float((self.network(self.batch)[0] - self._aim).square().mean())

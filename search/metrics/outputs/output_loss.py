@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def scores_classes(graph: Graph) -> bool:
-    """Whether the network has one output, of shape [N, classes]."""
+    """Return whether the network has one output, of shape [N, classes]."""
     found = [value.type for value in graph.outputs if value is not None]
     shape = found[0].shape if len(found) == 1 and isinstance(found[0], TensorType) else None
     return shape is not None and len(shape) == 2 and shape[1] != 1
 
 
 def real(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The outputs that hold floats."""
+    """Return the outputs that hold floats."""
     return [output for output in outputs if output.is_floating_point()]
 
 
 def output_loss(made: Sequence[torch.Tensor], aims: Sequence[torch.Tensor], *, classes: bool) -> float:
-    """Divergence of class probabilities in nats, else the mean over the outputs of ‖y - y'‖²/‖y‖².
+    """Return divergence of class probabilities in nats, else the mean over the outputs of ‖y - y'‖²/‖y‖².
 
     Args:
         made: outputs of the quantized network.
