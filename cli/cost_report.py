@@ -98,7 +98,7 @@ def totals(table: CostTable, target: Target, chosen: list[Mapping[str, Bits]]) -
 
 
 def explanations(table: CostTable, node: str) -> list[str]:
-    """Sentences on what bounds one node (or `all`) at each pair of widths, and where fewer bits stop helping."""
+    """Return sentences on what bounds one node (or `all`) at each pair of widths, and where fewer bits stop helping."""
     from qir.backends.costs.tables.reports import explain_costs
 
     names = dict.fromkeys(row.name for row in table if row.known)

@@ -173,7 +173,7 @@ def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def parse_budgets(texts: list[str] | None) -> dict[str, Budget]:
-    """Budgets from `name=limit` texts.
+    """Return budgets from `name=limit` texts.
 
     Raises:
         QirError: a text has another form, names no cost, or one cost twice, or its limit is not above 0.
@@ -195,7 +195,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_time(text: str | None) -> float | None:
-    """Seconds from a text such as `90s`, `5m` or `1h`; None from None.
+    """Return seconds from a text such as `90s`, `5m` or `1h`; None from None.
 
     Raises:
         QirError: the text has another form, or is not more than 0.

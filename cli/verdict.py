@@ -98,7 +98,7 @@ def print_pair(module: Module, pair: str, data: Any) -> PairReport:
 
 
 def _explained(layer: PairLayer | None) -> str:
-    """Why codes of two executors differ, in parentheses; empty where nothing judged them."""
+    """Return why codes of two executors differ, in parentheses; empty where nothing judged them."""
     if layer is None:
         return ""
     parts = [(layer.ties, "rounding ties"), (layer.saturated, "clipped sums"), (layer.inherited, "from other codes")]

@@ -141,7 +141,7 @@ def export_onnx(
 
 
 def _draw_batch_norm(network: nn.Module, generator: Any) -> None:
-    """Draws scale and variance from 0.5 to 1.5, bias and mean from -0.25 to 0.25, for each BatchNorm."""
+    """Draw scale and variance from 0.5 to 1.5, bias and mean from -0.25 to 0.25, for each BatchNorm."""
     import torch
 
     with torch.no_grad():

@@ -26,7 +26,7 @@ _NORMALISATION = {"f": "pixel / 255", "i": "numbers of words"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains, exports, measures and writes; returns the exit code (2 for a QirError)."""
+    """Train, export, measure and write; return the exit code (2 for a QirError)."""
     parser = argparse.ArgumentParser(prog="python -m qir.models.train", description=__doc__)
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, help="folder of the two files; by default that of the shipped networks")
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make(name: str, recipe: TrainingRecipe, out: Path, path: str | None = None) -> Path:
-    """Trains by the recipe and writes `<stem>.onnx` and `<stem>.json`.
+    """Train by the recipe and write `<stem>.onnx` and `<stem>.json`.
 
     Args:
         name: name of the recipe.

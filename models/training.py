@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def train(
     network: torch.nn.Module, samples: Samples, recipe: TrainingRecipe, progress: Callable[[int, float], None]
 ) -> torch.nn.Module:
-    """Trains in place on one thread, so that a second run on the same machine and torch gives the same weights.
+    """Train in place on one thread, so that a second run on the same machine and torch gives the same weights.
 
     Args:
         network: a freshly built network.
@@ -66,7 +66,7 @@ def _optimizer(network: torch.nn.Module, recipe: TrainingRecipe) -> torch.optim.
 
 
 def _augment(batch: torch.Tensor, shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Flips half of the images [N, C, H, W] and shifts the whole batch by the same random number of pixels."""
+    """Flip half of the images [N, C, H, W] and shift the whole batch by the same random number of pixels."""
     height, width = batch.shape[2:]
     padded = torch.nn.functional.pad(batch, (shift, shift, shift, shift))
     top, left = torch.randint(0, 2 * shift + 1, (2,), generator=generator).tolist()

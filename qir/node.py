@@ -142,11 +142,11 @@ class Node:
         return default if found is None else found.python()
 
     def input(self, index: int) -> Value | None:
-        """Operand `index`, None when it is left out."""
+        """Return operand `index`, None when it is left out."""
         return self._inputs[index] if index < len(self._inputs) else None
 
     def operand(self, index: int) -> Value:
-        """Operand `index`, which has to be there.
+        """Return operand `index`, which has to be there.
 
         Raises:
             QirError: it is left out.
@@ -188,7 +188,7 @@ class Node:
         return self._previous
 
     def subgraphs(self) -> tuple[Graph, ...]:
-        """Graphs among the attributes (the branches of If, the bodies of Loop and Scan)."""
+        """Return graphs among the attributes (the branches of If, the bodies of Loop and Scan)."""
         if not self._attributes:
             return ()
         found = [attribute for attribute in self._attributes.values() if attribute.kind in GRAPH_KINDS]

@@ -274,7 +274,7 @@ def _idle(problem: Problem) -> list[str]:
 
 
 def _emptiness(problem: Problem) -> list[str]:
-    """Why there was nothing to prove: no budget, and no sensitivity, depends on what is decided."""
+    """Return why there was nothing to prove: no budget, and no sensitivity, depends on what is decided."""
     tables, sensitivity = problem.tables, problem.tables.sensitivity
     if tables.legal.sum() == len(tables.sizes):
         return ["the relations leave one policy: nothing was chosen"]

@@ -278,7 +278,7 @@ class _Builder:
         return self._without_cost(node, None, None, "product", reason)
 
     def _unknown(self, node: Node, reason: str) -> list[CostRow]:
-        """Terms of unknown cost at the quantizers of a node's operands and results."""
+        """Return terms of unknown cost at the quantizers of a node's operands and results."""
         if op_of(node).is_expensive:
             operands = [(node.input(data), node.input(weight)) for data, weight in _products(node)] or [(None, None)]
             return [
@@ -398,7 +398,7 @@ class _Builder:
         return rows
 
     def tensors(self) -> tuple[tuple[HeldTensor, ...], dict[str, str | None]]:
-        """Activations and when they live; those of unknown size by name, with their quantizers."""
+        """Return activations and when they live; those of unknown size by name, with their quantizers."""
         found, unsized = [], {}
         for value, first in self.steps.items():
             elements, quantizer = elements_of(value, None), self.quantizers.of_result(value)
@@ -433,7 +433,7 @@ def _products(node: Node) -> list[tuple[int, int]]:
 
 
 def _multiplied(node: Node) -> list[tuple[int, str]]:
-    """Operands that a layer multiplies, its data first, and what the names of their quantizers end with."""
+    """Return operands that a layer multiplies, its data first, and what the names of their quantizers end with."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     if operands is not None:
         return [(operands.data, ""), (operands.weight, WEIGHT_SUFFIX)]

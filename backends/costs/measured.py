@@ -172,7 +172,7 @@ def predict_latency(module: Module, *, batch: int = 1, repeats: int = REPEATS) -
 
 
 def interleaved(groups: Sequence[Calls], repeats: int) -> dict[Key, LayerTime]:
-    """Median and spread of each call."""
+    """Return the median and spread of each call."""
     return {key: _timing(values) for key, values in _samples(groups, repeats).items()}
 
 
@@ -182,7 +182,7 @@ def _timing(samples: Array) -> LayerTime:
 
 
 def _samples(groups: Sequence[Calls], repeats: int) -> dict[Key, Array]:
-    """Microseconds of each call: float64 [repeats].
+    """Return microseconds of each call: float64 [repeats].
 
     The calls of a group run one after the other, as layers do in a network, so that each finds the caches as the others
     leave them. Rounds go over all groups, so that a slow moment hits all of them alike.
@@ -230,7 +230,7 @@ def _apart(module: Module) -> list[Node]:
 
 
 def _followers(node: Node) -> list[Node]:
-    """Ops after a convolution that ONNX Runtime folds into it, each the only user of the one before.
+    """Return ops after a convolution that ONNX Runtime folds into it, each the only user of the one before.
 
     Those are the target's fused ops, and the addition of another branch, which starts the sums.
     """

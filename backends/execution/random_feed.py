@@ -18,7 +18,7 @@ MOST = 4
 
 
 def random_feed(module: Module, *, samples: int = 16, unknown: int = 1, seed: int = 0) -> dict[str, Array]:
-    """Random arrays for the inputs of a network that have no default.
+    """Return random arrays for the inputs of a network that have no default.
 
     Floats are standard normal; integers are rows of the smallest table that they choose from (Gather), such as tokens
     of a vocabulary, and 0 to 3 elsewhere; bool is either; strings are empty.

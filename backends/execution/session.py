@@ -107,7 +107,7 @@ class OrtSession:
         return dict(zip(self.output_names, found, strict=True))
 
     def optimized_ops(self) -> tuple[str, ...]:
-        """Op types of the graph after ONNX Runtime's optimizations, in order."""
+        """Return the op types of the graph after ONNX Runtime's optimizations, in order."""
         from qir.onnx_io import load
 
         with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ class OrtSession:
             return tuple(node.op for node in load(path).graph)
 
     def kernel_times(self, feeds: Mapping[str, Array], runs: int = 20) -> dict[str, float]:
-        """Microseconds that a run spends in the kernels of each op type after ONNX Runtime's optimizations.
+        """Return microseconds that a run spends in the kernels of each op type after ONNX Runtime's optimizations.
 
         The median over `runs` of each node, summed over the nodes of an op type. Raises `DataError` as `run` does.
         """
@@ -135,7 +135,7 @@ class OrtSession:
         return times
 
     def integer_nodes(self) -> tuple[str, ...]:
-        """Op types of the optimized graph that compute on integers, in order."""
+        """Return the op types of the optimized graph that compute on integers, in order."""
         return tuple(op for op in self.optimized_ops() if op in INTEGER_OPS)
 
 

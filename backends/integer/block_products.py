@@ -63,7 +63,7 @@ class Sums:
 
 
 def int8_block_sums(rows: npt.NDArray[np.float32], weight: BlockWeight) -> Sums:
-    """Products of float32 rows [rows, length] whose blocks are quantized to int8."""
+    """Return products of float32 rows [rows, length] whose blocks are quantized to int8."""
     blocks = _blocks(rows, weight)
     largest = np.abs(blocks).max(axis=2, keepdims=True)
     scale = largest / _RANGE
@@ -84,7 +84,7 @@ def int8_block_sums(rows: npt.NDArray[np.float32], weight: BlockWeight) -> Sums:
 
 
 def float_sums(rows: npt.NDArray[np.float32], weight: BlockWeight) -> Sums:
-    """Products of float32 rows [rows, length] with the dequantized weight."""
+    """Return products of float32 rows [rows, length] with the dequantized weight."""
     blocks = _blocks(rows, weight)
     scaled = weight.codes * weight.scales[:, :, None].astype(np.float64)
     flat = (len(rows), -1), (len(weight.codes), -1)

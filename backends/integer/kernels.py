@@ -227,7 +227,7 @@ def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
 
 
 def _product(data: Grid, weight: Grid, saturating: bool) -> Array:
-    """Matrix product of (q - zp): float64, exact or as CPUs that clip pairs of products compute it."""
+    """Return the matrix product of (q - zp): float64, exact or as CPUs that clip pairs of products compute it."""
     exact = np.asarray(data.centred().astype(np.float64) @ weight.centred().astype(np.float64))
     return exact - lost_in_product(data, weight) if saturating else exact
 
@@ -255,7 +255,7 @@ def _scales(data: Operand, weight: Operand, axis: int | None) -> tuple[Array, Ar
 
 
 def _per_channel(scales: tuple[Array, Array], rank: int) -> tuple[Array, Array]:
-    """Scales of channels, shaped for [N, channels, spatial...]."""
+    """Return scales of channels, shaped for [N, channels, spatial...]."""
     return scales[0], scales[1].reshape(-1, *(1,) * rank)
 
 

@@ -23,7 +23,7 @@ _ROUND: dict[str, Callable[[Array], Array]] = {
 
 
 def nearest_indices(node: Node, shape: Sequence[int], scales: Array | None, sizes: Array | None) -> list[Array] | None:
-    """Source indices of each axis, or None for a coordinate mode that is not covered.
+    """Return the source indices of each axis, or None for a coordinate mode that is not covered.
 
     Args:
         node: an ONNX Resize node with mode nearest.
@@ -56,7 +56,7 @@ def nearest_indices(node: Node, shape: Sequence[int], scales: Array | None, size
 
 
 def _everywhere(given: Array | None, axes: Sequence[int], rest: Array) -> Array | None:
-    """Scales or sizes of some axes, completed for all."""
+    """Return scales or sizes of some axes, completed for all."""
     if given is None or not given.size:
         return None
     whole = rest.astype(given.dtype)

@@ -131,7 +131,7 @@ def _rows(taps: Array) -> Array:
 
 
 def _clipped(left: Array, right: Array) -> Array:
-    """Exact minus clipped sums of [M, K] and [K, N], one of them unsigned and one signed: int64 [M, N].
+    """Return exact minus clipped sums of [M, K] and [K, N], one of them unsigned and one signed: int64 [M, N].
 
     Only the rows and columns of a pair that can leave int16 are computed.
     """

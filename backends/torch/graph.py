@@ -57,7 +57,7 @@ class GraphPlan:
         return self.runtime.lowering(node)
 
     def _freed(self) -> dict[Node, tuple[Value, ...]]:
-        """Results that no node after this one reads."""
+        """Return results that no node after this one reads."""
         last: dict[Value, Node] = {}
         for node, _ in self.steps:
             for value in (*node.operands, *(v for graph in node.subgraphs() for v in read_inside(graph))):

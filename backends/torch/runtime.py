@@ -46,7 +46,7 @@ class RuntimeLowerings:
 
 
 def without_gradient(nodes: list[Node]) -> str:
-    """Why something that needs gradients cannot be done with a network that has such nodes."""
+    """Return why something that needs gradients cannot be done with a network that has such nodes."""
     names = ", ".join(str(node) for node in nodes[:3]) + (", …" if len(nodes) > 3 else "")
     return (
         f"gradients are needed, and torch has no lowering of {names}: what is measured without gradients works; or "

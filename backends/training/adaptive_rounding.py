@@ -93,7 +93,7 @@ class RoundingProblem:
         return torch.where(gap > 0, share.clamp(0, 1), 0)
 
     def error(self, weight: torch.Tensor, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """Squared error of some rows' outputs after the activation: summed over outputs, mean over rows."""
+        """Return the squared error of some rows' outputs after the activation: summed over outputs, mean over rows."""
         made = self.activation(weight @ self.inputs[..., rows] + self.shift)
         return (made - self.activation(self.wanted[..., rows])).square().sum((0, 1)).mean()
 

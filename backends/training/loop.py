@@ -192,7 +192,7 @@ class _Run:
         return loss
 
     def _teacher(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of the float network: without quantizers, at the weights that the run began with."""
+        """Return logits of the float network: without quantizers, at the weights that the run began with."""
         self._exchange_weights()
         with torch.no_grad(), self.network.quantizers_off():
             logits: torch.Tensor = self.network(images)[0]

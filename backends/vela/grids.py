@@ -84,7 +84,7 @@ def kernel_codes(value: Value, axis: int) -> tuple[Array, tuple[float, ...]]:
 
 
 def symmetric_codes(array: Array, axis: int | None = None) -> tuple[Array, tuple[float, ...]]:
-    """Symmetric 8-bit codes: int8 in the array's shape, and the scales, one per channel along `axis`."""
+    """Return symmetric 8-bit codes: int8 in the array's shape, and the scales, one per channel along `axis`."""
     others = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
     largest = np.abs(array).max(axis=others, keepdims=True, initial=0.0)
     scale = np.where(largest > 0, largest, 1.0) / _LARGEST

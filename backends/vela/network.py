@@ -73,7 +73,7 @@ class Network:
             )
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        """Sizes of an activation, channels last, batch 1.
+        """Return sizes of an activation, channels last, batch 1.
 
         Raises:
             TargetError: a dimension is unknown; asks for it.
@@ -189,7 +189,7 @@ class Network:
 
 
 def clip_range(node: Node) -> tuple[float, float]:
-    """Bounds of a Relu (0 to infinity) or Clip."""
+    """Return bounds of a Relu (0 to infinity) or Clip."""
     found = []
     for index, name, default in ((1, "min", _LOWEST.get(node.op, -np.inf)), (2, "max", np.inf)):
         array = real_values(node.input(index))

@@ -34,7 +34,7 @@ _HOW = (
 
 
 def spam_assassin(split: Literal["train", "test"], path: str | Path | None = None) -> Samples:
-    """Mails as the numbers of their first words, and whether they are spam (1) or not (0).
+    """Return mails as the numbers of their first words, and whether they are spam (1) or not (0).
 
     Headers are left out, markup too; the text's first 64 words become `1 + crc32(word) % 4999`, so that no vocabulary
     need be kept, with zeros in front of shorter texts. Of mails with the same words one is kept. In the order of group

@@ -226,7 +226,7 @@ class MatMulLayer(LinearLayer):
         return magnitudes(self.weight[None])
 
     def sums(self, vector: Vector) -> Vector:
-        """Vector W."""
+        """Return vector W."""
         found: Vector = vector @ self.weight.astype(np.float64)
         return found
 

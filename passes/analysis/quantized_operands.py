@@ -23,7 +23,7 @@ def is_layer(node: Node) -> bool:
 
 
 def weight_operands(node: Node) -> Iterator[tuple[int, str, int | None, int | None]]:
-    """Operand, name in the quantizer, axis of the output channels, axis that is summed over, of every weight."""
+    """Yield operand, name in the quantizer, axis of the output channels, axis that is summed over, of every weight."""
     operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
     if operands is not None:
         axis, rank = operands.weight_axis, rank_of(node.input(operands.weight))

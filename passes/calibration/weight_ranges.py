@@ -153,7 +153,7 @@ def _quantize(rows: Array, scale: Array, zero_point: Array, codes: tuple[int, in
 
 
 def _weight_error(change: Array) -> Array:
-    """Squared error of every row: [candidates, channels] of changes [candidates, channels, inputs]."""
+    """Return the squared error of every row: [candidates, channels] of changes [candidates, channels, inputs]."""
     return np.asarray(np.einsum("fci,fci->fc", change, change))
 
 

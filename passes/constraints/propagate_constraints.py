@@ -134,7 +134,7 @@ class BitConstraints:
         return True
 
     def explain(self, name: str) -> str:
-        """Why each excluded width of a quantizer is excluded, and what ties the quantizer to others."""
+        """Return why each excluded width of a quantizer is excluded, and what ties the quantizer to others."""
         lines = [self.fixed[name]] if name in self.fixed else []
         lines += [
             f"{width} bits: {reason}" for (quantizer, width), reason in self.excluded.items() if quantizer == name
@@ -177,7 +177,7 @@ def bit_constraints(module: Module, rules: OperandRules) -> BitConstraints:
 
 
 def _relations(graph: Graph, rules: OperandRules, options: Mapping[str, set[int]]) -> list[PairRelation]:
-    """Legal pairs of every layer with quantized operands; equal widths where an op demands comparable grids."""
+    """Return legal pairs of every layer with quantized operands; equal widths where an op demands comparable grids."""
     found: dict[tuple[str, str], PairRelation] = {}
     for node in graph.walk():
         for first, second, pairs in (*_products(node, rules), *_equal_widths(node, rules, options)):

@@ -130,7 +130,7 @@ def _wanted(network: TorchModule, layers: list[_Layer], images: torch.Tensor, se
 
 
 def _obstacle(layer: _Layer) -> str | None:
-    """Why a layer cannot be rounded, or None."""
+    """Return why a layer cannot be rounded, or None."""
     bits, weight = layer.weight.bits, layer.weight_tensor
     if weight is None:
         return "its second operand is not a constant"

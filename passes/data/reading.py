@@ -132,7 +132,7 @@ def _wrong(labels: Array, count: int | None) -> str:
 
 
 def _handed_out(source: Source, inputs: int) -> Array | None:
-    """Labels that a loader hands out after the inputs."""
+    """Return labels that a loader hands out after the inputs."""
     found = [labels_of_item(item, inputs) for item in source.items]
     known = [labels for labels in found if labels is not None]
     return np.concatenate(known) if known and len(known) == len(found) else None

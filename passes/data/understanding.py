@@ -86,7 +86,7 @@ def _axis(module: Module, feed: Mapping[str, Array], name: str) -> int | None:
 
 
 def _of_numbers(name: str, array: Array, axis: int | None) -> list[str]:
-    """Numbers that no data hold."""
+    """Return numbers that no data hold."""
     if array.dtype.kind != "f" or not array.size:
         return []
     if not np.isfinite(array).all():
@@ -105,7 +105,7 @@ def _of_numbers(name: str, array: Array, axis: int | None) -> list[str]:
 
 
 def _of_labels(module: Module, source: Source) -> list[str]:
-    """Labels that the network has no class for."""
+    """Return labels that the network has no class for."""
     labels, outputs = source.labels, [value for value in module.graph.outputs if value is not None]
     shape = shape_of(outputs[0]) if outputs else None
     if labels is None or not len(labels) or shape is None or len(shape) != 2 or not isinstance(shape[1], int):
@@ -144,7 +144,7 @@ def _of_range(module: Module, source: Source, feed: Mapping[str, Array], nearby:
 
 
 def _out_of_reach(name: str, array: Array, nearby: Preprocessing) -> list[str]:
-    """Arrays that reach further than the file of preprocessing lets images reach, by more than half of it."""
+    """Return arrays that reach further than the file of preprocessing lets images reach, by more than half of it."""
     (low, high), least, most = nearby.reach, float(array.min()), float(array.max())
     slack = (high - low) / 2
     if least >= low - slack and most <= high + slack:

@@ -220,7 +220,7 @@ class _Layers:
         )
 
     def stored(self, graph: Graph) -> list[StoredWeightGuide]:
-        """Entries of weights whose kernels compute in float."""
+        """Return entries of weights whose kernels compute in float."""
         found = []
         for entry in stored_weights(graph):
             weight, packed = self.weight(entry.quantizer)
@@ -238,7 +238,7 @@ class _Layers:
         return found
 
     def weight(self, quantizer: FakeQuant) -> tuple[TensorGuide, PackedTensor | None]:
-        """Grid of a weight and where its codes lie: once, however many layers read them."""
+        """Return the grid of a weight and where its codes lie: once, however many layers read them."""
         if quantizer not in self.entries:
             record = self.arithmetic.quantizer(quantizer)
             guide = tensor_guide(record, self.weights)
@@ -255,7 +255,7 @@ class _Layers:
         return self.weights.packed(codes, guide.bits, low, guide.code_step)
 
     def _thresholds(self, layer: LayerArithmetic) -> ThresholdsGuide | None:
-        """Thresholds of layers with narrow outputs; None where the requantization has none."""
+        """Return thresholds of layers with narrow outputs; None where the requantization has none."""
         if layer.output is None or layer.output.grid.codes > MOST_CODES:
             return None
         try:

@@ -65,7 +65,7 @@ class Plan:
 
 
 def plan_memory(buffers: Sequence[Buffer]) -> Plan:
-    """Offsets without overlap of buffers that live at the same time."""
+    """Return offsets without overlap of buffers that live at the same time."""
     breadth = _breadth(buffers)
     busiest = [max(breadth[b.first : b.last + 1], default=0) for b in buffers]
     indices = range(len(buffers))

@@ -369,7 +369,7 @@ def _is_blank(value: Value) -> bool:
 
 
 def _last(graph: Graph, nodes: list[Node]) -> tuple[Node, ...]:
-    """Expensive nodes from which an output is reached without passing another expensive node."""
+    """Return expensive nodes from which an output is reached without passing another expensive node."""
     import networkx as nx
 
     expensive = set(nodes)

@@ -169,7 +169,7 @@ def _layer(node: Node, label: str, left_float: Mapping[str, str]) -> InspectedLa
 
 
 def _others(graph: Graph) -> tuple[OpKind, ...]:
-    """Ops besides the layers: how many read quantized values, and why the others do not."""
+    """Return ops besides the layers: how many read quantized values, and why the others do not."""
     nodes = [
         node
         for node in graph.walk()
@@ -204,7 +204,7 @@ def _size(value: Value) -> int:
 
 
 def _type(value: Value | None) -> str:
-    """Element type and sizes, `?` where one is open: `float32 ?x3x32x32`."""
+    """Return the element type and sizes, `?` where one is open: `float32 ?x3x32x32`."""
     if value is None or value.dtype is None:
         return "unknown"
     sizes = (

@@ -26,7 +26,7 @@ def left_float(graph: Graph, rules: QuantizerRules, *, weights_alone: bool = Fal
 
 
 def _computed(node: Node) -> str:
-    """Why a product has no quantizer where weights alone have some."""
+    """Return why a product has no quantizer where weights alone have some."""
     operands = op_of(node).quantizable(node)
     weight = None if operands is None else node.input(operands.weight)
     return (

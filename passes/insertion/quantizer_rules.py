@@ -80,7 +80,7 @@ class QuantizerRules:
 
 
 def widths_of(text: str, default: Iterable[int]) -> tuple[int, ...]:
-    """Ascending widths of `2|4|8`; the default's for an empty text.
+    """Return ascending widths of `2|4|8`; the default's for an empty text.
 
     Raises:
         QirError: the text is not a list of widths.

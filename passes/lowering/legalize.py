@@ -236,7 +236,7 @@ def _widen_refused(found: Legalization, quantizer: FakeQuant, op: str, weight: s
 
 
 def _neighbours(quantizer: FakeQuant) -> list[str]:
-    """Op types in front of an activation's quantizer, and of the grid-keeping ops after it."""
+    """Return the op types in front of an activation's quantizer, and of the grid-keeping ops after it."""
     maker, found = quantizer.source.producer, list[str]()
     if maker is not None:
         found.append(maker.op)

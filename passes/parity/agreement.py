@@ -342,6 +342,6 @@ class _Count:
 
 
 def _worst(output: OutputAgreement) -> tuple[bool, float, float]:
-    """Order of outputs: those under their limits, then by decisions, then by decibels."""
+    """Return the order of outputs: those under their limits, then by decisions, then by decibels."""
     share = output.agreeing / output.decisions if output.decisions else 1.0
     return not output.low, share, output.sqnr

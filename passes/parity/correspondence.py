@@ -132,7 +132,7 @@ def _same_rank(value: Value, other: Value) -> bool:
 
 
 def _likeness(node: Node, other: Node) -> tuple[bool, float, bool]:
-    """Order of nodes that could correspond: equal attributes, then weights, then names."""
+    """Return the order of nodes that could correspond: equal attributes, then weights, then names."""
     return dict(node.attributes) == dict(other.attributes), _correlation(node, other), _same_names(node, other)
 
 
@@ -141,7 +141,7 @@ def _same_names(node: Node, other: Node) -> bool:
 
 
 def _correlation(node: Node, other: Node) -> float:
-    """Correlation of the largest constants of two nodes; -1 where their sizes differ, 0 where one has none."""
+    """Return correlation of the largest constants of two nodes; -1 where their sizes differ, 0 where one has none."""
     ours, theirs = _weight(node), _weight(other)
     if ours is None or theirs is None:
         return 0.0

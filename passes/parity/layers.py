@@ -128,7 +128,7 @@ def expose_codes(module: Module) -> Module:
 
 
 def _code_type(node: Node, value: Value) -> DType:
-    """Element type of a node's codes: the value's, or that of the zero point where no type is known."""
+    """Return the element type of a node's codes: the value's, or that of the zero point where no type is known."""
     if isinstance(value.type, TensorType):
         return value.type.dtype
     zero = grids_of(node)[-1][1]
@@ -179,7 +179,7 @@ def _kernels(exposed: Module, *, fused: bool) -> dict[str, str]:
 
 
 def _reason(quantize: Node, made: Node) -> str:
-    """Why ONNX Runtime keeps a node on floats, from what its fusion asks for."""
+    """Return why ONNX Runtime keeps a node on floats, from what its fusion asks for."""
     zero = quantize.input(2)
     if made.op in ("Relu", "Clip"):
         constant = None if zero is None else zero.constant
@@ -206,7 +206,7 @@ def _reason(quantize: Node, made: Node) -> str:
 
 
 def _element(value: Value) -> str:
-    """Element type of codes: the value's, or that of the zero point where no type is known."""
+    """Return the element type of codes: the value's, or that of the zero point where no type is known."""
     if isinstance(value.type, TensorType):
         return value.type.dtype.label
     node = value.producer if value.producer is not None and makes_codes(value.producer) else None

@@ -170,7 +170,7 @@ def _weight_spec(value: Value, scale: Array, axis: int | None, symmetric: bool, 
 
 
 def _axis(value: Value, channels: int) -> int:
-    """Channel axis of a weight, by the layer that reads it; else its first axis of that length."""
+    """Return the channel axis of a weight, by the layer that reads it; else its first axis of that length."""
     for user in value.users:
         operands = op_of(user).quantizable(user)
         if operands is not None and user.input(operands.weight) is value and operands.weight_axis is not None:

@@ -297,7 +297,7 @@ def _is_entry(infos: dict[str, onnx.ValueInfoProto], info: onnx.ValueInfoProto) 
 
 
 def read_opsets(entries: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    """Versions of operator sets; ONNX's own has the domain "" (`ai.onnx` is its other name).
+    """Return versions of operator sets; ONNX's own has the domain "" (`ai.onnx` is its other name).
 
     Raises:
         ModelFileError: a version is absurd, or a domain is imported in two versions.

@@ -77,7 +77,7 @@ class _Names:
 
 
 def written_outputs(graph: Graph) -> dict[Value, str]:
-    """Results that are written under the name of an output: no Identity is needed for them."""
+    """Return results that are written under the name of an output: no Identity is needed for them."""
     pairs = [(v, name) for v, name in zip(graph.outputs, graph.output_names, strict=False) if v is not None and name]
     names = {value: name for value, name in pairs if value.name == name}
     for value, name in pairs:
@@ -201,7 +201,7 @@ class GraphWriter:
 
 
 def _merge_opaque(proto: onnx.GraphProto, opaque: bytes) -> dict[str, onnx.ValueInfoProto]:
-    """Fields that are carried along; descriptions of outputs that their values cannot hold are returned."""
+    """Return fields that are carried along; descriptions of outputs that their values cannot hold are returned."""
     if not opaque:
         return {}
     proto.MergeFromString(opaque)

@@ -166,7 +166,7 @@ class OpDef:
 
 
 def ops(names: str, **facts: Any) -> tuple[OpDef, ...]:
-    """Entries that share their facts: names divided by spaces; `examples` maps name → examples."""
+    """Return entries that share their facts: names divided by spaces; `examples` maps name → examples."""
     examples: Mapping[str, tuple[Example, ...]] = facts.pop("examples", {})
     return tuple(OpDef(name, examples=examples.get(name, ()), **facts) for name in names.split())
 

@@ -72,12 +72,12 @@ def normal(*shape: int) -> Operand:
 
 
 def uniform(low: float, high: float, *shape: int) -> Operand:
-    """Uniform float32 values between `low` and `high`."""
+    """Return uniform float32 values between `low` and `high`."""
     return Operand(shape, "uniform", low, high)
 
 
 def integers(low: int, high: int, *shape: int, dtype: str = "int64") -> Operand:
-    """Integers from `low` to `high` - 1."""
+    """Return integers from `low` to `high` - 1."""
     return Operand(shape, "integers", low, high, dtype=dtype)
 
 

@@ -67,7 +67,7 @@ def entries() -> dict[Key, OpDef]:
 
 
 def op_of(node: Node) -> OpDef:
-    """Facts about a node's op that hold in every version; an unknown op is never quantized and keeps no grid."""
+    """Return facts about a node's op that hold in every version; an unknown op is never quantized and keeps no grid."""
     return _facts(node.domain, node.op)
 
 

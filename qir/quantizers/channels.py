@@ -39,7 +39,7 @@ def parameters_by_width(
     signed: bool,
     narrow: bool = False,
 ) -> tuple[QuantParameters, ...]:
-    """Grids of every candidate width of a quantizer.
+    """Return grids of every candidate width of a quantizer.
 
     Args:
         spec: a scheme's name, or a map from width to name.

@@ -56,7 +56,7 @@ def quantize(x: NDArray[np.generic], parameters: QuantParameters, axis: int | No
 
 
 def _mid_rise_codes(values: Float, scale: Float) -> Float:
-    """Odd codes `2 * floor(x / (2 * scale)) + 1`."""
+    """Return odd codes `2 * floor(x / (2 * scale)) + 1`."""
     codes = np.asarray(np.floor(values / (scale * np.float32(2.0))))
     codes *= np.float32(2.0)
     codes += np.float32(1.0)

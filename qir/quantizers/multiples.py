@@ -14,7 +14,7 @@ LARGEST_MULTIPLE = 2**15
 
 
 def integer_levels(grid: QuantParameters) -> tuple[Int, QuantParameters] | None:
-    """Integers k and scales s with level = k * s exactly in float32, the same k in every channel; else None.
+    """Return integers k and scales s with level = k * s exactly in float32, the same k in every channel; else None.
 
     Returns:
         k int32 [codes], and the grid without levels whose scale is s.

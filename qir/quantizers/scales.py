@@ -43,16 +43,16 @@ def power_of_two(exponent: Float) -> Float:
 
 
 def floor_log2(magnitude: Float) -> Float:
-    """Exact `floor(log2(m))` of float32 values; -inf for zero."""
+    """Return exact `floor(log2(m))` of float32 values; -inf for zero."""
     return np.where(magnitude > 0, np.frexp(magnitude)[1] - 1, -np.inf).astype(np.float32)
 
 
 def ceil_log2(magnitude: Float) -> Float:
-    """Exact `ceil(log2(m))` of float32 values; -inf for zero."""
+    """Return exact `ceil(log2(m))` of float32 values; -inf for zero."""
     mantissa, exponent = np.frexp(magnitude)
     return np.where(magnitude > 0, exponent - (mantissa == 0.5), -np.inf).astype(np.float32)
 
 
 def zeros(channels: int) -> Int:
-    """Zero points of a symmetric grid: int32 [channels]."""
+    """Return zero points of a symmetric grid: int32 [channels]."""
     return np.zeros(channels, dtype=np.int32)

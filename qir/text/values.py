@@ -119,7 +119,7 @@ def read_bytes(cursor: Cursor) -> bytes:
 
 
 def annotations_text(owner: Annotated) -> str:
-    """Documentation, metadata and opaque fields; empty when there are none."""
+    """Return documentation, metadata and opaque fields; empty when there are none."""
     parts = ""
     if owner.doc_string:
         parts = f" doc {json.dumps(owner.doc_string)}"

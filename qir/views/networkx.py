@@ -42,7 +42,7 @@ def to_networkx(graph: Graph) -> nx.MultiDiGraph[Node | Value]:
 
 
 def captured(node: Node) -> list[tuple[Node, int, Value]]:
-    """Operands of nodes inside a node's subgraphs: the user, the operand's index, the value."""
+    """Return operands of nodes inside a node's subgraphs: the user, the operand's index, the value."""
     found = []
     for graph in node.subgraphs():
         for inner in (*graph, graph.return_node):

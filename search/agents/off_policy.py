@@ -162,7 +162,7 @@ def _set_rates(model: Any, actor: float, critic: float) -> None:
 
 
 def episodes(env: QuantizationEnv) -> Iterator[int]:
-    """Numbers of episodes until the evaluations are used up, or only repeated policies came for long."""
+    """Yield numbers of episodes until the evaluations are used up, or only repeated policies came for long."""
     episode = barren = known = 0
     while env.ledger.remaining and barren < _PATIENCE:
         yield episode

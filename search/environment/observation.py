@@ -29,7 +29,7 @@ class RankedRewards:
         self._sorted: list[float] = []
 
     def normalised(self, raw: float) -> float:
-        """Quantile of a reward, about -2.5 to 2.5; 0 for the first one."""
+        """Return the quantile of a reward, about -2.5 to 2.5; 0 for the first one."""
         from scipy.special import ndtri
 
         if np.isnan(raw):
@@ -53,7 +53,7 @@ class StepRewards:
         self._seen: tuple[tuple[int, ...], list[float]] = ((-1,), [])
 
     def reward(self, prefix: Sequence[int]) -> float:
-        """Reward of the last option of a prefix."""
+        """Return the reward of the last option of a prefix."""
         return self.outlook(prefix[:-1])[prefix[-1]]
 
     def outlook(self, prefix: Sequence[int]) -> list[float]:
@@ -81,7 +81,7 @@ class StepRewards:
 def static_features(
     problem: Problem, features: Sequence[Sequence[float]] | Floats | None, *, derived: bool = False
 ) -> Floats:
-    """Features per decision, each column scaled to 0 to 1 over the decisions: [decisions, features].
+    """Return features per decision, each column scaled to 0 to 1 over the decisions: [decisions, features].
 
     Without given features, or next to them with `derived`: position, number of options, per option the ranks of its
     costs and sensitivity and the logarithms of its sensitivity and budgeted costs; and the means of the latter over the
@@ -121,7 +121,7 @@ def _derived(problem: Problem) -> Floats:
 
 
 def _of_neighbours(table: Floats, edges: set[Edge]) -> list[Floats]:
-    """Means of rows over the joined decisions before and after each decision; zeros where there are none."""
+    """Return means of rows over the joined decisions before and after each decision; zeros where there are none."""
     if not edges:
         return []
     found = []
@@ -134,7 +134,7 @@ def _of_neighbours(table: Floats, edges: set[Edge]) -> list[Floats]:
 
 
 def _marginal(cost: AdditiveCost, problem: Problem) -> Floats:
-    """Unary cost plus the mean of the pair costs over the other side [decisions, most options]."""
+    """Return unary cost plus the mean of the pair costs over the other side [decisions, most options]."""
     table, legal = cost.unary.copy(), problem.tables.legal
     for (first, second), matrix in cost.pairs.items():
         table[first] += matrix[:, legal[second]].mean(1)

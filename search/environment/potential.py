@@ -69,7 +69,7 @@ class _Priced:
 
 
 def _prices(budgets: int) -> Floats:
-    """Prices to try [prices, budgets]: none, then every size in every proportion."""
+    """Return prices to try [prices, budgets]: none, then every size in every proportion."""
     if not budgets:
         return np.zeros((1, 0))
     parts = _PARTS.get(budgets, 2)
@@ -81,7 +81,7 @@ def _prices(budgets: int) -> Floats:
 def _priced(
     sensitivity: AdditiveCost, budgets: Sequence[tuple[AdditiveCost, float]], prices: Sequence[float]
 ) -> _Priced:
-    """Sensitivity plus every budgeted cost, as a share of its limit, times its price."""
+    """Return the sensitivity plus every budgeted cost, as a share of its limit, times its price."""
     unary, fixed = sensitivity.unary.copy(), sensitivity.fixed
     pairs: dict[Edge, Floats] = {}
     for (cost, limit), price in zip(budgets, prices, strict=True):

@@ -29,7 +29,7 @@ def average_bits(bits: Mapping[str, Tensor], elements: Mapping[str, int]) -> Ten
 
 
 def precision_loss(average: Tensor, target: float) -> Tensor:
-    """Squared distance of the average from the target (AutoQNN equation 6)."""
+    """Return the squared distance of the average from the target (AutoQNN equation 6)."""
     return (average - target) ** 2
 
 
@@ -118,7 +118,7 @@ class ExpectedCost:
 
 
 def _finite(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Infinite costs as large as the largest finite one; NaN stays."""
+    """Make infinite costs as large as the largest finite one; NaN stays."""
     known = matrix[np.isfinite(matrix)]
     return np.where(np.isposinf(matrix), known.max(initial=0.0), matrix)
 

@@ -129,6 +129,6 @@ def _step(loss: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> float:
 
 
 def _batches(order: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
-    """Whole batches in the given order; one smaller batch where there are not enough images for a whole one."""
+    """Return whole batches in the given order; one smaller batch where there are not enough images for a whole one."""
     count = max(len(order) // batch, 1)
     return [order[index * batch : (index + 1) * batch] for index in range(count)]

@@ -56,7 +56,7 @@ class Allowance:
         return None if left is None else now + left - min(now - self.start, left / 2)
 
     def for_choice(self) -> float | None:
-        """Seconds that the choice of bits may still take; None for any time."""
+        """Return seconds that the choice of bits may still take; None for any time."""
         end = self.of_choice()
         return None if end is None else max(end - time.monotonic(), LEAST)
 

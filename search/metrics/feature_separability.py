@@ -48,7 +48,7 @@ def feature_separability(
 
 
 def separability(features: torch.Tensor, labels: torch.Tensor) -> float:
-    """Separability of features [N, …] and labels [N]: 0 where classes are mixed, near 1 where they are apart.
+    """Return separability of features [N, …] and labels [N]: 0 where classes are mixed, near 1 where they are apart.
 
     Samples without a second one of their class, or without one of another, do not count; with none left it is 0.
     """

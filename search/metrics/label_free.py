@@ -58,7 +58,7 @@ def outputs_sensitivity(
     store: Store | str | Path | None = None,
     pace: Pace | None = None,
 ) -> Sensitivity:
-    """Sensitivities of a network of any kind, from samples of any kind.
+    """Return sensitivities of a network of any kind, from samples of any kind.
 
     Args:
         module: calibrated network; not changed.

@@ -87,7 +87,7 @@ def rounded_to_grid(quantizer: FakeQuant, x: torch.Tensor, bits: int) -> torch.T
 def float_operands(
     network: TorchModule, quantized: Mapping[str, FakeQuant], batch: torch.Tensor
 ) -> tuple[Tensors, torch.Tensor]:
-    """Operands of the quantizers and the first output, all in float: one forward pass."""
+    """Return operands of the quantizers and the first output, all in float: one forward pass."""
     found: Tensors = {}
 
     def keep(node: Node, result: Any) -> Any:

@@ -32,7 +32,7 @@ BUDGETS = (*METRICS, "size", "average-bits", PEAK_MEMORY)
 
 
 def read_budgets(given: Mapping[str, Budget | str], more: Sequence[str] = ()) -> dict[str, Budget]:
-    """Budgets by name from texts such as "0.5x".
+    """Return budgets by name from texts such as "0.5x".
 
     Args:
         given: name of a cost → `Budget` or text.
@@ -204,7 +204,7 @@ class _Builder:
         return [unary[name].tolist() for name in self.decisions], fixed, weights
 
     def relations(self) -> list[Relation]:
-        """Legal pairs between decisions; what is implied is legal by construction."""
+        """Return legal pairs between decisions; what is implied is legal by construction."""
         found = []
         for relation in self.constraints.relations:
             (first, widths_a), (second, widths_b) = (

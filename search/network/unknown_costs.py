@@ -71,7 +71,7 @@ def refuse_cycles_of_none(target: str, budgets: Iterable[str]) -> None:
 
 
 def _says_nothing(target: str, cost: str) -> str:
-    """Why a cost that is 0 for every node cannot be limited."""
+    """Return why a cost that is 0 for every node cannot be limited."""
     if target == NO_TARGET:
         return f"no hardware is named, so {cost} is unknown: name a target, or limit bops, size or average-bits"
     return f"target {target!r} gives every node 0: its cost model says nothing about {cost}"
@@ -89,7 +89,7 @@ def sizes_taken(module: Module, table: CostTable) -> tuple[str, ...]:
 
 
 def _by_decisions(rows: list[CostRow], deciders: Mapping[str, str | None]) -> tuple[dict[str, str], dict[str, str]]:
-    """Reasons by node: of nodes that carry decisions, and of the others."""
+    """Return reasons by node: of nodes that carry decisions, and of the others."""
     decided = {
         row.name: row.reason
         for row in rows

@@ -123,7 +123,7 @@ class ChannelGroups:
         return [(f"{name}[{i}]", size / total) for i, size in enumerate(self.sizes[name])]
 
     def _features(self, problem: Problem) -> list[list[float]]:
-        """Features of the layer, and the group's place in it."""
+        """Return features of the layer, and the group's place in it."""
         rows = []
         for decision, row in zip(problem.decisions, _rows(problem), strict=True):
             parts = self._parts(decision.name)

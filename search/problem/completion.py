@@ -72,7 +72,7 @@ class Elimination:
         self._trail: list[tuple[int, Floats]] = []
 
     def spent(self, prefix: Sequence[int]) -> Floats:
-        """Scaled costs [costs] of the decisions taken so far."""
+        """Return scaled costs [costs] of the decisions taken so far."""
         trail, known = self._trail, 0
         while known < min(len(trail), len(prefix)) and trail[known][0] == prefix[known]:
             known += 1
@@ -199,7 +199,7 @@ class Completion(Elimination):
         return legal
 
     def extended(self, prefix: Sequence[int], spent: Floats, option: int) -> Floats:
-        """Scaled costs [budgets] after one more decision."""
+        """Return scaled costs [budgets] after one more decision."""
         return np.asarray(spent + self._step_cost(len(prefix), prefix)[:, option])
 
     def slack(self, prefix: Sequence[int]) -> tuple[float, float]:

@@ -175,7 +175,7 @@ class Result:
         return html_table((*names, value, "policy"), rows, self.lines(value))
 
     def best_after(self, evaluations: int) -> float:
-        """Best value among the first so many evaluations; NaN if all of them failed."""
+        """Return the best value among the first so many evaluations; NaN if all of them failed."""
         values = [e.value for e in self.evaluations[:evaluations] if not np.isnan(e.value)]
         return (min(values) if self.minimised else max(values)) if values else float("nan")
 
@@ -289,7 +289,7 @@ def _plain(policy: Mapping[str, Bits]) -> dict[str, int | list[int]]:
 
 
 def finite(item: Any) -> Any:
-    """Plain data for JSON, which has no NaN: they become null."""
+    """Return plain data for JSON, which has no NaN: these become null."""
     if isinstance(item, dict):
         return {key: finite(value) for key, value in item.items()}
     if isinstance(item, list):

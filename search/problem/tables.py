@@ -55,7 +55,7 @@ class AdditiveCost:
         return np.round(scaled) if self.integral else scaled
 
     def scaled_total(self, indices: Indices) -> Floats:
-        """Scaled cost of each row of option indices [policies, decisions]."""
+        """Return scaled cost of each row of option indices [policies, decisions]."""
         total: Floats = self.unary[self._rows, indices].sum(1) + self.fixed
         for (first, second), matrix in self.pairs.items():
             total += matrix[indices[:, first], indices[:, second]]
@@ -144,7 +144,7 @@ class Tables:
         return np.asarray(exists & self.relations[edge]) if edge in self.relations else exists
 
     def edges(self) -> set[Edge]:
-        """Pairs of decisions that a relation or a pair cost joins."""
+        """Return pairs of decisions that a relation or a pair cost joins."""
         return set(self.relations).union(*(cost.pairs for cost in self.costs.values()))
 
     def related(self, indices: Indices) -> Bools:

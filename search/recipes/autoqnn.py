@@ -217,7 +217,7 @@ def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: 
 def _learn_bits(
     run: AutoQnn, constraints: BitConstraints, schemes: Mapping[str, str], problem: Problem
 ) -> PrecisionSearch:
-    """Stage 3, QPL: a real number of bits per decision, drawn under the budgets by their expected cost."""
+    """Carry out stage 3, QPL: a real number of bits per decision, drawn under the budgets by their expected cost."""
     import torch
 
     from qir.search.gradient.differentiable_cost import ExpectedCost, precision_loss

@@ -206,7 +206,7 @@ def _missed(problem: Problem, row: int, index: int) -> dict[str, float]:
 
 
 def prices(problem: Problem) -> dict[str, float]:
-    """Budget → loss that 1 % more of it would save at the margin: the dual of the linear relaxation."""
+    """Return budget → loss that 1 % more of it would save at the margin: the dual of the linear relaxation."""
     tables = problem.tables
     if tables.sensitivity is None:
         return {}

@@ -122,7 +122,7 @@ class Report:
         )
 
     def _probabilities(self) -> Any:
-        """Probability of every option over the episodes (ReLeQ, Elthakeb et al., 2020, figure 5)."""
+        """Return the probability of every option over the episodes (ReLeQ, Elthakeb et al., 2020, figure 5)."""
         if not self.probabilities or not self.options:
             return None
         go = _plotly()
@@ -188,7 +188,7 @@ class Report:
 
 
 def _labels(texts: Iterable[str]) -> list[str]:
-    """Labels for plotly, which reads tags in them."""
+    """Return labels for plotly, which reads tags in them."""
     return [html_text(text) for text in texts]
 
 

@@ -101,7 +101,7 @@ class Quantized:
         return {name: path for name, path in found.items() if path is not None}
 
     def explain(self, node: str) -> list[Explanation]:
-        """Why the quantizers of a layer have their bits, and what others would cost and lose.
+        """Return why the quantizers of a layer have their bits, and what others would cost and lose.
 
         Args:
             node: a quantizer, or a layer: what the names of its quantizers begin with.

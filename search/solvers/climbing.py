@@ -142,7 +142,7 @@ class Climb:
         return int(equal[0]) if len(equal) == 1 else int(min(equal, key=self._order))
 
     def _order(self, step: int) -> tuple[int, ...]:
-        """Sorts policies after steps as their rows of option indices are sorted."""
+        """Sort policies after steps as their rows of option indices are sorted."""
         changes = sorted((self._changes[step] or {}).items())
         decision, option = next((d, o) for d, o in changes if o != self._row[d])
         lower = option < self._row[decision]

@@ -126,7 +126,7 @@ class Breeder:
         return self._run.feasible_row(wish)
 
     def fresh(self, count: int) -> list[Row]:
-        """Random policies that were not measured."""
+        """Return random policies that were not measured."""
         found: list[Row] = []
         for row in self.sampler.draw():
             if not self._run.ledger.known(row):

@@ -19,7 +19,7 @@ _BATCH = 64
 
 
 def feasible_rows(problem: Problem) -> Iterator[Indices]:
-    """Chunks of option indices [policies, decisions] of every policy that meets everything.
+    """Yield chunks of option indices [policies, decisions] of every policy that meets everything.
 
     Raises:
         SearchError: there are too many policies to enumerate.
@@ -29,7 +29,7 @@ def feasible_rows(problem: Problem) -> Iterator[Indices]:
 
 
 def rows_of(problem: Problem) -> Iterator[Indices]:
-    """Chunks of option indices [policies, decisions] of every combination of legal options.
+    """Yield chunks of option indices [policies, decisions] of every combination of legal options.
 
     Raises:
         SearchError: there are too many policies to enumerate.

@@ -193,7 +193,7 @@ def _improved(climb: Climb, best: Row) -> Row:
 def weighted(
     sensitivity: AdditiveCost, costs: Sequence[AdditiveCost], multipliers: Sequence[float] | Floats
 ) -> tuple[Floats, dict[Edge, Floats]]:
-    """Unary and pair terms of the sensitivity plus costs (scaled) times their multipliers."""
+    """Return unary and pair terms of the sensitivity plus costs (scaled) times their multipliers."""
     unary = sensitivity.unary.copy()
     pairs: dict[Edge, Floats] = {}
     for cost, multiplier in zip(costs, multipliers, strict=True):

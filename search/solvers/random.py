@@ -34,7 +34,7 @@ class Sampler:
         self.uniform = True
 
     def draw(self) -> Iterator[tuple[int, ...]]:
-        """Feasible rows of option indices, none twice; ends when a small space is used up."""
+        """Yield feasible rows of option indices, none twice; ends when a small space is used up."""
         if enumerable(self._problem):
             rows = np.concatenate(list(feasible_rows(self._problem)))
             yield from (tuple(int(i) for i in row) for row in self._generator.permutation(rows))

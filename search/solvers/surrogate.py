@@ -214,7 +214,7 @@ class Model:
 
 
 def _normal_scores(values: Floats) -> Floats:
-    """Ranks (ties averaged) as quantiles of the normal distribution, zero mean and unit variance."""
+    """Return ranks (ties averaged) as quantiles of the normal distribution, zero mean and unit variance."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

@@ -40,7 +40,7 @@ def shape_text(shape: tuple[Dim, ...], separator: str = ",") -> str:
 
 
 def taken_sizes(module: Module, batch: int = 1) -> dict[str, tuple[Dim, ...]]:
-    """Shapes that open inputs are taken to have: of the samples, `batch` of them; open where neither tells.
+    """Return shapes that open inputs are taken to have: of the samples, `batch` of them; open where neither tells.
 
     The number of samples is the size called batch or N, else the first size of every input, unless the samples of
     several inputs differ in it.

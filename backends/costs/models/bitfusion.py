@@ -328,7 +328,7 @@ def _cheapest(
 def _reuse(
     tile: Floats, stored: Floats, order: tuple[str, ...], counts: dict[str, Floats], indices: str
 ) -> tuple[Floats, Floats]:
-    """Traffic of one tensor and the part of it that stays on chip, in bits.
+    """Return the traffic of one tensor and the part of it that stays on chip, in bits.
 
     From the innermost loop outwards the tensor stays while all tiles that the loop visits fit together; from the first
     loop where they do not, every loop further out fetches again.

@@ -25,7 +25,7 @@ class Bits(CostModel[BitsParameters]):
     )
 
     def matrix_cost(self, shape: ConvShape, weight_bits: int, activation_bits: int) -> Cost:
-        """Bit operations of a layer."""
+        """Return bit operations of a layer."""
         operations = float(shape.macs * weight_bits * activation_bits)
         return Cost(cycles=0.0, compute_cycles=0.0, bit_operations=operations, bound_by="unknown")
 

@@ -108,7 +108,7 @@ def _mean_bits(policy: Mapping[str, Bits], name: str) -> float:
 
 
 def ratios(table: CostTable, policy: Mapping[str, Bits]) -> dict[str, float]:
-    """Compression of a policy, as the papers define it.
+    """Return the compression of a policy, as the papers define it.
 
     - `haq_latency`: cycles / cycles of the widest policy up to 8 bits (HAQ's preserve ratio; lower is better); it is
       also the ratio of Wang et al. 2024 (quantized / original cost of the delay table)

@@ -324,7 +324,7 @@ class CostTable:
 
 
 def reasons_text(unknown: Mapping[str, str], form: str, most: int = 5) -> str:
-    """Why costs are unknown, nodes of one reason together.
+    """Return why costs are unknown, nodes of one reason together.
 
     Args:
         unknown: node → reason.

@@ -10,7 +10,7 @@ from qir.graph import Node
 
 
 def _wrapped(index: torch.Tensor, length: int) -> torch.Tensor:
-    """Negative indices count from the end."""
+    """Let negative indices count from the end."""
     index = index.long()
     return torch.where(index < 0, index + length, index)
 

@@ -204,7 +204,7 @@ def _show_fit(found: FitResult, terminal: Terminal) -> None:
 
 
 def _plain(delays: Any) -> dict[str, dict[str, float]]:
-    """Layer → "weight bits/activation bits" → delay."""
+    """Return layer → "weight bits/activation bits" → delay."""
     return {name: {f"{w}/{a}": delay for (w, a), delay in cells.items()} for name, cells in delays.items()}
 
 

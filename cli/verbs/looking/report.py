@@ -87,7 +87,7 @@ def _check_cost(results: dict[str, Result], cost: str) -> None:
 
 
 def read_all(paths: list[Path]) -> dict[str, Result]:
-    """Results by the names of their files; files of one name in several folders by their paths.
+    """Return results by the names of their files; files of one name in several folders by their paths.
 
     Raises:
         SearchError: a file is missing or no result.

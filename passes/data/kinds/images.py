@@ -131,7 +131,7 @@ class _Images:
 
 
 def _pixels(path: Path, mode: str, how: Preprocessing) -> Array:
-    """Pixels uint8 [height, width, channels], resized and cut."""
+    """Return pixels uint8 [height, width, channels], resized and cut."""
     try:
         from PIL import Image, ImageOps
     except ImportError:

@@ -101,7 +101,7 @@ class Preprocessing:
         return float(((low - mean) / std).min()), float(((high - mean) / std).max())
 
     def normalize(self, pixels: Array) -> Array:
-        """Pixels uint8 [..., channels] as float32: range, mean and standard deviation.
+        """Return pixels uint8 [..., channels] as float32: range, mean and standard deviation.
 
         Raises:
             DataError: mean or standard deviation have another number of channels.

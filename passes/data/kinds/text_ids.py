@@ -75,7 +75,7 @@ def _row(path: Path, number: int, line: str) -> Array:
 
 
 def with_companions(feed: dict[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """Ids with the inputs that follow from them: a mask of ones, segments of zeros, positions 0, 1, 2 and so on.
+    """Return ids with the inputs that follow from them: a mask of ones, segments of zeros, positions 0, 1, 2 and so on.
 
     Only what the network takes (`names`) and the data lack is added.
     """

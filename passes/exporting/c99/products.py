@@ -90,7 +90,7 @@ class _Codes:
 
 
 def _affine(integers: Array) -> tuple[_Codes, Array] | None:
-    """Integers as stored * step + offset with as few bits as possible."""
+    """Return integers as stored * step + offset with as few bits as possible."""
     low, high = int(integers.min()), int(integers.max())
     step = int(np.gcd.reduce((integers - low).reshape(-1))) or 1
     values = (integers - low) // step
@@ -101,7 +101,7 @@ def _affine(integers: Array) -> tuple[_Codes, Array] | None:
 
 
 def _planes(values: Array, bits: int) -> Array:
-    """Words [rows, bits * words]: plane after plane, 64 elements a word, the first in the lowest bit."""
+    """Return words [rows, bits * words]: plane after plane, 64 elements a word, the first in the lowest bit."""
     words = -(-values.shape[1] // 64)
     padded = np.zeros((len(values), words * 64), np.uint64)
     padded[:, : values.shape[1]] = values

@@ -99,7 +99,7 @@ class Program:
         return self.limits(tensor)[0] - self.zero(tensor)
 
     def _plan(self) -> tuple[int, dict[str, str]]:
-        """Size of the arena, and offsets of the tensors in it, one byte a code."""
+        """Return the size of the arena, and offsets of the tensors in it, one byte a code."""
         guide = self.reader.guide
         if guide.memory is None:
             raise ExportError(f"profile 'c99': sizes are unknown: {guide.memory_unknown}")

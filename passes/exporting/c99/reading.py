@@ -76,7 +76,7 @@ def comment(text: str) -> str:
 
 
 def numbers(values: Iterable[int]) -> str:
-    """Numbers of an initializer, in lines of at most 110 characters."""
+    """Return numbers of an initializer, in lines of at most 110 characters."""
     lines, line = [], ""
     for value in values:
         text = f"{int(value)},"

@@ -75,7 +75,7 @@ def _length(step: StepGuide, weight: ConstantGuide, groups: int) -> int:
 
 
 def _shape(program: Program, key: str, step: StepGuide, data: NetworkTensor, result: NetworkTensor, groups: int) -> str:
-    """Fields of the product's struct that tell where its operands lie."""
+    """Return fields of the product's struct that tell where its operands lie."""
     if step.window is None:
         places, width = elements(result) // result.shape[-1], result.shape[-1]
         return f"0, 1, 1, OUTPUTS, {places}, LENGTH, 0, 0, {width}, 1"

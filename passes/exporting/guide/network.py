@@ -122,7 +122,7 @@ def _plain_steps(module: Module, costs: dict[str, CostGuide | None], layers: dic
 
 
 def attributes_of(node: Node) -> dict[str, Any]:
-    """Attributes as JSON has them; subgraphs by name alone."""
+    """Return attributes as JSON has them; subgraphs by name alone."""
     return {name: _plain(attribute) for name, attribute in sorted(node.attributes.items())}
 
 
@@ -186,7 +186,7 @@ class _Describer:
         return max((high - low).bit_length(), 1)
 
     def _buffers(self) -> dict[TracedTensor, Buffer]:
-        """Tensors that have to be kept in memory, from the step that writes them to the last that reads them."""
+        """Return tensors that have to be kept in memory, from the step that writes them to the last that reads them."""
         steps = self.trace.steps
         lives = {tensor: [0, 0] for tensor in self.trace.inputs}
         for index, step in enumerate(steps):

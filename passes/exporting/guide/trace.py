@@ -261,7 +261,7 @@ class _Follower:
 
 
 def _clamp(pending: Pending | None, scale: Array, zero: Array, limits: tuple[int, int]) -> tuple[int, int]:
-    """Lowest and highest code, as `Pending.quantize` bounds them."""
+    """Return the lowest and highest code, as `Pending.quantize` bounds them."""
     if pending is None:
         return limits
     step, offset = np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])

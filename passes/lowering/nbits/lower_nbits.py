@@ -114,7 +114,7 @@ class _Lowering:
     def _constants(
         self, node: Node, quantizer: FakeQuant, blocks: PackedBlocks, codes: Array
     ) -> tuple[Value | None, ...]:
-        """Packed codes, scales and zero points, once for all readers of a weight of the same kind."""
+        """Return packed codes, scales and zero points, once for all readers of a weight of the same kind."""
         if quantizer not in self.stored:
             chain, zeros = Chain(self.graph, node, quantizer.name), blocks.packed_zero_points
             self.stored[quantizer] = (

@@ -172,7 +172,7 @@ def integer_thresholds(
 
 
 def value_thresholds(grid: QuantParameters) -> npt.NDArray[np.float32]:
-    """Thresholds of a quantizer on real values: float32 [channels or 1, codes - 1].
+    """Return thresholds of a quantizer on real values: float32 [channels or 1, codes - 1].
 
     Threshold k is the smallest float32 that the grid maps to its code k or above, +inf where none is.
     """

@@ -207,7 +207,7 @@ def _maker_of_grid(value: Value | None) -> Node | None:
 
 
 def _range(stored: _Stored) -> CodeRange:
-    """Element type, smallest and largest of the codes; what pads them is the zero point."""
+    """Return the element type, smallest and largest of the codes; what pads them is the zero point."""
     element = _element(stored)
     limits = code_range(element.bits, signed=element.label.startswith("int"))
     low, high = _limits(stored.codes, limits)
@@ -219,7 +219,7 @@ def _range(stored: _Stored) -> CodeRange:
 
 
 def _element(stored: _Stored) -> DType:
-    """Element type of codes: the value's, or that of the zero point where no type is known."""
+    """Return the element type of codes: the value's, or that of the zero point where no type is known."""
     for value in (stored.codes, stored.zero_point):
         if value is not None and value.constant is not None:
             return value.constant.dtype

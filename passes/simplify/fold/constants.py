@@ -103,7 +103,7 @@ class _Budget:
         self.work = 0
 
     def refusal(self, node: Node) -> str:
-        """Why a node is not evaluated any more, empty when it is; its work counts from now on."""
+        """Return why a node is not evaluated any more, empty when it is; its work counts from now on."""
         if self.grown > LARGEST_GROWTH:
             return f"the constants have grown by more than {LARGEST_GROWTH} bytes"
         work = (op_of(node).macs(node) or 0) + _bytes(node) + _bytes_of_results(node)

@@ -51,7 +51,7 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
-    """Fields of a message: number, wire type, start of the field, start and end of its contents."""
+    """Yield fields of a message: number, wire type, start of the field, start and end of its contents."""
     at, end = 0, len(data)
     while at < end:
         start = at

@@ -20,14 +20,14 @@ def signed_codes(bits: int, narrow: bool) -> tuple[int, int]:
 
 
 def symmetric_parameters(ranges: Float, bits: int, narrow: bool) -> QuantParameters:
-    """Signed grid around zero: `scale = max(|low|, |high|) / (2**(bits-1) - 1)`, zero point 0."""
+    """Return the signed grid around zero: `scale = max(|low|, |high|) / (2**(bits-1) - 1)`, zero point 0."""
     low, high = signed_codes(bits, narrow)
     scale = integer_scale(largest_magnitude(ranges), high)
     return QuantParameters(bits, True, scale, zeros(len(ranges)), low, high)
 
 
 def affine_parameters(ranges: Float, bits: int, low_code: int) -> QuantParameters:
-    """Grid over [min(low, 0), max(high, 0)]: `scale = (high - low) / (2**bits - 1)`, zero represented exactly.
+    """Return grid over [min(low, 0), max(high, 0)]: `scale = (high - low) / (2**bits - 1)`, zero represented exactly.
 
     Args:
         ranges: float32 [channels, 2].

@@ -63,7 +63,7 @@ class PotQ(Scheme):
 
 
 def _exponents(bits: int, signed: bool) -> tuple[Float, Float]:
-    """Exponents of the positive levels, and of the thresholds between them."""
+    """Return exponents of the positive levels, and of the thresholds between them."""
     values = np.arange(1 << (bits - 1) if signed else (1 << bits) - 1, dtype=np.float32)
     exponents = values - (values == 0) if signed else values
     return exponents, values[1:] - np.float32(0.5)

@@ -52,7 +52,7 @@ class ResQ(StoredLevels):
 
 
 def residual_scales(rows: Float, bits: int, signed: bool) -> tuple[Double, Double]:
-    """Scales of the residual binaries, for targets that compute with sums of binaries.
+    """Return scales of the residual binaries, for targets that compute with sums of binaries.
 
     Args:
         rows: data [channels, elements].
@@ -73,7 +73,7 @@ def residual_scales(rows: Float, bits: int, signed: bool) -> tuple[Double, Doubl
 
 
 def binary_sum(scales: Double, offset: Double, signed: bool) -> QuantParameters:
-    """Grid of all sums `offset +- a_1 +- a_2 ...`, with the decision tree of the recursion as boundaries.
+    """Return the grid of all sums `offset +- a_1 +- a_2 ...`, with the decision tree of the recursion as boundaries.
 
     A sign is that of the value minus the partial sum, so a partial sum is a threshold; it is limited to the interval
     that the earlier signs leave.

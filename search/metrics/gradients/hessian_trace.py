@@ -76,7 +76,7 @@ def hessian_trace(
 def hutchinson(
     loss: torch.Tensor, leaves: Tensors, *, iterations: int, tolerance: float, seed: int
 ) -> tuple[dict[str, float], int]:
-    """Trace of every leaf's diagonal block of the Hessian, and the draws of all blocks together.
+    """Return the trace of every leaf's diagonal block of the Hessian, and the draws of all blocks together.
 
     The mean of zᵀHz over Rademacher vectors z (Hutchinson, 1990), block by block: a draw over all blocks at once costs
     less, but the variance of its off-diagonal parts can turn a small trace negative, and narrow widths into a gain.

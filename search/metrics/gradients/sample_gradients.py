@@ -102,7 +102,7 @@ def loss_of(labels: Array | None, samples: int) -> Scalars:
 def _derivable(
     network: TorchModule, quantized: Mapping[str, FakeQuant], inputs: Outputs
 ) -> tuple[Tensors, Tensors, Outputs]:
-    """Operands in float, leaves that are added to them, and the outputs: one forward pass."""
+    """Return operands in float, leaves that are added to them, and the outputs: one forward pass."""
     operands: Tensors = {}
     leaves: Tensors = {}
 
@@ -120,7 +120,7 @@ def _derivable(
 
 
 def _gradients(aim: torch.Tensor, leaves: Tensors, *, last: bool) -> Tensors:
-    """Gradients of a number by the leaves, 0 where it does not depend on one; one backward pass."""
+    """Return gradients of a number by the leaves, 0 where it does not depend on one; one backward pass."""
     try:
         found = torch.autograd.grad(
             aim, list(leaves.values()), retain_graph=not last, allow_unused=True, materialize_grads=True
