@@ -40,7 +40,7 @@ def main(
     exact = job.solve("milp")
 
     job.adopt(found)
-    rows = {
+    rows: dict[str, Any] = {
         "uniform 8/8": 8,
         "uniform 4/4": 4,
         "uniform 2/1": 2,
