@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_old_files(random_network, tmp_path, monkeypatch)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("moment", ["compare", "_write"])
+@pytest.mark.parametrize("moment", ["compare_written", "_write"])
 def test_a_process_killed_while_writing_leaves_the_old_files(random_network, tmp_path, moment) -> None:
     network, module = random_network(0, 8, 8)
     before = old_files(tmp_path, module, network)
@@ -177,6 +177,7 @@ def test_a_process_killed_while_writing_leaves_the_old_files(random_network, tmp
         data = numpy.zeros((2, 3, 12, 12), numpy.float32) + numpy.linspace(-1, 1, 12, dtype=numpy.float32)
         PassManager(parse_pipeline("insert-fake-quant,calibrate{{method=minmax}}")).run(
             module, PassContext(calibration_data=data))
+        assert hasattr(exporting, {moment!r})
         setattr(exporting, {moment!r}, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
         export(module, {str(tmp_path / "m.quant.onnx")!r}, data=data)
     """
