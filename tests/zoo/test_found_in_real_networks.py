@@ -45,6 +45,7 @@ def test_a_gemm_whose_bias_is_not_a_vector_is_quantized_exactly(tmp_path, shape)
     assert "QGemm" in done.written.integer_nodes
 
 
+@pytest.mark.named_nodes
 def test_two_layers_that_share_a_bias_are_corrected_each_for_itself(tmp_path):
     nodes = [
         helper.make_node("Gemm", ["x", "w", "b"], ["h"], name="first"),

@@ -244,6 +244,7 @@ def test_names_of_the_written_nodes_differ_whatever_the_file_calls_its_own(place
     assert {quantizer.name for quantizer in raised.graph.fake_quants()} == {*policy}
 
 
+@pytest.mark.named_nodes
 def test_a_module_whose_names_differ_is_not_copied():
     message, _ = chain()
     module = qir.load(message.SerializeToString())

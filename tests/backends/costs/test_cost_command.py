@@ -79,6 +79,7 @@ def published(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.named_nodes
 def test_published_latencies_become_a_table_of_the_networks_layers(published: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.csv"
     without = ("--without", "/conv1/Conv", "--without", "/fc2/Gemm")
@@ -90,6 +91,7 @@ def test_published_latencies_become_a_table_of_the_networks_layers(published: Pa
         _run("target", "import", str(published), str(out), "-n", LENET, "--without", "conv1/Conv")
 
 
+@pytest.mark.named_nodes
 def test_layers_that_a_published_table_leaves_out_are_unknown(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +102,7 @@ def test_layers_that_a_published_table_leaves_out_are_unknown(
     assert "unknown cost, not in the totals: /conv1/Conv, /fc2/Gemm" in output
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("suffix", [".json", ".npy"])
 def test_delay_tables_change_their_layout(tmp_path: Path, suffix: str) -> None:
     first, second, third = (tmp_path / name for name in ("a.npy", f"b{suffix}", "c.csv"))
@@ -131,6 +134,7 @@ def test_policies_that_do_not_fit_are_refused(tmp_path: Path, text: str, message
         _run(LENET, "-t", "npu-148", "--policy", str(tmp_path / "policy.json"))
 
 
+@pytest.mark.named_nodes
 def test_sizes_with_a_name_take_their_number_everywhere(tmp_path: Path) -> None:
     """A sequence of products whose second dimension is the batch, as recurrent networks have them."""
     graph = Graph("sequence")

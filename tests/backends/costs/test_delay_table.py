@@ -72,6 +72,7 @@ def test_missing_and_wrong_layers_are_named(tmp_path: Path) -> None:
         cost_table(module, _target(tmp_path, DelayTable(delays | {"stranger": delays[first]})))
 
 
+@pytest.mark.named_nodes
 def test_a_misspelt_layer_names_the_nearest(tmp_path: Path) -> None:
     module = qir.load(LENET)
     delays = dict(delays_of(cost_table(module, "npu-148")).delays)

@@ -21,6 +21,7 @@ from qir.types import DType, TensorType
 LENET = Path(__file__).resolve().parents[3] / "models" / "trained" / "lenet_fashion_mnist.onnx"
 
 
+@pytest.mark.named_nodes
 def test_times_of_layers_cost_the_network_and_fit_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = qir.load(LENET)
     table, lines = measure_layers(module, repeats=2)
@@ -90,6 +91,7 @@ def test_kernels_are_timed_by_op_type() -> None:
     assert kernels["Conv"] > 0
 
 
+@pytest.mark.named_nodes
 def test_an_int8_layer_reads_and_writes_codes() -> None:
     module = qir.load(LENET)
     layer = single_layer(module, next(node for node in module.graph if node.name == "/conv2/Conv"), integer=True)

@@ -93,6 +93,7 @@ def test_the_network_computes_what_the_runtime_computes_and_weights_may_change(p
     np.testing.assert_allclose(changed, outputs(module), atol=1e-3)
 
 
+@pytest.mark.named_nodes
 def test_what_needs_gradients_says_so_by_name_before_any_work(path):
     module = qir.load(path)
     with pytest.raises(QirError, match=r"gradients are needed, and torch has no lowering of .*middle"):

@@ -44,6 +44,7 @@ def test_fake_quant_nodes_that_were_not_lowered_are_named(random_network) -> Non
         export(network.module(), "never.onnx")
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("operand", ["input", "weight"])
 def test_a_layer_with_one_quantizer_missing_stays_float_and_is_named(random_network, tmp_path, operand) -> None:
     network, module = random_network(5, 8, 8)
@@ -60,6 +61,7 @@ def test_a_layer_with_one_quantizer_missing_stays_float_and_is_named(random_netw
     assert [layer.reason for layer in report.layers if layer.kernel == "float"] == [reason]
 
 
+@pytest.mark.named_nodes
 def test_missing_calibration_is_named(random_network, tmp_path) -> None:
     network, _ = random_network(5, 8, 8)
     module = network.module()
@@ -79,6 +81,7 @@ def test_weights_that_are_not_finite_are_named(random_network, tmp_path, bad) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("channels", ["one", "all"])
 def test_a_scale_that_underflows_is_named_and_fit_bias_helps(random_network, tmp_path, channels) -> None:
     network, _ = random_network(5, 8, 8)
@@ -94,6 +97,7 @@ def test_a_scale_that_underflows_is_named_and_fit_bias_helps(random_network, tmp
     assert written.mismatches == 0
 
 
+@pytest.mark.named_nodes
 def test_a_tensor_that_vanishes_is_named(random_network) -> None:
     network, _ = random_network(5, 8, 8)
     module = calibrated(network.module(), network)
@@ -105,6 +109,7 @@ def test_a_tensor_that_vanishes_is_named(random_network) -> None:
         build_guide(module, weights_file="w.bin")
 
 
+@pytest.mark.named_nodes
 def test_an_output_range_far_below_the_sums_is_named(random_network) -> None:
     network, _ = random_network(5, 8, 8)
     module = calibrated(network.module(), network)
@@ -114,6 +119,7 @@ def test_an_output_range_far_below_the_sums_is_named(random_network) -> None:
         build_guide(module, weights_file="w.bin")
 
 
+@pytest.mark.named_nodes
 def test_a_sum_beyond_the_targets_accumulator_is_named(random_network) -> None:
     _, module = random_network(5, 8, 8)
     target = load_target("bitfusion-e").model_copy(update={"accumulator_bits": 16})
@@ -124,6 +130,7 @@ def test_a_sum_beyond_the_targets_accumulator_is_named(random_network) -> None:
     assert max(layer.accumulator_bits for layer in guide.layers) <= 16
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("widths", [(8, 8), (1, 4), (4, 2)])
 def test_dead_channels_give_the_bias_in_every_arithmetic(random_network, tmp_path, widths) -> None:
     network, _ = random_network(5, 8, 8)

@@ -202,6 +202,7 @@ def test_every_pair_of_codes_is_combined_as_the_fused_kernels_do(op, scales, zer
     assert np.array_equal(run.codes["y"], OrtSession(module).run(feeds)["y"])
 
 
+@pytest.mark.named_nodes
 def test_softmax_is_computed_on_floats_and_named() -> None:
     module = single("Softmax", {}, (2, 5), {})
     run = IntegerReference(module).run({"x": codes(2, 5)})
@@ -209,6 +210,7 @@ def test_softmax_is_computed_on_floats_and_named() -> None:
     assert np.array_equal(run.codes["y"], OrtSession(module, optimization="disable").run({"x": codes(2, 5)})["y"])
 
 
+@pytest.mark.named_nodes
 def test_an_accumulator_that_leaves_int32_is_refused_by_name() -> None:
     size = 70_000
     constants = {"w_q": np.full((size, 1), 127, np.int8), "w_s": np.float32(0.01)}

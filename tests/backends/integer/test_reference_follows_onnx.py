@@ -163,7 +163,7 @@ def test_codes_are_those_of_the_operator_on_real_numbers(case) -> None:
     run = IntegerReference(network.quantized()).run(network.feed)
     assert run.outputs["y"].shape == network.exact.shape
     assert np.abs(run.outputs["y"] - network.exact).max(initial=0) < 0.501
-    assert run.float_nodes == (("node",) if case.floats else ())
+    assert len(run.float_nodes) == bool(case.floats)
 
 
 CODES = {

@@ -213,6 +213,7 @@ def test_means_divide_by_their_count(kind, bits) -> None:
     assert found.reshape(-1).tolist() == [round(Fraction(int(c.sum()), 25)) for c in data[0].astype(np.int64)]
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("op", ["Relu", "Clip", "MaxPool", "Softmax"])
 def test_activations_and_pooling_of_16_bit_codes(op) -> None:
     data = np.random.default_rng(2).integers(0, 2**16, (1, 2, 4, 4)).astype(np.uint16)

@@ -112,6 +112,7 @@ def layer_of(report, name: str):
     return next(layer for layer in report.layers if layer.node == name)
 
 
+@pytest.mark.named_nodes
 def test_float_nodes_in_front_take_nothing_from_what_is_covered(exported) -> None:
     module, feed, _ = exported()
     report = parity(module, feed)
@@ -159,6 +160,7 @@ def test_int8_weights_that_are_asked_for_are_written_on_a_cpu_without_vnni_too(e
     assert written.mismatches == 0
 
 
+@pytest.mark.named_nodes
 def test_a_difference_in_a_layer_on_integers_is_a_fault_whatever_stands_upstream(exported, computed_by) -> None:
     module, feed, _ = exported()
     name = layer_of(parity(module, feed, engines=["fused"]), "relu").value
@@ -170,6 +172,7 @@ def test_a_difference_in_a_layer_on_integers_is_a_fault_whatever_stands_upstream
     assert report.ties("fused") == 0
 
 
+@pytest.mark.named_nodes
 def test_what_differs_upstream_is_not_difference_of_the_layers_that_follow(exported, computed_by) -> None:
     """An engine that computes exactly from codes that differ upstream: only the layer that made them is counted."""
     module, feed, _ = exported()
@@ -179,6 +182,7 @@ def test_what_differs_upstream_is_not_difference_of_the_layers_that_follow(expor
     assert [layer.node for layer in report.layers if layer.mismatches["fused"]] == ["add"]
 
 
+@pytest.mark.named_nodes
 def test_differences_at_float_layers_are_ties_only_near_a_half_step(exported, computed_by) -> None:
     module, feed, _ = exported()
     layer = layer_of(parity(module, feed, engines=["fused"]), "add")
@@ -215,6 +219,7 @@ def test_the_command_exits_with_1_where_the_file_promises_more_than_it_keeps(exp
     assert done.output.splitlines()[-1].endswith(f"codes covered: {says}")
 
 
+@pytest.mark.named_nodes
 def test_the_command_exits_with_1_where_a_kernel_computes_something_else(exported, monkeypatch) -> None:
     module, _, written = exported()
     name = layer_of(parity(module, engines=["fused"]), "relu").value

@@ -57,6 +57,7 @@ def test_every_layer_has_one_weight_quantizer(inserted, placement: str, network:
     assert sum(name.endswith(".weight") for name in names) == layers
 
 
+@pytest.mark.named_nodes
 def test_deployable_quantizes_both_operands_and_the_result_of_additions(inserted) -> None:
     module = inserted("residual")
     additions = [node for node in module.graph if node.op == "Add"]
@@ -69,6 +70,7 @@ def test_deployable_quantizes_both_operands_and_the_result_of_additions(inserted
     assert found["/blocks/blocks.0/Add.output"] == ("Relu", ["Conv", "Conv"])
 
 
+@pytest.mark.named_nodes
 def test_deployable_quantizes_what_average_pooling_reads_and_gives(inserted) -> None:
     found = places(inserted("residual"))
     assert found["/blocks/blocks.2/Add.output"] == ("Relu", ["GlobalAveragePool"])

@@ -59,6 +59,7 @@ def test_without_the_clip_the_file_reads_back_with_the_same_outputs(bits, tmp_pa
     assert np.array_equal(*outputs)
 
 
+@pytest.mark.named_nodes
 def test_a_clip_below_the_outermost_code_stays(tmp_path) -> None:
     module, images = quantized(2.0, 4)
     clip = next(node for node in module.graph if node.name == "relu6")

@@ -60,6 +60,7 @@ def doctored(factor: float):
     return expose
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize(("factor", "reason"), [(1.002, "rounds otherwise"), (1.5, "computes something else")])
 def test_an_engine_that_computes_something_else_is_caught_with_the_reason(
     calibrated, tmp_path, monkeypatch, factor, reason

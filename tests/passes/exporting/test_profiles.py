@@ -175,6 +175,7 @@ def test_activation_schemes_are_emulated_exactly(calibrated, simulation, samples
     assert "looked up in float" in dict(report.emulated)["stem.input"]
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("profile", FILES)
 @pytest.mark.parametrize(("scheme", "bits"), [("uniform", 1), ("quaternary", 2)])
 def test_odd_codes_of_activations_are_emulated_exactly(
@@ -296,6 +297,7 @@ def test_layers_may_share_a_weight(samples, simulation, tmp_path, profile, schem
     assert differing(run(report, samples), simulation(module)) <= 2
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize(("runtime", "integer"), [("1.23.2", False), ("1.24.0", True)])
 def test_layers_whose_integer_operator_a_version_lacks_stay_between_quantizers(calibrated, runtime, integer):
     """ONNX Runtime takes signed weights in ConvInteger from 1.24 on."""

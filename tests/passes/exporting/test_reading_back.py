@@ -27,6 +27,7 @@ def assert_same(found, expected):
         assert np.abs(found[name] - output).max() <= CLOSE * np.abs(output).max()
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("profile", EIGHT_BIT)
 @pytest.mark.parametrize(("weight", "activation"), [(8, 8), (4, 4), (1, 2), (5, 3)])
 def test_outputs_are_equal(calibrated, expected, samples, tmp_path, profile, weight, activation):
@@ -35,6 +36,7 @@ def test_outputs_are_equal(calibrated, expected, samples, tmp_path, profile, wei
     assert_same(expected(back), expected(module))
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("profile", EIGHT_BIT)
 def test_widths_and_names_of_weights_are_the_exported_ones(calibrated, samples, tmp_path, profile):
     module = calibrated(1, 4)
@@ -52,6 +54,7 @@ def test_a_weights_width_comes_back(calibrated, samples, tmp_path, profile, bits
     assert {node.bits for name, node in quantizers(back.graph).items() if name.endswith("weight")} == {bits}
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("profile", ["qcdq", "qdq-int4", "float", "qdq-16"])
 def test_no_quantizer_is_added_or_lost(calibrated, samples, tmp_path, profile):
     module = calibrated(4, 4)
@@ -69,6 +72,7 @@ def test_operators_on_codes_give_the_same_network_on_a_uniform_grid(calibrated, 
     assert_same(expected(back), expected(module))
 
 
+@pytest.mark.named_nodes
 def test_operators_on_codes_of_emulated_activations_come_back(calibrated, expected, samples, tmp_path):
     widths = dict.fromkeys(("widths", "input_widths", "output_widths"), "4")
     module = calibrated(4, 4, activation_scheme="additive-power-of-two", **widths)
@@ -85,6 +89,7 @@ def test_policies_of_operators_on_codes_come_back(calibrated, samples, tmp_path,
     assert {name: bits for name, bits in policy_of(back.graph).items() if name.endswith("weight")} == weights
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("profile", ["qcdq", "float"])
 def test_schemes_come_back_by_name(calibrated, expected, samples, tmp_path, profile, scheme):
@@ -94,6 +99,7 @@ def test_schemes_come_back_by_name(calibrated, expected, samples, tmp_path, prof
     assert_same(expected(back), expected(module))
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize(("weight", "activation"), [(16, 16), (12, 10), (8, 16)])
 def test_sixteen_bits_come_back(calibrated, expected, samples, tmp_path, weight, activation):
     module = calibrated(weight, activation, widths="8|10|12|16", output_widths="all")

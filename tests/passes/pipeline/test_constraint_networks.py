@@ -105,6 +105,7 @@ def test_a_concatenation_without_a_quantizer_ties_its_operands() -> None:
     assert "y" in constraints.explain(second) or "Concat" in constraints.explain(second)
 
 
+@pytest.mark.named_nodes
 def test_grouped_convolutions_obey_the_pairs_of_their_operator() -> None:
     rules = OperandRules((2, 4, 8), (1, 4, 8), PAIRS, {"Conv": frozenset({(8, 8), (8, 4), (4, 4)})})
     module = network([conv("a", "x", "y", group=4)], {"a": (4, 1, 1, 1)})
@@ -122,6 +123,7 @@ def test_pairs_that_are_not_function_stay_a_relation() -> None:
     assert relation.allowed == rules.pairs
 
 
+@pytest.mark.named_nodes
 def test_a_conflict_shows_its_path() -> None:
     """x is fixed at 2 bits, so a's weight has 1; b reads the same weight, and its own input is fixed at 8 bits."""
     module = network(

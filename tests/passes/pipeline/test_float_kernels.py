@@ -88,6 +88,7 @@ def tokens(samples: int = 16) -> dict[str, np.ndarray]:
     return {"tokens": GENERATOR.integers(0, 30, (samples, 5)), "state": normal(1, samples, 8)}
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("opset", [17, 21])
 @pytest.mark.parametrize("scheme", ["uniform", "uniform-asymmetric"])
 def test_blocks_are_exported_exactly(tmp_path, opset: int, scheme: str) -> None:
@@ -149,6 +150,7 @@ def test_a_profile_without_blocks_refuses_them(tmp_path) -> None:
         export(module, tmp_path / "model.onnx", profile="qonnx", data=x)
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
 def test_recurrent_layers_and_embeddings_are_quantized_and_exported(tmp_path, op: str, gates: int) -> None:
     feed = tokens()
@@ -170,6 +172,7 @@ def test_recurrent_layers_and_embeddings_are_quantized_and_exported(tmp_path, op
     np.testing.assert_allclose(written, ours, atol=0.1)
 
 
+@pytest.mark.named_nodes
 def test_the_guide_holds_stored_weights_and_where_their_codes_lie(tmp_path) -> None:
     feed = tokens()
     module = calibrated(recurrent("LSTM", 4), [feed])
@@ -188,6 +191,7 @@ def test_the_guide_holds_stored_weights_and_where_their_codes_lie(tmp_path) -> N
     assert np.abs(codes * scale - values).max() <= scale.max() / 2 + 1e-6
 
 
+@pytest.mark.named_nodes
 def test_the_pairs_of_a_recurrent_layer_tie_input_state_and_weights() -> None:
     module = calibrated(recurrent("LSTM", 4), [tokens()], "weight_widths=4|8,activation_widths=4|8,input_widths=all")
     constraints = bit_constraints(module, OperandRules((4, 8), (4, 8), frozenset({(4, 4), (8, 8)})))
@@ -198,6 +202,7 @@ def test_the_pairs_of_a_recurrent_layer_tie_input_state_and_weights() -> None:
     assert policy["cell.recurrence"] == policy["cell.state"] == 4
 
 
+@pytest.mark.named_nodes
 def test_an_initial_state_of_zeros_has_no_quantizer() -> None:
     module = recurrent("GRU", 3)
     state = module.graph.inputs[1]
@@ -210,6 +215,7 @@ def test_an_initial_state_of_zeros_has_no_quantizer() -> None:
     assert ("table.weight", "cell.recurrence") in {(r.first, r.second) for r in relations}
 
 
+@pytest.mark.named_nodes
 def test_rows_of_an_embedding_with_blocks_get_a_quantizer_after_them() -> None:
     module = calibrated(recurrent("GRU", 3), [tokens()], "weight_widths=4,activation_widths=8,block=4")
     found = quantizers(module.graph)
@@ -223,6 +229,7 @@ def test_blocks_have_one_width() -> None:
         apply_policy(module, {"conv.weight": (4,) * 12})
 
 
+@pytest.mark.named_nodes
 @pytest.mark.filterwarnings("ignore")
 def test_the_text_network_is_searched_and_exported(tmp_path) -> None:
     """AutoQNN's LSTM classifier (seed 003, section 5.2.1), smaller: half of the bits of its weights."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qir
@@ -69,6 +70,7 @@ def test_a_bias_that_two_layers_read_has_codes_for_each(tmp_path) -> None:
     assert np.linalg.norm(found - before) < 0.05 * np.linalg.norm(before)
 
 
+@pytest.mark.named_nodes
 def test_a_layer_inside_a_loop_stays_float_and_the_rest_is_integers(tmp_path) -> None:
     generator = np.random.default_rng(0)
     body = helper.make_graph(

@@ -43,6 +43,7 @@ def test_rules_of_target_and_option_add_up_and_the_option_comes_last() -> None:
     assert found["conv2.weight"] == (1, 4, 8)
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("wish", [{"exclude": ("Gemm",)}, {"exclude": ("fc",)}])
 def test_a_target_excludes_operators_and_names(wish) -> None:
     left = {}

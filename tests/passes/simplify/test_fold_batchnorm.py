@@ -24,6 +24,7 @@ def fold(module, tolerance=2e-6, **options):
     return context.reports["fold-batchnorm"]
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     ("op", "channels", "weight", "spatial", "attributes"),

@@ -136,6 +136,7 @@ def test_a_newer_module_is_left_as_it_is() -> None:
     assert module.opsets[""] == 20
 
 
+@pytest.mark.named_nodes
 def test_what_newer_versions_do_not_have_is_named() -> None:
     module = one_node(
         helper.make_node("BatchNormalization", ["x", "a", "a", "a", "a"], ["y"], name="norm", spatial=0),

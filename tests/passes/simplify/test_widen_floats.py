@@ -94,6 +94,7 @@ def test_a_widened_network_is_quantized_and_exported(dtype: str, tmp_path) -> No
     assert np.linalg.norm(found.astype(np.float64) - before) < 0.05 * np.linalg.norm(before.astype(np.float64))
 
 
+@pytest.mark.named_nodes
 def test_quantizers_refuse_half_precision_and_say_what_to_do() -> None:
     with pytest.raises(QirError, match=r"Gemm 'gemm' computes in float16: .*widen-floats"):
         run_passes(network("float16"), "insert-fake-quant")

@@ -25,6 +25,8 @@ from qir.search.metrics.pca_significance import pca_significance, significant_di
 from qir.search.metrics.quantization_error import noise_to_signal, quantization_error
 from qir.search.metrics.rate_distortion import envelope, rate_distortion_slope
 
+pytestmark = pytest.mark.named_nodes
+
 RNG = np.random.default_rng(3)
 WEIGHT = RNG.standard_normal((3, 4)).astype(np.float32)
 IMAGES = RNG.standard_normal((6, 4)).astype(np.float32)

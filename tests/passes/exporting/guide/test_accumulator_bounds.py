@@ -34,6 +34,7 @@ def long_product(length: int) -> qir.Module:
     return module
 
 
+@pytest.mark.named_nodes
 def test_a_layer_that_can_overflow_is_refused_by_name_and_fewer_bits_help(tmp_path) -> None:
     module = long_product(70_000)
     with pytest.raises(ExportError, match=r"layer 'big': its sums can reach 0 to 2266950000, 33 bits"):
@@ -147,6 +148,7 @@ def test_sums_of_unknown_length_are_named(tmp_path) -> None:
     assert read_guide(report.guide).layers[0].accumulator is None
 
 
+@pytest.mark.named_nodes
 def test_a_targets_accumulator_is_held_in_every_profile(tmp_path) -> None:
     module, target = long_product(70_000), load_target("bitfusion-e")
     for bits, name in ((32, "int32"), (24, "24-bit accumulator")):

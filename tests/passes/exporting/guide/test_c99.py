@@ -64,6 +64,7 @@ def test_every_pair_of_widths_gives_the_codes_of_the_reference(random_network, t
     assert (wrong, codes) == (0, 20)
 
 
+@pytest.mark.named_nodes
 def test_what_has_no_kernel_is_refused_by_name_and_nothing_is_written(small_network, tmp_path) -> None:
     module, feeds = small_network("islands")
     with pytest.raises(ExportError, match=r"step Softmax 'soft\.node' does not run on integers"):

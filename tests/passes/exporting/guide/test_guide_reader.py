@@ -92,6 +92,7 @@ def test_a_clip_that_fused_into_an_addition_bounds_its_codes(reader, small_netwo
     assert not any(differing(reader, report.guide, IntegerReference(qir.load(report.model)), feeds).values())
 
 
+@pytest.mark.named_nodes
 def test_one_convolution_that_feeds_two_quantizers_has_two_outputs(reader, small_network, tmp_path) -> None:
     module, feeds = small_network("two quantizers")
     addition = next(node for node in module.graph if node.op == "Add")
@@ -119,6 +120,7 @@ def test_what_no_integers_compute_is_named_so(small_network, tmp_path) -> None:
     assert kinds["Conv"] == "integer"
 
 
+@pytest.mark.named_nodes
 def test_every_step_of_a_residual_network_is_in_the_guide(exported) -> None:
     _, module, report = exported(5, 4, 4)
     guide = json.loads(report.guide.read_text())
@@ -175,6 +177,7 @@ def test_costs_of_the_target_stand_at_every_step(random_network, tmp_path) -> No
     assert guide.total_energy_pj == pytest.approx(sum(sum(s.cost.energy_pj.values()) for s in guide.steps if s.cost))
 
 
+@pytest.mark.named_nodes
 def test_the_targets_arithmetic_stands_in_the_guide(random_network) -> None:
     _, module = random_network(0, 8, 8)
     target = load_target("bitfusion-e").model_copy(update={"export": ExportSpec(requantization="dyadic")})
