@@ -59,7 +59,7 @@ BENCHMARKS = {
     "trained": Benchmark("search/trained.py", "searches on trained networks, figures of mixed-precision peers"),
     "residual": Benchmark("search/residual.py", "every method on residual networks; ResNet-20's front"),
     "sensitivity": Benchmark("search/sensitivity.py", "sensitivity metrics against the measured loss, their price"),
-    "recipes": Benchmark("search/recipes.py", "every recipe on LeNet: the column of docs/recipes.md"),
+    "recipes": Benchmark("search/recipes.py", "every recipe on LeNet: the column of docs/reference/recipes.md"),
     "releq": Benchmark("search/releq.py", "ReLeQ's table 2 in small"),
     "training": Benchmark("training/speed.py", "fake-quantized training next to torch and Brevitas"),
     "fake-quant": Benchmark("training/fake_quant.py", "fake quantization alone, forward and backward"),

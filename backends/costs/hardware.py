@@ -82,7 +82,7 @@ class CostSpec(Strict):
     Attributes:
         kind: of the model: `bit-serial`, `bitfusion`, `serial`, `systolic`, `micro-block`, `roofline`, `delay-table`,
             or one that an installed package declares.
-        parameters: of the model, by name; `docs/targets.md` lists those of the shipped targets.
+        parameters: of the model, by name; `docs/reference/targets.md` lists those of the shipped targets.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Bytes of the model file in every profile that ONNX Runtime runs: the table of `docs/export.md`.
+"""Bytes of the model file in every profile that ONNX Runtime runs: the table of `docs/guides/export.md`.
 
     python benchmarks profile-sizes
 

@@ -1,6 +1,6 @@
-"""Every recipe on LeNet: what its policy is worth on the test split; writes the column of docs/recipes.md.
+"""Every recipe on LeNet: what its policy is worth on the test split; writes the column of docs/reference/recipes.md.
 
-python benchmarks recipes [--only hawq-v3,haq] && python tools/documents/recipes.py > docs/recipes.md
+python benchmarks recipes [--only hawq-v3,haq] && python tools/documents/recipes.py > docs/reference/recipes.md
 
 LeNet on Fashion-MNIST, target npu-148 (pairs (2,1), (4,4), (8,8)), input included, latency at most 0.35x of 8/8. Every
 recipe sees the calibration split (512 images, labels where it uses them); measuring ones may measure 20 policies. Its
@@ -26,7 +26,7 @@ from qir.search import recipe
 from qir.search.evaluation.accuracy import accuracy_of, standard_error
 from qir.search.recipes.table import RECIPES
 
-MEASURED = Path(__file__).resolve().parents[2] / "docs" / "recipes_measured.json"
+MEASURED = Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipes_measured.json"
 _BUDGET = {"latency": "0.35x"}
 _EVALUATIONS = 20
 

@@ -27,7 +27,7 @@ from qir.quantizers import registry
 from qir.search import load_network, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 IDS = [path.name for path in DOCUMENTS]
 
 
@@ -104,7 +104,7 @@ def run(name: str, names: dict, **shorter: str) -> int:
 
 def test_the_python_of_models_runs() -> None:
     names: dict = {}
-    assert run("models.md", names) == 1
+    assert run("reference/models.md", names) == 1
     assert names["samples"].images.shape == (512, 1, 28, 28)
 
 
@@ -112,7 +112,7 @@ def test_the_python_of_schemes_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry.SCHEMES, "_own", dict(registry.SCHEMES._own))
     weights = np.random.default_rng(0).standard_normal((4, 9)).astype(np.float32)
     ranges = np.array([[-1, 1]] * 4, np.float32)
-    assert run("schemes.md", {"weights": weights, "ranges": ranges, "__name__": __name__}) == 2
+    assert run("reference/schemes.md", {"weights": weights, "ranges": ranges, "__name__": __name__}) == 2
     assert registry.get_scheme("halves").widths == (2, 3, 4)
 
 
@@ -129,7 +129,7 @@ def test_the_python_of_training_runs(folder: Path) -> None:
         "held_out": calibration,
         "path": folder / "checkpoint.pt",
     }
-    assert run("training.md", names, iterations="20", images="16") == 3
+    assert run("guides/training.md", names, iterations="20", images="16") == 3
     assert (folder / "checkpoint.pt").is_file()
     assert names["result"].schemes
 
@@ -147,37 +147,39 @@ def run_shell(name: str, runner: CliRunner) -> int:
 
 def test_the_commands_of_your_npu_run_and_its_file_is_the_smallest(folder: Path) -> None:
     np.save(folder / "calibration.npy", qir.models.fashion_mnist("calibration").images[:64])
-    assert run_shell("your-npu.md", CliRunner()) == 6
-    shown = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "your-npu.md").read_text("utf-8"), re.DOTALL)
+    assert run_shell("learn/your-npu.md", CliRunner()) == 6
+    shown = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "learn" / "your-npu.md").read_text("utf-8"), re.DOTALL)
     written = json.loads((folder / "my-npu.json").read_text(encoding="utf-8"))
     assert json.loads(shown[1]) == {key: value for key, value in written.items() if key != "illustrative"}
 
 
 @pytest.mark.slow
 def test_the_python_and_the_commands_of_the_job_run(folder: Path) -> None:
-    assert run("job.md", {}) == 3
+    assert run("guides/job.md", {}) == 3
     np.save(folder / "x.npy", qir.models.fashion_mnist("calibration").images[:32])
-    assert run_shell("job.md", CliRunner()) == 3
+    assert run_shell("guides/job.md", CliRunner()) == 3
 
 
 def test_the_tutorial_runs_word_for_word(folder: Path) -> None:
-    assert run("tutorial.md", {}) == 1
-    assert run_shell("tutorial.md", CliRunner()) == 8
+    assert run("learn/tutorial.md", {}) == 1
+    assert run_shell("learn/tutorial.md", CliRunner()) == 8
     assert {"half.quant.onnx", "half.guide.json", "half.job.toml"} <= {path.name for path in (folder / "out").iterdir()}
 
 
-@pytest.mark.parametrize("name", ["index.md", "shell.md"])
+@pytest.mark.parametrize("name", ["index.md", "learn/shell.md"])
 def test_the_commands_of_the_front_pages_run(folder: Path, name: str) -> None:
     assert run_shell(name, CliRunner()) == 2
 
 
 def test_every_document_is_in_the_navigation_of_the_site() -> None:
     listed = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    docs = ROOT / "docs"
+    assert sorted(listed) == sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
 
 
 def test_what_the_reference_describes_exists() -> None:
-    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE):
+    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
         module, _, attribute = name.rpartition(".")
         assert getattr(importlib.import_module(module), attribute).__doc__, name
 
@@ -188,4 +190,5 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    assert "From a network to a file" in (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
+    page = tmp_path / "site" / "reference" / "python" / "index.html"
+    assert "From a network to a file" in page.read_text(encoding="utf-8")

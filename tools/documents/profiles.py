@@ -1,4 +1,4 @@
-"""Profiles and fused kernels as the tables of `docs/export.md`: `python tools/documents/profiles.py`."""
+"""Profiles and fused kernels as the tables of `docs/guides/export.md`: `python tools/documents/profiles.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes as a document, with what they reached: `python tools/documents/recipes.py` prints `docs/recipes.md`."""
+"""The recipes as a document, with what they reached: `docs/reference/recipes.md`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from qir.search.recipes.run import OBJECTIVES
 from qir.search.recipes.table import RECIPES, recipe
 
-MEASURED = Path(__file__).resolve().parents[2] / "docs" / "recipes_measured.json"
+MEASURED = Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipes_measured.json"
 """What `python benchmarks recipes` measured."""
 
 
 def document() -> str:
-    """Return the text of `docs/recipes.md`.
+    """Return the text of `docs/reference/recipes.md`.
 
     Every recipe, its parts, what differs from the paper, and what it reaches.
     """
@@ -21,7 +21,7 @@ def document() -> str:
     lines = [
         "# Recipes",
         "",
-        "Made by `python tools/documents/recipes.py > docs/recipes.md`.",
+        "Made by `python tools/documents/recipes.py > docs/reference/recipes.md`.",
         "`recipe(name).run(model, target=…, data=…, labels=…, budget={…})` runs one.",
         "",
         "The last column is from `python benchmarks recipes`: the shipped LeNet on Fashion-MNIST, target `npu-148`,",

@@ -1,6 +1,6 @@
 """The shipped targets as a document, each number with its source.
 
-`python tools/documents/targets.py` prints `docs/targets.md`; with `--schema`, `docs/target.schema.json`.
+`python tools/documents/targets.py` prints `docs/reference/targets.md`; with `--schema`, the schema next to it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from qir.cli.verbs.lists.targets import widths_text
 
 _HEAD = """# Targets
 
-Made by `python tools/documents/targets.py > docs/targets.md`. `qir targets` shows the same targets, and
+Made by `python tools/documents/targets.py > docs/reference/targets.md`. `qir targets` shows the same targets, and
 `qir cost model.onnx --target NAME` costs a network on one. A target of your own is a JSON file of the same form
-(`docs/target.schema.json`); an unknown key is an error that names the nearest.
+(`docs/reference/target.schema.json`); an unknown key is an error that names the nearest.
 
 Illustrative targets hold invented or borrowed numbers, marked below: no such chip was measured.
 """
@@ -47,7 +47,7 @@ again for every block) is not modelled.
 
 
 def document() -> str:
-    """Return the text of `docs/targets.md`."""
+    """Return the text of `docs/reference/targets.md`."""
     targets = [load_target(name) for name in shipped_targets()]
     lines = [_HEAD, "| target | cost model | weights | activations | pairs | clock |", "|---|---|---|---|---|---|"]
     lines += [_row(target) for target in targets]
@@ -59,7 +59,7 @@ def document() -> str:
 
 
 def schema() -> str:
-    """Return the text of `docs/target.schema.json`."""
+    """Return the text of `docs/reference/target.schema.json`."""
     return json.dumps(target_schema(), indent=2) + "\n"
 
 

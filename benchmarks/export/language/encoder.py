@@ -20,7 +20,9 @@ _SAFETENSORS_HEAD = 8
 
 def sentences() -> list[str]:
     """Sentences of this project's documentation."""
-    text = " ".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("export.md", "training.md"))
+    text = " ".join(
+        (ROOT / "docs" / "guides" / name).read_text(encoding="utf-8") for name in ("export.md", "training.md")
+    )
     found = [part.strip() for part in re.split(r"[.:;|\n]\s", text)]
     return [part for part in found if 30 < len(part) < 200][:SENTENCES]
 

@@ -200,11 +200,13 @@ def test_every_number_of_a_shipped_target_has_a_source(name: str) -> None:
 
 def test_documents_hold_the_shipped_targets(script) -> None:
     made = script("tools/documents/targets.py")
-    docs = Path(__file__).resolve().parents[3] / "docs"
+    docs = Path(__file__).resolve().parents[3] / "docs" / "reference"
     command = "python tools/documents/targets.py"
-    assert (docs / "targets.md").read_text(encoding="utf-8") == made.document(), f"run: {command} > docs/targets.md"
+    assert (docs / "targets.md").read_text(encoding="utf-8") == made.document(), (
+        f"run: {command} > docs/reference/targets.md"
+    )
     written = (docs / "target.schema.json").read_text(encoding="utf-8")
-    assert written == made.schema(), f"run: {command} --schema > docs/target.schema.json"
+    assert written == made.schema(), f"run: {command} --schema > docs/reference/target.schema.json"
 
 
 def test_micro_blocks_without_size_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from qir.search import load_network, prepare, recipe
 from qir.search.metrics.measuring import METRICS
 from qir.search.recipes.table import RECIPES
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "recipes.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "recipes.md"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,9 @@ def test_recipes_name_metrics_that_exist():
 
 def test_the_document_is_current(script):
     made = script("tools/documents/recipes.py").document()
-    assert DOCUMENT.read_text(encoding="utf-8") == made, "run: python tools/documents/recipes.py > docs/recipes.md"
+    assert DOCUMENT.read_text(encoding="utf-8") == made, (
+        "run: python tools/documents/recipes.py > docs/reference/recipes.md"
+    )
 
 
 @pytest.mark.parametrize("name", ["releq", "evoq"])

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "export.md"
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "guides" / "export.md"
 
 
 def test_the_table_of_profiles_is_the_one_of_the_data(script):
