@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qir.errors import DataError, QirError
+from qir.labels import unique_labels
 from qir.module import Module
 from qir.tensor import Array
 
@@ -143,8 +144,19 @@ def _source(model: Module | str | Path | bytes) -> str | bytes:
     if isinstance(model, Module):
         from qir.onnx_io import to_bytes
 
-        return to_bytes(model)
+        return to_bytes(_told_apart(model))
     return model if isinstance(model, bytes) else str(model)
+
+
+def _told_apart(module: Module) -> Module:
+    """Return a module in which no node's name repeats: ONNX allows it, ONNX Runtime does not."""
+    names = [node.name for node in module.graph.walk() if node.name]
+    if len(set(names)) == len(names):
+        return module
+    copy = module.clone()
+    for node, name in unique_labels(copy.graph).items():
+        node.name = name
+    return copy
 
 
 def _create(onnxruntime: Any, source: str | bytes, options: Any) -> Any:

@@ -283,7 +283,7 @@ def _repeat_on_grid(graph: Graph, node: Node, holding: Holding) -> None:
     for use in node.result.uses:
         user = use.node
         if _keeps_grid(graph, use):
-            _repeat_after(graph, user, holding, f"{user.name or user.result.name}.requantized")
+            _repeat_after(graph, user, holding)
 
 
 def _keeps_grid(graph: Graph, use: Use) -> bool:
@@ -292,12 +292,12 @@ def _keeps_grid(graph: Graph, use: Use) -> bool:
     return not node.is_return and node.graph is graph and op_of(node).grid_operand(node) == use.index
 
 
-def _repeat_after(graph: Graph, user: Node, holding: Holding, name: str) -> None:
+def _repeat_after(graph: Graph, user: Node, holding: Holding) -> None:
     uses = user.result.uses
+    name = graph.clock.unique_name(f"{user.label}.requantized")
     lowered = _quantize(graph, name, user.result, holding, after=user, clip=False)
     for use in uses:
         use.node.set_input(use.index, lowered)
     for use in uses:
-        follower = use.node
         if _keeps_grid(graph, use):
-            _repeat_after(graph, follower, holding, f"{follower.name or follower.result.name}.requantized")
+            _repeat_after(graph, use.node, holding)
