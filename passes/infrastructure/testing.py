@@ -7,16 +7,15 @@ assert checked.changed and checked.largest_error < 1e-5
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qir.backends.execution.random_feed import random_feed
-from qir.errors import PassError
+from qir.backends.execution.session import OrtSession
+from qir.errors import PassError, QirError
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array
@@ -116,20 +115,7 @@ def run_onnxruntime(module: Module, inputs: Arrays) -> list[Array]:
     Raises:
         PassError: ONNX Runtime does not take the module.
     """
-    import onnxruntime
-
-    from qir.onnx_io import save
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    with tempfile.TemporaryDirectory(prefix="qir-check-") as folder:
-        path = Path(folder) / "module.onnx"
-        save(module, path)
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            outputs: list[Array] = session.run(None, dict(inputs))
-        except Exception as error:
-            raise PassError(f"ONNX Runtime does not run the module: {error}") from error
-    return outputs
+    try:
+        return list(OrtSession(module, optimization="disable").run(inputs).values())
+    except QirError as error:
+        raise PassError(f"ONNX Runtime does not run the module: {error}") from error

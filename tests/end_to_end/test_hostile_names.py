@@ -120,6 +120,7 @@ def test_every_verb_is_tried() -> None:
     assert COMMANDS.keys() == set(VERBS)
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_no_verb_prints_what_a_name_forges(folder, verb) -> None:
     for arguments in COMMANDS[verb]:

@@ -216,6 +216,7 @@ def test_a_custom_domain_that_the_file_does_not_import_is_read():
 SHAPES = {"sizes": ["N", 4, 99, 99], "rank": ["N", 4]}
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize("named", [True, False], ids=["named nodes", "nameless nodes"])
 @pytest.mark.parametrize("place", ["value_info", "output"])
 @pytest.mark.parametrize("wrong", SHAPES)

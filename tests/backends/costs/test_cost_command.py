@@ -27,6 +27,7 @@ def _run(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.named_nodes
 def test_table_names_layers_and_totals() -> None:
     output = _run(LENET, "--target", "npu-148")
     assert "fc1" in output

@@ -46,6 +46,7 @@ def kind(name):
 ONLY_WITH_VNNI = "exact only with VNNI (or ARM)"
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize(
     ("options", "verdict"),
     [
@@ -70,6 +71,7 @@ def test_qdq_files_of_onnx_runtime_have_one_verdict_on_every_cpu(statically, opt
     assert not any("?" in layer.reason for layer in report.layers)
 
 
+@pytest.mark.named_nodes("equal")
 def test_four_bit_activations_are_refused_by_the_runtime_and_the_report_says_so(statically) -> None:
     network, path = statically(weight_type=kind("QInt4"), activation_type=kind("QUInt4"))
     report = parity(qir.load(path), network.images(4))

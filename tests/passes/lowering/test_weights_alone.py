@@ -70,6 +70,7 @@ def at(module: qir.Module, *bits: int) -> qir.Module:
     return copy
 
 
+@pytest.mark.named_nodes
 def test_weights_alone_get_quantizers_and_products_of_activations_are_named():
     context = PassContext()
     module = network()
@@ -214,6 +215,7 @@ def test_rows_of_codes_come_back(bits):
     np.testing.assert_array_equal(unpack_rows(packed, bits), codes)
 
 
+@pytest.mark.named_nodes
 def test_samples_give_the_sizes_that_costs_need_where_no_activation_is_calibrated(ids, tmp_path, monkeypatch):
     """A network of open length under a budget in milliseconds, with the times of a table."""
     monkeypatch.chdir(tmp_path)

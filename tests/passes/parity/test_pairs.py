@@ -82,6 +82,7 @@ def codes_of(module, node):
     return next(user for user in result.users if user.op == "QuantizeLinear").result.name
 
 
+@pytest.mark.named_nodes
 def test_what_follows_from_other_codes_is_inherited(exported, against) -> None:
     module, _ = exported
     layers = against(codes_of(module, "relu"), lambda codes: codes ^ 2)
@@ -90,6 +91,7 @@ def test_what_follows_from_other_codes_is_inherited(exported, against) -> None:
     assert layers["second"].inherited == layers["second"].mismatches > 0
 
 
+@pytest.mark.named_nodes
 def test_a_code_next_to_a_half_step_is_a_tie_and_any_other_a_fault(exported, against) -> None:
     module, samples = exported
     name = codes_of(module, "mul")

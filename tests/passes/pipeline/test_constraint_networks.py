@@ -87,6 +87,7 @@ def test_a_tensor_after_max_pooling_and_reshape_is_still_the_same() -> None:
     assert all(p["b.weight"] == p["c.weight"] for p in policies(constraints))
 
 
+@pytest.mark.named_nodes
 def test_a_concatenation_without_a_quantizer_ties_its_operands() -> None:
     module = network(
         [

@@ -47,6 +47,7 @@ def test_what_lies_next_to_the_model_stays_next_to_it(tmp_path) -> None:
     assert data.stat().st_size >= 2048
 
 
+@pytest.mark.named_nodes("equal")
 def test_a_bias_that_two_layers_read_has_codes_for_each(tmp_path) -> None:
     generator = np.random.default_rng(0)
     constants = {

@@ -144,6 +144,7 @@ def test_a_quantized_file_is_refused_with_the_option_that_takes_it(tmp_path):
     assert set(done.policy.values()) > {8}
 
 
+@pytest.mark.named_nodes
 def test_sums_of_codes_in_another_form_are_refused_by_name(tmp_path):
     node = helper.make_node("MatMulInteger", ["x", "w"], ["y"], name="alone")
     graph = helper.make_graph(

@@ -82,6 +82,7 @@ def scales_in(path):
     return found
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
 @pytest.mark.parametrize("activations", ["QUInt8", "QInt8"])
@@ -116,6 +117,7 @@ def test_networks_quantized_by_onnxruntime(tmp_path, builder, form, per_channel,
     assert {"conv1.weight", "conv2.weight", "fc.weight"} <= names
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize(("activations", "weights"), [("QUInt16", "QInt8"), ("QUInt8", "QInt4")])
 def test_other_widths_by_onnxruntime(tmp_path, builder, activations, weights):
     from onnxruntime.quantization import QuantType

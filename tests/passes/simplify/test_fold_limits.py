@@ -59,6 +59,7 @@ def test_a_division_by_zero_of_an_input_is_refused_when_the_network_is_verified(
         qir.verify(module)
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize(
     ("op", "attributes"), [("Add", {}), ("Where", {}), ("MatMul", {}), ("Einsum", {"equation": "ab,bc->ac"})]
 )

@@ -95,6 +95,7 @@ def run(model_bytes: bytes, **feeds: np.ndarray) -> list[np.ndarray]:
     return session.run(None, feeds)
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize("rate", [16000, 8000])
 @pytest.mark.parametrize("columns", [1, 3])
 def test_the_branch_that_is_taken_takes_the_place_of_the_if(rate: int, columns: int) -> None:
@@ -108,6 +109,7 @@ def test_the_branch_that_is_taken_takes_the_place_of_the_if(rate: int, columns: 
     np.testing.assert_array_equal(run(to_bytes(module), x=x)[0], expected)
 
 
+@pytest.mark.named_nodes("equal")
 def test_an_if_whose_condition_is_open_stays_and_names_stay_apart() -> None:
     module = transformed("freeze-inputs{values=[rate:16000]},fold-constants,inline-branches", sides=True)
     assert sum(node.op == "If" for node in module.graph.walk()) == 2

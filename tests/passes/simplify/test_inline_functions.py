@@ -61,6 +61,7 @@ def run(data: bytes, x: np.ndarray) -> list[np.ndarray]:
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
 
 
+@pytest.mark.named_nodes
 def test_calls_become_the_functions_nodes_and_compute_the_same():
     made = model()
     module = from_proto(made)

@@ -63,6 +63,7 @@ def old_models(kind: str, below: int) -> list[Path]:
     return found
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("kind", "below", "least"), [("pytorch-converted", 21, 80), ("pytorch-operator", 21, 35), ("node", 13, 90)]

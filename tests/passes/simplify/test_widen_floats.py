@@ -62,6 +62,7 @@ def run(model: bytes, feeds: dict[str, np.ndarray]) -> np.ndarray:
     )[0]
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize("dtype", ELEMENTS)
 @pytest.mark.parametrize("flag", [True, False])
 def test_the_network_computes_the_same_with_its_own_inputs_and_outputs(dtype: str, flag: bool) -> None:
@@ -77,6 +78,7 @@ def test_the_network_computes_the_same_with_its_own_inputs_and_outputs(dtype: st
     np.testing.assert_allclose(after, before, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.named_nodes("equal")
 @pytest.mark.parametrize("dtype", ELEMENTS)
 def test_a_widened_network_is_quantized_and_exported(dtype: str, tmp_path) -> None:
     module = network(dtype)

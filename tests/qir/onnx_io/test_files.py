@@ -305,6 +305,7 @@ def test_inferred_types_are_not_written():
     assert not to_proto(module).graph.value_info
 
 
+@pytest.mark.named_nodes
 def test_captured_values_are_uses():
     branch = helper.make_graph([helper.make_node("Relu", ["h"], ["z"])], "branch", [], [_info("z")])
     nodes = [

@@ -128,6 +128,7 @@ def test_fields_of_the_future_come_back(owner):
     assert future in owner(to_proto(load(proto.SerializeToString()))).SerializeToString()
 
 
+@pytest.mark.named_nodes
 def test_documentation_and_metadata_come_back_at_every_level():
     proto = _model()
     proto.graph.node[0].attribute.append(helper.make_attribute("axis", 3, doc_string="why"))

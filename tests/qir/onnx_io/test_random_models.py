@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -74,6 +75,7 @@ def _without_empty_texts(message):
     return message
 
 
+@pytest.mark.named_nodes
 @settings(max_examples=60, deadline=None)
 @given(models())
 def test_random_models_come_back(proto):

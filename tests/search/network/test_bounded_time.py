@@ -47,6 +47,7 @@ def calibrated(module):
     return module, prepare(module, load_target("npu-148"), FEEDS)
 
 
+@pytest.mark.named_nodes
 def test_curvature_is_measured_on_networks_with_several_inputs():
     module, constraints = calibrated(two_inputs())
     samples = [[FEEDS["x"][n : n + 1], FEEDS["gate"][n : n + 1]] for n in range(5)]
@@ -69,6 +70,7 @@ def test_the_default_needs_one_backward_pass_a_sample():
     assert len(found.per_decision(constraints)) == len(constraints.decisions)
 
 
+@pytest.mark.named_nodes
 def test_without_gradients_the_default_is_one_partial_pass_for_each_width():
     module, constraints = calibrated(two_inputs("Gelu", "com.microsoft"))
     found = outputs_sensitivity(module, constraints, FEEDS)
@@ -90,6 +92,7 @@ def test_what_has_no_gradient_after_all_is_measured_forward(monkeypatch):
         outputs_sensitivity(module, constraints, FEEDS, metric="taylor")
 
 
+@pytest.mark.named_nodes
 def test_networks_with_several_inputs_compute_only_what_a_width_changes(monkeypatch):
     module, constraints = calibrated(two_inputs())
     network, computed = ReusingNetwork(module), []

@@ -118,6 +118,7 @@ def test_sizes_that_no_rule_gives_are_those_of_one_sample(tmp_path):
     assert "QuickGelu" in made.left_out["latency"]
 
 
+@pytest.mark.named_nodes
 def test_what_a_budget_leaves_out_stands_in_result_certificate_summary_and_file(tmp_path):
     middle = helper.make_node("QuickGelu", ["ar"], ["m"], name="m", domain="com.microsoft", alpha=1.7)
     path = three_convolutions(tmp_path / "contrib.onnx", ["N", 3, "H", "W"], middle)
@@ -129,6 +130,7 @@ def test_what_a_budget_leaves_out_stands_in_result_certificate_summary_and_file(
     assert read_result(tmp_path / "result.json").left_out == result.left_out == {"latency": result.left_out["latency"]}
 
 
+@pytest.mark.named_nodes
 @pytest.mark.parametrize("name", ["latency", "energy", "bops", "peak-memory"])
 def test_a_budget_on_a_cost_that_decisions_leave_unknown_is_refused(name, tmp_path):
     path = three_convolutions(tmp_path / "open.onnx", ["N", 3, "H", "W"])
@@ -140,6 +142,7 @@ def test_a_budget_on_a_cost_that_decisions_leave_unknown_is_refused(name, tmp_pa
         assert "freeze-inputs{shapes=[x:1x3xHxW]}" in str(caught.value)
 
 
+@pytest.mark.named_nodes
 def test_layers_that_the_target_cannot_run_are_named(tmp_path):
     refusing = TARGET.model_copy(update={"ops": {"Conv": OpSupport(supported=False)}})
     module = load_network(three_convolutions(tmp_path / "n.onnx", ["N", 3, 12, 12]))
