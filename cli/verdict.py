@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from qir.module import Module
+    from qir.passes.exporting.all_inputs import AllInputsProof, StepProof
     from qir.passes.exporting.products import ProductCheck
     from qir.passes.parity.compare import PairReport, ParityReport
     from qir.passes.parity.judging.pair import PairLayer
@@ -61,6 +62,66 @@ def print_products(found: ProductCheck) -> None:
     )
     for sentence in found.refusals[:_REASONS]:
         console.print(f"  {sentence}")
+
+
+def print_proof(proof: AllInputsProof, console: Terminal, *, everything: bool = False) -> None:
+    """Print what holds of a network for all inputs.
+
+    Args:
+        proof: what was decided.
+        console: where to.
+        everything: print every step in order, not those alone of which something can be said against.
+    """
+    names = proof.arithmetics
+    steps = proof.steps if everything else [step for step in proof.steps if _worth_telling(step)]
+    if steps:
+        _print_table(console, _proof_table(steps if everything else steps[:_LAYERS], names))
+    if not everything and len(steps) > _LAYERS:
+        console.print(f"… {len(steps) - _LAYERS} more steps (--all)")
+    widest = max((step.decision.bits or 0 for step in proof.steps), default=0)
+    console.print(f"sums: up to {widest} bits, {_names(proof.wraps, everything) or 'none'} can leave int32")
+    for name in names:
+        count = proof.differing(name)
+        said = f"differ from float32's at {count:,}" if count else "equal float32's at all"
+        console.print(f"{name}: codes {said} of {proof.decided(name):,} integers that sums can be")
+    console.print(f"x86 CPUs without VNNI: {_names(proof.saturating, everything) or 'no layer'} can clip products")
+    if proof.undecided:
+        console.print(f"undecided: {_names([step.name for step in proof.undecided], everything)}")
+        console.print(f"  {proof.undecided[0].name}: {proof.undecided[0].decision.undecided}")
+    if proof.islands:
+        console.print(f"on floats, nothing proven: {_names(proof.islands, everything)}")
+    if proof.raised:
+        console.print("the file's operators were read as quantizers first")
+    console.print(f"proven for all inputs: {len(proof.steps)} steps in {proof.seconds:.1f} s", style="bold")
+
+
+def _worth_telling(step: StepProof) -> bool:
+    differ = any(found.count for found in step.decision.differences.values())
+    return differ or step.wraps or bool(step.saturates) or bool(step.decision.undecided)
+
+
+def _proof_table(steps: Iterable[StepProof], names: Iterable[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("step", "sums", "bits", "integers", *(f"{name} differs" for name in names), "first"):
+        table.add_column(column, justify="left" if column in ("step", "first") else "right", no_wrap=True)
+    for step in steps:
+        found, first = step.decision, ""
+        for name, one in found.differences.items():
+            if one.first is not None:
+                channel, integer, float32, other = one.first
+                first = f"channel {channel}, {integer:,}: float32 {float32}, {name} {other}"
+                break
+        table.add_row(
+            step.name if len(step.name) <= _WIDTH else "…" + step.name[1 - _WIDTH :],
+            "" if found.sums is None else f"{found.sums[0]:,} to {found.sums[1]:,}",
+            "" if found.bits is None else str(found.bits),
+            f"{found.integers:,}",
+            *(f"{found.differences[name].count:,}" if name in found.differences else "" for name in names),
+            first,
+        )
+    return table
 
 
 def print_pair(module: Module, pair: str, data: Any) -> PairReport:

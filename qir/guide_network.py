@@ -62,6 +62,11 @@ class MultiplierGuide(Record):
     shape: list[int] = Field(description="shape of a line and of `shift`")
     count: Integers = Field(description="what a mean divides by: one number, or one a place; [1] elsewhere")
     count_shape: list[int] = Field(description="shape of `count`")
+    float32_differs: int | None = Field(
+        default=None,
+        description="integers, of all that the step's sums can be over all channels, at which mantissa and shift give "
+        "another code than float32; null where the network requantizes in float32, or where it is not decided",
+    )
 
 
 class GridGuide(Record):

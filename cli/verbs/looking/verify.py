@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from qir.cli.answers import Answer
 from qir.cli.networks import network, network_path
 from qir.cli.samples import ImageOptions, read_and_tell
-from qir.cli.verdict import print_pair, print_products, print_verdict
+from qir.cli.verdict import print_pair, print_products, print_proof, print_verdict
 from qir.cli.written import print_agreement
 
 
@@ -23,6 +24,9 @@ def verify(
         Path | None, typer.Option("--data", "-d", help="Samples of any kind; normal noise without them.")
     ] = None,
     pair: Annotated[str, typer.Option(help="Only count what two executors compute differently: plain,fused.")] = "",
+    prove: Annotated[
+        bool, typer.Option(help="Only decide what holds for all inputs: sums, requantization, saturation.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
     *,
     images: ImageOptions,
@@ -41,9 +45,15 @@ def verify(
     With `--pair` two executors are compared, neither of them right by definition (`integer`, `no-vnni`, `dyadic`,
     `power-of-two`, `fused`, `unfused`, `plain`, `precise`, `qonnx`, `torch`, `simulation`), and the exit code is 0.
 
+    With `--prove` nothing is run on data: sums are bounded channel by channel from the weights and the codes that come
+    in; whether float32, dyadic multipliers and, with the guide next to the file, its multipliers and thresholds give
+    equal codes is decided for every integer that a sum can be. Exit code 1 where a sum can leave int32, or x86 CPUs
+    without VNNI can clip one and the file does not say so.
+
     qir verify model.quant.onnx --against model.onnx --data x.npy
     """
     import qir
+    from qir.passes.exporting.all_inputs import guide_beside, prove_all_inputs
     from qir.passes.exporting.check import compared_feeds
     from qir.passes.exporting.products import check_products
     from qir.passes.parity.agreement import agreement, labels_in, written_network
@@ -53,6 +63,9 @@ def verify(
     original = None if against is None else network_path(against)
     float_network = None if original is None else qir.load(original)
     exported = written_network(model)
+    if prove:
+        proof = prove_all_inputs(exported, *guide_beside(model))
+        return Answer(proof, partial(print_proof, proof, everything=everything), code=0 if proof.holds else 1)
     samples = read_and_tell(data, exported, original or model, images)
     if pair:
         return Answer(print_pair(exported, pair, samples))

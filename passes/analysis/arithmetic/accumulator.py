@@ -57,7 +57,7 @@ def weighted_sums(node: Node, centred: Array, data: QuantParameters) -> SumRange
         centred: integers of its constant weight's shape, less their zero points.
         data: grid of integers of its input.
     """
-    zero, rows = int(data.zero_point.reshape(-1)[0]), _by_channel(node, centred.astype(np.int64))
+    zero, rows = int(data.zero_point.reshape(-1)[0]), rows_by_channel(node, centred.astype(np.int64))
     first, second = rows * (data.low_code - zero), rows * (data.high_code - zero)
     return SumRange(np.minimum(first, second).sum(axis=1), np.maximum(first, second).sum(axis=1))
 
@@ -97,14 +97,19 @@ def _ends(bias: Array) -> tuple[Array, Array]:
     return rows.min(axis=0), rows.max(axis=0)
 
 
-def _by_channel(node: Node, weight: Array) -> Array:
-    """Return codes [output channels, products of one sum]; ConvTranspose counts every tap of its kernel."""
+def rows_by_channel(node: Node, weight: Array) -> Array:
+    """Return the integers of a weight as [output channels, products of one sum].
+
+    ConvTranspose counts every tap of its kernel; a vector is one channel.
+    """
     operands = op_of(node).quantizable(node)
     axis = None if operands is None else operands.weight_axis
     groups = node.attribute("group", 1) if node.op == "ConvTranspose" else 1
     if groups > 1:
         weight = np.concatenate(np.split(weight, groups, axis=0), axis=1)
         axis = 1
+    if weight.ndim == 1:
+        return weight.reshape(1, -1)
     if axis is None:
         axis = weight.ndim - 1
     return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)

@@ -10,10 +10,11 @@ from qir.guide import Guide
 from qir.guide_network import OutputGuide, StepGuide
 from qir.passes.exporting.c99.pointwise import concat, pair, rescale
 from qir.passes.exporting.c99.program import Port, Program
-from qir.passes.exporting.c99.reading import GuideReader, comment, identifier, label
+from qir.passes.exporting.c99.reading import comment, identifier, label
 from qir.passes.exporting.c99.sums import matmul, product
 from qir.passes.exporting.c99.texts import header, scratch_bytes, source
 from qir.passes.exporting.c99.windows import average, gather, maximum
+from qir.passes.exporting.guide.reader import GuideReader
 
 _ISLANDS = ("float", "control-flow", "unknown")
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qir.guide_network import ConstantGuide, StepGuide
-from qir.passes.exporting.c99.reading import GuideReader, numbers
+from qir.passes.exporting.c99.reading import numbers
+from qir.passes.exporting.guide.reader import GuideReader
 from qir.tensor import Array
 
 MOST_PLANES = 8

@@ -9,7 +9,8 @@ import numpy as np
 
 from qir.errors import ExportError
 from qir.guide_network import MultiplierGuide, NetworkTensor, OutputGuide, StepGuide
-from qir.passes.exporting.c99.reading import GuideReader, elements, label, numbers, required
+from qir.passes.exporting.c99.reading import elements, label, numbers, required
+from qir.passes.exporting.guide.reader import GuideReader
 from qir.passes.exporting.memory_plan import Buffer, plan_memory
 from qir.tensor import Array
 

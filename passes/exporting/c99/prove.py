@@ -19,7 +19,8 @@ from qir.passes.data.samples import samples_of
 from qir.passes.exporting.c99.build import compiler, run_codes, self_test
 from qir.passes.exporting.c99.generate import Sources, c_sources
 from qir.passes.exporting.c99.program import Port
-from qir.passes.exporting.c99.reading import GuideReader, required
+from qir.passes.exporting.c99.reading import required
+from qir.passes.exporting.guide.reader import GuideReader
 from qir.passes.parity.executors import code_forms
 from qir.tensor import Array
 

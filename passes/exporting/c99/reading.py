@@ -1,18 +1,15 @@
-"""Arrays of a guide, from its JSON text or its weights file, and names and numbers as C writes them."""
+"""Names and numbers as C writes them, and what a guide has to say for that."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from qir.errors import ExportError
-from qir.guide import Guide
-from qir.guide_network import ConstantGuide, Integers, NetworkTensor, PackedTensor, StepGuide
-from qir.tensor import Array
+from qir.guide_network import NetworkTensor, StepGuide
 
 T = TypeVar("T")
 
@@ -20,37 +17,6 @@ _WORDS = """auto break case char const continue default do double else enum exte
 main register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"""
 KEYWORDS = frozenset(re.findall(r"\w+", _WORDS))
 """Names that C has taken."""
-
-
-@dataclass(frozen=True)
-class GuideReader:
-    """A guide with the bytes of its weights file."""
-
-    guide: Guide
-    weights: bytes
-
-    def integers(self, entry: Integers) -> Array:
-        """Return a flat array: int64."""
-        if isinstance(entry, list):
-            return np.asarray(entry, np.int64)
-        data = self.weights[entry.offset : entry.offset + entry.length]
-        return np.frombuffer(data, np.dtype(entry.dtype).newbyteorder("<")).astype(np.int64)
-
-    def stored(self, entry: PackedTensor) -> Array:
-        """Return what a packed entry holds: int64, in its shape."""
-        data = np.frombuffer(self.weights[entry.offset : entry.offset + entry.length], np.uint8)
-        count = int(np.prod(entry.shape))
-        flat = np.unpackbits(data, bitorder="little")[: count * entry.bits].reshape(count, entry.bits)
-        return np.asarray((flat.astype(np.int64) @ (1 << np.arange(entry.bits))).reshape(entry.shape))
-
-    def weight(self, entry: ConstantGuide) -> Array:
-        """Return the integers of a constant: int64, in its shape."""
-        stored = self.stored(entry.packed)
-        whole = stored * entry.code_step + entry.low_code if entry.table is None else np.asarray(entry.table)[stored]
-        zero, shape = self.integers(entry.zero_point), [1] * stored.ndim
-        if entry.axis is not None and zero.size > 1:
-            shape[entry.axis] = -1
-        return np.asarray(whole - (zero.reshape(shape) if zero.size > 1 else zero[0]))
 
 
 def required(found: T | None, what: str) -> T:

@@ -31,6 +31,7 @@ from qir.guide_network import (
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.arithmetic.network import ArithmeticAnalysis, NetworkArithmetic
+from qir.passes.exporting.guide.deciding import decide
 from qir.passes.exporting.guide.trace import trace_network
 from qir.passes.exporting.guide.traced import Trace, TracedOutput, TracedStep, TracedTensor
 from qir.passes.exporting.guide.weights_file import WeightsFile
@@ -322,7 +323,13 @@ class _Describer:
             shape=list(shape),
             count=numbers(count),
             count_shape=list(count.shape),
+            float32_differs=None if self.kind == "float32" else self._differs(step, output),
         )
+
+    def _differs(self, step: TracedStep, output: TracedOutput) -> int | None:
+        """Return at how many of all integers the dyadic codes are not those of float32; None where it is undecided."""
+        found = decide(self.trace, step, output).differences.get("dyadic")
+        return None if found is None else found.count
 
     def _rounding(self, step: TracedStep) -> str:
         if all(output.pending is None for output in step.outputs):

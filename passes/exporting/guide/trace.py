@@ -24,7 +24,7 @@ from qir.types import TensorType
 
 
 def trace_network(module: Module, analyses: AnalysisCache) -> Trace:
-    """Return the record of a network with calibrated fake-quant nodes.
+    """Return the record of a network with calibrated fake-quant nodes, or of a file of QuantizeLinear nodes.
 
     Args:
         module: the network.
@@ -33,7 +33,7 @@ def trace_network(module: Module, analyses: AnalysisCache) -> Trace:
     Raises:
         QirError: a size is unknown, or no integers compute the network; the message says which.
     """
-    form = next(code_forms(module, analyses), None)
+    form = next(code_forms(module, analyses), None) if module.graph.fake_quants() else module
     if form is None:
         raise QirError("no form of the network in 8 or 16 bits exists")
     return _Follower(form).run()

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 import qir
 from qir.errors import QirError
+from qir.passes.exporting.all_inputs import prove_all_inputs
 from qir.passes.parity.compare import parity
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -117,3 +118,17 @@ def test_quantization_at_run_time_is_named(random_network, tmp_path) -> None:
     quantization.quantize_dynamic(source, path, op_types_to_quantize=["MatMul", "Conv"])
     with pytest.raises(QirError, match="activations are quantized at run time"):
         parity(qir.load(path))
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_sums_and_requantization_of_other_tools_are_proven_for_all_inputs(statically, form) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    options = {"weight_type": kind("QInt8"), "activation_type": kind("QUInt8"), "per_channel": True}
+    _, path = statically(quant_format=getattr(quantization.QuantFormat, form), **options)
+    proof = prove_all_inputs(qir.load(path))
+    layers = [step for step in proof.steps if step.decision.sums is not None]
+    assert len(layers) >= 3
+    assert proof.wraps == ()
+    assert proof.saturating
+    assert proof.raised is (form == "QOperator")
+    assert not proof.holds  # the file does not say that it is exact with VNNI alone

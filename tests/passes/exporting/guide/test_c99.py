@@ -14,7 +14,7 @@ from qir.passes.exporting.build_guide import build_guide
 from qir.passes.exporting.c99 import prove
 from qir.passes.exporting.c99.build import WARNINGS, compiler, run_codes
 from qir.passes.exporting.c99.generate import c_sources
-from qir.passes.exporting.c99.reading import GuideReader
+from qir.passes.exporting.guide.reader import GuideReader
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler (cc) on this machine")
 
