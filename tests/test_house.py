@@ -45,6 +45,8 @@ OP_COMPARISONS = {
     "passes/exporting/c99/pointwise.py": "one kernel for each op",
     "passes/exporting/c99/sums.py": "where the channels of a weight lie",
     "passes/exporting/c99/products.py": "where the channels of a weight lie",
+    "passes/exporting/all_inputs.py": "pattern of the QDQ form",
+    "passes/exporting/guide/reach.py": "a transposed convolution scatters its products",
     "passes/exporting/guide/trace.py": "patterns of the QDQ form and of windows",
     "passes/exporting/guide/network.py": "which kernels of ONNX Runtime multiply by ratios of scales",
     "passes/analysis/arithmetic/rescaling.py": "what Mul does to scales; which means cover whole images",

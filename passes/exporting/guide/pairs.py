@@ -81,7 +81,7 @@ def rescaling_differences(
 def uncertain_means(tensor: TracedTensor, output: TracedOutput) -> tuple[int, int]:
     """Return how many sums a window can have, and how many lie within float32's error of a rounding tie.
 
-    float32 adds the values of a window one after another, so that its result is no function of their sum; what it can
+    float32 adds the values of a window one after another, so that their sum does not decide its result; what it can
     be off by is bounded: every addition, the division and the new grid round once.
     """
     (term,) = () if output.pending is None else output.pending.terms()
