@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qir.search.agents.off_policy import Ddpg, episodes, observations, shares
+from qir.search.agents.off_policy import PATIENCE, Ddpg, observations, shares
+from qir.search.agents.patience import Patience
 from qir.search.agents.ppo import build_environment
 from qir.search.environment.gym import QuantizationEnv
 from qir.search.environment.rewards import Reward
@@ -50,12 +51,17 @@ def autoq(
     agents = _Coordinator(env, decisions_of_layers(run.problem.names), run.seed, warm_up)
     total = run.ledger.remaining
     counts = {"episodes": 0, "projected": 0, "layers": len(agents.layers)}
-    for _ in episodes(env):
+    patience = Patience(run.ledger, PATIENCE)
+    while run.ledger.remaining and not patience.over:
         info, final = agents.walk()
-        agents.learn(info["executed"], final, 1.0 - run.ledger.remaining / total)
+        if patience.after_episode():
+            agents.learn(info["executed"], final, 1.0 - run.ledger.remaining / total)
+        else:
+            agents.pass_over()
         counts["episodes"] += 1
         counts["projected"] += info["projected"]
-    return Outcome(counts=counts, notes=("HIRO's goal correction is replaced by the executed goal",))
+    notes = ["HIRO's goal correction is replaced by the executed goal", *patience.notes]
+    return Outcome(counts=counts, notes=notes)
 
 
 def decisions_of_layers(names: Sequence[str]) -> list[list[int]]:
@@ -101,6 +107,11 @@ class _Coordinator:
                 action = goal if len(layer) == 1 else self._lower.act(np.append(observation, goal))
                 observation, final, _, _, info = self._env.step([action])
         return info, final
+
+    def pass_over(self) -> None:
+        """Learn nothing of an episode that repeated a policy; both agents explore more widely."""
+        self._upper.pass_over()
+        self._lower.pass_over()
 
     def learn(self, row: Sequence[int], final: float, progress: float) -> None:
         """Store what was executed: the upper agent's goals as they were met, the lower agent's widths.

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qir.errors import MissingExtraError
+from qir.search.agents.patience import Patience
 from qir.search.agents.refinement import Refinement
 from qir.search.problem.parts import Floats
+from qir.search.solvers.run import Outcome
 
 if TYPE_CHECKING:
     from qir.search.environment.gym import QuantizationEnv
 
-_PATIENCE = 60
+PATIENCE = 200
+"""Episodes in a row that may repeat policies: they cost no measurement, and are not learned from again."""
+
+_REPEATS_A_PROPOSAL = 5
+"""So many repeated policies in a row leave one proposal fewer to choose from (ADRL), down to one."""
+
 _AVERAGING = 0.5
 _LEAST_WIDTH = 1e-6
 
@@ -28,7 +35,7 @@ class Ddpg:
     """Stable-Baselines3's DDPG, driven episode by episode with HAQ's settings.
 
     Actor and critic have two hidden layers; Adam with separate learning rates; exploration is uniform at first, then
-    truncated normal noise whose width decays per episode; a moving average of the replayed rewards is subtracted.
+    truncated normal noise whose width decays; a moving average of the replayed rewards is subtracted.
 
     Args:
         width: observation size.
@@ -36,7 +43,7 @@ class Ddpg:
         hidden: units of both hidden layers.
         warm_up: episodes of uniform actions.
         noise: first width of the noise.
-        decay: factor on the width per episode.
+        decay: factor on the width per measured policy; an episode that repeats one widens it back by as much.
         batch: transitions per update.
         memory: transitions kept.
         refinement: the actor proposes several actions, of which this chooses (ADRL).
@@ -82,12 +89,16 @@ class Ddpg:
         self._generator = np.random.default_rng(seed)
         self._warm_up, self._noise, self._decay, self._batch = warm_up, noise, decay, batch
         self._episode = 0
+        self._repeats = 0
         self._stored = 0
 
     def act(self, observation: Floats) -> float:
         """Return an action in 0 to 1, with exploration."""
         shares = self._explored(observation)
-        return float(shares[0] if self._refinement is None else shares[self._refinement.best(observation, shares)])
+        if self._refinement is None:
+            return float(shares[0])
+        competing = shares[: max(1, len(shares) - self._repeats // _REPEATS_A_PROPOSAL)]
+        return float(competing[self._refinement.best(observation, competing)])
 
     def learn(self, observations: Sequence[Floats], actions: Sequence[float], rewards: Sequence[float]) -> None:
         """Store an episode as it was executed and do one update per stored transition."""
@@ -101,10 +112,14 @@ class Ddpg:
                 np.array([last]),
                 [{}],
             )
-        self._episode += 1
+        self._episode, self._repeats = self._episode + 1, 0
         self._stored += len(actions)
         if self._episode >= self._warm_up and self._stored >= self._batch:
             self._model.train(gradient_steps=len(actions), batch_size=self._batch)
+
+    def pass_over(self) -> None:
+        """Learn nothing of an episode that repeated a policy, and explore more widely."""
+        self._repeats += 1
 
     def _explored(self, observation: Floats) -> Floats:
         """Return what the actor proposes [proposals], or random actions, each in 0 to 1."""
@@ -116,7 +131,7 @@ class Ddpg:
         actor = self._model.actor.mu if self._refinement is None else self._model.actor.mu.proposer
         with no_grad():
             means = 0.5 * (actor(as_tensor(observation[None], dtype=float32))[0].numpy() + 1.0)
-        width = self._noise * self._decay ** (self._episode - self._warm_up)
+        width = self._noise * self._decay ** max(0, self._episode - self._warm_up - self._repeats)
         return np.array([self._truncated(float(mean), max(width, _LEAST_WIDTH)) for mean in means])
 
     def _truncated(self, mean: float, width: float) -> float:
@@ -161,16 +176,6 @@ def _set_rates(model: Any, actor: float, critic: float) -> None:
             group["lr"] = rate
 
 
-def episodes(env: QuantizationEnv) -> Iterator[int]:
-    """Yield numbers of episodes until the evaluations are used up, or only repeated policies came for long."""
-    episode = barren = known = 0
-    while env.ledger.remaining and barren < _PATIENCE:
-        yield episode
-        episode += 1
-        evaluated = len(env.ledger.evaluations)
-        barren, known = (0, evaluated) if evaluated > known else (barren + 1, known)
-
-
 def observations(env: QuantizationEnv, row: Sequence[int]) -> list[Floats]:
     """Return what is seen on the way to an executed policy, before each of its decisions."""
     return [env.observation(row[:t]).astype(np.float64) for t in range(len(row))]
@@ -181,21 +186,25 @@ def shares(env: QuantizationEnv, row: Sequence[int]) -> list[float]:
     return [env.as_share(decision, option) for decision, option in enumerate(row)]
 
 
-def run_episodes(env: QuantizationEnv, agent: Ddpg) -> dict[str, int]:
+def run_episodes(env: QuantizationEnv, agent: Ddpg, notes: Sequence[str] = ()) -> Outcome:
     """Episodes of one agent; the final reward goes to every transition of its episode, as executed.
 
     Returns:
-        Counts of episodes and projections.
+        Counts of episodes and projections, the notes, and why the run ended early where it did.
     """
     counts = {"episodes": 0, "projected": 0}
-    for _ in episodes(env):
+    patience = Patience(env.ledger, PATIENCE)
+    while env.ledger.remaining and not patience.over:
         info: dict[str, Any] = {}
         reward, done = 0.0, False
         observation, _ = env.reset()
         while not done:
             observation, reward, done, _, info = env.step([agent.act(observation.astype(np.float64))])
-        row = info["executed"]
-        agent.learn(observations(env, row), shares(env, row), [reward] * len(row))
+        if patience.after_episode():
+            row = info["executed"]
+            agent.learn(observations(env, row), shares(env, row), [reward] * len(row))
+        else:
+            agent.pass_over()
         counts["episodes"] += 1
         counts["projected"] += info["projected"]
-    return counts
+    return Outcome(counts=counts, notes=(*notes, *patience.notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qir.errors import SearchError
 from qir.search.agents.off_policy import Ddpg, run_episodes
 from qir.search.agents.ppo import build_environment
-from qir.search.agents.refinement import Refinement
+from qir.search.agents.refinement import Refinement, tolerated_loss
 from qir.search.environment.gym import QuantizationEnv
 from qir.search.environment.rewards import Reward
 from qir.search.solvers.run import Outcome, Run
@@ -31,7 +31,7 @@ def haq(
         warm_up: episodes of uniform actions.
     """
     env = _environment(run, reward, "haq-sweep", reference, accuracy_scale)
-    return Outcome(counts=run_episodes(env, _agent(env, run, warm_up)))
+    return run_episodes(env, _agent(env, run, warm_up))
 
 
 def wang2024(
@@ -47,11 +47,10 @@ def wang2024(
     Arguments are those of `haq`.
     """
     env = _environment(run, reward, "reverse-order", reference, accuracy_scale)
-    counts = run_episodes(env, _agent(env, run, warm_up))
     notes = ["assumption: the paper names no algorithm; DDPG as in HAQ"]
     if reward == "wang2024-reconstructed":
         notes.append("reconstructed: the paper does not print its reward")
-    return Outcome(counts=counts, notes=notes)
+    return run_episodes(env, _agent(env, run, warm_up), notes)
 
 
 def adrl(
@@ -64,8 +63,10 @@ def adrl(
 ) -> Outcome:
     """ADRL (Ning et al. 2021): the actor proposes several actions, a profiled indicator passes one to the critic.
 
-    The profile is the problem's sensitivity (one layer quantized at a time); the proposal that loses least is tried. A
-    policy over the budget is narrowed where that loses least.
+    The profile is the problem's sensitivity (one layer quantized at a time). Proposals that lose no more than some
+    decision loses in the least sensitive policy inside the budget are equally good, and the narrowest of them is tried;
+    where all lose more, the one that loses least. Without that, proposals near the widest option always won, and the
+    budget rule led all of them to the same few policies. A policy over the budget is narrowed where that loses least.
 
     Args:
         run: the run.
@@ -81,8 +82,7 @@ def adrl(
     if run.problem.tables.sensitivity is None:
         raise SearchError("adrl: needs a profile; give Problem(sensitivity=...) next to the objective")
     env = _environment(run, reward, "least-loss", reference, accuracy_scale, indexed=True)
-    agent = _agent(env, run, warm_up, Refinement.of(env, candidates))
-    return Outcome(counts=run_episodes(env, agent))
+    return run_episodes(env, _agent(env, run, warm_up, Refinement.of(env, candidates, tolerated_loss(run))))
 
 
 def _environment(

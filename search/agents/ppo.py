@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
+from qir.search.agents.patience import Patience
 from qir.search.environment.rewards import Reward
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Run
@@ -107,7 +108,7 @@ def maskable_ppo(
         callback = episode_callback(run, env, record=record)
         model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
-    return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))
+    return callback.outcome()
 
 
 def _falling(run: Run, rate: float) -> Callable[[float], float]:
@@ -148,8 +149,13 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             self.counts = {"episodes": 0, "projected": 0}
             self.probabilities: list[list[list[float]]] = []
             self._episode: list[list[float]] = []
-            self._barren = 0
-            self._known = 0
+            self.patience = Patience(run.ledger, _PATIENCE)
+
+        def outcome(self) -> Outcome:
+            """Return what was counted and recorded, and why the run ended early where it did."""
+            return Outcome(
+                counts=dict(self.counts), probabilities=tuple(self.probabilities), notes=tuple(self.patience.notes)
+            )
 
         def _on_step(self) -> bool:
             if record:
@@ -164,10 +170,8 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
             if env.sweeps:
                 self._rewrite(info["executed"])
             self._episode = []
-            evaluated = len(run.ledger.evaluations)
-            self._barren = 0 if evaluated > self._known else self._barren + 1
-            self._known = evaluated
-            return bool(run.ledger.remaining) and not env.exhausted and self._barren < _PATIENCE
+            self.patience.after_episode()
+            return bool(run.ledger.remaining) and not env.exhausted and not self.patience.over
 
         def _learn_executed(self, option: int) -> None:
             """Replace a projected action in the rollout by the executed one, with its own probability."""

@@ -76,4 +76,4 @@ def releq(
         callback = episode_callback(run, env, record=record)
         model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
-    return Outcome(counts=dict(callback.counts), probabilities=tuple(callback.probabilities))
+    return callback.outcome()

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from qir.search.environment.gym import QuantizationEnv
-from qir.search.problem.parts import Floats
+from qir.search.problem.parts import Floats, Indices
+from qir.search.solvers.milp import least_sensitive
+from qir.search.solvers.run import Run
 
 
 @dataclass(frozen=True)
@@ -19,30 +21,42 @@ class Refinement:
 
     Attributes:
         proposals: actions that the actor proposes.
-        loss: [decisions, most options], loss of each option from narrow to wide, all other decisions at their widest.
+        rank: [decisions, most options], place of each option, from narrow to wide, among those of its decision, best
+            first: tolerable ones from narrow to wide, then the others by what they lose.
         counts: [decisions], number of options.
     """
 
     proposals: int
-    loss: Floats
+    rank: Indices
     counts: Floats
 
     @staticmethod
-    def of(env: QuantizationEnv, proposals: int) -> Refinement:
-        """Return the refinement by the sensitivity of an environment's problem."""
+    def of(env: QuantizationEnv, proposals: int, tolerated: float = 0.0) -> Refinement:
+        """Return the refinement by the sensitivity of an environment's problem.
+
+        Args:
+            env: its options are ordered from narrow to wide.
+            proposals: actions that the actor proposes.
+            tolerated: loss beyond a decision's least up to which options are equally good, scaled as in the tables.
+        """
         sensitivity = env.problem.tables.proxy
         counts = np.array([len(d.options) for d in env.problem.decisions], dtype=np.float64)
-        loss = np.zeros(sensitivity.unary.shape)
+        rank = np.zeros(sensitivity.unary.shape, dtype=np.intp)
         for decision, line in enumerate(sensitivity.unary):
-            for option in range(int(counts[decision])):
-                loss[decision, int(env.as_share(decision, option) * counts[decision])] = line[option]
-        return Refinement(proposals, loss, counts)
+            count = int(counts[decision])
+            loss = np.zeros(count)
+            for option in range(count):
+                loss[int(env.as_share(decision, option) * count)] = line[option]
+            loss -= loss.min()
+            loss[loss <= tolerated] = 0.0
+            rank[decision, np.argsort(loss, kind="stable")] = np.arange(count)
+        return Refinement(proposals, rank, counts)
 
     def best(self, observation: Floats, shares: Floats) -> int:
-        """Return which of some actions [proposals] in 0 to 1 loses least; of equals the narrowest."""
+        """Return which of some actions [proposals] in 0 to 1 ranks first."""
         decision = round(float(observation[-1]) * len(self.counts))
         places = np.minimum(shares * self.counts[decision], self.counts[decision] - 1).astype(np.intp)
-        return int(np.lexsort((places, self.loss[decision, places]))[0])
+        return int(np.argmin(self.rank[decision, places]))
 
     def install(self, policy: Any, width: int, hidden: int) -> None:
         """Give the actors of a DDPG policy as many outputs as there are proposals, and this choice after them."""
@@ -57,7 +71,7 @@ class Refinement:
         import torch
         from stable_baselines3.common.torch_layers import create_mlp
 
-        loss, counts = torch.as_tensor(self.loss), torch.as_tensor(self.counts)
+        rank, counts = torch.as_tensor(self.rank), torch.as_tensor(self.counts)
 
         class Refined(torch.nn.Module):
             """Actions -1 to 1 [batch, 1] from observations [batch, width]."""
@@ -73,7 +87,21 @@ class Refinement:
                 decision = (seen[:, -1].double() * len(counts)).round().long()
                 count = counts[decision][:, None]
                 places = torch.minimum(0.5 * (proposed + 1.0) * count, count - 1).long()
-                chosen = loss[decision].gather(1, places).argmin(1, keepdim=True)
+                chosen = rank[decision].gather(1, places).argmin(1, keepdim=True)
                 return torch.gather(proposed, 1, chosen)
 
         return Refined(self.proposals)
+
+
+def tolerated_loss(run: Run) -> float:
+    """Return the most that one decision loses beyond its least in the least sensitive policy within the budgets.
+
+    In the scale of the tables; 0 where that policy is not known.
+    """
+    tables = run.problem.tables
+    row = least_sensitive(run.problem)
+    if row is None:
+        return 0.0
+    unary = tables.proxy.unary
+    least = np.where(tables.legal, unary, np.inf).min(1)
+    return float(np.max(unary[np.arange(len(row)), list(row)] - least))

@@ -26,6 +26,10 @@ _PROVED = 1e-9
 _INFEASIBLE = 2  # scipy's code
 
 
+_SECONDS = 5.0
+"""Time for an optimum that is a guide, not an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Solved:
     """A solution of the program.
@@ -220,6 +224,15 @@ def infeasible(problem: Problem) -> InfeasibleError:
     reference = None if problem.budgets[worst].ratio is None else problem.tables.reference(worst)
     fixed = not problem.tables.depends_on_decisions(worst)
     return InfeasibleError(worst, limits[worst], smallest[worst], reference, fixed=fixed)
+
+
+def least_sensitive(problem: Problem) -> Row | None:
+    """Return the exact optimum of the sensitivity, where there is one and it is found within seconds."""
+    tables = problem.tables
+    if tables.sensitivity is None:
+        return None
+    row = Program(tables, tables.additive_budgets).minimise(tables.sensitivity, _SECONDS).row
+    return row if row is not None and problem.feasible(np.array([row]))[0] else None
 
 
 def milp(run: Run) -> Outcome:

@@ -17,7 +17,7 @@ import numpy as np
 from qir.search.problem.moves import Widths, neighbours
 from qir.search.problem.parts import Floats, Indices
 from qir.search.solvers.exhaustive import feasible_rows
-from qir.search.solvers.milp import Program
+from qir.search.solvers.milp import least_sensitive
 from qir.search.solvers.random import Sampler
 from qir.search.solvers.run import Outcome, Row, Run
 
@@ -25,7 +25,6 @@ _ENUMERABLE = 200_000
 _POOL = 3000
 _PARENTS = 6
 _DRAWN = 16
-_SECONDS = 5.0
 _REFIT_GROWTH = 1.15
 _LARGEST_FIT = 400
 
@@ -75,7 +74,7 @@ class Candidates:
         wishes = [
             [min(i, size - 1) for size in problem.tables.sizes] for i in range(max(problem.tables.sizes) - 1, -1, -1)
         ]
-        rows = [_least_sensitive(self._run), *(self._run.feasible_row(wish) for wish in wishes)]
+        rows = [least_sensitive(problem), *(self._run.feasible_row(wish) for wish in wishes)]
         found = list(dict.fromkeys(row for row in rows if row is not None))[: count // 2]
         for row in self._sampler:
             if len(found) >= count:
@@ -105,15 +104,6 @@ class Candidates:
     def _second_steps(self, steps: list[Row], count: int) -> set[Row]:
         chosen = self._run.generator.choice(len(steps), size=min(count, len(steps)), replace=False)
         return {row for i in chosen for row in neighbours(self._run.problem, self._run.widths, steps[i])}
-
-
-def _least_sensitive(run: Run) -> Row | None:
-    """Return the exact optimum of the sensitivity, where there is one and it is found within seconds."""
-    tables = run.problem.tables
-    if tables.sensitivity is None:
-        return None
-    row = Program(tables, tables.additive_budgets).minimise(tables.sensitivity, _SECONDS).row
-    return row if row is not None and run.problem.feasible(np.array([row]))[0] else None
 
 
 @dataclass(frozen=True, slots=True)

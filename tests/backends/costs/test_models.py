@@ -3,6 +3,7 @@
 from itertools import pairwise
 from math import ceil
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,3 +138,35 @@ def test_costs_are_positive_and_at_least_their_parts(name: str, shape: ConvShape
     assert cost.energy_pj > 0
     assert cost.total_bytes >= ceil(shape.weights * pair[1] / 8)
     assert cost.bit_operations == shape.macs * pair[0] * pair[1]
+
+
+def test_stripes_runs_the_widths_that_releq_finds_for_lenet_faster_than_those_of_admm():
+    """Table 4 and figure 9 of ReLeQ: 1.86x in time over 5, 3, 2, 3 bits, and more than fetching weights would allow."""
+    layers = [(1, 20, 28, 5, False), (20, 50, 12, 5, False), (800, 500, 1, 1, True), (500, 10, 1, 1, True)]
+    model = load_target("stripes-serial-weights").cost_model()
+
+    def total(widths):
+        costs = [
+            model.layer_cost(
+                ConvShape(
+                    in_channels=inputs,
+                    out_channels=outputs,
+                    height=size,
+                    width=size,
+                    kernel=(kernel, kernel),
+                    stride=(1, 1),
+                    padding=(0, 0),
+                    groups=1,
+                    batch=1,
+                    fully_connected=dense,
+                ),
+                weight_bits=bits,
+                activation_bits=8,
+            )
+            for (inputs, outputs, size, kernel, dense), bits in zip(layers, widths, strict=True)
+        ]
+        return np.array([sum(cost.cycles for cost in costs), sum(cost.energy_pj for cost in costs)])
+
+    releq = total((2, 2, 3, 2))
+    assert (total((5, 3, 2, 3)) / releq > 1.3).all()
+    assert (total((8, 8, 8, 8)) / releq > 3.4).all()

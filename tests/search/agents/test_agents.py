@@ -131,7 +131,7 @@ def test_adrl_passes_on_the_proposal_that_loses_least():
 
     env = QuantizationEnv(problem(), enforcement="least-loss", continuous=True, indexed=True)
     refinement = Refinement.of(env, 4)
-    np.testing.assert_allclose(refinement.loss[1], np.array([0.3, 0.1, 0.0]) / 3)
+    assert refinement.rank[1].tolist() == [2, 1, 0]
     observation = env.observation((0,)).astype(np.float64)
     assert refinement.best(observation, np.array([0.1, 0.5, 0.9, 0.7])) == 2
     agent = Ddpg(len(observation), warm_up=0, refinement=refinement)
@@ -156,6 +156,42 @@ def test_autoq_upper_agent_decides_what_has_no_channels():
     np.testing.assert_allclose(0.5 * (upper.actions[:2, 0, 0] + 1), means)
     distance = abs(agents._goals[1] - means[1])
     np.testing.assert_allclose(lower.rewards[:2, 0], 0.45 * final - 0.55 * distance, rtol=1e-5)
+
+
+def test_adrl_prefers_the_narrowest_of_proposals_that_are_equally_good():
+    from qir.search import QuantizationEnv
+    from qir.search.agents.refinement import Refinement
+
+    env = QuantizationEnv(problem(), enforcement="least-loss", continuous=True, indexed=True)
+    loss = np.array([0.3, 0.1, 0.0]) / 3 * env.problem.tables.proxy.scale
+    refinement = Refinement.of(env, 3, tolerated=float(loss[1]))
+    assert refinement.rank[1].tolist() == [2, 0, 1]
+    observation = env.observation((0,)).astype(np.float64)
+    assert refinement.best(observation, np.array([0.9, 0.5, 0.1])) == 1
+    assert refinement.best(observation, np.array([0.9, 0.1, 0.8])) == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_adrl_goes_on_until_its_evaluations_are_used_up():
+    found = solve(problem(layers=4), "adrl", evaluations=18, seed=0)
+    assert len(found.evaluations) == 18
+    assert not any(note.startswith("stopped early") for note in found.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["haq", "adrl", "autoq", "releq"])
+def test_an_agent_that_meets_nothing_new_says_that_it_stopped_early(method):
+    names = ["a", "b"]
+    p = Problem(
+        [Decision(name, (2, 8)) for name in names],
+        costs={"size": [[2.0, 8.0]] * 2},
+        budgets={"size": Budget(maximum=10)},
+        sensitivity=[[1.0, 0.0]] * 2,
+        objective=lambda policy: 0.5 + sum(policy.values()) / 100,
+    )
+    found = solve(p, method, evaluations=50, seed=0)
+    assert len(found.evaluations) <= 3
+    assert any(note.startswith("stopped early") for note in found.notes)
 
 
 @pytest.mark.filterwarnings("ignore")
