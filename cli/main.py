@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from qir.cli.answers import answering, is_verbose
 from qir.cli.interruption import Interruption
 from qir.cli.options import with_groups
-from qir.errors import QirError
+from qir.errors import MissingExtraError, QirError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,8 @@ EXIT_CODES = """Exit codes: 0 done; 1 the file is not exact (`verify`); 2 bad in
 names what to do; 130 after Ctrl-C, 143 after SIGTERM."""
 
 
-def make_app() -> typer.Typer:
-    """Return the Typer application with all verbs."""
+def make_app(asked: str = "") -> typer.Typer:
+    """Return the Typer application with all verbs, or with the one that is asked for: the others need not be read."""
     app = typer.Typer(
         name="qir",
         help="Mixed-precision quantization of ONNX networks: look, cost, search, export, check.\n\n"
@@ -46,6 +47,8 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_common)
     for room, verb, panel in _verbs():
+        if asked in VERBS and verb != asked:
+            continue
         module = importlib.import_module(f"qir.cli.verbs.{room}.{verb}")
         if hasattr(module, "group"):
             app.add_typer(module.group(), name=verb, rich_help_panel=panel)
@@ -79,7 +82,7 @@ def main() -> None:
     heard = Interruption()
     try:
         heard.listen()
-        make_app()()
+        make_app(*sys.argv[1:2])()
     except BaseException as error:
         if heard.number:
             heard.deafen()
@@ -100,6 +103,8 @@ def _message(error: BaseException) -> str | None:
         return "the memory does not suffice: give fewer samples, or a smaller network"
     if isinstance(error, RecursionError):
         return "the input nests too deeply: the file is damaged, or made to be so"
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return str(MissingExtraError("torch", "torch"))
     return str(error) if isinstance(error, QirError) else None
 
 

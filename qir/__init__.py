@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from qir.types import TensorType as TensorType
     from qir.verifier import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Attribute": "attributes",

@@ -77,8 +77,16 @@ class InfeasibleError(SearchError):
         self.smallest = smallest
 
 
+TORCH_ON_CPU = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+"""What PyTorch's own page tells to type for a machine without a GPU."""
+
+
 class MissingExtraError(QirError):
     """A part of qir needs a package that is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs the package {package!r}: install it with `pip install 'qir[{extra}]'`")
+    def __init__(self, package: str, extra: str, *, what: str = "this", instead: str = "") -> None:
+        how = f"`pip install 'qir[{extra}]'`"
+        if package == "torch":
+            how = f"`{TORCH_ON_CPU}` (for the CPU alone, without CUDA's gigabytes), or {how}"
+        otherwise = f"; or {instead}" if instead else ""
+        super().__init__(f"{what} needs the package {package!r}: install it with {how}{otherwise}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from qir.search.problem.moves import projected
 from qir.search.problem.problem import Problem
 from qir.search.problem.result import VALUE, Evaluation, Progress, Result, pareto_front
 from qir.search.solvers.run import Outcome, Run, Solver
+from qir.support.packages import is_installed
 
 if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
@@ -169,7 +169,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> Solver:
     """
     solver = find_method(method)
     package, name = _NEEDS.get(method, ("", ""))
-    if package and find_spec(package) is None:
+    if package and not is_installed(package):
         raise MissingExtraError(name, "search")
     known = list(inspect.signature(solver).parameters)[1:]
     unknown = sorted(set(options) - set(known))

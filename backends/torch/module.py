@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from qir.backends.execution.biases import find_biases
 from qir.backends.torch.graph import GraphPlan
 from qir.backends.torch.ops import Lowering, Operands
 from qir.backends.torch.quantizers import TorchParameters, TorchScheme, fake_quantize_channels, get_torch_scheme
@@ -19,7 +20,6 @@ from qir.backends.torch.quantizers.blocks import fake_quantize
 from qir.backends.torch.runtime import without_gradient
 from qir.backends.torch.weights import (
     Recalibrate,
-    find_biases,
     torch_tensor,
     trained_values,
     write_constants,

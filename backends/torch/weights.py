@@ -10,13 +10,11 @@ from torch import nn
 
 from qir.backends.torch.quantizers import get_torch_scheme
 from qir.fake_quant import FakeQuant, quantizers
-from qir.granularity import PerBlock
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Value
 from qir.labels import constant_labels
 from qir.module import Module
 from qir.ops import op_of
 from qir.tensor import Array, Tensor
-from qir.tracing import quantizer_of
 from qir.types import DType
 
 Recalibrate = Callable[[FakeQuant, Array], Array]
@@ -38,23 +36,6 @@ def trained_values(graph: Graph) -> frozenset[Value]:
             if value is not None and value.is_constant and value.constant is not None and value.constant.shape:
                 found.add(value)
     return frozenset(found)
-
-
-def find_biases(graph: Graph) -> dict[Node, tuple[int, FakeQuant, FakeQuant]]:
-    """Return layers with a constant bias whose data and weight are quantized → bias operand, data and weight quantizer.
-
-    Layers whose weight has blocks of scales are left out: their sums have no one scale.
-    """
-    found = {}
-    for node in graph.walk():
-        operands = op_of(node).quantizable(node)
-        bias = None if operands is None or operands.bias is None else node.input(operands.bias)
-        if operands is None or operands.bias is None or bias is None or bias.constant is None:
-            continue
-        data, weight = quantizer_of(node.input(operands.data)), quantizer_of(node.input(operands.weight))
-        if data is not None and weight is not None and not isinstance(weight.granularity, PerBlock):
-            found[node] = (operands.bias, data, weight)
-    return found
 
 
 def write_constants(

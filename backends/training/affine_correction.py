@@ -1,10 +1,4 @@
-"""Channel-wise affine correction: a gain and an offset per output channel of every layer.
-
-After fake-quantization each layer's pre-activations differ from the float network's by a part that is affine per
-channel. One pass over some images, layer after layer, fits gain and offset by least squares; each layer sees inputs
-that are corrected already. Gain folds into the weight's scale (codes stay), offset into the bias, so the exported
-network pays nothing. It generalises bias correction (Nagel et al., 2019, section 4.2), which is gain 1.
-"""
+"""Channel-wise affine correction in torch, where it is fitted to policy after policy: the twin of `fit_affine`."""
 
 from __future__ import annotations
 
@@ -12,68 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from qir.backends.execution.affine_fit import LARGEST_GAIN, Correctable, correctable
 from qir.graph import Node
-from qir.ops import op_of
-from qir.tracing import quantizer_of
 
 if TYPE_CHECKING:
     import torch
 
     from qir.backends.torch.module import TorchModule
 
-LARGEST_GAIN = 4.0
-"""Gains stay between 1/4 and 4: a channel that needs more carries no signal at this width."""
-
 _BLOCK = 1 << 20
 """Elements whose moments are taken at a time: temporaries of a whole layer cost more than its convolution."""
-
-
-@dataclass(frozen=True, slots=True)
-class Correctable:
-    """What of a layer's result can be corrected without cost.
-
-    Attributes:
-        axis: axis of the result that is the output channel: 1 of a convolution, the last of a matrix product.
-        gain: the weight has a range per output channel, which takes the gain, and no other layer reads it.
-        offset: the layer has a bias operand, or an Add of a constant after it, which takes the offset.
-    """
-
-    axis: int
-    gain: bool
-    offset: bool
-
-
-def correctable(node: Node) -> Correctable | None:
-    """Return what of a layer can be corrected; None when nothing can, as in products of two activations."""
-    operands = op_of(node).quantizable(node)
-    weight = None if operands is None else quantizer_of(node.input(operands.weight))
-    constant = None if weight is None else weight.source.constant
-    if operands is None or weight is None or constant is None:
-        return None
-    per_channel = operands.weight_axis is not None and weight.granularity.axis == operands.weight_axis
-    per_channel = per_channel and _reads_alone(node, operands.weight)
-    offset = operands.bias is not None or bias_add(node) is not None
-    return Correctable(1 if len(constant.shape) > 2 else -1, per_channel, offset) if per_channel or offset else None
-
-
-def _reads_alone(node: Node, index: int) -> bool:
-    """Return whether nothing else reads the constant that an operand comes from."""
-    value = node.input(index)
-    while value is not None and len(value.uses) == 1:
-        if value.producer is None:
-            return True
-        value = value.producer.input(0)
-    return False
-
-
-def bias_add(node: Node) -> tuple[Node, int] | None:
-    """Return the Add of a constant vector that alone reads a layer's result, and the index of the vector."""
-    users = node.result.users
-    if len(users) != 1 or not (op_of(users[0]).is_join and op_of(users[0]).is_elementwise):
-        return None
-    index = 1 if users[0].operands[0] is node.result else 0
-    constant = users[0].operands[index].constant
-    return (users[0], index) if constant is not None and len(constant.shape) == 1 else None
 
 
 @dataclass

@@ -164,7 +164,7 @@ def judged(where: Study, decided: dict[str, Any]) -> tuple[float, float]:
             made = network(batch)
             with network.quantizers_off():
                 aims = network(batch)
-        losses.append(output_loss(made, aims, classes=True) * len(batch))
+        losses.append(output_loss([made[0].numpy()], [aims[0].numpy()], classes=True) * len(batch))
         equal += int((made[0].argmax(1) == aims[0].argmax(1)).sum())
     return sum(losses) / len(where.held), equal / len(where.held)
 

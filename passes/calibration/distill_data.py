@@ -12,6 +12,7 @@ from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.simplify.eliminate.identities import EliminateIdentities
 from qir.passes.simplify.freeze_inputs import FreezeInputs
+from qir.support.packages import require_torch
 
 DISTILLED = "distilled"
 """What stands for distilled data where data are named."""
@@ -34,7 +35,11 @@ class DistillData(Pass):
     iterations: int = 500
 
     def run(self, module: Module, context: PassContext) -> bool:
-        """Distil; raises `QirError` when the network has no stored statistics, or not one input of known shape."""
+        """Distil; raises `QirError` when the network has no stored statistics, or not one input of known shape.
+
+        `MissingExtraError` where torch, whose gradients it follows, is not installed.
+        """
+        require_torch("distilling data", "give samples")
         from qir.backends.training.distillation import distill_data
 
         plain = module.clone()

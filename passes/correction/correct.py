@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qir.backends.execution.affine_fit import bias_add, correctable, fit_affine
 from qir.errors import PassError
 from qir.graph import Node
 from qir.module import Module
@@ -23,7 +24,7 @@ class CorrectChannels(Pass):
     """Channel-wise affine correction at the module's bits, folded into weights, ranges and biases.
 
     Gain and offset per output channel are fitted to the float pre-activations, layer after layer
-    (`qir.backends.training.affine_correction`). Verified IR in, verified IR out; needs `calibration_data`; run it last,
+    (`qir.backends.execution.affine_fit`). Verified IR in, verified IR out; needs `calibration_data`; run it last,
     after the bits are chosen.
 
     Options:
@@ -61,11 +62,6 @@ class CorrectBias(Pass):
 
 
 def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True) -> dict[Node, tuple[Array, Array]]:
-    import torch
-
-    from qir.backends.torch.module import TorchModule
-    from qir.backends.training.affine_correction import correctable, fit_affine_correction, pre_activations
-
     layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
     if not layers and module.graph.fake_quants():
         return {}
@@ -73,12 +69,7 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
         raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
     data = context.require("calibration_data")
     count = fitting_samples(module, data, (node.result for node in layers), images, memory=KEPT_MEMORY)
-    feed = next(iter(batches(module, data, batch=count)))
-    network = TorchModule(module)
-    inputs = [torch.from_numpy(feed[value.name]) for value in module.graph.inputs if value.constant is None]
-    reference = pre_activations(network, layers, *inputs)
-    correction = fit_affine_correction(network, reference, *inputs, gain=gain)
-    return {node: (g.numpy(), o.numpy()) for node, (g, o) in correction.terms.items()}
+    return fit_affine(module, layers, next(iter(batches(module, data, batch=count))), gain=gain)
 
 
 def fold_affine(module: Module, terms: Mapping[Node, tuple[Any, Any]]) -> None:
@@ -111,8 +102,6 @@ def _scale_weight(layer: QuantizedLayer, tensor: Tensor, gain: Array) -> None:
 
 
 def _move_bias(module: Module, layer: QuantizedLayer, gain: Array, offset: Array) -> None:
-    from qir.backends.training.affine_correction import bias_add
-
     bias, place, add = layer.bias, layer.bias_index, bias_add(layer.node)
     if bias is not None and bias.constant is not None and place is not None:
         moved = (bias.constant.numpy() * gain + offset).astype(np.float32)

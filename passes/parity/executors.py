@@ -4,7 +4,7 @@
 `unfused`, `plain` and `precise` settings of ONNX Runtime; `qonnx` is qir's executor of QONNX; `torch` its torch
 interpreter. A network with fake-quant nodes is put in the form of codes where an executor asks for it. `simulation`
 reads the quantizers of a file in whatever form they stand and computes on integers where that is possible, else in
-torch.
+numpy (in torch where quantizers lie inside If, Loop or Scan).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
+from qir.backends.execution.interpreter import Interpreter
 from qir.backends.integer.reference import IntegerReference
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import QirError
@@ -99,7 +100,7 @@ Kind = Literal["integer reference", "simulation"]
 
 
 class ReferenceNetwork:
-    """A network with fake-quant nodes, executed on integers, or simulated in torch where that is not possible.
+    """A network with fake-quant nodes, executed on integers, or simulated where that is not possible.
 
     Attributes:
         kind: what ran last: `integer reference` or `simulation`.
@@ -124,7 +125,21 @@ def _references(module: Module) -> Iterator[tuple[Kind, Executor]]:
     for form in code_forms(module):
         if any(op_of(node).is_quantize for node in form.graph):
             yield "integer reference", IntegerReference(form)
-    yield "simulation", executor("torch", module)
+    inside = any(graph.fake_quants() for graph in module.graphs if graph is not module.graph)
+    yield "simulation", executor("torch", module) if inside else _Interpreted(module)
+
+
+class _Interpreted:
+    """What numpy and ONNX Runtime compute of a network with fake-quant nodes, as an executor."""
+
+    def __init__(self, module: Module) -> None:
+        self._network = Interpreter(module)
+
+    def run(self, feed: Mapping[str, Array], /) -> Run:
+        """Return one batch; raises `DataError` where an input is missing."""
+        graph, found = self._network.graph, self._network.run(feed)
+        named = zip(graph.output_names, graph.outputs, strict=True)
+        return Run({name: found[value] for name, value in named if value is not None})
 
 
 def code_forms(module: Module, analyses: AnalysisCache | None = None) -> Iterator[Module]:

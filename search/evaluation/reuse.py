@@ -16,14 +16,10 @@ from typing import Any
 
 import torch
 
+from qir.backends.execution.affine_fit import correctable
 from qir.backends.torch.graph import GraphPlan, Kernel, Values
 from qir.backends.torch.module import TorchModule
-from qir.backends.training.affine_correction import (
-    AffineCorrection,
-    correctable,
-    fit_affine_correction,
-    pre_activations,
-)
+from qir.backends.training.affine_correction import AffineCorrection, fit_affine_correction, pre_activations
 from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
 from qir.module import Module

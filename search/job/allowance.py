@@ -62,10 +62,9 @@ class Allowance:
 
 
 def ended(result: Result, measured: Sensitivity) -> Result:
-    """Return a result that says how its sensitivities were measured, where they ended early."""
-    if not measured.stopped:
-        return result
-    return replace(result, status=measured.stopped, notes=(*result.notes, measured.note))
+    """Return a result that says how its sensitivities were measured, where they ended early or not as by default."""
+    notes = (*result.notes, *((measured.note,) if measured.note else ()))
+    return replace(result, status=measured.stopped or result.status, notes=notes)
 
 
 class Extras(Generic[T]):

@@ -12,7 +12,7 @@ from qir.passes.data.kinds.preprocessing import Preprocessing
 from qir.passes.data.kinds.source import Data
 from qir.passes.lowering.profiles.profiles import find_profile
 from qir.search.evaluation.splits import Labelled, Splits
-from qir.search.job.stages import Job
+from qir.search.job.stages import MEASURED_INSTEAD, Job
 from qir.search.methods import ADDITIVE, check_options
 from qir.search.metrics.label_free import AUTO, check_metric
 from qir.search.network.problem import read_budgets
@@ -20,6 +20,7 @@ from qir.search.problem.parts import Budget
 from qir.search.problem.result import Progress
 from qir.search.report.quantized import Quantized
 from qir.support.atomic_write import make_folder
+from qir.support.packages import require_torch
 from qir.support.progress import Step, told
 from qir.tensor import Array
 
@@ -69,9 +70,9 @@ def quantize(
     """Quantize a network: fold, insert, calibrate, choose bits, correct or retrain, export and check.
 
     Without labels, bits are chosen by the exact solver (HiGHS) from how far each width moves the outputs: to second
-    order, for all decisions from the same backward passes (`gauss-newton`), or where no gradient passes the network by
-    one partial forward pass for each decision and width (`output-distance`). `exhaustive` is the dear measurement that
-    both are held against. Without budgets every quantizer gets its widest legal width.
+    order, for all decisions from the same backward passes (`gauss-newton`), or where no gradient passes the network, or
+    torch is not installed, by one partial forward pass for each decision and width (`output-distance`). `exhaustive` is
+    the dear measurement that both are held against. Without budgets every quantizer gets its widest legal width.
 
     A method that measures (`rl`, `random`, `evolution`, …) chooses bits by accuracy on labelled samples, each policy
     retrained shortly, and the winner retrained longer: on the splits given, or on the data with their labels, divided.
@@ -122,9 +123,14 @@ def quantize(
     Raises:
         QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
             cost of a node with decisions is unknown, so that the budget would not bind.
+        MissingExtraError: a package that an option needs is not installed: torch for methods that measure, AdaRound,
+            distilled data and most sensitivities.
     """
     check_options(method, options)
     check_metric(sensitivity)
+    measured = method not in ADDITIVE
+    if measured:
+        require_torch(f"method {method!r} measures policies by accuracy, which", MEASURED_INSTEAD)
     hardware = as_target(target)
     find_profile(profile or hardware.export.profile)
     limits, path = read_budgets(budgets or {}), _output(output, model)
@@ -147,7 +153,6 @@ def quantize(
             metric=sensitivity,
             time_limit=time_limit,
         )
-        measured = method not in ADDITIVE
         if measured and job.splits.validation is None:
             job.splits = job.splits.divided(job.network, seed=seed)
         if limits or measured:

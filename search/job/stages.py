@@ -52,6 +52,7 @@ from qir.search.report.provenance import provenance
 from qir.search.report.quantized import CHOSEN, Quantized
 from qir.search.report.rows import Costed, Row
 from qir.search.report.uniform_costs import UniformCosts
+from qir.support.packages import require_torch
 from qir.support.progress import stage
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from qir.search.evaluation.accuracy import AccuracyObjective, EvaluationProtocol, Samples
     from qir.search.evaluation.parallel import Workers
     from qir.search.evaluation.store import Store
+
+MEASURED_INSTEAD = "choose bits without labels, by how far widths move the outputs (`qir quantize`)"
 
 Tried = tuple[Agreement | None, int | None]
 """How a policy agrees with the float network, and the bytes of its file; None where it cannot be written."""
@@ -126,6 +129,10 @@ class Job:
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
+        if self.splits.validation is not None:
+            require_torch("measuring policies by accuracy", MEASURED_INSTEAD)
+        if self.adaround:
+            require_torch("AdaRound")
         self.allowance = Allowance.of(self.time_limit)
         hardware = as_target(self.target)
         self.hardware = hardware.model_copy(update={"reduce_range": self.reduce_range or hardware.reduce_range})

@@ -18,10 +18,11 @@ from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples, samples_of
-from qir.search.metrics.measuring import ANY_NETWORK, METRICS, measure
+from qir.search.metrics.measuring import ANY_NETWORK, METRICS, SHIPPED, WITHOUT_TORCH, measure
 from qir.search.metrics.pace import INTERRUPTED, TIME_LIMIT, NoGradientError, Pace, TimeOverError
 from qir.search.problem.sensitivity import Sensitivity
 from qir.support.nearest import nearest
+from qir.support.packages import is_installed, require_torch
 from qir.support.progress import stage
 from qir.tensor import Array
 
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
 
 AUTO = "auto"
-"""`gauss-newton`, and `output-distance` where no gradient passes the network."""
+"""`gauss-newton`, and `output-distance` where no gradient passes the network or torch is not installed."""
+
+NO_TORCH = (
+    "bits are chosen by output-distance: torch, which the default gauss-newton takes gradients from, is not installed"
+)
 
 EXHAUSTIVE = "exhaustive"
 """The dear measurement that others are held against: `output-divergence` of scores of classes, else `output-distance`
@@ -87,9 +92,12 @@ def check_metric(metric: str) -> None:
 
     Raises:
         SearchError: there is no such metric; the message holds the nearest.
+        MissingExtraError: it needs torch, which is not installed.
     """
     if metric not in {AUTO, EXHAUSTIVE, *METRICS}:
         raise SearchError(f"sensitivity {metric!r} is unknown: {nearest(metric, (AUTO, EXHAUSTIVE, *METRICS))}")
+    if metric in SHIPPED and metric not in WITHOUT_TORCH:
+        require_torch(f"sensitivity {metric!r}", f"take {', '.join(sorted(WITHOUT_TORCH))}")
 
 
 class _Measured:
@@ -108,6 +116,8 @@ class _Measured:
         self._how: dict[str, Any] = {"seed": seed, "store": store, "pace": pace}
 
     def auto(self, images: int | None) -> Sensitivity:
+        if not is_installed("torch"):
+            return replace(self.by("output-distance", images), note=NO_TORCH)
         if has_gradients(self._module):
             try:
                 found = self.by("gauss-newton", images)
@@ -122,7 +132,8 @@ class _Measured:
         from qir.search.metrics.outputs.output_loss import scores_classes
 
         feed = self._batch(images or SENSITIVITY_IMAGES)
-        if len(feed) == 1 and samples_of(feed) > 1 and scores_classes(self._module.graph):
+        one = len(feed) == 1 and samples_of(feed) > 1 and is_installed("torch")
+        if one and scores_classes(self._module.graph):
             return self._measure("output-divergence", next(iter(feed.values())))
         count = self._fitting(images or SENSITIVITY_IMAGES)
         return self._measure("output-distance", self._feeds(count, EXHAUSTIVE_BATCHES))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qir.backends.execution.interpreter import Interpreter
 from qir.errors import SearchError
 from qir.module import Module
 from qir.passes.constraints.propagate_constraints import BitConstraints
@@ -30,25 +31,31 @@ those that take them."""
 ANY_NETWORK = frozenset({"taylor", "second-order", "empirical-fisher", "gauss-newton", "output-distance"})
 """Metrics that take networks with several inputs too: one array per input in place of images."""
 
+SHIPPED = {
+    "mse": "qir.search.metrics.quantization_error:quantization_error",
+    "noise-to-signal": "qir.search.metrics.quantization_error:noise_to_signal",
+    "output-mse": "qir.search.metrics.outputs.output_error:output_error",
+    "output-divergence": "qir.search.metrics.outputs.output_divergence:output_divergence",
+    "hessian-trace": "qir.search.metrics.gradients.hessian_trace:hessian_trace",
+    "empirical-fisher": "qir.search.metrics.gradients.empirical_fisher:empirical_fisher",
+    "second-order": "qir.search.metrics.gradients.second_order:second_order",
+    "taylor": "qir.search.metrics.gradients.taylor:taylor",
+    "gauss-newton": "qir.search.metrics.gradients.gauss_newton:gauss_newton",
+    "output-distance": "qir.search.metrics.outputs.output_distance:output_distance",
+    "adversarial-noise": "qir.search.metrics.outputs.adversarial_noise:adversarial_noise",
+    "feature-separability": "qir.search.metrics.feature_separability:feature_separability",
+    "pca-significance": "qir.search.metrics.pca_significance:pca_significance",
+    "rate-distortion": "qir.search.metrics.rate_distortion:rate_distortion_slope",
+}
+"""Name of a metric of qir's own → where its function is."""
+
+WITHOUT_TORCH = frozenset({"output-distance"})
+"""Metrics that are given an `Interpreter` in place of a torch network."""
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     "qir.metrics",
-    {
-        "mse": "qir.search.metrics.quantization_error:quantization_error",
-        "noise-to-signal": "qir.search.metrics.quantization_error:noise_to_signal",
-        "output-mse": "qir.search.metrics.outputs.output_error:output_error",
-        "output-divergence": "qir.search.metrics.outputs.output_divergence:output_divergence",
-        "hessian-trace": "qir.search.metrics.gradients.hessian_trace:hessian_trace",
-        "empirical-fisher": "qir.search.metrics.gradients.empirical_fisher:empirical_fisher",
-        "second-order": "qir.search.metrics.gradients.second_order:second_order",
-        "taylor": "qir.search.metrics.gradients.taylor:taylor",
-        "gauss-newton": "qir.search.metrics.gradients.gauss_newton:gauss_newton",
-        "output-distance": "qir.search.metrics.outputs.output_distance:output_distance",
-        "adversarial-noise": "qir.search.metrics.outputs.adversarial_noise:adversarial_noise",
-        "feature-separability": "qir.search.metrics.feature_separability:feature_separability",
-        "pca-significance": "qir.search.metrics.pca_significance:pca_significance",
-        "rate-distortion": "qir.search.metrics.rate_distortion:rate_distortion_slope",
-    },
+    SHIPPED,
     accepts=callable,
     expected="a function from a network, constraints and images to a sensitivity",
     error=SearchError,
@@ -95,14 +102,14 @@ def measure(
     given = {"labels": labels, "seed": seed, "pace": pace}
     arguments = {name: value for name, value in given.items() if name in known} | options
     if store is None:
-        return _measured(found, module, constraints, images, arguments)
+        return _measured(metric, module, constraints, images, arguments)
     from qir.search.evaluation.store import Store
 
     kept = store if isinstance(store, Store) else Store(store)
     identity = _identity(metric, module, constraints, images, arguments)
     known_already = kept.get_sensitivity(identity)
     if known_already is None:
-        known_already = _measured(found, module, constraints, images, arguments)
+        known_already = _measured(metric, module, constraints, images, arguments)
         if not known_already.stopped:
             kept.put_sensitivity(identity, known_already)
     if kept is not store:
@@ -111,11 +118,13 @@ def measure(
 
 
 def _measured(
-    function: Metric, module: Module, constraints: BitConstraints, images: Samples, arguments: dict[str, Any]
+    metric: str, module: Module, constraints: BitConstraints, images: Samples, arguments: dict[str, Any]
 ) -> Sensitivity:
+    if metric in WITHOUT_TORCH:
+        return METRICS[metric](Interpreter(module), constraints, images, **arguments)
     from qir.search.evaluation.reuse import ReusingNetwork
 
-    return function(ReusingNetwork(module), constraints, images, **arguments)
+    return METRICS[metric](ReusingNetwork(module), constraints, images, **arguments)
 
 
 def _identity(

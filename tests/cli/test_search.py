@@ -52,7 +52,7 @@ def test_what_cannot_be_is_refused_before_any_work(shell, folder, monkeypatch, o
 
 
 def test_a_missing_package_is_named_before_any_work(shell, folder, monkeypatch):
-    monkeypatch.setattr("qir.search.methods.find_spec", lambda _: None)
+    monkeypatch.setattr("qir.search.methods.is_installed", lambda _: False)
     with pytest.raises(QirError, match=r"qir\[search\]"):
         shell("search", *DATA, "--method", "nsga2")
 

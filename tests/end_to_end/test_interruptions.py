@@ -87,7 +87,7 @@ def verb():
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
         sys.exit(0)
-start.make_app = lambda: verb
+start.make_app = lambda *_: verb
 start.main()
 """
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)

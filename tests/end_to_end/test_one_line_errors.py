@@ -63,7 +63,7 @@ def test_memory_and_recursion_end_at_the_door(monkeypatch, capsys, error):
     def fail():
         raise error
 
-    monkeypatch.setattr(shell, "make_app", lambda: fail)
+    monkeypatch.setattr(shell, "make_app", lambda *_: fail)
     code, said = run(monkeypatch, capsys, "opt")
     assert code == 2
     assert said.startswith("error: ")

@@ -9,7 +9,7 @@ import torch
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.search.metrics.gradients.sample_gradients import Outputs, Scalars, mean_over_samples
 from qir.search.metrics.operands import Samples
-from qir.search.metrics.outputs.output_loss import real, scores_classes
+from qir.search.metrics.outputs.output_loss import scores_classes
 from qir.search.metrics.pace import Pace
 from qir.search.problem.sensitivity import Sensitivity
 
@@ -71,7 +71,7 @@ def _probes(count: int, seed: int, *, classes: bool) -> Scalars:
         return product
 
     def of_all(outputs: Outputs) -> torch.Tensor:
-        found = real(outputs)
+        found = [output for output in outputs if output.is_floating_point()]
         return sum(
             ((signs(y) * y).sum() * (2 / len(found)) ** 0.5 / (y.detach().norm() or 1.0) for y in found),
             torch.zeros((), requires_grad=True),

@@ -1,33 +1,35 @@
-"""Loss at the outputs when the quantizers of one decision alone are on: for networks of any kind."""
+"""Loss at the outputs when the quantizers of one decision alone are on: for networks of any kind, without torch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from qir.backends.execution.interpreter import Interpreter
+from qir.errors import DataError
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.search.metrics.operands import Samples, whole_batches
 from qir.search.metrics.outputs.output_loss import output_loss, scores_classes
 from qir.search.metrics.pace import Key, Pace, mean_over
 from qir.search.problem.sensitivity import Sensitivity
 from qir.support.progress import advance
+from qir.tensor import Array
 
 if TYPE_CHECKING:
-    import torch
-
-    from qir.backends.torch.module import TorchModule
+    from qir.search.metrics.operands import Samples
 
 
 def output_distance(
-    network: TorchModule, constraints: BitConstraints, images: Samples, *, pace: Pace | None = None
+    network: Interpreter, constraints: BitConstraints, images: Samples, *, pace: Pace | None = None
 ) -> Sensitivity:
     """`output_loss` of every option of every decision: divergence of classes, else the noise-to-signal ratio.
 
-    Batch after batch, one partial pass for each decision and width: in a `ReusingNetwork` only what lies after the
-    decision is computed. A quantizer that follows from a decision moves with it, so its share is in the decision's
-    value and its own is 0. Needs no gradients.
+    Batch after batch, one partial pass for each decision and width: only what lies after the decision is computed. A
+    quantizer that follows from a decision moves with it, so its share is in the decision's value and its own is 0.
+    Needs neither gradients nor torch.
 
     Args:
-        network: calibrated network; not changed.
+        network: calibrated network.
         constraints: decisions and options.
         images: float32 images [N, …], which are one batch, or one array per input for each batch.
         pace: when to end early.
@@ -38,22 +40,21 @@ def output_distance(
     Raises:
         DataError: there are no samples.
     """
-    from qir.search.evaluation.reuse import reusing_here
-
-    batches, classes = whole_batches(images), scores_classes(network.graph)
+    batches, classes = _batches(images), scores_classes(network.graph)
+    names = [value.name for value in network.graph.inputs if value.constant is None]
+    outputs = [value for value in network.graph.outputs if value is not None]
     groups = constraints.groups()
     options = [(name, bits) for name in groups for bits in constraints.options[name]]
     pace = pace or Pace()
 
-    def measured(number: int, inputs: tuple[torch.Tensor, ...]) -> dict[Key, float]:
-        found = {}
-        with reusing_here(network):
-            aims = _outputs(network, inputs, {})
-            for place, (name, bits) in enumerate(options):
-                pace.check()
-                on = {quantizer: widths[bits] for quantizer, widths in groups[name].items()}
-                found[name, bits] = output_loss(_outputs(network, inputs, on), aims, classes=classes)
-                advance(number * len(options) + place + 1, len(batches) * len(options))
+    def measured(number: int, inputs: tuple[Array, ...]) -> dict[Key, float]:
+        known = network.run(dict(zip(names, inputs, strict=True)), on={}, keep=None)
+        aims, found = [known[value] for value in outputs], {}
+        for place, (name, bits) in enumerate(options):
+            pace.check()
+            on = {quantizer: widths[bits] for quantizer, widths in groups[name].items()}
+            found[name, bits] = output_loss(network.rerun(known, on), aims, classes=classes)
+            advance(number * len(options) + place + 1, len(batches) * len(options))
         return found
 
     means = mean_over(batches, measured, pace, parts=len(options))
@@ -61,11 +62,9 @@ def output_distance(
     return means.sensitivity("output-distance", means.samples * (1 + len(options)), more=followers)
 
 
-def _outputs(network: TorchModule, inputs: tuple[torch.Tensor, ...], on: dict[str, int]) -> tuple[torch.Tensor, ...]:
-    """Return outputs of the float network with some quantizers on: name → bits."""
-    import torch
-
-    with torch.no_grad(), network.quantizers_off(but=on):
-        outputs = network(*inputs)
-    assert isinstance(outputs, tuple)  # noqa: S101 - no intermediates were asked for
-    return outputs
+def _batches(samples: Samples) -> list[tuple[Array, ...]]:
+    if not len(samples):
+        raise DataError("a sensitivity metric needs samples of the calibration split; there are none")
+    if isinstance(samples, np.ndarray):
+        return [(np.asarray(samples, np.float32),)]
+    return [tuple(map(np.asarray, sample)) for sample in samples]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import numpy as np
 
 from qir.graph import Graph
+from qir.tensor import Array
 from qir.types import TensorType
-
-if TYPE_CHECKING:
-    import torch
 
 
 def scores_classes(graph: Graph) -> bool:
@@ -19,27 +17,23 @@ def scores_classes(graph: Graph) -> bool:
     return shape is not None and len(shape) == 2 and shape[1] != 1
 
 
-def real(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the outputs that hold floats."""
-    return [output for output in outputs if output.is_floating_point()]
-
-
-def output_loss(made: Sequence[torch.Tensor], aims: Sequence[torch.Tensor], *, classes: bool) -> float:
+def output_loss(made: Sequence[Array], aims: Sequence[Array], *, classes: bool) -> float:
     """Return divergence of class probabilities in nats, else the mean over the outputs of ‖y - y'‖²/‖y‖².
 
     Args:
-        made: outputs of the quantized network.
+        made: outputs of the quantized network; those that hold no floats are passed over.
         aims: outputs of the float network.
         classes: whether the first output holds scores of classes, [N, classes]; then the mean over the samples of
             KL(softmax(aim) ‖ softmax(made)) (Cai et al., 2020, equation 7, with the float network as the reference).
     """
-    import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
+    from scipy.special import log_softmax
 
     if classes:
-        logits, aim = F.log_softmax(made[0], 1), F.log_softmax(aims[0], 1)
-        return float(F.kl_div(logits, aim, log_target=True, reduction="batchmean"))
+        logits, aim = (log_softmax(outputs[0].astype(np.float64), axis=1) for outputs in (made, aims))
+        return float((np.exp(aim) * (aim - logits)).sum() / max(len(aim), 1))
     shares = [
-        float((y - aim).square().sum()) / (float(aim.square().sum()) or 1.0)
-        for y, aim in zip(real(made), real(aims), strict=True)
+        float(np.square(y.astype(np.float64) - aim).sum()) / (float(np.square(aim.astype(np.float64)).sum()) or 1.0)
+        for y, aim in zip(made, aims, strict=True)
+        if aim.dtype.kind not in "iub"
     ]
     return sum(shares) / max(len(shares), 1)
