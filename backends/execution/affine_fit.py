@@ -20,7 +20,6 @@ from qir.ops import op_of
 from qir.tensor import Array
 from qir.tracing import quantizer_of
 
-
 LARGEST_GAIN = 4.0
 """Gains stay between 1/4 and 4: a channel that needs more carries no signal at this width."""
 

@@ -40,7 +40,7 @@ def rounded_bias(bias: Array, data: QuantParameters, weight: QuantParameters) ->
         weight: grid of its weight.
 
     Returns:
-        Float32 [channels]; the bias itself where a grid's levels are no integer multiples of one step.
+        Float32 [channels]; the bias itself where the levels of a grid have no common step.
     """
     first, second = _step(data), _step(weight)
     if first is None or second is None or first.size != 1:

@@ -43,7 +43,7 @@ class Interpreter:
         self.graph = module.graph
         self._opsets = module.opsets
         self._sessions = NodeSessions(module.opsets)
-        inside = [node for graph in module.graphs if graph is not self.graph for node in graph.fake_quants()]
+        inside = quantizers_inside(module)
         if inside:
             raise QirError(f"quantizer {inside[0].name!r} lies inside If, Loop or Scan: only torch simulates it there")
         self._given = [value for value in self.graph.inputs if value.constant is None]
@@ -191,3 +191,8 @@ class Interpreter:
         for value, node in last.items():
             freed.setdefault(node, []).append(value)
         return {node: tuple(values) for node, values in freed.items()}
+
+
+def quantizers_inside(module: Module) -> list[Node]:
+    """Return the fake-quant nodes that lie inside If, Loop or Scan."""
+    return [node for node in module.graph.walk() if node.is_fake_quant and node.graph is not module.graph]

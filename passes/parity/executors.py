@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from qir.backends.execution.executor import Executor, OrtExecutor, Run
-from qir.backends.execution.interpreter import Interpreter
+from qir.backends.execution.interpreter import Interpreter, quantizers_inside
 from qir.backends.integer.reference import IntegerReference
 from qir.backends.qonnx.reference import QonnxReference
 from qir.errors import QirError
@@ -125,8 +125,7 @@ def _references(module: Module) -> Iterator[tuple[Kind, Executor]]:
     for form in code_forms(module):
         if any(op_of(node).is_quantize for node in form.graph):
             yield "integer reference", IntegerReference(form)
-    inside = any(graph.fake_quants() for graph in module.graphs if graph is not module.graph)
-    yield "simulation", executor("torch", module) if inside else _Interpreted(module)
+    yield "simulation", executor("torch", module) if quantizers_inside(module) else _Interpreted(module)
 
 
 class _Interpreted:

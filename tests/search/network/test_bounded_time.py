@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 import qir
 import qir.models
 from qir.backends import load_target
-from qir.cli.options import parse_time
 from qir.backends.execution.interpreter import Interpreter
+from qir.cli.options import parse_time
 from qir.errors import QirError, SearchError
 from qir.search import Job, Splits, load_network, prepare
 from qir.search.evaluation.reuse import ReusingNetwork
