@@ -26,7 +26,7 @@ from qir.backends.costs.target import NO_TARGET
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Node, Use, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.passes.analysis.constants import is_standard
@@ -45,6 +45,7 @@ from qir.passes.insertion.left_float import left_float
 from qir.passes.insertion.quantizer_rules import QuantizerRules, pin, widths_of
 from qir.passes.simplify.name_nodes import name_nodes
 from qir.passes.simplify.widen_floats import OTHER_FLOATS
+from qir.rewriting.engine import Rewriter
 from qir.tracing import grid_origin
 from qir.types import TensorType
 from qir.views.networkx import to_networkx
@@ -171,6 +172,8 @@ def _candidates(text: str, default: Iterable[int], scheme: str) -> tuple[int, ..
 
 @dataclass
 class _Inserter:
+    """A walk over the layers, in the graph's order: a placement asks what stands around all of them, not around one."""
+
     graph: Graph
     options: InsertFakeQuant
     rules: QuantizerRules
@@ -179,6 +182,7 @@ class _Inserter:
     quantized: dict[Value, Node] = field(default_factory=dict)
     names: set[str] = field(init=False)
     last: tuple[Node, ...] = ()
+    rewriter: Rewriter = field(default_factory=lambda: Rewriter(InsertFakeQuant.name))
 
     def __post_init__(self) -> None:
         self.names = {node.name for node in self.graph.walk()}
@@ -255,8 +259,8 @@ class _Inserter:
                 continue
             if weight not in self.quantized:
                 made = self._weight_quantizer(weight, f"{quantizer_stem(node)}.{suffix}", axis, summed)
-                self.quantized[weight] = self.graph.insert(made, before=node)
-            node.set_input(index, self.quantized[weight].result)
+                self.quantized[weight] = self.rewriter.insert(made, before=node)
+            self.rewriter.redirect([Use(node, index)], self.quantized[weight].result)
 
     def _weight_quantizer(self, weight: Value, name: str, axis: int | None, summed: int | None) -> Node:
         shape = weight.shape
@@ -317,11 +321,8 @@ class _Inserter:
             scheme=self.options.activation_scheme,
         )
         producer = value.producer
-        self.graph.insert(made, after=producer) if producer is not None else self.graph.insert(
-            made, before=self.graph._first
-        )
-        for use in users:
-            use.node.set_input(use.index, made.result)
+        self.rewriter.insert(made, before=next(iter(self.graph)) if producer is None else None, after=producer)
+        self.rewriter.redirect(users, made.result)
         self.quantized[made.result] = self.quantized[value] = made
         return made
 

@@ -10,16 +10,15 @@ from qir.graph import Graph, Node
 from qir.module import Module
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations, write_annotations
 from qir.ops.families.qonnx import QONNX_DOMAINS
-from qir.passes.analysis.constants import is_standard
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.infrastructure.manager import PassManager
 from qir.passes.lowering.lower_encodings import CLIPPED_BY_CODES
-from qir.passes.raising.blocked import raise_blocked_weight, raise_gather_blocks, raise_matmul_nbits
+from qir.passes.raising.blocked import blocked_rules
 from qir.passes.raising.integers import OPS as INTEGER_LAYERS
-from qir.passes.raising.integers import raise_integer_layers
+from qir.passes.raising.integers import integer_rules
 from qir.passes.raising.marked import GUARD, raise_marked
-from qir.passes.raising.operators import raise_operator
-from qir.passes.raising.qdq import raise_dequantize, raise_grid_keeper, raise_quantize
+from qir.passes.raising.operators import MICROSOFT, operator_rules
+from qir.passes.raising.qdq import DEQUANTIZE, QUANTIZE, qdq_rules
 from qir.passes.raising.qonnx.channels_last import CHANNELS_FIRST
 from qir.passes.raising.qonnx.marked_thresholds import raise_thresholds
 from qir.passes.raising.qonnx.multi_threshold import raise_annotated_weights
@@ -29,10 +28,10 @@ from qir.passes.simplify.eliminate.dead_code import EliminateDeadCode
 from qir.passes.simplify.fold.constants import FoldConstants
 from qir.passes.simplify.freeze_inputs import FreezeInputs
 from qir.passes.simplify.infer_types import InferTypes
-from qir.rewriting.engine import rewrite
+from qir.rewriting.engine import REJECTED_DEPTH, Rule, explain, rewrite
 
-_DYNAMIC = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
-_BLOCKED = {"MatMulNBits": raise_matmul_nbits, "GatherBlockQuantized": raise_gather_blocks}
+_AT_RUN_TIME = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", *INTEGER_LAYERS}
+_OPS = {QUANTIZE, DEQUANTIZE, "MatMulNBits", "GatherBlockQuantized", *_AT_RUN_TIME}
 
 
 @dataclass
@@ -64,10 +63,7 @@ class RaiseQuantized(Pass):
       GatherBlockQuantized, also with channels last; ConvInteger and MatMulInteger with their scaling after
     - Quant, IntQuant and BipolarQuant; MultiThreshold in equal steps on real values, and weights annotated as integers
 
-    What stands for itself (QONNX's quantizers, integer sums with their scaling) is raised by patterns. What codes stand
-    for elsewhere follows from upstream alone, through any number of operators that keep a grid, and every reader has to
-    agree on it: one walk in the graph's order carries it along (`RaiseState.twins`), where a pattern would search back
-    from every operand to a quantizer at no fixed distance.
+    All of it is done by rules; `qir.passes.raising.qdq` says how what codes stand for reaches their readers.
 
     Scales and zero points are exactly the file's: where no range gives a scale back, the scheme is `uniform-step`.
 
@@ -103,7 +99,8 @@ class RaiseQuantized(Pass):
         return bool(report.quantizers)
 
     def _raise_marked(self, module: Module, graph: Graph, report: RaiseReport, context: PassContext) -> None:
-        state, before = RaiseState(graph, self.widths, made=report.quantizers), len(report.quantizers)
+        state, before = RaiseState(graph.clock, self.widths, made=report.quantizers), len(report.quantizers)
+        state.note_names(graph)
         rewrite(graph, [GUARD])
         raise_marked(module, graph, state)
         raise_thresholds(graph, state)
@@ -112,30 +109,34 @@ class RaiseQuantized(Pass):
             context.run(EliminateDeadCode(), module)
 
     def _raise_graph(self, graph: Graph, report: RaiseReport, policy: Mapping[str, int]) -> None:
-        state = RaiseState(graph, self.widths, policy, report.quantizers)
+        state = RaiseState(graph.clock, self.widths, policy, report.quantizers)
+        state.note_names(graph)
         rewrite(graph, [CHANNELS_FIRST])
         raise_annotated_weights(graph, state)
         raise_qonnx(graph, state)
-        for node in graph.nodes:
-            for inner in node.subgraphs():
-                self._raise_graph(inner, report, policy)
-            if node.op in _DYNAMIC:
-                state.leave(node, "its activations are quantized at run time")
-            elif _is_linear(node, "QuantizeLinear"):
-                raise_quantize(node, state)
-            elif _is_linear(node, "DequantizeLinear"):
-                (raise_blocked_weight if node.attribute("block_size", 0) else raise_dequantize)(node, state)
-            elif node.op in _BLOCKED:
-                _BLOCKED[node.op](node, state)
-            elif node.op.startswith(("QLinear", "QGemm")):
-                raise_operator(node, state)
-            else:
-                raise_grid_keeper(node, state)
-        raise_integer_layers(graph, state)
-        for node in graph:
-            if node.op in INTEGER_LAYERS:
-                state.leave(node, "its activations are quantized at run time")
+        rules = (*qdq_rules(state), *blocked_rules(state), *operator_rules(state), *integer_rules(state))
+        rewrite(graph, rules)
+        for node in graph.walk():
+            if _holds_codes(node) and node.result not in state.codes:
+                state.leave(node, _reason(node, rules))
         report.left |= state.left
+
+
+def _holds_codes(node: Node) -> bool:
+    """Tell whether a node is an operator that rules raise, or one that computes on codes in another way."""
+    known = node.domain in {"", "ai.onnx", MICROSOFT}
+    return known and (node.op in _OPS or node.op.startswith(("QLinear", "QGemm")))
+
+
+def _reason(node: Node, rules: tuple[Rule, ...]) -> str:
+    """Return why no rule raises a node: what the one that came farthest says."""
+    if node.op in _AT_RUN_TIME:
+        return "its activations are quantized at run time"
+    found = [explain(rule, node) for rule in rules if node.op in rule.pattern.roots]
+    if not found:
+        return f"{node.op} is not known"
+    best = max(found, key=lambda explanation: explanation.depth)
+    return best.reason if best.depth == REJECTED_DEPTH else f"it reads codes of unknown origin: {best.reason}"
 
 
 def raise_quantized(module: Module, context: PassContext | None = None) -> Module:
@@ -159,11 +160,6 @@ def _prepare_qonnx(module: Module, context: PassContext) -> None:
         context.run(InferTypes(), module)
 
 
-def _is_linear(node: Node, op: str) -> bool:
-    """Tell whether the node is this quantizer of ONNX's set, or of ONNX Runtime's (16 and 4 bits before opset 21)."""
-    return is_standard(node, op) or (node.op == op and node.domain == "com.microsoft")
-
-
 def _drop_data_types(graph: Graph) -> None:
     """Forget the data types that QONNX annotates: they were those of the file's tensors."""
     if graph.opaque:
@@ -174,5 +170,5 @@ def _drop_data_types(graph: Graph) -> None:
 
 def _drop_unused_domains(module: Module) -> None:
     used = {node.domain for graph in module.graphs for node in graph.walk()}
-    for domain in [d for d in module.opsets if d in {*QONNX_DOMAINS, "com.microsoft"} and d not in used]:
+    for domain in [d for d in module.opsets if d in {*QONNX_DOMAINS, MICROSOFT} and d not in used]:
         del module.opsets[domain]

@@ -21,6 +21,7 @@ from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.raising.grids import CodeGrid, QuantizerSpec, spec_of
 from qir.passes.raising.state import RaiseState, weight_spec, written_policy
 from qir.quantizers import kernels
+from qir.rewriting.engine import Rewriter
 from qir.support.json_text import parse_json, typed
 from qir.tensor import Array
 
@@ -114,7 +115,8 @@ def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
     """
     graph = module.graph
     values = {value.name: value for value in graph.values()}
-    state, policy = RaiseState(graph, ()), written_policy(module)
+    rewriter = Rewriter("apply-encodings")
+    state, policy = RaiseState(graph.clock, ()), written_policy(module)
     for entry in [*encodings["param_encodings"], *encodings["activation_encodings"]]:
         value = values.get(entry["name"])
         if value is None:
@@ -124,13 +126,8 @@ def apply_encodings(module: Module, encodings: Mapping[str, Any]) -> list[str]:
         made = state.quantizer(value, spec, name)
         uses = value.uses
         maker = value.producer
-        if maker is not None:
-            graph.insert(made, after=maker)
-        else:
-            graph.insert(made, before=next(iter(graph)))
-        for use in uses:
-            if use.node is not made:
-                use.node.set_input(use.index, made.result)
+        rewriter.insert(made, before=next(iter(graph)) if maker is None else None, after=maker)
+        rewriter.redirect([use for use in uses if use.node is not made], made.result)
     return state.made
 
 

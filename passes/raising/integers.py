@@ -8,34 +8,34 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.constants import require_array
-from qir.graph import Graph, Node, Value
+from qir.graph import Node, Value
 from qir.passes.analysis.constants import array_of, frozen
 from qir.passes.raising.grids import CodeGrid
-from qir.passes.raising.state import RaiseState, base_name, weight_spec
-from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, either, op, rewrite
+from qir.passes.raising.qdq import CODES
+from qir.passes.raising.state import RaiseState, base_name
+from qir.rewriting.engine import Match, Plan, Reject, Rule, constant, either, op
 from qir.tensor import Array
 
 OPS = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 
 
-SUMS = op(tuple(OPS), any_value("data"), constant("codes"), ..., name="sums", only_use=True)
+SUMS = op(tuple(OPS), CODES, constant("weight"), ..., name="sums", only_use=True)
 BIASED = op("Add", SUMS, constant("bias"), commutes=True, only_use=True)
 REAL = op("Mul", op("Cast", either(BIASED, SUMS), only_use=True), constant("factor"), commutes=True)
 
 
-def raise_integer_layers(graph: Graph, state: RaiseState) -> None:
-    """Write integer sums on codes of known twins as float layers; those of another form stay."""
-    rewrite(graph, [Rule("integer-layer", REAL, plan=partial(_plan, state))])
+def integer_rules(state: RaiseState) -> tuple[Rule, ...]:
+    """Return the rule for integer sums on codes of known twins."""
+    return (Rule("integer-layer", REAL, plan=partial(_plan, state)),)
 
 
 def _plan(state: RaiseState, match: Match) -> Reject | Plan:
-    node, codes, factor = match.node("sums"), require_array(match["codes"]), require_array(match["factor"])
-    known, zero = state.twins.get(match["data"]), array_of(node.input(3))
-    if known is None:
-        return Reject("its activations are quantized at run time", match["data"])
+    node, codes, factor = match.node("sums"), require_array(match["weight"]), require_array(match["factor"])
+    grid, zero = state.codes.get(match["codes"]), array_of(node.input(3))
+    if grid is None:
+        return Reject("what its codes stand for is not known", match["codes"])
     if zero is None and node.input(3) is not None:
         return Reject("its zero point is not constant", node)
-    twin, grid = known
     axis = 0 if node.op == "ConvInteger" else codes.ndim - 1
     scale = _weight_scale(factor.reshape(-1), grid.scale)
     zeros = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
@@ -49,16 +49,12 @@ def _plan(state: RaiseState, match: Match) -> Reject | Plan:
         int(limits.min),
         int(limits.max),
     )
-
-    def change(rewriter: Rewriter) -> None:
-        weight = state.weight(match["codes"], codes, weight_grid)
-        bias = array_of(match.values.get("bias"))
-        values = None if bias is None else bias.astype(np.float64).reshape(-1) * factor.reshape(-1)
-        if not isinstance(weight, Reject):
-            rewriter.replace(match.root, [_layer(node, twin, weight, values)])
-
-    spec = weight_spec(weight_grid, codes)
-    return spec if isinstance(spec, Reject) else change
+    weight = state.weight(match["weight"], codes, weight_grid, node)
+    if isinstance(weight, Reject):
+        return weight
+    bias = array_of(match.values.get("bias"))
+    values = None if bias is None else bias.astype(np.float64).reshape(-1) * factor.reshape(-1)
+    return lambda rewriter: rewriter.replace(match.root, [_layer(node, match["twin"], weight(rewriter), values)])
 
 
 def _layer(node: Node, data: Value, weight: Value, bias: Array | None) -> Node:

@@ -18,9 +18,9 @@ from qir.graph import Graph, Node, Value
 from qir.module import Module
 from qir.passes.analysis.constants import array_of, frozen, is_standard
 from qir.passes.lowering.parts.emulate import LOWEST
-from qir.passes.lowering.parts.marks import KEY
+from qir.passes.lowering.parts.marks import KEY, SOURCE
 from qir.passes.raising.state import RaiseState
-from qir.rewriting.engine import Rule, any_value, number, op
+from qir.rewriting.engine import Rewriter, Rule, any_value, number, op
 from qir.support.json_text import parse_json
 from qir.tensor import Array, Tensor
 from qir.types import DType, TensorType
@@ -30,34 +30,46 @@ def raise_marked(module: Module, graph: Graph, state: RaiseState) -> None:
     """Put the fake-quant node of every marked chain back, on the value that the chain read or on the constant it made.
 
     The chain itself is dead afterwards; a mark that cannot be read, or whose value is gone, is left with its reason.
+    A mark stands on an operator of any kind, and is looked for by walking; so are the values that chains read.
     """
     marked = [node for node in graph if KEY in node.metadata]
-    nodes = {node.name: node for node in graph} if marked else {}
+    readers = {node.metadata[SOURCE]: node for node in graph if SOURCE in node.metadata}
+    names, rewriter = {node.name: node for node in graph} if marked else {}, Rewriter("raise-marked")
     for node in marked:
         try:
             entry = parse_json(node.metadata[KEY])
-            source = _source(nodes, entry["source"]) if entry["source"] else _constant(module, graph, node, entry)
+            is_weight = entry["source"] is None
+            source = _constant(module, graph, node, entry) if is_weight else _source(readers, names, entry)
             made = make_quantizer(source, entry, state)
         except (KeyError, TypeError, ValueError, IndexError, QirError) as error:
             state.leave(node, f"its mark of a quantizer cannot be read: {error}")
             continue
-        graph.insert(made, after=node)
+        rewriter.insert(made, after=node)
         if "grid" in entry:
-            _quantize_again(graph, node.result, made, _constants(graph, entry, node.result))
+            _quantize_again(rewriter, node.result, made, _constants(graph, entry, node.result))
             continue
-        node.result.replace_all_uses_with(made.result)
+        rewriter.redirect([use for use in node.result.uses if use.node is not made], made.result)
         if is_standard(node, "DequantizeLinear"):
-            _quantize_again(graph, node.operands[0], made, node.operands[1:])
+            _quantize_again(rewriter, node.operands[0], made, node.operands[1:])
 
 
-def _quantize_again(graph: Graph, codes: Value, made: Node, grid: Sequence[Value]) -> None:
+def _source(readers: dict[str, Node], names: dict[str, Node], entry: dict[str, Any]) -> Value:
+    """Return what the chain of a quantizer reads; files written before 0.1.0 name the node that does."""
+    place = entry["source"]
+    node, index = (names[place[0]], place[1]) if isinstance(place, list) else (readers[entry["name"]], place)
+    found: Value | None = node.inputs[index]
+    if found is None:
+        raise QirError(f"node {node.label!r} reads nothing there")
+    return found
+
+
+def _quantize_again(rewriter: Rewriter, codes: Value, made: Node, grid: Sequence[Value]) -> None:
     """Let what else reads the codes of a chain (operators on codes) read those of the quantizer that replaces it."""
     others = [use for use in codes.uses if use.node is not made and KEY not in use.node.metadata]
     if others:
-        again = graph.insert(Node("QuantizeLinear", (made.result, *grid)), after=made)
+        again = Node("QuantizeLinear", (made.result, *grid))
         again.result.type = codes.type
-        for use in others:
-            use.node.set_input(use.index, again.result)
+        rewriter.redirect(others, rewriter.insert(again, after=made).result)
 
 
 def _constants(graph: Graph, entry: dict[str, Any], codes: Value) -> tuple[Value, Value]:
@@ -98,13 +110,6 @@ def make_quantizer(source: Value, entry: dict[str, Any], state: RaiseState) -> N
         quantizer.set_levels(int(width), np.asarray(levels, np.float32))
     state.made.append(entry["name"])
     return made
-
-
-def _source(nodes: dict[str, Node], place: list[Any]) -> Value:
-    source: Value | None = nodes[place[0]].inputs[place[1]]
-    if source is None:
-        raise QirError(f"node {place[0]!r} reads nothing there")
-    return source
 
 
 def _constant(module: Module, graph: Graph, node: Node, entry: dict[str, Any]) -> Value:

@@ -1,11 +1,12 @@
-"""What is known while a quantized network is raised: the float twin and the grid of every value that holds codes."""
+"""What the rules of raising share: grids of codes, weights that are made, names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from qir.clock import Clock
 from qir.fake_quant import FakeQuant, make_fake_quant
 from qir.granularity import granularity_of
 from qir.graph import Graph, Node, Value
@@ -42,68 +43,83 @@ _CODES = {
 }
 
 
+Twin = Callable[[Rewriter], Value]
+"""Makes the float value that codes stand for, or hands out the one that is there."""
+
+
 class RaiseState:
-    """Twins: for a value that holds codes, the float value on the same grid, and the grid.
+    """What the rules of raising share: the grids of codes, the weights that are made, and names.
 
     Attributes:
-        graph: graph that is raised.
+        clock: gives out names; the graphs of a network share one.
         widths: candidate widths besides the file's own.
         policy: the width of each quantizer, where the file says so.
+        codes: the grid of every value that holds the codes of a raised quantizer; it is the result of a QuantizeLinear
+            that reads the float value on that grid.
         made: names of the quantizers made, in all graphs of the network.
         left: nodes that are not understood, and why.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        clock: Clock,
         widths: tuple[int, ...],
         policy: Mapping[str, int] | None = None,
         made: list[str] | None = None,
     ) -> None:
-        self.graph = graph
+        self.clock = clock
         self.widths = widths
         self.policy = dict(policy or {})
-        self.twins: dict[Value, tuple[Value, CodeGrid]] = {}
+        self.codes: dict[Value, CodeGrid] = {}
         self.made = [] if made is None else made
         self.left: dict[str, str] = {}
-        self._labels = unique_labels(graph)
-        self._weights: dict[tuple[Value, bytes, bytes, int | None], Value] = {}
+        self._labels: dict[Node, str] = {}
+        self._weights: dict[tuple[Graph, Value, bytes, bytes, int | None], Value] = {}
+
+    def note_names(self, graph: Graph) -> None:
+        """Remember what the nodes are called before rules change them."""
+        self._labels |= unique_labels(graph)
 
     def leave(self, node: Node, reason: str) -> None:
         """Note that a node stays."""
         self.left[self._labels.get(node) or node.label] = reason
 
-    def twin(self, value: Value | None, grid: CodeGrid) -> Value | Reject:
+    def twin(self, value: Value | None, grid: CodeGrid, reader: Node) -> Twin | Reject:
         """Return the float twin of codes that a node reads with `grid`; constants get one."""
         if value is None:
-            return Reject("an operand is missing")
-        known = self.twins.get(value)
-        if known is not None:
-            return known[0] if known[1].same_scale(grid) else Reject(f"{value.name!r} is read with another scale")
+            return Reject("an operand is missing", reader)
+        known, maker = self.codes.get(value), value.producer
+        if known is not None and maker is not None:
+            if not known.same_scale(grid):
+                return Reject(f"{value.name!r} is read with another scale", value)
+            return lambda _: maker.operand(0)
         codes = array_of(value)
         if codes is None:
-            return Reject(f"{value.name!r} holds codes of unknown origin")
-        return self.weight(value, codes, grid)
+            return Reject(f"{value.name!r} holds codes of unknown origin", value)
+        return self.weight(value, codes, grid, reader)
 
-    def weight(self, value: Value, codes: Array, grid: CodeGrid) -> Value | Reject:
+    def weight(self, value: Value, codes: Array, grid: CodeGrid, reader: Node) -> Twin | Reject:
         """Return the fake-quantized float constant for constant codes, one for all nodes that read them alike."""
-        key = (value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
-        if key in self._weights:
-            return self._weights[key]
         name = base_name(value.name)
         label = name if name.endswith("weight") else f"{name}.weight"
-        spec = weight_spec(grid, codes, self.policy.get(label, 0))
+        key = (reader.scope, value, grid.scale.tobytes(), grid.zero_point.tobytes(), grid.axis)
+        spec = None if key in self._weights else weight_spec(grid, codes, self.policy.get(label, 0))
         if isinstance(spec, Reject):
             return spec
-        constant = self.graph.add_constant(name, frozen(grid.values(codes)))
-        first = next(iter(self.graph))
-        made = self.quantizer(constant, spec, label)
-        self._weights[key] = self.graph.insert(made, before=first).result
-        return made.result
+
+        def make(rewriter: Rewriter) -> Value:
+            if key not in self._weights and spec is not None:
+                graph = reader.scope
+                constant = graph.add_constant(name, frozen(grid.values(codes)))
+                made = rewriter.insert(self.quantizer(constant, spec, label), before=next(iter(graph)))
+                self._weights[key] = made.result
+            return self._weights[key]
+
+        return make
 
     def quantizer(self, value: Value, spec: QuantizerSpec, name: str) -> Node:
         """Return a fake-quant node on a value, calibrated, not yet inserted."""
-        unique = self.graph.clock.unique_name(name) if name in self.made else name
+        unique = self.clock.unique_name(name) if name in self.made else name
         widths = sorted({spec.bits, *self.widths})
         made = make_fake_quant(
             value,
@@ -114,7 +130,7 @@ class RaiseState:
             narrow=spec.narrow,
             granularity=granularity_of(spec.axis),
         )
-        made.result.name = self.graph.clock.unique_name(f"{unique}.fake_quantized")
+        made.result.name = self.clock.unique_name(f"{unique}.fake_quantized")
         quantizer = FakeQuant(made)
         quantizer.set_scheme({width: spec.scheme if width == spec.bits else "uniform" for width in widths})
         quantizer.calibration = np.stack([spec.ranges if bits == spec.bits else spec.edges for bits in widths])

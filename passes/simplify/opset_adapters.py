@@ -14,6 +14,7 @@ import numpy as np
 from qir.errors import PassError
 from qir.graph import Node, Value
 from qir.passes.analysis.constants import array_of
+from qir.rewriting.engine import Rewriter
 from qir.tensor import Array, Tensor
 from qir.types import TensorType
 
@@ -24,11 +25,13 @@ class Site:
 
     Attributes:
         node: the node, rewritten in place.
+        rewriter: what changes the graph.
         in_function: it stands in a model-local function, which has no constants of its own: `Constant` nodes take
             their place.
     """
 
     node: Node
+    rewriter: Rewriter
     in_function: bool
 
     @property
@@ -45,13 +48,13 @@ class Site:
             return graph.add_constant(name, tensor)
         made = Node("Constant", (), name=graph.clock.unique_name(name), attributes={"value": tensor})
         made.result.type = tensor.type
-        return graph.insert(made, before=self.node).result
+        return self.rewriter.insert(made, before=self.node).result
 
     def before(self, op: str, *operands: Value | None, **attributes: object) -> Value:
         """Return the result of a new node in front of the node."""
-        graph = self.node.scope
-        name = graph.clock.unique_name(f"{self.node.name or self.node.result.name}.{op.lower()}")
-        return graph.insert(Node(op, operands, name=name, attributes=attributes), before=self.node).result
+        name = self.node.scope.clock.unique_name(f"{self.node.name or self.node.result.name}.{op.lower()}")
+        made = Node(op, operands, name=name, attributes=attributes)
+        return self.rewriter.insert(made, before=self.node).result
 
     def take(self, name: str) -> object:
         """Return an attribute's value, which is removed; None when it is not there.
@@ -201,12 +204,11 @@ def _softmax(site: Site) -> None:
     node.set_input(0, site.before("Flatten", data, axis=start))
     node.set_attribute("axis", -1)
     reshaped = Node("Reshape", (), name=node.scope.clock.unique_name(f"{node.name or node.op}.reshape"))
-    node.scope.insert(reshaped, after=node)
+    site.rewriter.insert(reshaped, after=node)
     reshaped.result.type = old.type
     if isinstance(old.type, TensorType):
         old.type = TensorType(old.type.element, (None, None))
-    for use in uses:
-        use.node.set_input(use.index, reshaped.result)
+    site.rewriter.redirect(uses, reshaped.result)
     reshaped.set_inputs((old, size))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from qir.errors import PassError
@@ -13,6 +14,7 @@ from qir.ops import infer
 from qir.ops.schemas import least_ir_version, newest_version, schema_at
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.passes.simplify.opset_adapters import ADAPTERS, Site
+from qir.rewriting.engine import Rewriter
 from qir.types import Type, UnknownType
 
 LOWEST = 6
@@ -73,9 +75,10 @@ def _upgrade(
         return False
     if before < LOWEST:
         raise PassError(f"upgrade-opset: version {before} of the operator set is older than {LOWEST}: export it again")
+    rewriter = Rewriter(UpgradeOpset.name)
     nodes = [node for node in graph.walk() if node.domain in {"", "ai.onnx"}]
     for node in nodes:
-        _adapt(Site(node, in_function), before, version)
+        _adapt(Site(node, rewriter, in_function), before, version)
     own[key] = version
     for node in nodes:
         _check(node, version)
@@ -85,11 +88,14 @@ def _upgrade(
 
 
 def _adapt(site: Site, before: int, version: int) -> None:
-    """Apply the adapter of every form of the operator that began after `before`, in order."""
+    """Apply the adapter of every form of the operator that began after `before`, in order.
+
+    Every node is visited once, version by version, so that no rule could be tried on what another one made.
+    """
     for step in range(before + 1, version + 1):
         adapter = ADAPTERS.get((site.node.op, step))
         if adapter is not None:
-            adapter(site)
+            site.rewriter.modify(site.node, partial(adapter, site))
 
 
 def _check(node: Node, version: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Node, Use, Value
 from qir.module import Module
 from qir.passes.infrastructure.contract import Pass, PassContext
+from qir.rewriting.engine import Rewriter
 from qir.tensor import Tensor
 from qir.types import DType, TensorType
 
@@ -26,7 +28,7 @@ class WidenFloats(Pass):
 
     Quantizers simulate float32, and ONNX Runtime's integer kernels give float32. Inputs and outputs keep their types:
     a Cast stands after each input and in front of each output. Verified IR in, verified IR out; results differ by the
-    rounding that the narrower type did.
+    rounding that the narrower type did. A walk, not rules: the type of every value changes, whatever made it.
     """
 
     name: ClassVar[str] = "widen-floats"
@@ -34,18 +36,18 @@ class WidenFloats(Pass):
     def run(self, module: Module, context: PassContext) -> bool:
         """Widen; True when anything was of another float type."""
         del context
-        graph = module.graph
+        graph, rewriter = module.graph, Rewriter(self.name)
         outputs = {
             index: value.type for index, value in enumerate(graph.outputs) if value is not None and _is_other(value)
         }
         changed = False
         for value in graph.inputs:
             if _is_other(value):
-                changed = _cast_input(graph, value) or changed
+                changed = _cast_input(graph, value, rewriter) or changed
         for own in module.graphs:
-            changed = _widen(own, is_main=own is graph) or changed
+            changed = _widen(own, rewriter, is_main=own is graph) or changed
         for index, kind in outputs.items():
-            _cast_output(graph, index, kind)
+            _cast_output(graph, index, kind, rewriter)
         return changed
 
 
@@ -53,29 +55,28 @@ def _is_other(value: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.quant is None and value.type.dtype in OTHER_FLOATS
 
 
-def _cast_input(graph: Graph, value: Value) -> bool:
+def _cast_input(graph: Graph, value: Value, rewriter: Rewriter) -> bool:
     uses = [use for use in value.uses if not use.node.is_return]
     if not uses:
         return False
     made = Node("Cast", (value,), name=f"{value.name}.widen", attributes={"to": DType.FLOAT32.onnx_code})
-    graph.insert(made, before=graph._first)
     made.result.type = value.tensor_type.with_element(DType.FLOAT32)
-    for use in uses:
-        use.node.set_input(use.index, made.result)
+    rewriter.insert(made, before=next(iter(graph)))
+    rewriter.redirect(uses, made.result)
     return True
 
 
-def _widen(graph: Graph, *, is_main: bool) -> bool:
+def _widen(graph: Graph, rewriter: Rewriter, *, is_main: bool) -> bool:
     """Widen constants, results and attributes of a graph and those inside it."""
     changed = False
     for value in graph.constants if is_main else (*graph.inputs, *graph.constants):
         changed |= _widen_value(value)
     for node in graph:
-        changed |= _widen_attributes(node)
+        changed |= _widen_attributes(node, rewriter)
         for value in node.results:
             changed |= _widen_value(value)
         for inner in node.subgraphs():
-            changed |= _widen(inner, is_main=False)
+            changed |= _widen(inner, rewriter, is_main=False)
     return changed
 
 
@@ -93,26 +94,26 @@ def _widened(tensor: Tensor) -> Tensor:
     return Tensor.of(tensor.numpy().astype(np.float32))
 
 
-def _widen_attributes(node: Node) -> bool:
+def _widen_attributes(node: Node, rewriter: Rewriter) -> bool:
     changed = False
     for name, attribute in list(node.attributes.items()):
         if attribute.reference:
             continue
         value = node.attribute(name)
         if isinstance(value, Tensor) and value.dtype in OTHER_FLOATS:
-            node.set_attribute(name, _widened(value))
+            rewriter.modify(node, partial(node.set_attribute, name, _widened(value)))
             changed = True
         elif name in _ELEMENT_ATTRIBUTES and value in _CODES:
-            node.set_attribute(name, DType.FLOAT32.onnx_code)
+            rewriter.modify(node, partial(node.set_attribute, name, DType.FLOAT32.onnx_code))
             changed = True
     return changed
 
 
-def _cast_output(graph: Graph, index: int, kind: object) -> None:
+def _cast_output(graph: Graph, index: int, kind: object, rewriter: Rewriter) -> None:
     value = graph.outputs[index]
     if value is None or not isinstance(kind, TensorType) or _is_other(value):
         return
     made = Node("Cast", (value,), name=f"{value.name}.narrow", attributes={"to": kind.dtype.onnx_code})
-    graph.insert(made)
     made.result.type = kind
-    graph.return_node.set_input(index, made.result)
+    rewriter.insert(made, before=graph.return_node)
+    rewriter.redirect([Use(graph.return_node, index)], made.result)

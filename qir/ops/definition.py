@@ -126,6 +126,11 @@ class OpDef:
         """Return the index of the operand whose grid the result keeps whatever the grid is, or None."""
         return self.keeps(node)
 
+    @property
+    def can_keep_grid(self) -> bool:
+        """Whether there are nodes of this op whose result keeps an operand's grid."""
+        return self.keeps is not _never
+
     def fuses_into_producer(self, node: Node) -> bool:
         """Return whether the op runs for free after the node that feeds it (Relu, Clip)."""
         return self.is_activation and node.input(0) is not None

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from qir.errors import QirError
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Node, Use, Value
 from qir.rewriting.patterns import (
     Explanation,
     Match,
@@ -131,21 +131,45 @@ class Listener(Protocol):
         """Take note of a value that is made in another way, has another type, or lost uses."""
 
 
+class _NoOne:
+    """The listener of a change that no worklist waits for."""
+
+    def node_changed(self, node: Node) -> None:
+        pass
+
+    def value_changed(self, value: Value) -> None:
+        pass
+
+
 class Rewriter:
-    """What a rule changes the graph with: new nodes are marked with the rule's name, and a listener hears of it all."""
+    """What a rule changes the graph with: new nodes are marked with its name, and a listener hears of it all.
 
-    def __init__(self, rule: Rule, listener: Listener) -> None:
-        self._rule = rule
-        self._listener = listener
+    Passes that walk the graph themselves, each node once, change it through one of their own name.
 
-    def insert(self, node: Node, *, before: Node) -> Node:
-        """Insert a node before another one, marked with the rule."""
-        if before.graph is None:
-            raise QirError(f"rule {self._rule.name!r}: node {before} stands in no graph")
-        node.metadata[RULE_KEY] = self._rule.name
-        before.graph.insert(node, before=before)
+    Args:
+        by: name of the rule or pass.
+        listener: what is told of every change.
+    """
+
+    def __init__(self, by: str, listener: Listener | None = None) -> None:
+        self._by = by
+        self._listener: Listener = _NoOne() if listener is None else listener
+
+    def insert(self, node: Node, *, before: Node | None = None, after: Node | None = None) -> Node:
+        """Insert a node before or after another one, marked with the rule."""
+        place = before if after is None else after
+        graph = None if place is None else place.graph
+        if graph is None:
+            raise QirError(f"rule {self._by!r}: node {place} stands in no graph")
+        node.metadata[RULE_KEY] = self._by
+        graph.insert(node, before=before, after=after)
         self._listener.node_changed(node)
         return node
+
+    def redirect(self, uses: Iterable[Use], value: Value) -> None:
+        """Let operands read another value."""
+        for use in uses:
+            self.modify(use.node, partial(use.node.set_input, use.index, value))
 
     def modify(self, node: Node, change: Callable[[], object]) -> None:
         """Change a node that stays: `change` writes its attributes, operands, constants, or nodes that belong to it."""
@@ -171,7 +195,7 @@ class Rewriter:
         made = tuple(nodes)
         found = tuple(results) if results is not None else (made[-1].results if made else ())
         if len(found) != len(node.results):
-            raise QirError(f"rule {self._rule.name!r}: {len(found)} results replace the {len(node.results)} of {node}")
+            raise QirError(f"rule {self._by!r}: {len(found)} results replace the {len(node.results)} of {node}")
         for old, value in zip(node.results, found, strict=True):
             if value.producer in made:
                 value.type = old.type
@@ -291,7 +315,7 @@ class _Worklist:
                         "do rules undo one another?"
                     )
                 fired[rule.name] = fired.get(rule.name, 0) + 1
-                plan(Rewriter(rule, self))
+                plan(Rewriter(rule.name, self))
                 break
         return fired
 

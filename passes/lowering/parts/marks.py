@@ -11,10 +11,16 @@ from typing import Any
 
 from qir.errors import ExportError
 from qir.fake_quant import FakeQuant
-from qir.graph import Graph, Node, Value
+from qir.graph import Graph, Node, Use, Value
 
 KEY = "qir.quantizer"
 """Name of the entry in a node's metadata."""
+
+SOURCE = "qir.quantizer.source"
+"""Name of the entry in the metadata of the node that reads the quantizer's operand: the quantizer's name.
+
+Values that become outputs of the network are renamed on writing, and nodes need no names; metadata stay.
+"""
 
 MARKED_IR = 10
 """Oldest ONNX IR version whose nodes have metadata."""
@@ -30,7 +36,11 @@ def mark(value: Value, quantizer: FakeQuant) -> None:
     maker = value.producer
     if maker is None:
         raise ExportError(f"quantizer {quantizer.name!r}: no node makes {value.name!r}, so that none can be marked")
-    entry = entry_of(quantizer) | {"source": None if quantizer.is_weight else _reader(quantizer)}
+    entry = entry_of(quantizer) | {"source": None}
+    if not quantizer.is_weight:
+        reader = _reader(value, quantizer.source)
+        reader.node.metadata[SOURCE] = quantizer.name
+        entry["source"] = reader.index
     maker.metadata[KEY] = json.dumps(entry, sort_keys=True, separators=(",", ":"))
 
 
@@ -72,13 +82,15 @@ def entry_of(quantizer: FakeQuant) -> dict[str, Any]:
     return entry
 
 
-def _reader(quantizer: FakeQuant) -> list[str | int]:
-    """Return the name of a node of the chain that reads the quantizer's operand, and the operand's index there.
-
-    Values that become outputs of the network are renamed on writing; nodes keep their names.
-    """
-    source = quantizer.source
-    for use in source.uses:
-        if use.node.name.startswith(f"{quantizer.name}."):
-            return [use.node.name, use.index]
-    raise ExportError(f"quantizer {quantizer.name!r}: no node of its chain reads {source.name!r}")
+def _reader(value: Value, source: Value) -> Use:
+    """Return where a chain that ends at `value` reads its operand."""
+    todo, seen = [value], {value}
+    while todo:
+        maker = todo.pop().producer
+        for index, operand in enumerate(() if maker is None else maker.inputs):
+            if operand is source and maker is not None:
+                return Use(maker, index)
+            if operand is not None and operand not in seen:
+                seen.add(operand)
+                todo.append(operand)
+    raise ExportError(f"value {value.name!r}: no node of its chain reads {source.name!r}")

@@ -23,12 +23,17 @@ from qir.passes.raising.grids import CodeGrid
 from qir.passes.raising.marked import make_quantizer
 from qir.passes.raising.qdq import twin_type
 from qir.passes.raising.state import RaiseState, weight_spec
+from qir.rewriting.engine import Rewriter
 from qir.support.json_text import parse_json
 from qir.tensor import Array
 
 
 def raise_thresholds(graph: Graph, state: RaiseState) -> None:
-    """Put float layers and fake-quant nodes in the place of marked integer layers and MultiThreshold nodes."""
+    """Put float layers and fake-quant nodes in the place of marked integer layers and MultiThreshold nodes.
+
+    One walk in the graph's order: a layer's float form needs the scales of its data and its weights, which marks alone
+    say, so that no form of the operators around it tells where a rule would apply.
+    """
     if not any(ACTIVATION in node.metadata for node in graph):
         return
     raising = _Raising(graph, state)
@@ -54,6 +59,7 @@ class _Raising:
     twins: dict[Value, tuple[Value, np.float32]] = field(default_factory=dict)
     sums: dict[Value, Value] = field(default_factory=dict)
     weights: dict[str, Node] = field(default_factory=dict)
+    rewriter: Rewriter = field(default_factory=lambda: Rewriter("raise-thresholds"))
 
     def step(self, node: Node) -> None:
         """Raise one node."""
@@ -70,13 +76,12 @@ class _Raising:
         source = node.operands[0]
         if source in self.sums:
             source = self._activated(self.sums[source], entry["activations"], node)
-        made = self.graph.insert(make_quantizer(source, entry["quantizer"], self.state), before=node)
+        made = self.rewriter.insert(make_quantizer(source, entry["quantizer"], self.state), before=node)
         scale = FakeQuant(made).grid().scale
         self.twins[node.result] = made.result, scale[0]
         if (scale == 1).all():
-            for use in node.result.uses:
-                if LAYER not in use.node.metadata:
-                    use.node.set_input(use.index, made.result)
+            plain = [use for use in node.result.uses if LAYER not in use.node.metadata and use.node is not made]
+            self.rewriter.redirect(plain, made.result)
 
     def _activated(self, value: Value, activations: list[list[Any]], place: Node) -> Value:
         """After the activations that the thresholds include: [op, low, high] each, bounds None where there is none."""
@@ -87,7 +92,7 @@ class _Raising:
             ]
             made = Node(op, (value, *constants))
             made.result.type = twin_type(value)
-            value = self.graph.insert(made, before=place).result
+            value = self.rewriter.insert(made, before=place).result
         return value
 
     def _layer(self, node: Node, entry: dict[str, Any]) -> None:
@@ -106,7 +111,7 @@ class _Raising:
             operands.append(self.graph.add_constant(f"{node.name}.bias", frozen(values)))
         made = Node(entry["op"], operands, name=node.name, attributes=entry["attributes"])
         made.result.type = twin_type(node.result)
-        self.graph.insert(made, before=node)
+        self.rewriter.insert(made, before=node)
         self.sums[node.result] = made.result
 
     def _weight(self, codes: Array, scale: Array, entry: dict[str, Any], place: Node) -> Value:
@@ -120,20 +125,20 @@ class _Raising:
                 raise QirError(spec.reason)
             constant = self.graph.add_constant(name, frozen(grid.values(codes)))
             made = self.state.quantizer(constant, replace(spec, axis=entry["axis"]), name)
-            self.weights[name] = self.graph.insert(made, before=place)
+            self.weights[name] = self.rewriter.insert(made, before=place)
         return self.weights[name].result
 
     def _scaling(self, node: Node) -> None:
         """Codes, or a layer's sum with its bias, times their scale: the real value."""
         value = node.operands[0]
         if value in self.twins:
-            node.result.replace_all_uses_with(self.twins[value][0])
+            self.rewriter.redirect(node.result.uses, self.twins[value][0])
             return
         total = (
             value.producer.operands[0] if value.producer is not None and is_standard(value.producer, "Add") else value
         )
         if total in self.sums:
-            node.result.replace_all_uses_with(self.sums[total])
+            self.rewriter.redirect(node.result.uses, self.sums[total])
 
     def _keeper(self, node: Node) -> None:
         """Run an operator that keeps the grid of codes on the real value."""
@@ -146,5 +151,5 @@ class _Raising:
         inputs[index] = twin
         made = Node(node.op, inputs, domain=node.domain, attributes=dict(node.attributes))
         made.result.type = twin_type(node.result)
-        self.graph.insert(made, before=node)
+        self.rewriter.insert(made, before=node)
         self.twins[node.result] = made.result, scale

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from qir.constants import require_array
-from qir.graph import Graph
+from qir.graph import Graph, Use
 from qir.onnx_io.annotations import FINN_DATATYPE, read_annotations
 from qir.ops import op_of
 from qir.passes.analysis.constants import array_of
@@ -16,7 +16,7 @@ from qir.passes.lowering.qonnx.thresholds import value_thresholds
 from qir.passes.raising.grids import CodeGrid, QuantizerSpec, bipolar_spec, spec_of
 from qir.passes.raising.qonnx.patterns import of_qonnx
 from qir.passes.raising.state import RaiseState, base_name
-from qir.rewriting.engine import Match, Plan, Reject, Rule, any_value, constant, either, op
+from qir.rewriting.engine import Match, Plan, Reject, Rewriter, Rule, any_value, constant, either, op
 from qir.tensor import Array
 
 CLOSE = 2.0**-16
@@ -76,6 +76,7 @@ def raise_annotated_weights(graph: Graph, state: RaiseState) -> None:
     types = (
         {name: pairs.get(FINN_DATATYPE, "") for name, pairs in read_annotations(graph).items()} if graph.opaque else {}
     )
+    rewriter = Rewriter("annotated-weight")
     for node in graph.nodes:
         operands = op_of(node).quantizable(node)
         weight = None if operands is None else node.input(operands.weight)
@@ -85,8 +86,8 @@ def raise_annotated_weights(graph: Graph, state: RaiseState) -> None:
         values = array_of(weight)
         if spec is None or values is None or (values != np.rint(values)).any():
             continue
-        made = graph.insert(state.quantizer(weight, spec, weight.name), before=node)
-        node.set_input(operands.weight, made.result)
+        made = rewriter.insert(state.quantizer(weight, spec, weight.name), before=node)
+        rewriter.redirect([Use(node, operands.weight)], made.result)
 
 
 def _integers(label: str) -> QuantizerSpec | None:

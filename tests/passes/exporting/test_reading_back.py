@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import qir
@@ -34,6 +35,21 @@ def test_outputs_are_equal(calibrated, expected, samples, tmp_path, profile, wei
     module = calibrated(weight, activation)
     back = raised(export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples))
     assert_same(expected(back), expected(module))
+
+
+@pytest.mark.parametrize("name", ["", "node"])
+@pytest.mark.parametrize("profile", ["qcdq", "qcdq-packed", "qoperator", "float"])
+def test_quantizers_are_found_whatever_the_nodes_are_called(calibrated, expected, samples, tmp_path, profile, name):
+    module = calibrated(1, 3)
+    report = export(module, tmp_path / "model.quant.onnx", profile=profile, data=samples)
+    file = onnx.load(report.model)
+    for node in file.graph.node:
+        node.name = name
+    onnx.save(file, report.model)
+    back = raised(report)
+    assert_same(expected(back), expected(module))
+    bits = [quantizer.bits for quantizer in quantizers(back.graph).values()]
+    assert sorted(bits) == sorted(quantizer.bits for quantizer in quantizers(module.graph).values())
 
 
 @pytest.mark.named_nodes
