@@ -13,7 +13,7 @@ if __name__ != "qir.backends":
     raise ImportError(f"import this package as qir.backends, not as {__name__}")
 
 if TYPE_CHECKING:
-    from qir.backends.costs.building import cost_table as cost_table
+    from qir.backends.costs.building.builder import cost_table as cost_table
     from qir.backends.costs.fitting import fit as fit
     from qir.backends.costs.layers.cost import Cost as Cost
     from qir.backends.costs.layers.shape import ConvShape as ConvShape
@@ -37,7 +37,7 @@ _HOME = {
     "RetrainProtocol": "training.loop",
     "Target": "costs.target",
     "as_target": "costs.target",
-    "cost_table": "costs.building",
+    "cost_table": "costs.building.builder",
     "fit": "costs.fitting",
     "load_target": "costs.target",
     "read_delay_table": "costs.tables.delay_files",

@@ -9,7 +9,8 @@ from qir.errors import TargetError
 
 if TYPE_CHECKING:
     from qir.backends.costs.fitting import FitResult
-    from qir.backends.costs.tables.table import CostTable, NodeCost
+    from qir.backends.costs.tables.rows import NodeCost
+    from qir.backends.costs.tables.table import CostTable
     from qir.backends.costs.target import Target
     from qir.backends.vela.referee import Compared
     from qir.policy import Bits
@@ -31,7 +32,7 @@ def print_table(
     """
     from rich.table import Table
 
-    from qir.backends.costs.tables.table import reasons_text
+    from qir.backends.costs.tables.rows import reasons_text
 
     note, model = " (illustrative)" if target.illustrative else "", target.cost_model()
     counted = "cycles, activation/weight bits (what bounds the node)"

@@ -11,7 +11,7 @@ from qir.support.lazy import names_of
 
 if TYPE_CHECKING:
     from qir.attributes import Attribute as Attribute
-    from qir.backends.costs.building import cost_table as cost  # noqa: F401 - `__all__` is made from `_HOME`
+    from qir.backends.costs.building.builder import cost_table as cost  # noqa: F401 - `__all__` is made from `_HOME`
     from qir.backends.costs.target import Target as Target
     from qir.backends.costs.target import load_target as load_target
     from qir.errors import QirError as QirError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qir.backends.costs.assumed import FUSED_OPS
-from qir.backends.costs.building import cost_table
+from qir.backends.costs.building.builder import cost_table
 from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import Target
 from qir.errors import TargetError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import qir
-from qir.backends.costs.building import cost_table
+from qir.backends.costs.building.builder import cost_table
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.costs.tables.table import CostTable

@@ -5,7 +5,6 @@ network → constraints → cost table → problem → bits → finished network
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qir.backends.costs.building import cost_table
+from qir.backends.costs.building.builder import cost_table
 from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import QirError, SearchError
 from qir.fake_quant import policy_of, quantizers
@@ -30,11 +29,12 @@ from qir.passes.infrastructure.pipeline import parse_pipeline
 from qir.passes.infrastructure.run_passes import run_passes
 from qir.passes.insertion.already_quantized import refuse_quantized
 from qir.passes.insertion.insert_fake_quant import InsertFakeQuant
-from qir.passes.parity.agreement import Agreement, Labels, agreement_of_file, float_form
+from qir.passes.parity.agreement import float_form
 from qir.passes.simplify.infer_types import InferTypes
 from qir.policy import Bits, Policy
-from qir.search.evaluation.splits import TEST, VALIDATION, Splits, calibration_samples
+from qir.search.evaluation.splits import Splits, calibration_samples
 from qir.search.job.allowance import Allowance, Extras, ended
+from qir.search.job.judging import Judge, Tried, closing_rows
 from qir.search.methods import ADDITIVE, GUIDED, opened, solve
 from qir.search.metrics.label_free import AUTO, SENSITIVITY_IMAGES, check_metric, outputs_sensitivity
 from qir.search.metrics.pace import Pace
@@ -49,8 +49,8 @@ from qir.search.problem.sensitivity import Sensitivity
 from qir.search.report.comparison import Comparison
 from qir.search.report.grounds import Grounds
 from qir.search.report.provenance import provenance
-from qir.search.report.quantized import CHOSEN, Quantized
-from qir.search.report.rows import Costed, Row
+from qir.search.report.quantized import Quantized
+from qir.search.report.rows import Costed
 from qir.search.report.uniform_costs import UniformCosts
 from qir.support.packages import require_torch
 from qir.support.progress import stage
@@ -64,9 +64,6 @@ if TYPE_CHECKING:
     from qir.search.evaluation.store import Store
 
 MEASURED_INSTEAD = "choose bits without labels, by how far widths move the outputs (`qir quantize`)"
-
-Tried = tuple[Agreement | None, int | None]
-"""How a policy agrees with the float network, and the bytes of its file; None where it cannot be written."""
 
 
 @dataclass
@@ -367,7 +364,7 @@ class Job:
     @stage("export")
     def _export(self, output: str | Path, module: Module) -> ExportReport:
         sources = dict(self.splits.sources)
-        return export(module, output, target=self.hardware, data=self._shown, splits=sources, **self._exported)
+        return export(module, output, target=self.hardware, data=self._judge.shown, splits=sources, **self._exported)
 
     def compare(
         self, rows: Mapping[str, Mapping[str, Bits] | int], *, budget: str = "latency", test: Samples | None = None
@@ -407,9 +404,11 @@ class Job:
         """
         if self.written is None:
             raise QirError("nothing is written yet: export the job first")
-        agreement, module, costed = self._agreement(self.written), self.finish(), self.costed
-        extras: Extras[Tried] = Extras(self.allowance, self._finishing)
-        rows = self._rows(costed, agreement, extras if compare and self.result is not None else None)
+        judge, module, costed = self._judge, self.finish(), self.costed
+        agreement, extras = judge.agreement(self.written), Extras[Tried](self.allowance, self._finishing)
+        others = (extras, partial(self._tried, judge)) if compare and self.result is not None else None
+        given = Path(self.model).stat().st_size if isinstance(self.model, str | Path) else None
+        rows = closing_rows(costed, self.chosen, agreement, self.written, given=given, others=others)
         return Quantized(
             written=self.written,
             result=self.result,
@@ -426,7 +425,7 @@ class Job:
             grounds=Grounds.of(self.network, self.constraints, self._posed),
             target=self.hardware,
             module=module,
-            samples=self._shown,
+            samples=judge.shown,
             searches={method: result for method, (_, result) in self._searches.items()},
             compared=() if self._compared is None else tuple(self._compared.table()),
         )
@@ -458,46 +457,13 @@ class Job:
         return parse_pipeline(SCALES[self.hardware.export.requantization].lstrip(","))
 
     @property
-    def _shown(self) -> Any:
-        """What written files are compared on."""
-        return self.samples if self.splits.judged is None else self.splits.judged.images
+    def _judge(self) -> Judge:
+        chose = self.result is not None and not self.result.minimised
+        return Judge(self.original, self.splits, self.samples, chose)
 
-    @stage("comparison")
-    def _agreement(self, written: ExportReport) -> Agreement:
-        judged, labels = self.splits.judged, self.splits.labels
-        if judged is None:
-            distilled = self.samples is not self.splits.calibration
-            called = "samples distilled from the network" if distilled else "the calibration data"
-            known = None if labels is None or distilled else Labels(labels, "the calibration data")
-        else:
-            called = TEST if self.splits.test is not None else VALIDATION
-            known = Labels(judged.labels, called)
-            chose = self.splits.test is None and self.result is not None and not self.result.minimised
-            called += ", which chose the bits" if chose else ""
-        return agreement_of_file(written.model, self.original, self._shown, called=called, labels=known)
-
-    def _rows(self, costed: Costed, agreement: Agreement, extras: Extras[Tried] | None) -> tuple[Row, ...]:
-        """Float, uniform widths and the chosen policy; with `extras` the uniform ones are measured too."""
-        found, written = agreement.accuracy, self.written
-        accuracy = None if found is None else found.float_right / found.samples
-        given = Path(self.model).stat().st_size if isinstance(self.model, str | Path) else None
-        rows = [costed.float_row(accuracy, given)]
-        for label, policy in costed.uniforms().items():
-            if policy != self.chosen or self.result is not None:
-                unknown: Tried = (None, None)
-                tried = unknown if extras is None else extras.do(label, partial(self._tried, policy), unknown)
-                rows.append(costed.row(label, policy, *tried))
-        rows.append(costed.row(CHOSEN, self.chosen, agreement, written.model.stat().st_size if written else None))
-        return tuple(rows)
-
-    def _tried(self, policy: Policy) -> Tried:
-        """Agreement and size of a policy that is finished and written like the chosen one, in a folder that goes."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                written = self._export(Path(folder) / "model.quant.onnx", self.finish(policy))
-            except QirError:
-                return None, None
-            return self._agreement(written), written.model.stat().st_size
+    def _tried(self, judge: Judge, policy: Policy) -> Tried:
+        """Finish and write a policy like the chosen one, in a folder that goes."""
+        return judge.try_out(lambda path: self._export(path, self.finish(policy)))
 
     def _provenance(self) -> dict[str, Any]:
         named = isinstance(self.model, str | Path)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.costs.layers.layer_shapes import layer_names, layer_shape
-from qir.backends.costs.tables.table import CostTable, NodeCost
+from qir.backends.costs.tables.rows import NodeCost
+from qir.backends.costs.tables.table import CostTable
 from qir.graph import Node
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from qir.backends.costs.layers.open_sizes import with_known_sizes
 from qir.backends.costs.tables.reports import FLOAT_BITS, peak_memory, ratios
-from qir.backends.costs.tables.table import CostRow, CostTable
+from qir.backends.costs.tables.rows import CostRow
+from qir.backends.costs.tables.table import CostTable
 from qir.errors import SearchError
 from qir.fake_quant import FakeQuant
 from qir.graph import Value

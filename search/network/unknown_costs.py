@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from qir.backends.costs.layers.layer_shapes import layer_names
 from qir.backends.costs.layers.open_sizes import open_inputs, shape_text
-from qir.backends.costs.tables.table import CostRow, CostTable, reasons_text
+from qir.backends.costs.tables.rows import CostRow, reasons_text
+from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import NO_TARGET
 from qir.errors import SearchError
 from qir.module import Module

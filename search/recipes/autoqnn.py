@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qir.backends.costs.building import cost_table
+from qir.backends.costs.building.builder import cost_table
 from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.module import Module

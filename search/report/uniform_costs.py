@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qir.backends.costs.tables.table import CostTable, NodeCost
+    from qir.backends.costs.tables.rows import NodeCost
+    from qir.backends.costs.tables.table import CostTable
     from qir.passes.constraints.propagate_constraints import BitConstraints
 
 

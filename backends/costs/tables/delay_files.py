@@ -15,7 +15,8 @@ import numpy.typing as npt
 from typing_extensions import TypedDict
 
 from qir.backends.costs.layers.shape import ConvShape
-from qir.backends.costs.tables.table import CostRow, CostTable, layer_cells
+from qir.backends.costs.tables.rows import CostRow, layer_cells
+from qir.backends.costs.tables.table import CostTable
 from qir.errors import TargetError
 from qir.support.atomic_write import atomic_write
 from qir.support.json_text import parse_json, typed

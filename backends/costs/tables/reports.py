@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qir.backends.costs.layers.cost import Cost, combined
-from qir.backends.costs.tables.table import CostRow, CostTable, layer_cells
+from qir.backends.costs.tables.rows import CostRow, layer_cells
+from qir.backends.costs.tables.table import CostTable
 from qir.errors import TargetError
 from qir.policy import Bits
 from qir.support.nearest import nearest

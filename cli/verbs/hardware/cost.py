@@ -87,7 +87,7 @@ class _Costing:
 
     def answer(self, explained: str | None, referee: str | None, export: Path | None) -> Answer:
         """Return the table, and what was asked for next to it."""
-        from qir.backends.costs.building import cost_table
+        from qir.backends.costs.building.builder import cost_table
         from qir.backends.costs.tables.delay_files import delays_of
         from qir.cli.cost_report import explanations
 
@@ -110,7 +110,7 @@ class _Costing:
         print_lines(terminal, lines)
 
     def _referee(self, name: str) -> Answer:
-        from qir.backends.costs.building import cost_table
+        from qir.backends.costs.building.builder import cost_table
         from qir.backends.vela.referee import referee
         from qir.cli.cost_report import print_referee
         from qir.fake_quant import quantizers

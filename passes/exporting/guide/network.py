@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from qir.attributes import Attribute
-from qir.backends.integer.ratios import Ratio, dyadic
-from qir.backends.integer.requantization import LARGEST_SHIFT, Requantization
-from qir.backends.integer.values import Grid, Pending
+from qir.backends.integer.requantization import Requantization
+from qir.backends.integer.values import Grid
 from qir.errors import QirError
 from qir.fake_quant import FakeQuant, quantizers
 from qir.graph import Node, Value
@@ -20,7 +19,6 @@ from qir.guide_network import (
     CostGuide,
     GatherGuide,
     GridGuide,
-    MultiplierGuide,
     NetworkTensor,
     OutputGuide,
     PackedTensor,
@@ -29,29 +27,15 @@ from qir.guide_network import (
     WindowGuide,
 )
 from qir.module import Module
-from qir.ops import op_of
 from qir.passes.analysis.arithmetic.network import ArithmeticAnalysis, NetworkArithmetic
 from qir.passes.exporting.guide.deciding import decide
+from qir.passes.exporting.guide.multipliers import multiplier, rounding
 from qir.passes.exporting.guide.trace import trace_network
 from qir.passes.exporting.guide.traced import Trace, TracedOutput, TracedStep, TracedTensor
 from qir.passes.exporting.guide.weights_file import WeightsFile
 from qir.passes.exporting.memory_plan import Buffer, Plan, execution_order, plan_memory
 from qir.passes.infrastructure.contract import AnalysisCache
 from qir.tensor import Array, Tensor
-
-EXACT = "sum of integers * mantissa / (2^shift * count), rounded half to even of the exact quotient, + zero_point"
-ROUNDING = {
-    "Add": "rint(fma(a, m_a, fma(b, m_b, zero_point - fma(m_a, zero_a, m_b * zero_b)))) in float32, a and b codes",
-    "Mul": "rint(float32(product) * multiplier + zero_point) in float32",
-    "AveragePool": (
-        "rint(mean / scale + zero_point), mean = sum of (code - zero) * scale of the window's elements one after "
-        "another / count, in float32"
-    ),
-}
-"""The float32 arithmetic of operators that have their own."""
-
-PRODUCT = "rint(float32(sum) * multiplier) + zero_point in float32"
-RESCALED = "rint((code - zero) * its scale / scale) + zero_point in float32"
 
 
 @dataclass
@@ -282,7 +266,7 @@ class _Describer:
             else GatherGuide(offsets=[self.weights.numbers(line) for line in step.offsets], fill=step.fill),
             bias=None if step.bias is None else self.weights.numbers(step.bias),
             bias_shape=_bias_shape(step),
-            rounding=self._rounding(step),
+            rounding=rounding(step, self.kind),
             cost=self.costs.get(name),
         )
 
@@ -297,46 +281,13 @@ class _Describer:
     def _result(self, step: TracedStep, output: TracedOutput) -> OutputGuide:
         found = None
         if output.pending is not None:
-            found = self._multiplier(step, output, output.pending)
+            found = multiplier(step, output, output.pending, self.weights, self._differs(step, output))
         return OutputGuide(tensor=output.tensor.name, multiplier=found, clamp=output.clamp)
-
-    def _multiplier(self, step: TracedStep, output: TracedOutput, pending: Pending) -> MultiplierGuide:
-        scale, terms = output.tensor.scale, pending.terms()
-        exact = [Ratio.of(term.scales, scale) for term in terms]
-        mantissas, shift = dyadic(*exact)
-        gone, shape = shift > LARGEST_SHIFT, shift.shape
-        exponents = [found for ratio in exact if (found := ratio.binary_exponents()) is not None]
-        powers = len(exponents) == len(exact)
-        count = np.asarray(terms[0].count)
-        if count.size and (count == count.reshape(-1)[0]).all():
-            count = count.reshape(-1)[:1]
-        numbers = self.weights.numbers
-        float32 = None
-        if _multiplies(step.node):
-            lines = (_float32(term.factor, scale, step.node, count) for term in terms)
-            float32 = [numbers(np.broadcast_to(line, shape)) for line in lines]
-        return MultiplierGuide(
-            float32=float32,
-            mantissa=[numbers(np.where(gone, 0, mantissa)) for mantissa in mantissas],
-            shift=numbers(np.where(gone, 0, shift)),
-            exponent=[numbers(np.broadcast_to(line, shape)) for line in exponents] if powers else None,
-            shape=list(shape),
-            count=numbers(count),
-            count_shape=list(count.shape),
-            float32_differs=None if self.kind == "float32" else self._differs(step, output),
-        )
 
     def _differs(self, step: TracedStep, output: TracedOutput) -> int | None:
         """Return at how many of all integers the dyadic codes are not those of float32; None where it is undecided."""
-        found = decide(self.trace, step, output).differences.get("dyadic")
+        found = None if self.kind == "float32" else decide(self.trace, step, output).differences.get("dyadic")
         return None if found is None else found.count
-
-    def _rounding(self, step: TracedStep) -> str:
-        if all(output.pending is None for output in step.outputs):
-            return ""
-        if self.kind != "float32":
-            return EXACT
-        return ROUNDING.get(step.node.op, PRODUCT if _multiplies(step.node) else RESCALED)
 
     def _input(self, tensor: TracedTensor) -> PortGuide:
         codes = [
@@ -355,27 +306,6 @@ class _Describer:
             element="float32" if coded else tensor.element,
             codes=[tensor.name] if coded else [],
         )
-
-
-def _multiplies(node: Node) -> bool:
-    """Return whether the float32 arithmetic multiplies by ratios of scales.
-
-    Means and joins divide values by a scale.
-    """
-    facts = op_of(node)
-    whole = facts.is_average and node.attribute("kernel_shape") is None
-    return facts.quantizable(node) is not None or whole or node.op in ("Add", "Mul")
-
-
-def _float32(product: Array, scale: np.float32, node: Node, count: Array) -> Array:
-    """Return the multiplier in the float32 steps of ONNX Runtime's kernels.
-
-    A mean over the image divides by its count too.
-    """
-    with np.errstate(over="ignore", under="ignore"):
-        if op_of(node).is_average and node.attribute("kernel_shape") is None:
-            return np.asarray(product / np.float32(scale * np.float32(count.reshape(-1)[0])), np.float32)
-        return np.asarray(product / scale, np.float32)
 
 
 def _axis(scale: Array, rank: int) -> int | None:

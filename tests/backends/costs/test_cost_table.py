@@ -16,7 +16,8 @@ from qir.backends.costs.tables.reports import (
     ratios,
     transfer_matrix,
 )
-from qir.backends.costs.tables.table import CostRow, CostTable, HeldTensor, HeldWeight, NetworkFacts
+from qir.backends.costs.tables.rows import CostRow, HeldTensor, HeldWeight, NetworkFacts
+from qir.backends.costs.tables.table import CostTable
 from qir.errors import TargetError
 from qir.policy import Policy
 

@@ -13,7 +13,8 @@ from qir.backends.costs.tables.reports import (
     ratios,
     transfer_matrix,
 )
-from qir.backends.costs.tables.table import CostRow, CostTable, HeldWeight, NetworkFacts
+from qir.backends.costs.tables.rows import CostRow, HeldWeight, NetworkFacts
+from qir.backends.costs.tables.table import CostTable
 from qir.errors import TargetError
 from qir.graph import Graph, Node
 from qir.module import Module

@@ -14,7 +14,8 @@ import pytest
 import qir
 from qir.backends import cost_table, load_target
 from qir.backends.costs.layers.cost import Cost
-from qir.backends.costs.tables.table import CostRow, CostTable
+from qir.backends.costs.tables.rows import CostRow
+from qir.backends.costs.tables.table import CostTable
 from qir.backends.execution.session import OrtSession
 from qir.backends.vela.compiler import VelaLayer, compile_network, read_report, vela_command
 from qir.backends.vela.referee import (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
+from qir.backends.costs.building.held import held_tensors, held_weights, is_integer
+from qir.backends.costs.building.widths import FLOAT_BITS, Quantizers, is_free, is_held
 from qir.backends.costs.layers.cost import Cost
 from qir.backends.costs.layers.layer_shapes import (
-    WEIGHT_SUFFIX,
     LayerProduct,
     elements_of,
     layer_names,
@@ -17,22 +16,14 @@ from qir.backends.costs.layers.layer_shapes import (
 )
 from qir.backends.costs.layers.open_sizes import shape_text, taken_sizes, with_known_sizes
 from qir.backends.costs.models.base import CostModel
-from qir.backends.costs.tables.table import CostRow, CostTable, HeldTensor, HeldWeight, NetworkFacts
+from qir.backends.costs.tables.rows import CostRow, NetworkFacts
+from qir.backends.costs.tables.table import CostTable
 from qir.backends.costs.target import TargetLike, as_target
-from qir.constants import is_standard
 from qir.errors import TargetError
-from qir.fake_quant import FakeQuant, quantizers
-from qir.granularity import PerBlock, granularity_of
 from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
 from qir.ops.known_integers import known_integers
-from qir.quantizers.blocks import blocks_shape
-from qir.tracing import grid_origin
-from qir.types import DType
-
-FLOAT_BITS = 32
-_INTEGERS = {DType.INT64, DType.INT32, DType.BOOL}
 
 
 def cost_table(module: Module, target: TargetLike, *, batch: int = 1) -> CostTable:
@@ -58,11 +49,11 @@ def cost_table(module: Module, target: TargetLike, *, batch: int = 1) -> CostTab
     rows = builder.rows()
     builder.note_floats(rows)
     builder.note_activations(rows)
-    tensors, unsized = builder.tensors()
+    tensors, unsized = held_tensors(builder.steps, builder.last_use, builder.quantizers)
     facts = NetworkFacts(
         builder.predecessors,
         tensors,
-        builder.weights(),
+        held_weights(builder.module.graph, builder.quantizers),
         tuple(builder.notes),
         unsized,
         taken_sizes(module, batch),
@@ -87,66 +78,6 @@ def _missing_sizes(module: Module, batch: int) -> str:
     )
 
 
-class _Quantizers:
-    """Which quantizer's width a value has: fake-quant nodes, or stand-ins in a network without any."""
-
-    def __init__(self, module: Module, model: CostModel[Any], names: Mapping[Node, str]) -> None:
-        graph = module.graph
-        self.free: Callable[[Node], bool] = lambda node: is_free(node, model, names[node])
-        self.widths = {name: quantizer.widths for name, quantizer in quantizers(graph).items()}
-        self.stand_ins: dict[Value, str] = {}
-        if self.widths:
-            return
-        for node in graph:
-            for index, suffix in _multiplied(node):
-                value = node.input(index)
-                if value is None:
-                    continue
-                origin = grid_origin(value)
-                constant = _is_held(origin)
-                name = f"{names[node]}{suffix}" if constant else origin.name
-                self.stand_ins.setdefault(origin, name)
-                self.widths.setdefault(
-                    name, model.target.weight_widths if constant and suffix else model.target.activation_widths
-                )
-
-    def of(self, value: Value | None) -> str | None:
-        """Return the quantizer on whose grid a value lies."""
-        if value is None:
-            return None
-        origin = grid_origin(value)
-        if origin.producer is not None and origin.producer.is_fake_quant:
-            return origin.producer.name
-        return self.stand_ins.get(origin)
-
-    def of_result(self, value: Value) -> str | None:
-        """Return the quantizer on whose grid a result lies, or that puts it there after ops that run for free."""
-        found = self.of(value)
-        if found is not None:
-            return found
-        for user in value.users:
-            if user.is_fake_quant:
-                return user.name
-            if not user.is_return and user.results and self.free(user):
-                found = self.of_result(user.result)
-                if found is not None:
-                    return found
-        return None
-
-
-def is_free(node: Node, model: CostModel[Any], name: str) -> bool:
-    """Return whether a node costs nothing: views, fake-quant nodes, and what the target fuses into the producer.
-
-    What a model knows by name is not fused.
-    """
-    if node.is_fake_quant or op_of(node).is_view:
-        return True
-    source = node.input(0)
-    if node.op not in model.target.fused_ops or source is None or source.producer is None:
-        return False
-    return model.node_cost(name, FLOAT_BITS) is None
-
-
 @dataclass
 class _Builder:
     module: Module
@@ -157,7 +88,7 @@ class _Builder:
 
     def __post_init__(self) -> None:
         self.labels = layer_names(self.module.graph)
-        self.quantizers = _Quantizers(self.module, self.model, self.labels)
+        self.quantizers = Quantizers(self.module, self.model, self.labels)
         self.computed: set[Value] = set()
         self._find_computed()
         self.stored: dict[Value, Value] = {}
@@ -224,7 +155,7 @@ class _Builder:
         for node in self.module.graph:
             from_constants = bool(node.operands) and all(map(self._is_constant, node.operands))
             for result in node.results:
-                if from_constants or _is_held(result) or known_integers(result) is not None:
+                if from_constants or is_held(result) or known_integers(result) is not None:
                     self.computed.add(result)
 
     def _root(self, value: Value) -> Value:
@@ -370,7 +301,7 @@ class _Builder:
         """
         read = [(value, self.quantizers.of(value), "operand") for value in dict.fromkeys(node.operands)]
         written = [(value, self.quantizers.of_result(value), "result") for value in node.results if value.name]
-        if all(_is_integer(value) for value in node.results):
+        if all(is_integer(value) for value in node.results):
             read = []
         most = elements_of(node.results[0], None) if op_of(node).is_movement else None
         rows = []
@@ -397,32 +328,6 @@ class _Builder:
             )
         return rows
 
-    def tensors(self) -> tuple[tuple[HeldTensor, ...], dict[str, str | None]]:
-        """Return activations and when they live; those of unknown size by name, with their quantizers."""
-        found, unsized = [], {}
-        for value, first in self.steps.items():
-            elements, quantizer = elements_of(value, None), self.quantizers.of_result(value)
-            if elements is None:
-                unsized[value.name] = quantizer
-            else:
-                last = self.last_use.get(value, first)
-                found.append(HeldTensor(elements, quantizer, FLOAT_BITS, first, last))
-        return tuple(found), unsized
-
-    def weights(self) -> tuple[HeldWeight, ...]:
-        """Return constants of the graph that are real numbers; integers are shapes and indices."""
-        found = []
-        held = (node.result for node in self.module.graph if node.results and _is_held(node.result))
-        for value in (*self.module.graph.constants, *held):
-            elements = elements_of(value)
-            if elements is None or _is_integer(value) or not value.users:
-                continue
-            user = value.users[0]
-            quantizer = user.name if user.is_fake_quant else self.quantizers.stand_ins.get(value)
-            scales = 0 if quantizer is None else _scales(user, value)
-            found.append(HeldWeight(elements, quantizer, scales))
-        return tuple(found)
-
 
 def _products(node: Node) -> list[tuple[int, int]]:
     """Return (data, weight) operands of a layer's products."""
@@ -432,47 +337,6 @@ def _products(node: Node) -> list[tuple[int, int]]:
     return [] if operands is None else [(operands.data, operands.weight)]
 
 
-def _multiplied(node: Node) -> list[tuple[int, str]]:
-    """Return operands that a layer multiplies, its data first, and what the names of their quantizers end with."""
-    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
-    if operands is not None:
-        return [(operands.data, ""), (operands.weight, WEIGHT_SUFFIX)]
-    if kernel is None or not kernel.products:
-        return []
-    return [(kernel.products[0][0], ""), *((index, f".{suffix}") for index, (suffix, _) in kernel.weights.items())]
-
-
-def _weight_axis(node: Node, value: Value) -> int | None:
-    """Return the axis of a constant's output channels, as the layer that it belongs to has them."""
-    operands, kernel = op_of(node).quantizable(node), op_of(node).float_kernel(node)
-    if operands is not None:
-        return operands.weight_axis
-    axes = {} if kernel is None else {node.input(index): axis for index, (_, axis) in kernel.weights.items()}
-    return axes.get(value)
-
-
-def _scales(user: Node, value: Value) -> int:
-    """Scales of a weight: one a block or channel along the quantizer's axis (the layer's, where there is none yet)."""
-    known = FakeQuant(user).granularity if user.is_fake_quant else granularity_of(_weight_axis(user, value))
-    shape = value.shape
-    if shape is None or known.axis is None:
-        return 1
-    sizes = tuple(size for size in shape if isinstance(size, int))
-    if isinstance(known, PerBlock) and len(sizes) == len(shape):
-        return prod(blocks_shape(sizes, known.axis, known.size))
-    size = shape[known.axis]
-    return size if isinstance(size, int) else 1
-
-
 def _moves(row: CostRow) -> bool:
     """Return whether the term charges traffic."""
     return any(cost is not None and cost.bytes_moved for line in row.costs for cost in line)
-
-
-def _is_integer(value: Value) -> bool:
-    return value.dtype in _INTEGERS
-
-
-def _is_held(value: Value) -> bool:
-    """Tell whether the file holds a value: a constant, or the result of a `Constant` node."""
-    return value.is_constant or (value.producer is not None and is_standard(value.producer, "Constant"))
