@@ -37,6 +37,8 @@ from qir.search.evaluation.accuracy import AccuracyObjective
 
 WIDTHS = (2, 3, 4, 5, 8)
 LOSS = 0.3
+_PUBLISHED_CODE = {"reward": "releq-code", "clip": 0.3, "epochs": 1}
+"""The agent has a budget here: the reward and settings of the published code, not of the paper, which needs none."""
 """Points of accuracy that may be lost."""
 PIPELINE = "fold-constants,fold-batchnorm,insert-fake-quant{weight_widths=2|3|4|5|8,activation_widths=8},calibrate"
 
@@ -63,7 +65,9 @@ def searched(module: Module, constraints: BitConstraints, bits: float, options: 
         budgets={"bits": Budget(maximum=bits)},
         objective=objective,
     )
-    return constraints.complete(dict(solve(problem, "releq", evaluations=options.evaluations, seed=0).policy))
+    return constraints.complete(
+        dict(solve(problem, "releq", evaluations=options.evaluations, seed=0, **_PUBLISHED_CODE).policy)
+    )
 
 
 def main() -> None:

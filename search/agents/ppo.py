@@ -117,15 +117,24 @@ def _falling(run: Run, rate: float) -> Callable[[float], float]:
     return lambda _: rate * max(_LEAST_RATE, run.ledger.remaining / first)
 
 
-def build_environment(run: Run, *, kind: Reward | str, enforcement: str, **options: Any) -> QuantizationEnv:
+def build_environment(
+    run: Run, *, kind: Reward | str, enforcement: str, endless: bool = True, **options: Any
+) -> QuantizationEnv:
     """Return the environment of an agent's run.
+
+    Args:
+        run: the run.
+        kind: a reward or its name.
+        enforcement: how budgets are kept.
+        endless: nothing but a number of evaluations ends the agent.
+        **options: of the environment.
 
     Raises:
         SearchError: the number of evaluations was not given.
     """
     from qir.search.environment.gym import QuantizationEnv
 
-    if run.ledger.remaining > 2**60:
+    if endless and run.ledger.remaining > 2**60:
         raise SearchError("reinforcement learning needs a number of evaluations: solve(..., evaluations=200)")
     return QuantizationEnv(
         run.problem,
@@ -137,8 +146,15 @@ def build_environment(run: Run, *, kind: Reward | str, enforcement: str, **optio
     )
 
 
-def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
-    """Return a callback of Stable-Baselines3 that stops with the run, counts projections, records probabilities."""
+def episode_callback(run: Run, env: QuantizationEnv, *, record: bool, episodes: int | None = None) -> Any:
+    """Return a callback of Stable-Baselines3 that stops with the run, counts projections, records probabilities.
+
+    Args:
+        run: ends with its evaluations, and when nothing new comes for long.
+        env: what the agent acts on.
+        record: keep the action probabilities of every episode.
+        episodes: the run ends after so many at the latest.
+    """
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Episodes(BaseCallback):  # type: ignore[misc]  # the base class is untyped
@@ -154,7 +170,9 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
         def outcome(self) -> Outcome:
             """Return what was counted and recorded, and why the run ended early where it did."""
             return Outcome(
-                counts=dict(self.counts), probabilities=tuple(self.probabilities), notes=tuple(self.patience.notes)
+                counts=dict(self.counts),
+                probabilities=tuple(self.probabilities),
+                notes=tuple(self.patience.notes),
             )
 
         def _on_step(self) -> bool:
@@ -171,7 +189,8 @@ def episode_callback(run: Run, env: QuantizationEnv, *, record: bool) -> Any:
                 self._rewrite(info["executed"])
             self._episode = []
             self.patience.after_episode()
-            return bool(run.ledger.remaining) and not env.exhausted and not self.patience.over
+            done = env.exhausted or self.patience.over or self.counts["episodes"] == episodes
+            return bool(run.ledger.remaining) and not done
 
         def _learn_executed(self, option: int) -> None:
             """Replace a projected action in the rollout by the executed one, with its own probability."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qir.errors import MissingExtraError, SearchError
-from qir.search.environment.observation import RankedRewards, StepRewards, static_features
+from qir.search.environment.observation import QuantizationState, RankedRewards, StepRewards, static_features
 from qir.search.environment.partial import Partial
 from qir.search.environment.rewards import Reward, RewardInputs, reward
 from qir.search.environment.trie import Trie
@@ -62,8 +62,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             is measured and counts as an evaluation. 0 where it breaks a budget on a metric or none is left.
         reference: accuracy of the reference network, for rewards that need it.
         accuracy_scale: what turns the objective into a share in 0 to 1, for example 0.01 for percent.
-        states: two more columns: mean bits / 8 of the policy so far, the rest at its widest, and its accuracy over the
-            reference as last measured (1 unless `stepwise`).
+        states: two more columns: ReLeQ's state of quantization of the policy so far, the rest at its widest, and its
+            accuracy over the reference as last measured (1 unless `stepwise`).
         indexed: a last column tells the decision's index over the number of decisions.
         places: every decision is also a column of its own in the features.
         completion: backward tables of the problem, if the caller has them.
@@ -121,7 +121,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         if places:
             self._features = np.concatenate([self._features, np.eye(len(self._features))], axis=1)
         self._orders = [_narrow_to_wide(problem, d) for d in range(len(problem.decisions))]
-        self._bits = [np.array([bits_of(o) for o in d.options]) / 8.0 for d in problem.decisions]
+        self._quantization = QuantizationState(problem)
         width = problem.tables.legal.shape[1]
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(width)
         self._indexed, self._states, self._stepwise = indexed, states, stepwise
@@ -219,9 +219,7 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
         if self._dense is not None:
             dynamic += self._dense.outlook(prefix)
         if self._states:
-            wide = [float(line.max()) for line in self._bits[len(prefix) :]]
-            taken = [float(line[option]) for line, option in zip(self._bits, prefix, strict=False)]
-            dynamic += [float(np.mean([*taken, *wide])), self._accuracies.get(tuple(prefix), 1.0)]
+            dynamic += [self._quantization.of(prefix), self._accuracies.get(tuple(prefix), 1.0)]
         if self._indexed:
             dynamic.append(decision / len(self._features))
         return np.concatenate([self._features[decision], dynamic]).astype(np.float32)
@@ -267,8 +265,8 @@ class QuantizationEnv(gymnasium.Env[Observation, Any]):  # type: ignore[misc]  #
             accuracy=value * self._scale,
             reference=self._reference,
             ratios={name: self.problem.ratio(name, policy) for name in self.problem.budgets},
-            quantization=float(np.mean([bits[o] for bits, o in zip(self._bits, row, strict=True)])),
-            least=float(np.mean([bits.min() for bits in self._bits])),
+            quantization=self._quantization.of(row),
+            least=self._quantization.least,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from qir.errors import SearchError
 from qir.search.environment.potential import Potential
+from qir.search.problem.enforcement import bits_of
 from qir.search.problem.parts import Floats
 from qir.search.problem.problem import Problem
 from qir.search.problem.tables import AdditiveCost, Edge
@@ -37,6 +38,26 @@ class RankedRewards:
         insort(self._sorted, raw)
         middle = 0.5 * (bisect_left(self._sorted, raw) + bisect_right(self._sorted, raw))
         return float(ndtri((middle + 1e-9) / (len(self._sorted) + 2e-9))) if len(self._sorted) > 1 else 0.0
+
+
+class QuantizationState:
+    """ReLeQ's state of quantization (section 2.4): bits over the most bits, weighted by `importance`.
+
+    Attributes:
+        least: of the narrowest options.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        counts = np.ones(len(problem.decisions)) if problem.importance is None else np.asarray(problem.importance)
+        bits = [np.array([bits_of(option) for option in d.options]) for d in problem.decisions]
+        most = max(float(line.max()) for line, count in zip(bits, counts, strict=True) if count)
+        self._shares = [count * line / (counts.sum() * most) for count, line in zip(counts, bits, strict=True)]
+        self.least = float(sum(line.min() for line in self._shares))
+
+    def of(self, prefix: Sequence[int]) -> float:
+        """Return the state after these options were taken, every other decision at its widest."""
+        taken = sum(float(line[option]) for line, option in zip(self._shares, prefix, strict=False))
+        return taken + sum(float(line.max()) for line in self._shares[len(prefix) :])
 
 
 class StepRewards:

@@ -5,7 +5,8 @@
 | accuracy | 10 acc; the budget is hard | qir's default |
 | wang2024-reconstructed | alpha acc + beta / ratio | Wang 2024; reconstructed from its figures |
 | haq | 0.1 (100 acc - 100 acc_ref) | HAQ, Wang et al. 2019, eq. 6 |
-| releq | 2 ((1 - x^a) s^(b / s) - 1/2), x = quantization - least; -1 for small s | ReLeQ's published code |
+| releq | (1 - x^a) s^(b / s), x = quantization; -1 where s < threshold | ReLeQ, section 2.6: a .2, b .4, threshold .4 |
+| releq-code | 2 ((1 - x^a) s^(b / s) - 1/2), x = quantization - least; -1 for small s | ReLeQ's published code |
 | releq-ratio | s / quantization | ReLeQ, alternative 1 of its reward study |
 | releq-difference | s - quantization | ReLeQ, alternative 2 |
 | autoq | log(acc^t1 / (ratio^t2 ...)); t2 = 0: the budget is hard | AutoQ, Lou et al. 2020, eq. 1 |
@@ -34,7 +35,8 @@ class RewardInputs:
         accuracy: value of the policy, a share in 0 to 1 (or minus the sensitivity, for "accuracy" only).
         reference: accuracy of the reference network.
         ratios: cost as a share of its reference, per budget.
-        quantization: mean over the decisions of bits / 8.
+        quantization: ReLeQ's state of quantization, section 2.4: mean over the decisions of bits over the most bits,
+            weighted by `Problem.importance`.
         least: the smallest value that `quantization` can take.
     """
 
@@ -74,7 +76,14 @@ def _accuracy_state(inputs: RewardInputs) -> float:
     return max(0.0, inputs.accuracy / _positive(inputs.reference))
 
 
-def _releq(inputs: RewardInputs, a: float = 0.8, b: float = 1.0, threshold: float = 0.1) -> float:
+def _releq(inputs: RewardInputs, a: float = 0.2, b: float = 0.4, threshold: float = 0.4) -> float:
+    state = _accuracy_state(inputs)
+    if state < threshold:
+        return -1.0
+    return float((1.0 - inputs.quantization**a) * state ** (b / state))
+
+
+def _releq_code(inputs: RewardInputs, a: float = 0.8, b: float = 1.0, threshold: float = 0.1) -> float:
     state = _accuracy_state(inputs)
     if state < threshold:
         return -1.0
@@ -107,6 +116,7 @@ REWARDS: Registry[Callable[..., float]] = Registry(
         "wang2024-reconstructed": _wang2024,
         "haq": _haq,
         "releq": _releq,
+        "releq-code": _releq_code,
         "releq-ratio": _releq_ratio,
         "releq-difference": _releq_difference,
         "autoq": _autoq,

@@ -29,8 +29,8 @@ from qir.search.gradient.relaxed import Relaxation, RunningGrid, SoftChoice, tem
 from qir.search.gradient.relaxed_training import Progress, RelaxedTraining
 from qir.search.gradient.rounding import round_within
 
-CANDIDATES = ("fixedq", "zoomq", "clipq", "potq", "resq")
-"""The paper's candidates that exist at 3 bits; binary, ternary and quaternary have one width each."""
+CANDIDATES = ("binary", "ternary", "quaternary", "fixedq", "zoomq", "clipq", "potq", "resq")
+"""The paper's eight schemes; the first three have one width each, 1, 2 and 2 bits, and serve weights alone."""
 
 
 @dataclass
@@ -96,8 +96,9 @@ class AutoQnn:
         """Search a scheme per quantizer, or one for all weights and one for all activations (QSS).
 
         Args:
-            candidates: names of schemes; those that cannot do a tensor's sign or the width are left out for it.
-            bits: width of every candidate (paper: 3, where schemes differ most).
+            candidates: names of schemes; those that cannot do a tensor's sign or the width are left out for it. A
+                scheme of one width competes at that width, for weights that may have it.
+            bits: width of every other candidate (paper: 3, where schemes differ most).
             granularity: `layer`, or `model` for the coarse-grained search.
 
         Raises:
@@ -110,15 +111,14 @@ class AutoQnn:
         choices: dict[str, SoftChoice] = {}
         names: dict[str, tuple[str, ...]] = {}
         for name, quantizer in self.decided.items():
-            names[name] = tuple(
-                c for c in candidates if bits in get_scheme(c).widths and quantizer.signed in get_scheme(c).signedness
-            )
+            competing = {c: width for c in candidates if (width := _width_in_search(quantizer, c, bits)) is not None}
+            names[name] = tuple(competing)
             if not names[name]:
                 raise SearchError(f"AutoQNN: none of {list(candidates)} has {bits} bits for quantizer {name!r}")
             shared = name if granularity == "layer" else f"weight={quantizer.is_weight} {names[name]}"
             theta = logits.setdefault(shared, nn.Parameter(torch.zeros(len(names[name]))))
             grids = [_grid(quantizer, candidate) for candidate in names[name]]
-            choices[name] = SoftChoice(grids, [bits] * len(grids), theta, generator)
+            choices[name] = SoftChoice(grids, list(competing.values()), theta, generator)
         result = SchemeSearch({})
 
         def before(epoch: int) -> None:
@@ -311,6 +311,17 @@ def _width(quantizer: FakeQuant) -> int:
     if not isinstance(bits, int):
         raise SearchError(f"quantizer {quantizer.name!r}: has a width per channel; expected one width")
     return bits
+
+
+def _width_in_search(quantizer: FakeQuant, scheme: str, bits: int) -> int | None:
+    """Return the width at which a scheme competes for a quantizer; None where it cannot serve it."""
+    found = get_scheme(scheme)
+    if quantizer.signed not in found.signedness:
+        return None
+    if bits in found.widths:
+        return bits
+    only = found.widths[0]
+    return only if len(found.widths) == 1 and quantizer.is_weight and only in quantizer.widths else None
 
 
 def _grid(quantizer: FakeQuant, scheme: str) -> RunningGrid:

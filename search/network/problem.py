@@ -17,6 +17,8 @@ from qir.errors import SearchError
 from qir.fake_quant import FakeQuant
 from qir.graph import Value
 from qir.module import Module
+from qir.ops import op_of
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Bits, Policy
 from qir.search.network.layer_features import layer_features
@@ -27,6 +29,9 @@ from qir.search.problem.problem import Problem
 from qir.support.nearest import nearest
 
 Floats = npt.NDArray[np.float64]
+
+MEMORY_PRICE = 120
+"""Energy of fetching a weight over that of a MAC (ReLeQ, section 2.4)."""
 
 BUDGETS = (*METRICS, "size", "average-bits", PEAK_MEMORY)
 """Costs of a network that a budget can limit."""
@@ -101,6 +106,7 @@ def network_problem(
         sensitivity=nothing if sensitivity is None and objective is None else sensitivity,
         identity=identity or {},
         features=layer_features(sized, constraints, table, builder.deciders()),
+        importance=builder.importance(sized),
         refused=unknown.refused,
         left_out=unknown.left_out,
         notes=sizes_taken(module, table),
@@ -130,6 +136,18 @@ class _Builder:
     def __init__(self, constraints: BitConstraints) -> None:
         self.constraints = constraints
         self.decisions = constraints.decisions
+
+    def importance(self, module: Module) -> list[float] | None:
+        """Return weights x 120 + MACs of the layers whose weights a decision sets; None where it sets no weights.
+
+        ReLeQ, section 2.4: fetching a weight takes about 120 times the energy of a MAC. Activations count nothing.
+        """
+        found, deciders = dict.fromkeys(self.decisions, 0.0), self.deciders()
+        for layer in quantized_layers(module.graph):
+            decision = deciders[layer.weight.name]
+            if decision is not None and layer.weight_tensor is not None:
+                found[decision] += MEMORY_PRICE * layer.weight_tensor.size + (op_of(layer.node).macs(layer.node) or 0)
+        return list(found.values()) if any(found.values()) else None
 
     def deciders(self) -> dict[str, str | None]:
         """Return every quantizer → the decision that its width follows from, None if it is fixed."""

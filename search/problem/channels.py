@@ -107,6 +107,7 @@ class ChannelGroups:
             references=problem.references,
             identity=problem.identity,
             features=None if problem.features is None else self._features(problem),
+            importance=None if problem.importance is None else self._importance(problem.names, problem.importance),
             refused=problem.refused,
             left_out=problem.left_out,
             notes=problem.notes,
@@ -121,6 +122,10 @@ class ChannelGroups:
             return [(name, 1.0)]
         total = sum(self.sizes[name])
         return [(f"{name}[{i}]", size / total) for i, size in enumerate(self.sizes[name])]
+
+    def _importance(self, names: Sequence[str], counts: Sequence[float]) -> list[float]:
+        """Return what a bit of each group counts: its share of what one of the layer counts."""
+        return [share * count for name, count in zip(names, counts, strict=True) for _, share in self._parts(name)]
 
     def _features(self, problem: Problem) -> list[list[float]]:
         """Return features of the layer, and the group's place in it."""

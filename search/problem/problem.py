@@ -38,6 +38,18 @@ class Problem(Statement):
         for name in self.fixed_costs:
             if name not in self.cost_names:
                 raise SearchError(f"fixed cost {name!r}: no cost has this name; known are {list(self.cost_names)}")
+        self._check_budgets()
+        if self.features is not None and numbers("features", self.features).shape[:1] != (len(names),):
+            raise SearchError(f"problem: features of {len(self.features)} decisions; expected {len(names)}")
+        if self.importance is not None:
+            found = numbers("importance", [self.importance])
+            if found.shape != (1, len(names)) or (found < 0).any() or not found.any():
+                raise SearchError(
+                    f"problem: importance {list(self.importance)}; expected {len(names)} of 0 or more, not all 0"
+                )
+        _ = self.tables
+
+    def _check_budgets(self) -> None:
         for name, budget in self.budgets.items():
             if not isinstance(budget, Budget):
                 raise SearchError(f"budget {name!r}: {budget!r}; expected Budget(maximum=...) or Budget.parse('0.6x')")
@@ -46,9 +58,6 @@ class Problem(Statement):
                 raise SearchError(f"budget {name!r}: no cost or metric has this name: {nearest(name, known)}")
             if name in self.refused:
                 raise SearchError(f"budget {name!r}: {self.refused[name]}")
-        if self.features is not None and numbers("features", self.features).shape[:1] != (len(names),):
-            raise SearchError(f"problem: features of {len(self.features)} decisions; expected {len(names)}")
-        _ = self.tables
 
     @cached_property
     def tables(self) -> Tables:

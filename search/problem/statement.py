@@ -34,6 +34,7 @@ class Statement:
         identity: what a measured value depends on next to the policy, such as hashes of model, data and protocol;
             a store needs it.
         features: [decisions, features], what a learning searcher sees of each decision.
+        importance: [decisions], what a bit of each decision counts in ReLeQ's state of quantization; alike without it.
         refused: name of a cost or metric -> why no budget can be set on it.
         left_out: name of a cost or metric -> what is not counted in it, and why.
         notes: what a reader of the costs should know.
@@ -51,6 +52,7 @@ class Statement:
     references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict)
     features: Sequence[Sequence[float]] | Floats | None = None
+    importance: Sequence[float] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()

@@ -126,15 +126,23 @@ def run_autoqnn(
     )
     started, half = time.perf_counter(), len(images) // 2
     run = AutoQnn(module, images[:half], labels[:half], plan)
-    limits = _problem(run, constraints, target, budget).tables.limits
+    limits = _problem(run, constraints, constraints, target, budget).tables.limits
     found = run.search_schemes(candidates or CANDIDATES, granularity=granularity)
+    _give_way(constraints, found)
     open_ = _allowed(constraints, found.schemes)
-    problem = _problem(run, open_, target, {name: Budget(maximum=float(limit)) for name, limit in limits.items()})
-    precision = _learn_bits(run, open_, found.schemes, problem)
+    if not open_.decisions:
+        raise SearchError(
+            f"autoqnn: the schemes {sorted({*found.schemes.values()})} leave no width open: add candidates"
+        )
+    problem = _problem(
+        run, constraints, open_, target, {name: Budget(maximum=float(limit)) for name, limit in limits.items()}
+    )
+    precision = _learn_bits(run, constraints, open_.options, found.schemes, problem)
     made = run.finish(found.schemes, precision.policy)
-    policy = Policy({name: precision.policy[name] for name in open_.decisions})
+    policy = Policy({name: precision.policy[name] for name in constraints.decisions})
     value = accuracy(TorchModule(made), ArraySamples(images[half:], labels[half:], "second half"))
-    costs = {name: problem.cost(name, policy) for name in problem.cost_names}
+    opened = {name: policy[name] for name in open_.decisions}
+    costs = {name: problem.cost(name, opened) for name in problem.cost_names}
     evaluation = Evaluation(policy, value, costs, time.perf_counter() - started)
     names = ", ".join(sorted({*found.schemes.values()}))
     return AutoQnnResult(
@@ -201,23 +209,71 @@ def _allowed(constraints: BitConstraints, schemes: Mapping[str, str]) -> BitCons
     return replace(constraints, options=options)
 
 
-def _problem(run: AutoQnn, constraints: BitConstraints, target: Target, budget: Mapping[str, Budget]) -> Problem:
-    """Return the costs and relations of the network's decisions, with the average of bits as a further cost."""
+def _give_way(constraints: BitConstraints, found: SchemeSearch) -> None:
+    """Replace schemes of one width by the most probable one of several, where a decision would have no width left.
+
+    A decision's options and those of its followers are tied by the target, so that all of their schemes must have one
+    option in common.
+    """
+    for name, group in constraints.groups().items():
+        members = {q: widths for q, widths in group.items() if q in found.schemes}
+        if any(
+            all(widths[o] in get_scheme(found.schemes[q]).widths for q, widths in members.items())
+            for o in constraints.options[name]
+        ):
+            continue
+        for quantizer in members:
+            chances = found.probabilities[-1][quantizer]
+            several = [scheme for scheme in chances if len(get_scheme(scheme).widths) > 1]
+            if several and found.schemes[quantizer] not in several:
+                found.schemes[quantizer] = max(several, key=chances.__getitem__)
+
+
+def _problem(
+    run: AutoQnn, constraints: BitConstraints, open_: BitConstraints, target: Target, budget: Mapping[str, Budget]
+) -> Problem:
+    """Return the costs and relations of the decisions with several options, with the average of bits as a further cost.
+
+    Args:
+        run: the network.
+        constraints: what the target leaves open.
+        open_: what is left of it; the average counts decisions of one option too.
+        target: the hardware.
+        budget: limits.
+    """
     table = cost_table(run.module, target)
-    problem = network_problem(run.module, constraints, table, budgets={})
-    groups = [*constraints.groups().values()]
-    total = sum(run.elements[quantizer] for group in groups for quantizer in group)
-    bits = [
-        [sum(run.elements[q] * widths[o] for q, widths in group.items()) / total for o in constraints.options[name]]
-        for name, group in zip(constraints.decisions, groups, strict=True)
-    ]
-    return replace(problem, costs={**problem.costs, BITS: bits}, budgets=budget)
+    problem = network_problem(run.module, open_, table, budgets={})
+    groups = constraints.groups()
+    total = sum(run.elements[quantizer] for group in groups.values() for quantizer in group)
+    bits = {
+        name: [sum(run.elements[q] * widths[o] for q, widths in group.items()) / total for o in open_.options[name]]
+        for name, group in groups.items()
+    }
+    fixed = sum(bits[name][0] for name in bits if name not in open_.decisions)
+    return replace(
+        problem,
+        costs={**problem.costs, BITS: [bits[name] for name in open_.decisions]},
+        fixed_costs={**problem.fixed_costs, BITS: fixed},
+        budgets=budget,
+    )
 
 
 def _learn_bits(
-    run: AutoQnn, constraints: BitConstraints, schemes: Mapping[str, str], problem: Problem
+    run: AutoQnn,
+    constraints: BitConstraints,
+    open_options: Mapping[str, tuple[int, ...]],
+    schemes: Mapping[str, str],
+    problem: Problem,
 ) -> PrecisionSearch:
-    """Carry out stage 3, QPL: a real number of bits per decision, drawn under the budgets by their expected cost."""
+    """Carry out stage 3, QPL: a real number of bits per decision, drawn under the budgets by their expected cost.
+
+    Args:
+        run: the network and its training.
+        constraints: what the target leaves open.
+        open_options: the options of each decision that its scheme has; one may be all that is left.
+        schemes: scheme of each quantizer.
+        problem: costs and budgets of the decisions with several such options.
+    """
     import torch
 
     from qir.search.gradient.differentiable_cost import ExpectedCost, precision_loss
@@ -230,11 +286,12 @@ def _learn_bits(
     learned: dict[str, LearnedBits] = {}
     all_of: dict[str, LearnedBits | FollowingBits] = {}
     for name, group in constraints.groups().items():
-        options = constraints.options[name]
+        options = open_options[name]
         learned[name] = all_of[name] = LearnedBits(run.grid(name, schemes[name]), options, start)
         for follower, mapping in group.items():
             if follower != name and follower in schemes:
-                all_of[follower] = FollowingBits(run.grid(follower, schemes[follower]), learned[name], mapping)
+                widths = {option: mapping[option] for option in options}
+                all_of[follower] = FollowingBits(run.grid(follower, schemes[follower]), learned[name], widths)
 
     def penalty(bits: Mapping[str, Tensor]) -> Tensor:
         total = torch.zeros(())
@@ -252,7 +309,8 @@ def _learn_bits(
         ]
         largest = max(max(row) for row in distance) or 1.0
         nearest = replace(problem, sensitivity=[[value / largest for value in row] for row in distance])
-        return {name: bits for name, bits in solve(nearest, "milp").policy.items() if isinstance(bits, int)}
+        chosen = {name: bits for name, bits in solve(nearest, "milp").policy.items() if isinstance(bits, int)}
+        return {name: options[0] for name, options in open_options.items() if name in learned} | chosen
 
     return run.train_bits(all_of, penalty, choose, limits.get(BITS, float("nan")))
 

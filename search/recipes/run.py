@@ -25,14 +25,17 @@ from qir.search.network.problem import read_budgets
 from qir.search.problem.channels import ChannelGroups
 from qir.search.problem.parts import Budget
 from qir.search.problem.result import Progress, Result
+from qir.search.recipes.weights_alone import weights_alone, with_kept
 from qir.tensor import Array
 
 if TYPE_CHECKING:
+    from qir.backends.training.protocol import RetrainProtocol
+    from qir.search.evaluation.accuracy import Samples
     from qir.search.evaluation.store import Store
 
 OBJECTIVES = {
     "proxy": "none measured: the additive sensitivity is minimised",
-    "accuracy": "measured accuracy, corrected, no retraining",
+    "accuracy": "measured accuracy, corrected, retrained where `train=` is given",
     "output-mse": "measured output error of the whole network (no labels)",
     "learned": "the training loss, by gradient; accuracy is measured on the half that is not trained on",
 }
@@ -50,6 +53,8 @@ class RecipeTask:
         network: a copy that is free to be changed.
         images: float32 [N, …].
         labels: int64 [N], or None.
+        train: samples that every measured policy is retrained on, or None.
+        protocol: how, or None.
         target: the hardware.
         budget: limits by name of a cost.
         evaluations, seed, input_widths, metric_images, store, progress: as in `Recipe.run`.
@@ -58,6 +63,8 @@ class RecipeTask:
     network: Module
     images: Array
     labels: Array | None
+    train: Samples | None
+    protocol: RetrainProtocol | None
     target: Target
     budget: Mapping[str, Budget]
     evaluations: int | None
@@ -84,6 +91,10 @@ class Recipe:
         channel_groups: most groups of output channels of a weight with widths of their own; 0 = one width a weight.
         relative: the solver's reward is relative to an accuracy: that of the widest policy, which is measured first.
         more_budgets: costs of its own that a budget can limit.
+        insert: options of `insert-fake-quant`, such as the scheme of the weights.
+        weights_only: activations keep their widest width where no weight's width depends on theirs.
+        needs_budget: without a budget the widest policy would be the answer.
+        protocol: name of the preset that policies are retrained by where training data are given.
     """
 
     name: str
@@ -97,6 +108,10 @@ class Recipe:
     channel_groups: int = 0
     relative: bool = False
     more_budgets: tuple[str, ...] = ()
+    insert: str = ""
+    weights_only: bool = False
+    needs_budget: bool = True
+    protocol: str = "short"
 
     def run(
         self,
@@ -105,7 +120,9 @@ class Recipe:
         target: TargetLike,
         data: Data,
         labels: Array | None = None,
-        budget: Mapping[str, Budget | str],
+        budget: Mapping[str, Budget | str] | None = None,
+        train: Samples | tuple[Array, Array] | None = None,
+        protocol: str | RetrainProtocol | None = None,
         evaluations: int | None = None,
         seed: int = 0,
         input_widths: str = "8",
@@ -115,16 +132,21 @@ class Recipe:
     ) -> Result:
         """Choose bits for a network.
 
-        A recipe that measures accuracy fits the correction to the first half of the data and measures on the second.
+        A recipe that measures accuracy fits the correction to the first half of the data and measures on the second;
+        with `train` every policy is retrained before it is measured, each from the float weights.
 
         Args:
             module: float or calibrated network (not changed), or a path to a float ONNX file.
             target: hardware: a `Target`, a shipped name, or a JSON file.
             data: calibration data of any kind that `calibrate` takes, one input.
             labels: int64 [N]; needed where accuracy is measured, used by metrics of the loss.
-            budget: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.6x".
+            budget: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.6x"; `releq`
+                needs none.
+            train: images and labels that policies are retrained on, none of them in `data`.
+            protocol: how: a preset's name (`qir.backends.training.loop.PRESETS`) or a protocol; the paper's where there
+                is one, else `short`.
             evaluations: policies to measure, 50 unless given; epochs of `autoqnn`, 70 unless given; nothing to a recipe
-                that measures none.
+                that measures none. `releq` ends after 2000 episodes unless they are given.
             seed: of every random choice.
             input_widths: widths of the network's inputs, `all` makes them decisions.
             metric_images: how many of the data the sensitivity metric sees; nothing to a recipe without one.
@@ -141,11 +163,14 @@ class Recipe:
                 unknown, so that the budget would not bind.
         """
         network, images = read_data(module, data)
-        hardware, limits = as_target(target), read_budgets(budget, self.more_budgets)
+        hardware, limits = as_target(target), read_budgets(budget or {}, self.more_budgets)
+        samples, plan = self._training(train, protocol, seed)
         task = RecipeTask(
             network=network,
             images=images,
             labels=labels,
+            train=samples,
+            protocol=plan,
             target=hardware,
             budget={name: limit.at_clock(name, hardware.clock_hz) for name, limit in limits.items()},
             evaluations=evaluations,
@@ -156,6 +181,10 @@ class Recipe:
             progress=progress,
         )
         return self._carry_out(task)
+
+    def equip(self, job: Job) -> None:
+        """Give a job that is not prepared yet the quantizers of the paper, unless it asks for others."""
+        job.insert = job.insert or self.insert
 
     def decide(
         self,
@@ -174,12 +203,17 @@ class Recipe:
         Raises:
             QirError: as `run`.
         """
+        self.equip(job)
         _ = job.constraints
         samples = calibration_samples(job.network, job.samples)
+        asked = None if job.protocol is None else job.protocol.retrain
+        train, plan = self._training(None if asked is None else job.splits.retraining, asked, job.seed)
         task = RecipeTask(
             network=job.network.clone(),
             images=samples.images,
             labels=job.splits.labels,
+            train=train,
+            protocol=plan,
             target=job.hardware,
             budget=read_budgets(job.budgets, self.more_budgets),
             evaluations=evaluations,
@@ -202,35 +236,75 @@ class Recipe:
             Splits(task.images),
             budgets=task.budget,
             input_widths=task.input_widths,
+            insert=self.insert,
             seed=task.seed,
         )
-        constraints = job.constraints
-        self._check(constraints, task)
+        whole = job.constraints
+        self._check(whole, task)
+        constraints = job.constraints = weights_alone(job.network, whole) if self.weights_only else whole
         problem = job.posed(
             self._objective(job, task),
             None if self.metric is None else self._sensitivity(self.metric, job, task),
             {
                 "model": module_digest(job.network),
                 "data": data_digest(task.images, task.labels),
-                "protocol": f"recipe {self.objective}",
+                "protocol": self._identity(task),
             },
         )
         groups = ChannelGroups.of(job.network, constraints, self.channel_groups) if self.channel_groups else None
         if groups is not None:
             problem = groups.expanded(problem)
-        measures = None if self.objective == "proxy" else task.evaluations or MEASURED_EVALUATIONS
+        measures = None if self.objective == "proxy" else task.evaluations or self._evaluations()
         options = dict(self.solver_options)
         if self.relative and problem.objective is not None:
             widest = problem.policy(len(decision.options) - 1 for decision in problem.decisions)
             options["reference"] = problem.objective(widest)
         asked: dict[str, Any] = {"seed": task.seed, "store": task.store, "progress": task.progress}
         result = solve(problem, self.solver, evaluations=measures, **asked, **options)
-        return result if groups is None else replace(result, policy=groups.policy(result.policy))
+        result = result if groups is None else replace(result, policy=groups.policy(result.policy))
+        kept = {name: constraints.options[name][0] for name in set(whole.decisions) - set(constraints.decisions)}
+        return with_kept(result, kept) if kept else result
+
+    def _evaluations(self) -> int | None:
+        return MEASURED_EVALUATIONS if self.needs_budget else None
+
+    def _training(
+        self, train: Samples | tuple[Array, Array] | None, protocol: str | RetrainProtocol | None, seed: int
+    ) -> tuple[Samples | None, RetrainProtocol | None]:
+        """Return the samples and the protocol that policies are retrained with.
+
+        Raises:
+            SearchError: the recipe measures no accuracy, or a protocol came without samples.
+        """
+        if train is None and protocol is None:
+            return None, None
+        if self.objective != "accuracy":
+            raise SearchError(
+                f"recipe {self.name!r} retrains no policy: leave train and protocol out, and retrain what it finds"
+            )
+        if train is None:
+            raise SearchError(f"recipe {self.name!r}: a protocol without samples: give train=(images, labels)")
+        from qir.backends.training.protocol import protocol as preset
+        from qir.search.evaluation.accuracy import ArraySamples
+
+        samples = ArraySamples(train[0], train[1], "training") if isinstance(train, tuple) else train
+        if len(samples.images) != len(samples.labels):
+            raise DataError(f"train: {len(samples.images)} images but {len(samples.labels)} labels; expected as many")
+        given = self.protocol if protocol is None else protocol
+        return samples, preset(given, seed=seed) if isinstance(given, str) else given
+
+    def _identity(self, task: RecipeTask) -> str:
+        if task.train is None:
+            return f"recipe {self.objective} {self.insert}".strip()
+        data = data_digest(task.train.images, task.train.labels)
+        return f"recipe {self.objective} {self.insert} {task.protocol} {data}"
 
     def _check(self, constraints: BitConstraints, task: RecipeTask) -> None:
         images, labels = task.images, task.labels
         if not constraints.decisions:
             raise SearchError(f"recipe {self.name!r}: the target leaves no decision open; quantize without a search")
+        if self.needs_budget and not task.budget:
+            raise SearchError(f"recipe {self.name!r}: give a budget; without one the widest policy is the answer")
         if self.objective == "accuracy" and labels is None:
             raise DataError(f"recipe {self.name!r} measures accuracy: give labels, one for each image")
         if labels is not None and len(labels) != len(images):
@@ -259,7 +333,7 @@ class Recipe:
             return NetworkOutputError(module, constraints, images[:50])
         if self.objective == "proxy" or labels is None:
             return None
-        from qir.search.evaluation.accuracy import AccuracyObjective, ArraySamples
+        from qir.search.evaluation.accuracy import AccuracyObjective, ArraySamples, EvaluationProtocol
 
         half = len(images) // 2
         return AccuracyObjective(
@@ -267,6 +341,8 @@ class Recipe:
             constraints,
             calibration=ArraySamples(images[:half], labels[:half], "first half"),
             validation=ArraySamples(images[half:], labels[half:], "second half"),
+            retraining=task.train,
+            protocol=EvaluationProtocol(retrain=task.protocol),
         )
 
 

@@ -17,7 +17,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-_NO_RETRAINING = "Policies are measured without retraining (the paper retrains each): one call has no training split."
+_NO_RETRAINING = "Without `train=` policies are measured without retraining; the paper retrains each."
 _TRACE = (
     "The paper's traces take labels; without them the network's own predictions serve. Hutchinson's draws are made "
     "block by block. No retraining follows."
@@ -74,6 +74,7 @@ _SHIPPED = (
         None,
         "accuracy",
         f"{_NO_RETRAINING} Cost comes from the target's model, not from a measured table.",
+        protocol="haq",
     ),
     Recipe(
         "wang2024",
@@ -82,6 +83,7 @@ _SHIPPED = (
         None,
         "accuracy",
         f"{_NO_RETRAINING} The paper names no algorithm and prints no reward: DDPG and the reward are assumptions.",
+        protocol="wang2024",
     ),
     Recipe(
         "releq",
@@ -89,9 +91,14 @@ _SHIPPED = (
         "releq",
         None,
         "accuracy",
-        f"{_NO_RETRAINING} Updates come after whole episodes; actions that break a budget are projected. "
-        "Accuracy is relative to that of the widest policy, not of the float network.",
+        f"{_NO_RETRAINING} Activations keep their widest width (float in the paper), but for those that a target "
+        "ties to weights. Accuracy is relative to that of the widest policy, not of the float network; actions that "
+        "break a budget are projected.",
         relative=True,
+        insert="weight_scheme=wrpn",
+        weights_only=True,
+        needs_budget=False,
+        protocol="releq-short",
     ),
     Recipe(
         "jasq",
@@ -116,7 +123,9 @@ _SHIPPED = (
         "adrl",
         "output-mse",
         "accuracy",
-        f"{_NO_RETRAINING} The profile is the error of the output, not accuracy.",
+        f"{_NO_RETRAINING} The profile is the error of the output, not accuracy. Of proposals that lose no more than "
+        "the least sensitive policy accepts somewhere, the narrowest is tried; after repeated policies fewer proposals "
+        "compete.",
     ),
     Recipe(
         "autoq",

@@ -35,6 +35,8 @@ DATA = ("lenet", "--data", "calibration.npz", "-t", "npu-148", "-b", "latency=0.
         (("--method", "guess"), "method .guess. is unknown"),
         (("--recipe", "hawq-v4"), "did you mean 'hawq-v3'"),
         (("--recipe", "hawq-v3", "--method", "milp"), "takes no --method"),
+        (("--recipe", "hawq-v3", "--retrain", "short"), "takes no --retrain"),
+        (("--recipe", "haq", "--retrain", "short"), "give them with --train"),
         (("--method", "milp", "--evaluations", "9"), "takes no --evaluations"),
         (("--method", "random", "--reward", "haq"), "unknown options"),
         (("--reward", "glory"), "reward 'glory' is unknown"),
@@ -55,6 +57,17 @@ def test_a_missing_package_is_named_before_any_work(shell, folder, monkeypatch):
     monkeypatch.setattr("qir.search.methods.is_installed", lambda _: False)
     with pytest.raises(QirError, match=r"qir\[search\]"):
         shell("search", *DATA, "--method", "nsga2")
+
+
+def test_a_recipe_retrains_every_policy_by_the_protocol_that_is_named(shell, folder):
+    options = ("--recipe", "haq", "--retrain", "releq-short", "--train", "retraining.npz", "--evaluations", "2")
+    shell("search", *DATA, *options, "--result", "result.json")
+    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert len(found["evaluations"]) == 2
+    shell("search", *DATA, "--recipe", "haq", "--evaluations", "2", "--result", "plain.json")
+    plain = json.loads((folder / "plain.json").read_text(encoding="utf-8"))
+    assert [e["policy"] for e in plain["evaluations"]] == [e["policy"] for e in found["evaluations"]]
+    assert [e["value"] for e in plain["evaluations"]] != [e["value"] for e in found["evaluations"]]
 
 
 def test_a_recipe_chooses_the_bits_and_the_file_is_written(shell, folder):

@@ -66,9 +66,9 @@ class SearchOptions:
         from qir.support.hooks import function_of
 
         if self.recipe is not None:
-            recipe(self.recipe)
-            recipes = ("method", "enforcement", "reward", "retrain", "training", "scheduler")
-            self._refuse(f"recipe {self.recipe!r}", recipes)
+            refused = ("method", "enforcement", "reward", "training", "scheduler")
+            trains = recipe(self.recipe).objective == "accuracy"
+            self._refuse(f"recipe {self.recipe!r}", refused if trains else (*refused, "retrain"))
         elif self.solver in ADDITIVE:
             self._refuse(f"method {self.solver!r} measures no policy, and", ("evaluations", "scheduler"))
         check_options(self.solver, self.of_method)
@@ -165,6 +165,8 @@ def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
 
     if how.recipe is None:
         _divide(run, how, seed)
+    else:
+        _equip(run, how, seed)
     with stage_bar() as stages, told(stages):
         _ = run.constraints
     if how.recipe is not None:
@@ -175,6 +177,20 @@ def _searched(run: Job, how: SearchOptions, seed: int) -> Result:
     count = how.evaluations or 50
     with workers_of(how.workers, how.scheduler) as executor, progress_bar(count, "search") as progress:
         return run.solve(how.solver, evaluations=count, progress=progress, executor=executor, **how.of_method)
+
+
+def _equip(run: Job, how: SearchOptions, seed: int) -> None:
+    """Give a job the quantizers of a recipe, and the protocol by which it retrains every policy, where one is named."""
+    from qir.backends.training.protocol import protocol
+    from qir.search import EvaluationProtocol
+    from qir.search.recipes.table import recipe
+
+    recipe(how.recipe or "").equip(run)
+    if how.retrain in (None, NO_RETRAINING):
+        return
+    if run.splits.retraining is None:
+        raise SearchError("--retrain trains on labelled samples: give them with --train")
+    run.protocol = EvaluationProtocol(retrain=protocol(how.retrain, seed=seed))
 
 
 def _divide(run: Job, how: SearchOptions, seed: int) -> None:

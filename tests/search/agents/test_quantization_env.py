@@ -6,6 +6,7 @@ import pytest
 
 from qir.errors import SearchError
 from qir.search import Budget, Decision, PairCost, Problem, QuantizationEnv, Relation, solve
+from qir.search.environment.observation import QuantizationState
 from qir.search.environment.rewards import REWARDS, RewardInputs, reward
 from qir.search.problem.completion import Completion
 from qir.search.problem.enforcement import haq_sweep, reverse_order
@@ -217,6 +218,24 @@ def test_every_reward_grows_with_accuracy(kind):
 def test_reconstructed_reward_reaches_the_papers_figure():
     found = reward("wang2024-reconstructed")(RewardInputs(0.776, 1.0, {"latency": 0.775}))
     assert found == pytest.approx(9.053, abs=0.01)
+
+
+def test_releqs_reward_is_the_printed_one():
+    """Section 2.6, by hand: 1 - 0.25 ** 0.2 is 0.2421, 0.5 ** 0.8 is 0.5743; below the threshold it is -1."""
+    assert reward("releq")(RewardInputs(0.9, 0.9, quantization=0.25)) == pytest.approx(0.24214, abs=1e-5)
+    assert reward("releq")(RewardInputs(0.45, 0.9, quantization=0.25)) == pytest.approx(0.24214 * 0.57435, abs=1e-5)
+    assert reward("releq")(RewardInputs(0.35, 0.9, quantization=0.25)) == -1.0
+
+
+def test_the_state_of_quantization_is_weighted_and_relative_to_the_most_bits():
+    """Section 2.4, by hand: (3 * 2 + 1 * 4) / (4 * 4) at 2 and 4 of at most 4 bits."""
+    decisions = [Decision("a", (2, 4)), Decision("b", (2, 4))]
+    state = QuantizationState(Problem(decisions, objective=lambda policy: 0.0, importance=(3.0, 1.0)))
+    assert state.of((0, 1)) == pytest.approx(10 / 16)
+    assert state.of((0,)) == state.of((0, 1))
+    assert state.least == pytest.approx(0.5)
+    with pytest.raises(SearchError, match="importance"):
+        Problem(decisions, objective=lambda policy: 0.0, importance=(3.0,))
 
 
 def test_unknown_reward_parameter_is_named():

@@ -10,7 +10,7 @@ from qir.granularity import PerBlock
 from qir.graph import Graph, Node
 from qir.module import Module
 from qir.quantizers import get_scheme
-from qir.search.gradient.autoqnn import AutoQnn
+from qir.search.gradient.autoqnn import CANDIDATES, AutoQnn
 from qir.search.gradient.autoqnn_protocol import AutoQnnProtocol
 from qir.search.gradient.differentiable_cost import CostTerm, ExpectedCost, average_bits, precision_loss
 from qir.search.gradient.learned_bits import FollowingBits, LearnedBits
@@ -217,6 +217,18 @@ def test_levels_of_residual_binaries_are_written_back():
     scheme, constant = get_scheme("resq"), weight.source.constant.numpy()
     expected = scheme.fake_quantize(constant, run._grids["weight0"]._grid(3))
     np.testing.assert_allclose(scheme.fake_quantize(constant, weight.grid()), expected, atol=1e-5)
+
+
+def test_all_eight_schemes_of_the_paper_compete_for_weights():
+    """Section 5: binary, ternary and quaternary serve weights, not activations."""
+    images, labels = data(64)
+    module = network()
+    quantizers(module.graph)["weight0"].widths = (1, *WIDTHS)
+    quantizers(module.graph)["weight0"].calibration = np.tile(np.array([-3.0, 3.0], np.float32), (8, 1, 1))
+    found = AutoQnn(module, images, labels, FAST).search_schemes().probabilities[-1]
+    assert set(found["weight0"]) == set(CANDIDATES)
+    assert set(CANDIDATES) - set(found["weight1"]) == {"binary"}  # 1 bit is not among its widths
+    assert set(CANDIDATES) - set(found["x1"]) == {"binary", "ternary", "quaternary"}
 
 
 def test_model_wide_search_shares_one_scheme_per_kind():

@@ -101,3 +101,40 @@ def test_recipes_tell_their_progress(name, lenet, samples):
     result = recipe(name).run(lenet, **given, evaluations=4, metric_images=8, progress=seen.append)
     assert len(seen) == result.counts.get("episodes", 4)
     assert seen[-1].evaluations == 4
+
+
+def test_releq_needs_no_budget_and_decides_wrpn_weights_alone(samples):
+    from qir.backends import load_target
+    from qir.fake_quant import quantizers
+
+    given = {"target": "stripes-serial-weights", "data": samples.images[:32], "labels": samples.labels[:32]}
+    result = recipe("releq").run(qir.models.path("lenet"), evaluations=5, **given)
+    module = load_network(qir.models.path("lenet"))
+    constraints = prepare(
+        module, load_target("stripes-serial-weights"), samples.images[:32], insert="weight_scheme=wrpn"
+    )
+    whole = constraints.complete(dict(result.policy))
+    weights = {name for name, quantizer in quantizers(module.graph).items() if quantizer.is_weight}
+    assert {bits for name, bits in whole.items() if name not in weights} == {8}
+    assert len({tuple(e.policy[name] for name in weights & set(e.policy)) for e in result.evaluations}) == 5
+    assert all(e.reward is not None for e in result.evaluations)
+    assert result.reward == max(e.reward for e in result.evaluations)
+    with pytest.raises(SearchError, match="'haq': give a budget"):
+        recipe("haq").run(qir.models.path("lenet"), **given)
+
+
+def test_policies_are_retrained_where_training_data_are_given(samples):
+    from qir.backends.training.protocol import RetrainProtocol
+
+    given = {"target": "stripes-serial-weights", "data": samples.images[:96], "labels": samples.labels[:96]}
+    train = (samples.images[96:352], samples.labels[96:352])
+    few = RetrainProtocol(steps=8, batch=32, learning_rate=0.01)
+    asked = {"budget": {"size": "0.3x"}, "evaluations": 2}
+    plain = recipe("haq").run(qir.models.path("lenet"), **asked, **given)
+    trained = recipe("haq").run(qir.models.path("lenet"), train=train, protocol=few, **asked, **given)
+    assert [e.policy for e in plain.evaluations] == [e.policy for e in trained.evaluations]
+    assert [e.value for e in plain.evaluations] != [e.value for e in trained.evaluations]
+    with pytest.raises(SearchError, match="'hawq-v3' retrains no policy"):
+        recipe("hawq-v3").run(qir.models.path("lenet"), train=train, **asked, **given)
+    with pytest.raises(SearchError, match="a protocol without samples"):
+        recipe("haq").run(qir.models.path("lenet"), protocol="wang2024", **asked, **given)
