@@ -31,7 +31,7 @@ def data(count=256):
     return x, (x[:, 0] * x[:, 1] + x[:, 2] > 0).astype(np.int64)
 
 
-def network():
+def network(widths=WIDTHS):
     rng = np.random.default_rng(1)
     graph = Graph("small")
     value = graph.add_input("x", TensorType(DType.FLOAT32, ("batch", 8)))
@@ -43,9 +43,9 @@ def network():
         bias = graph.add_constant(f"b{index}", Tensor.of(np.zeros(outputs, np.float32)))
         made = []
         for name, operand, signed in ((f"x{index}", value, index == 0), (f"weight{index}", weight, True)):
-            node = graph.insert(make_fake_quant(operand, name=name, bits=8, widths=WIDTHS, signed=signed))
+            node = graph.insert(make_fake_quant(operand, name=name, bits=8, widths=widths, signed=signed))
             FakeQuant(node).calibration = np.tile(
-                np.array([-3.0 if signed else 0.0, 3.0], np.float32), (len(WIDTHS), 1, 1)
+                np.array([-3.0 if signed else 0.0, 3.0], np.float32), (len(widths), 1, 1)
             )
             made.append(node.result)
         layer = graph.insert(
@@ -222,13 +222,11 @@ def test_levels_of_residual_binaries_are_written_back():
 def test_all_eight_schemes_of_the_paper_compete_for_weights():
     """Section 5: binary, ternary and quaternary serve weights, not activations."""
     images, labels = data(64)
-    module = network()
-    quantizers(module.graph)["weight0"].widths = (1, *WIDTHS)
-    quantizers(module.graph)["weight0"].calibration = np.tile(np.array([-3.0, 3.0], np.float32), (8, 1, 1))
-    found = AutoQnn(module, images, labels, FAST).search_schemes().probabilities[-1]
-    assert set(found["weight0"]) == set(CANDIDATES)
-    assert set(CANDIDATES) - set(found["weight1"]) == {"binary"}  # 1 bit is not among its widths
+    found = AutoQnn(network((1, *WIDTHS)), images, labels, FAST).search_schemes().probabilities[-1]
+    assert set(found["weight0"]) == set(found["weight1"]) == set(CANDIDATES)
     assert set(CANDIDATES) - set(found["x1"]) == {"binary", "ternary", "quaternary"}
+    wider = AutoQnn(network(), images, labels, FAST).search_schemes().probabilities[-1]
+    assert set(CANDIDATES) - set(wider["weight0"]) == {"binary"}  # 1 bit is not among its widths
 
 
 def test_model_wide_search_shares_one_scheme_per_kind():
