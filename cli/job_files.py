@@ -27,6 +27,8 @@ VERB = "verb"
 
 SUFFIX = ".job.toml"
 
+EXPECTED = "expected a TOML file (`qir init` writes one)"
+
 _NOT_KEPT = {"json", "quiet", "verbose", "help"}
 """Options that say how a command talks, not what it does."""
 
@@ -53,8 +55,10 @@ def read_job(path: Path) -> tuple[str, list[str]]:
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise QirError(f"job {path}: cannot be read: {error}; expected a TOML file (`qir init` writes one)") from error
+    except RecursionError as error:
+        raise QirError(f"job {path}: cannot be read: it nests too deeply; {EXPECTED}") from error
+    except (OSError, ValueError) as error:  # not UTF-8, not TOML, or an integer of thousands of digits
+        raise QirError(f"job {path}: cannot be read: {error}; {EXPECTED}") from error
     verb = found.pop(VERB, None)
     if not isinstance(verb, str):
         raise QirError(

@@ -1,20 +1,20 @@
-"""The `qir` command: collects the verbs, ends every `QirError` and every interruption in one line."""
+"""The `qir` command: collects the verbs, ends every `QirError` and every interruption in one line.
+
+Signals are heard before anything is imported that takes long.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
-from qir.cli.answers import answering, is_verbose
 from qir.cli.interruption import Interruption
-from qir.cli.options import with_groups
 from qir.errors import MissingExtraError, QirError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import typer
 
 ROOMS = {
     "quantizing": ("Quantize a network", ("quantize", "search", "run", "init")),
@@ -36,6 +36,11 @@ names what to do; 130 after Ctrl-C, 143 after SIGTERM."""
 
 def make_app(asked: str = "") -> typer.Typer:
     """Return the Typer application with all verbs, or with the one that is asked for: the others need not be read."""
+    import typer
+
+    from qir.cli.answers import answering
+    from qir.cli.options import common, with_groups
+
     app = typer.Typer(
         name="qir",
         help="Mixed-precision quantization of ONNX networks: look, cost, search, export, check.\n\n"
@@ -45,7 +50,7 @@ def make_app(asked: str = "") -> typer.Typer:
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
-    app.callback()(_common)
+    app.callback()(common)
     for room, verb, panel in _verbs():
         if asked in VERBS and verb != asked:
             continue
@@ -62,21 +67,6 @@ def _verbs() -> Iterator[tuple[str, str, str]]:
         yield from ((room, verb, panel) for verb in verbs)
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
-        import qir
-
-        typer.echo(f"qir {qir.__version__}")
-        raise typer.Exit
-
-
-_VERSION = typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
-
-
-def _common(version: Annotated[bool, _VERSION] = False) -> None:
-    del version
-
-
 def main() -> None:
     """Entry point of the shell command; its exit codes are those of `EXIT_CODES`."""
     heard = Interruption()
@@ -86,15 +76,18 @@ def main() -> None:
     except BaseException as error:
         if heard.number:
             heard.deafen()
-            _end(heard.line(finished=isinstance(error, SystemExit) and not error.code), heard.exit_code)
+            sys.stderr.write(f"{heard.line(finished=isinstance(error, SystemExit) and not error.code)}\n")
+            raise SystemExit(heard.exit_code) from None
         message = _message(error)
         if message is None:
             raise
+        from qir.cli.answers import is_verbose
+
         if is_verbose():
             import traceback
 
             traceback.print_exception(error)
-        _end(f"error: {message}", EXIT_BAD_INPUT)
+        _refuse(message)
 
 
 def _message(error: BaseException) -> str | None:
@@ -108,8 +101,8 @@ def _message(error: BaseException) -> str | None:
     return str(error) if isinstance(error, QirError) else None
 
 
-def _end(line: str, code: int) -> NoReturn:
+def _refuse(message: str) -> NoReturn:
     from qir.support.terminal import Terminal
 
-    Terminal(stderr=True, soft_wrap=True).print(line)
-    raise SystemExit(code) from None
+    Terminal(stderr=True, soft_wrap=True).print(f"error: {message}")
+    raise SystemExit(EXIT_BAD_INPUT) from None

@@ -132,6 +132,22 @@ class JobOptions:
                 make_folder(path)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        import qir
+
+        typer.echo(f"qir {qir.__version__}")
+        raise typer.Exit
+
+
+_VERSION = typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+
+
+def common(version: Annotated[bool, _VERSION] = False) -> None:
+    """Take the options of `qir` itself, before its verb."""
+    del version
+
+
 def with_groups(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Return a verb whose parameters of a dataclass (`JobOptions`, `ImageOptions`) are one option for each field."""
     own = inspect.signature(verb, eval_str=True)

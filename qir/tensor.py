@@ -150,9 +150,10 @@ class Tensor:
     def digest(self) -> str:
         """SHA-256 of element type, shape and values, as hexadecimal text."""
         array = np.ascontiguousarray(self.numpy())
-        head = f"{self.dtype}{list(self.shape)}".encode()
-        body = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
-        return hashlib.sha256(head + body).hexdigest()
+        found = hashlib.sha256(f"{self.dtype}{list(self.shape)}".encode())
+        found.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.reshape(-1).view(np.uint8).data)
+        self.release()
+        return found.hexdigest()
 
     def __repr__(self) -> str:
         return f"Tensor({self.type}{'' if self.is_read else ', unread'})"

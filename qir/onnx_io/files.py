@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,15 +32,23 @@ from qir.tensor import Tensor
 LARGEST_MESSAGE = 2**31 - 1
 """Protobuf messages have fewer bytes than 2 GiB."""
 
-MAPPED_FROM = 1 << 25
-"""Model files of so many bytes are mapped instead of read."""
+
+def mapped_from(system: str) -> int:
+    """Return the bytes from which on a model file is mapped instead of read, for a system's name as `os.name` has it.
+
+    Windows replaces no file that is mapped, not even by `save` over the file that was loaded: there it is read.
+    """
+    return sys.maxsize if system == "nt" else 1 << 25
+
+
+MAPPED_FROM = mapped_from(os.name)
 
 
 def load(source: str | os.PathLike[str] | bytes) -> Module:
     """Read a model; weights stay in the file's bytes until they are needed.
 
-    Data files and models of `MAPPED_FROM` bytes and more are mapped: replace them (as `save` does), do not write into
-    them, as long as the module is used.
+    Data files and models of `MAPPED_FROM` bytes and more are mapped (on Windows data files alone): replace them (as
+    `save` does), do not write into them, as long as the module is used.
 
     Args:
         source: path of an ONNX file, or its bytes.

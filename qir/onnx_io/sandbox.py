@@ -66,7 +66,6 @@ class Worker:
             raise LimitError(f"no process can be started with {sys.executable!r}: {error}") from error
         self._sink = cast(IO[bytes], self._process.stdin)  # pipes were asked for
         self._source = cast(IO[bytes], self._process.stdout)
-        self._owner = os.getpid()
         with self._deadline(START_SECONDS):
             answer = self._receive(1)
         if answer != b"+":
@@ -117,8 +116,8 @@ class Worker:
 
     @property
     def is_running(self) -> bool:
-        """Whether this process may give it a job."""
-        return self._owner == os.getpid() and self._process.poll() is None
+        """Whether it can be given a job."""
+        return self._process.poll() is None
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[Callable[[], bool]]:
@@ -173,9 +172,21 @@ def run_apart(job: bytes, model: bytes, *, seconds: float, memory: int) -> bytes
             _WORKER = Worker()
         try:
             return _WORKER.run(job, model, seconds=seconds, memory=memory)
-        except KeyboardInterrupt:  # its answer would be taken for that of the next job
+        except QirError:
+            raise
+        except BaseException:  # Ctrl-C, SIGTERM, no memory: its answer would be taken for that of the next job
             _WORKER.stop()
             raise
+
+
+def _forget_worker() -> None:
+    """In a child that a fork made: the worker is the parent's, and the thread that holds the lock is not here."""
+    global _LOCK, _WORKER
+    _LOCK, _WORKER = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_worker)
 
 
 @atexit.register

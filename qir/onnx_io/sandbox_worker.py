@@ -8,16 +8,20 @@ The process ends when its input does.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import Any, BinaryIO
 
-import onnx
-from onnx import numpy_helper
-
 PAGE = 4096
+
+INFERENCE = "onnx.onnx_cpp2py_export.shape_inference"
+"""ONNX's compiled inference: from the bytes of a model to those of the model with types."""
 
 
 def main() -> None:
@@ -25,6 +29,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what kernels print is not an answer
+    load_inference()
     send(sink, b"+")
     while (job := receive(source)) is not None:
         limit_memory(int.from_bytes(job[1:9], "little"))
@@ -74,16 +79,29 @@ def limit_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends a process that does not ask for it, C++ too
 
 
-def infer(model: bytes) -> bytes:
+@cache
+def load_inference() -> Any:
+    """Return ONNX's compiled inference, without the rest of its package: importing that takes ten times as long."""
+    found = importlib.util.find_spec("onnx")
+    if found is None or found.submodule_search_locations is None:
+        raise ImportError("onnx is not installed")
+    bare = sys.modules["onnx"] = ModuleType("onnx")
+    bare.__path__ = list(found.submodule_search_locations)
+    compiled = importlib.import_module(INFERENCE)
+    del sys.modules["onnx"]  # an evaluation imports all of it
+    return compiled
+
+
+def infer(model: bytes, *, with_data: bool = False) -> bytes:
     """Return the model with the types that inference finds."""
-    found: bytes = onnx.shape_inference.infer_shapes(model).SerializeToString()
+    check_type, strict_mode = False, False
+    found: bytes = load_inference().infer_shapes(model, check_type, strict_mode, with_data)
     return found
 
 
 def infer_with_data(model: bytes) -> bytes:
     """Return the same, with the numbers in computed shapes."""
-    found: bytes = onnx.shape_inference.infer_shapes(model, data_prop=True).SerializeToString()
-    return found
+    return infer(model, with_data=True)
 
 
 def evaluate(model: bytes) -> bytes:
@@ -91,6 +109,9 @@ def evaluate(model: bytes) -> bytes:
 
     By ONNX Runtime, else by the reference.
     """
+    import onnx
+    from onnx import numpy_helper
+
     try:
         found = run_session(model)
     except MemoryError:
@@ -117,6 +138,7 @@ def run_session(model: bytes) -> list[Any]:
 
 def run_reference(model: bytes, refused: str) -> list[Any]:
     """By `onnx.reference`; `refused` is what ONNX Runtime said."""
+    import onnx
     from onnx.reference import ReferenceEvaluator
 
     try:

@@ -62,6 +62,25 @@ def test_a_signal_ends_a_command_in_one_line(tmp_path, images, number, code, sec
     assert not list((tmp_path / "home").rglob("qir-reproducer-*"))
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("module", ["typer", "qir.cli.options", "torch"])
+def test_a_signal_during_an_import_ends_a_command_in_one_line(tmp_path, number, code, module) -> None:
+    script = f"""
+import os, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Interrupting())
+from qir.cli.main import main
+main()
+"""
+    words = ["cost", LENET, "-t", "npu-148"] if module != "torch" else ["quantize", LENET, "-d", "distilled"]
+    command = [sys.executable, "-P", "-c", script, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (code, f"interrupted: {WHOLE}; {NOT_STORED}\n")
+
+
 def test_the_line_says_that_a_store_keeps_what_was_measured(tmp_path, images) -> None:
     store = (
         "-t",

@@ -18,6 +18,7 @@ from qir.errors import ExportError, ModelFileError
 from qir.graph import Graph, Node
 from qir.guide import read_guide
 from qir.module import Module
+from qir.onnx_io import files
 from qir.passes import export
 from qir.support import atomic_write
 from qir.tensor import Tensor
@@ -88,26 +89,48 @@ def test_a_save_that_is_killed_between_its_files_leaves_the_old_network(tmp_path
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="open files are asked of Linux")
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_mapped_network_is_saved_over_itself_where_mapped_files_cannot_be_replaced(tmp_path, monkeypatch, number):
-    path, plain = tmp_path / "m.onnx", Path.replace
+@pytest.fixture
+def windows(monkeypatch):
+    """Renames as on Windows: no file that is open or mapped is replaced."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("open files are asked of Linux")
+    plain = Path.replace
 
     def replace(self, target):
-        """As on Windows."""
         opened = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
         mapped = [line.rpartition(" ")[2] for line in Path("/proc/self/maps").read_text().splitlines()]
         if str(Path(target).resolve()) in {*opened, *mapped}:
             raise PermissionError(13, "Permission denied")
         return plain(self, target)
 
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_network_with_mapped_data_is_saved_over_itself_where_mapped_files_cannot_be_replaced(tmp_path, number):
+    path = tmp_path / "m.onnx"
     qir.save(network(1), path, external=True)
     module = qir.load(path)
-    monkeypatch.setattr(Path, "replace", replace)
     qir.save(module if number == 1 else network(2), path, external=True)
-    monkeypatch.undo()
     assert held(path) == number
     del module
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_large_model_is_saved_over_itself_where_mapped_files_cannot_be_replaced(tmp_path, monkeypatch):
+    for name in ("mapped.onnx", "m.onnx"):
+        qir.save(network(1), tmp_path / name)
+    monkeypatch.setattr(files, "MAPPED_FROM", 1)
+    mapped = qir.load(tmp_path / "mapped.onnx")
+    with pytest.raises(ModelFileError, match="Permission denied"):
+        qir.save(mapped, tmp_path / "mapped.onnx")
+    monkeypatch.setattr(files, "MAPPED_FROM", files.mapped_from("nt"))
+    path = tmp_path / "m.onnx"
+    module = qir.load(path)
+    module.doc_string = "new"
+    qir.save(module, path)
+    assert qir.load(path).doc_string == "new"
 
 
 def test_the_data_of_the_older_network_go_with_it(tmp_path):

@@ -1,8 +1,10 @@
 """Files of a few hundred bytes that claim more than any memory holds are read within limits, or refused."""
 
+import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,60 @@ def test_a_job_has_seconds_of_the_cpu_not_of_the_clock():
     threading.Timer(1.5, process.send_signal, [signal.SIGCONT]).start()
     assert run_apart(INFER, data, seconds=1, memory=1 << 30)
     assert sandbox._WORKER._process is process
+
+
+def test_a_job_that_a_signal_ends_does_not_leave_its_answer_to_the_next(monkeypatch):
+    data = model_of([helper.make_node("Abs", ["x"], ["y"])], [])
+    run_apart(INFER, data, **LIMITS)
+    first = sandbox._WORKER
+
+    def interrupted(largest):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(first, "_receive", interrupted)
+    with pytest.raises(SystemExit):
+        run_apart(INFER, data, **LIMITS)
+    small = evaluated("Add", np.ones(2, np.float32), np.ones(2, np.float32))
+    (tensor,) = onnx.GraphProto.FromString(run_apart(EVALUATE, small, **LIMITS)).initializer
+    assert numpy_helper.to_array(tensor).tolist() == [2, 2]
+    assert sandbox._WORKER is not first
+
+
+def test_threads_share_the_process_and_each_gets_its_own_answer():
+    def load(length):
+        module = qir.load(model_of([helper.make_node("Concat", ["x"] * length, ["y"], axis=0)], []))
+        return module.graph.nodes[0].result.type.shape[0]
+
+    lengths = list(range(1, 41))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(load, lengths)) == lengths
+
+
+def test_a_job_that_ends_the_process_fails_for_its_thread_alone():
+    square = np.ones((1500, 1500), np.float32)
+    small = evaluated("Add", np.ones(2, np.float32), np.ones(2, np.float32))
+
+    def run(index):
+        if index % 4:
+            (tensor,) = onnx.GraphProto.FromString(run_apart(EVALUATE, small, **LIMITS)).initializer
+            return numpy_helper.to_array(tensor).tolist() == [2, 2]
+        with pytest.raises(LimitError, match="more than 0 s"):
+            run_apart(EVALUATE, evaluated("MatMul", square, square), seconds=0.001, memory=1 << 30)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(8)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_a_fork_makes_starts_a_process_of_its_own_even_while_a_thread_has_a_job():
+    data = model_of([helper.make_node("Abs", ["x"], ["y"])], [])
+    run_apart(INFER, data, **LIMITS)
+    with sandbox._LOCK:
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            os._exit(0 if run_apart(INFER, data, **LIMITS) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run_apart(INFER, data, **LIMITS)
