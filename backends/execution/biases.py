@@ -46,7 +46,9 @@ def rounded_bias(bias: Array, data: QuantParameters, weight: QuantParameters) ->
     if first is None or second is None or first.size != 1:
         return bias
     scale = first[0] * second
-    return (np.rint(bias.astype(np.float64) / scale.astype(np.float64)).astype(scale.dtype) * scale).astype(bias.dtype)
+    counts = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
+    rounded: Array = (counts.astype(scale.dtype) * scale).astype(bias.dtype)
+    return rounded
 
 
 def _step(grid: QuantParameters) -> Array | None:

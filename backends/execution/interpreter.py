@@ -86,9 +86,10 @@ class Interpreter:
         kept = None if keep is None else {*keep, *self._outputs}
         for node in self._nodes:
             self._step(node, values, on, hook)
-            for value in () if kept is None else self._freed.get(node, ()):
-                if value not in kept:
-                    del values[value]
+            if kept is not None:
+                for value in self._freed.get(node, ()):
+                    if value not in kept:
+                        del values[value]
         return values if kept is None else {value: values[value] for value in kept}
 
     def rerun(self, known: dict[Value, Array], on: Mapping[str, Bits]) -> list[Array]:

@@ -131,9 +131,11 @@ def _operands(node: Node, form: FloatForm, state: RaiseState) -> list[Twin | Giv
     for position, (codes, scale, zero) in enumerate(form.operands):
         axis = form.weight_axis(node) if position else None
         grid = grid_at(node, scale, zero, axis, element_of(node.input(codes)))
-        twin = grid if isinstance(grid, Reject) else state.twin(node.input(codes), grid, node)
-        if isinstance(grid, Reject) or isinstance(twin, Reject):
-            return grid if isinstance(grid, Reject) else twin
+        if isinstance(grid, Reject):
+            return grid
+        twin = state.twin(node.input(codes), grid, node)
+        if isinstance(twin, Reject):
+            return twin
         found.append(twin)
         scales.append(grid.scale)
     bias = None if form.bias is None else node.input(form.bias)

@@ -108,7 +108,8 @@ def maskable_ppo(
         callback = episode_callback(run, env, record=record)
         model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
-    return callback.outcome()
+    outcome: Outcome = callback.outcome()
+    return outcome
 
 
 def _falling(run: Run, rate: float) -> Callable[[float], float]:

@@ -83,4 +83,5 @@ def releq(
         callback = episode_callback(run, env, record=record, episodes=episodes)
         model.set_logger(Logger(None, []))  # its own would leave an empty folder
         model.learn(total_timesteps=2**40, callback=callback)
-    return callback.outcome()
+    outcome: Outcome = callback.outcome()
+    return outcome
