@@ -42,7 +42,7 @@ def quantize(
     retraining: Labelled | None = None,
     validation: Labelled | None = None,
     test: Labelled | None = None,
-    budgets: Mapping[str, Budget | str] | None = None,
+    budgets: Mapping[str, Budget | str | float] | None = None,
     output: str | Path = "model.quant.onnx",
     method: str = "milp",
     evaluations: int | None = None,

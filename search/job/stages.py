@@ -101,7 +101,7 @@ class Job:
     model: Module | str | Path
     target: TargetLike | None
     splits: Splits
-    budgets: Mapping[str, Budget | str] = field(default_factory=dict)
+    budgets: Mapping[str, Budget | str | float] = field(default_factory=dict)
     input_widths: str = "8"
     calibration: str = "mse"
     before: str = ""

@@ -37,11 +37,11 @@ BUDGETS = (*METRICS, "size", "average-bits", PEAK_MEMORY)
 """Costs of a network that a budget can limit."""
 
 
-def read_budgets(given: Mapping[str, Budget | str], more: Sequence[str] = ()) -> dict[str, Budget]:
+def read_budgets(given: Mapping[str, Budget | str | float], more: Sequence[str] = ()) -> dict[str, Budget]:
     """Return budgets by name from texts such as "0.5x".
 
     Args:
-        given: name of a cost → `Budget` or text.
+        given: name of a cost → `Budget`, text, or the limit in the cost's unit.
         more: names of further costs that are known.
 
     Raises:
@@ -50,7 +50,7 @@ def read_budgets(given: Mapping[str, Budget | str], more: Sequence[str] = ()) ->
     for name in given:
         if name not in (*BUDGETS, *more):
             raise SearchError(f"budget {name!r}: no cost has this name: {nearest(name, (*BUDGETS, *more))}")
-    return {name: Budget.parse(limit) if isinstance(limit, str) else limit for name, limit in given.items()}
+    return {name: limit if isinstance(limit, Budget) else Budget.parse(str(limit)) for name, limit in given.items()}
 
 
 def network_problem(

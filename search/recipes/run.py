@@ -120,7 +120,7 @@ class Recipe:
         target: TargetLike,
         data: Data,
         labels: Array | None = None,
-        budget: Mapping[str, Budget | str] | None = None,
+        budget: Mapping[str, Budget | str | float] | None = None,
         train: Samples | tuple[Array, Array] | None = None,
         protocol: str | RetrainProtocol | None = None,
         evaluations: int | None = None,

@@ -256,3 +256,10 @@ def test_quantize_refuses_peak_memory_before_it_measures(tmp_path):
     path = three_convolutions(tmp_path / "open.onnx", ["N", 3, "H", "W"])
     with pytest.raises(QirError, match="peak-memory are kept by searches that measure"):
         quantize(path, target=TARGET, data=IMAGES, budgets={"peak-memory": "0.7x"}, output=tmp_path / "q.onnx")
+
+
+def test_a_budget_may_be_a_number_in_the_costs_unit():
+    found = read_budgets({"average-bits": 4, "size": 2.5e6, "latency": "0.5x"})
+    assert found == {"average-bits": Budget(maximum=4), "size": Budget(maximum=2.5e6), "latency": Budget(ratio=0.5)}
+    with pytest.raises(SearchError, match="above 0"):
+        read_budgets({"size": -1})

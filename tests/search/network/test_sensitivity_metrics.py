@@ -13,11 +13,9 @@ from qir.errors import DataError, SearchError
 from qir.fake_quant import quantizers
 from qir.search import output_divergence, prepare
 from qir.search.metrics.feature_separability import feature_separability, separability
-from qir.search.metrics.gradients.empirical_fisher import empirical_fisher
 from qir.search.metrics.gradients.gauss_newton import gauss_newton
 from qir.search.metrics.gradients.hessian_trace import hessian_trace
-from qir.search.metrics.gradients.second_order import second_order
-from qir.search.metrics.gradients.taylor import taylor
+from qir.search.metrics.gradients.loss_changes import empirical_fisher, second_order, taylor
 from qir.search.metrics.operands import rounded_to_grid
 from qir.search.metrics.outputs.adversarial_noise import adversarial_noise
 from qir.search.metrics.outputs.output_error import output_error
