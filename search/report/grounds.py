@@ -96,23 +96,21 @@ def _problem_json(problem: Problem) -> dict[str, Any]:
 
 
 def _problem_of(found: Mapping[str, Any]) -> Problem:
+    decisions = typed(list[tuple[str, tuple[Bits, ...]]], found["decisions"])
+    costs = typed(dict[str, list[tuple[str, str, list[list[float | None]]]]], found["pair_costs"])
+    relations = typed(list[tuple[str, str, frozenset[tuple[Bits, Bits]]]], found["relations"])
     pairs = {
-        name: [
-            PairCost(a, b, [[math.inf if x is None else x for x in row] for row in matrix]) for a, b, matrix in costs
-        ]
-        for name, costs in found["pair_costs"].items()
+        name: [PairCost(a, b, [[math.inf if x is None else x for x in row] for row in matrix]) for a, b, matrix in each]
+        for name, each in costs.items()
     }
-    relations = [
-        Relation(a, b, frozenset((_bits(x), _bits(y)) for x, y in allowed)) for a, b, allowed in found["relations"]
-    ]
     return Problem(
-        decisions=[Decision(name, tuple(map(_bits, options))) for name, options in found["decisions"]],
-        costs=found["costs"],
+        decisions=[Decision(name, options) for name, options in decisions],
+        costs=typed(dict[str, list[list[float]]], found["costs"]),
         pair_costs=pairs,
-        relations=relations,
-        fixed_costs=found["fixed_costs"],
-        budgets={name: Budget(maximum=limit) for name, limit in found["limits"].items()},
-        sensitivity=found["sensitivity"],
+        relations=[Relation(a, b, allowed) for a, b, allowed in relations],
+        fixed_costs=typed(dict[str, float], found["fixed_costs"]),
+        budgets={name: Budget(maximum=limit) for name, limit in typed(dict[str, float], found["limits"]).items()},
+        sensitivity=typed(list[list[float]], found["sensitivity"]),
     )
 
 
@@ -120,16 +118,8 @@ def _number(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
-def _cost(number: float | None) -> float:
-    return math.inf if number is None else float(number)
-
-
 def _plain(bits: Bits) -> int | list[int]:
     return list(bits) if isinstance(bits, tuple) else bits
-
-
-def _bits(plain: Any) -> Bits:
-    return tuple(plain) if isinstance(plain, list) else int(plain)
 
 
 def _text_keys(found: Mapping[int, Any]) -> dict[str, Any]:

@@ -161,7 +161,10 @@ class Report:
         figure = go.Figure()
         for number, (label, result) in enumerate(self.results.items()):
             color = _color(number)
-            tried = [e for e in result.evaluations if e.error is None]
+            tried, front = (
+                [e for e in found if e.error is None and name in e.costs]  # what has no such cost has no place here
+                for found in (result.evaluations, result.front)
+            )
             figure.add_scatter(
                 name=html_text(label),
                 x=[e.costs[name] / self.reference_cost for e in tried],
@@ -172,8 +175,8 @@ class Report:
             )
             figure.add_scatter(
                 name=f"{html_text(label)}: front",
-                x=[e.costs[name] / self.reference_cost for e in result.front],
-                y=[e.value for e in result.front],
+                x=[e.costs[name] / self.reference_cost for e in front],
+                y=[e.value for e in front],
                 mode="lines",
                 line={"color": color, "shape": "hv"},
             )
