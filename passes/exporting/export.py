@@ -40,6 +40,7 @@ from qir.passes.lowering.profiles.profiles import Profile, find_profile, profile
 from qir.passes.lowering.saturation.layers import EXACT_OPTION, exactness
 from qir.passes.lowering.saturation.reduce_range import ReduceRange
 from qir.passes.raising import RaiseQuantized
+from qir.passes.simplify.freeze_inputs import FreezeInputs
 from qir.passes.simplify.infer_types import InferTypes
 from qir.passes.simplify.name_nodes import NameNodes, with_names
 from qir.passes.simplify.upgrade_opset import UpgradeOpset
@@ -112,6 +113,7 @@ def export(
     reduce_range: bool = False,
     weights: WeightStorage | None = None,
     allow_mismatches: bool = False,
+    batch: int | None = None,
 ) -> ExportReport:
     """Write `<name>.quant.onnx`, `<name>.guide.json` and `<name>.weights.bin`; the module itself is not changed.
 
@@ -131,8 +133,11 @@ def export(
             says so), or `uint8` wherever there is a kernel for it; by default the target's, `auto` without one.
         allow_mismatches: write a file too whose codes differ from the integer reference; guide and metadata say so.
 
+        batch: samples that the file takes at a time, for tools that want every size known; None leaves them open.
+
     Raises:
         TargetError: there is no such target.
+        PassError: the network's inputs do not take `batch` samples.
         ExportError: the profile is unknown or cannot hold a quantizer, a quantizer is not calibrated or stale, weights
             are NaN or infinite, the checker or ONNX Runtime refuses the file, its outputs are not finite, promised
             codes differ, or a file cannot be written. Older files then stay.
@@ -144,6 +149,9 @@ def export(
         chosen = chosen.for_weights_alone()
     module, data = with_names(module), readable_again(data)
     context = PassContext(target=target)
+    if batch is not None:
+        module = module.clone()
+        PassManager([FreezeInputs(batch=batch), InferTypes()]).run(module, context)
     if reduce_range or (target is not None and target.reduce_range):
         module = module.clone()
         PassManager([ReduceRange()]).run(module, context)

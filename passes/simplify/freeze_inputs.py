@@ -32,6 +32,7 @@ class FreezeInputs(Pass):
             everything in a file whose constants are all listed.
         values: `input:number`, for example `sr:16000`: the input becomes that number at every place.
         shapes: `input:1x3x224x224`: the input has this shape from now on; run `infer-types` after it.
+        batch: samples at a time: what the open first size of the first input is, wherever it stands; 0 leaves it open.
     """
 
     name: ClassVar[str] = "freeze-inputs"
@@ -39,6 +40,7 @@ class FreezeInputs(Pass):
     parameters: bool = False
     values: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
+    batch: int = 0
 
     def run(self, module: Module, context: PassContext) -> bool:
         """Freeze; True when an input became a constant. `PassError` for inputs and texts that do not fit."""
@@ -46,6 +48,8 @@ class FreezeInputs(Pass):
         changed = False
         for text in self.shapes:
             changed |= _fix_shape(module, text)
+        if self.batch:
+            changed |= _fix_batch(module, self.batch)
         for text in self.values:
             value, number = _split(module, text)
             value.constant = _filled(value, number)
@@ -59,6 +63,25 @@ class FreezeInputs(Pass):
         if frozen:
             module.ir_version = max(module.ir_version, _FIRST_WITH_CONSTANTS)
         return changed or bool(frozen)
+
+
+def _fix_batch(module: Module, batch: int) -> bool:
+    """Give the number of samples a size, in every input; whether a type changed."""
+    types = {value: value.type for value in module.graph.inputs if value.constant is None}
+    shapes = {value: known.shape for value, known in types.items() if isinstance(known, TensorType) and known.shape}
+    first = next((shape[0] for shape in shapes.values() if shape), None)
+    if batch < 0 or (isinstance(first, int) and first != batch) or not shapes:
+        known = next(iter(types.values()), "missing")
+        raise PassError(f"freeze-inputs: the first input is {known}: it does not take {batch} samples at a time")
+    for value, shape in shapes.items():
+        known = value.type
+        sizes = [
+            batch if (size is None and at == 0) or (size is not None and size == first) else size
+            for at, size in enumerate(shape or ())
+        ]
+        if isinstance(known, TensorType) and not isinstance(first, int):
+            value.type = TensorType(known.element, tuple(sizes))
+    return any(value.type != known for value, known in types.items())
 
 
 def _parameters(module: Module, listed: list[Value]) -> list[Value]:

@@ -30,6 +30,9 @@ def export(
     reduce_range: ReduceRange = False,
     weights: Weights = None,
     allow_mismatches: AllowMismatches = False,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples that the file takes at a time; open without it.")
+    ] = None,
     *,
     images: ImageOptions,
 ) -> Answer:
@@ -46,6 +49,7 @@ def export(
     module, raised = _quantized(source, widths=(7,) if reduce_range else ())
     samples = read_and_tell(data, module, source, images)
     options: dict[str, Any] = {"target": hardware, "data": samples, "reduce_range": reduce_range, "weights": weights}
+    options["batch"] = batch
     written = write(module, output, profile=profile, allow_mismatches=allow_mismatches, **options)
     found = _against_float(module, written, samples, raised=raised)
     print_report(written)

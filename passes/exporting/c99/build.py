@@ -59,7 +59,13 @@ def self_test(sources: Sources, inputs: Sequence[Array], outputs: Sequence[Array
 
 
 def run_codes(
-    sources: Sources, samples: Sequence[Sequence[Array]], folder: Path, flags: Sequence[str] = WARNINGS
+    sources: Sources,
+    samples: Sequence[Sequence[Array]],
+    folder: Path,
+    flags: Sequence[str] = WARNINGS,
+    *,
+    tool: str | None = None,
+    emulator: Sequence[str] = (),
 ) -> list[list[Array]]:
     """Return the output codes of samples, as compiled C computes them.
 
@@ -68,6 +74,8 @@ def run_codes(
         samples: of each sample, the codes of every input.
         folder: where it is compiled.
         flags: of the compiler.
+        tool: the compiler; None = the machine's own.
+        emulator: command that runs programs of another machine.
 
     Returns:
         Of each sample, the codes of every output: int64, flat.
@@ -75,7 +83,7 @@ def run_codes(
     Raises:
         ExportError: there is no compiler, or it refuses the source, or the program stops.
     """
-    tool = compiler()
+    tool = tool or compiler()
     if tool is None:
         raise ExportError("profile 'c99': there is no C compiler (cc) on this machine to prove the source with")
     texts = {f"{sources.name}.h": sources.header, f"{sources.name}.c": sources.source, "runner.c": runner_text(sources)}
@@ -92,7 +100,7 @@ def run_codes(
         for sample in samples
         for port, codes in zip(sources.inputs, sample, strict=True)
     )
-    done = subprocess.run([folder / "runner"], input=given, capture_output=True, check=False)  # noqa: S603 - as above
+    done = subprocess.run([*emulator, folder / "runner"], input=given, capture_output=True, check=False)  # noqa: S603 - as above
     if done.returncode or done.stderr:
         raise ExportError(f"profile 'c99': the compiled source stops: {done.stderr.decode(errors='replace')[:2000]}")
     return _split(sources, done.stdout, len(samples))

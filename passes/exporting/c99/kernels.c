@@ -7,6 +7,8 @@ typedef struct {
   int32_t many;            /* more than one of them */
   int32_t zero, low, high; /* zero point, and codes after the clamp */
   int32_t base;            /* smallest code that the bytes store */
+  const int32_t *thresholds; /* of every channel, or 0: the code is how many are not above the sum, from `zero` on */
+  int32_t steps;             /* thresholds of a channel */
 } qir_output;
 
 /*@ round */
@@ -29,6 +31,13 @@ static uint8_t qir_clamp(int64_t code, const qir_output *to) {
 /*@ code clamp round */
 static uint8_t qir_code(int32_t sum, const qir_output *to, int32_t channel) {
   const int32_t i = to->many ? channel : 0;
+  if (to->thresholds) {
+    const int32_t *t = to->thresholds + i * to->steps;
+    int32_t code = to->zero - to->base, k;
+    for (k = 0; k < to->steps; k++)
+      code += sum >= t[k];
+    return (uint8_t)code;
+  }
   return qir_clamp(qir_round((int64_t)sum * to->mantissa[i], to->shift[i]), to);
 }
 
@@ -66,31 +75,45 @@ static int32_t qir_place(const qir_window *w, int axis, int32_t out, int32_t tap
 }
 
 /*@ column place */
-/* the elements that one output element is made of, [channels, kernel...], `fill` outside */
-static void qir_column(const uint8_t *in, const qir_window *w, int32_t place, uint8_t fill, uint8_t *column) {
-  const int32_t x = place % w->output[2], y = place / w->output[2] % w->output[1];
-  const int32_t z = place / w->output[2] / w->output[1];
+/* where each element of a window lies, from the window's first one: [channels, kernel...] */
+static void qir_offsets(const qir_window *w, int32_t *offsets) {
   const int32_t plane = w->size[0] * w->size[1] * w->size[2];
-  const int32_t first = x * w->stride[2] - w->begin[2];
-  const int32_t whole = !w->transposed && w->dilation[2] == 1 && first >= 0 && first + w->kernel[2] <= w->size[2];
   int32_t c, i, j, k;
   for (c = 0; c < w->channels; c++)
+    for (i = 0; i < w->kernel[0]; i++)
+      for (j = 0; j < w->kernel[1]; j++)
+        for (k = 0; k < w->kernel[2]; k++)
+          *offsets++ = c * plane + (i * w->dilation[0] * w->size[1] + j * w->dilation[1]) * w->size[2] + k * w->dilation[2];
+}
+
+/* the elements that one output element is made of, [channels, kernel...], `fill` outside */
+static void qir_column(const uint8_t *in, const qir_window *w, const int32_t *offsets, int32_t place, uint8_t fill,
+                       uint8_t *column) {
+  const int32_t out[3] = {place / w->output[2] / w->output[1], place / w->output[2] % w->output[1],
+                          place % w->output[2]};
+  const int32_t plane = w->size[0] * w->size[1] * w->size[2];
+  const int32_t n = w->channels * w->kernel[0] * w->kernel[1] * w->kernel[2];
+  int32_t c, i, j, k, begin = 0, inside = !w->transposed;
+  for (i = 0; i < 3; i++) {
+    const int32_t first = out[i] * w->stride[i] - w->begin[i];
+    inside = inside && first >= 0 && first + (w->kernel[i] - 1) * w->dilation[i] < w->size[i];
+    begin = begin * w->size[i] + first;
+  }
+  if (inside) {
+    in += begin;
+    for (i = 0; i < n; i++)
+      column[i] = in[offsets[i]];
+    return;
+  }
+  for (c = 0; c < w->channels; c++)
     for (i = 0; i < w->kernel[0]; i++) {
-      const int32_t a = qir_place(w, 0, z, i);
+      const int32_t a = qir_place(w, 0, out[0], i);
       for (j = 0; j < w->kernel[1]; j++) {
-        const int32_t b = qir_place(w, 1, y, j);
+        const int32_t b = qir_place(w, 1, out[1], j);
         const uint8_t *row = in + c * plane + (a * w->size[1] + b) * w->size[2];
-        if (a < 0 || b < 0) {
-          for (k = 0; k < w->kernel[2]; k++)
-            *column++ = fill;
-        } else if (whole) {
-          for (k = 0; k < w->kernel[2]; k++)
-            *column++ = row[first + k];
-        } else {
-          for (k = 0; k < w->kernel[2]; k++) {
-            const int32_t d = qir_place(w, 2, x, k);
-            *column++ = d < 0 ? fill : row[d];
-          }
+        for (k = 0; k < w->kernel[2]; k++) {
+          const int32_t d = qir_place(w, 2, out[2], k);
+          *column++ = a < 0 || b < 0 || d < 0 ? fill : row[d];
         }
       }
     }
@@ -210,9 +233,11 @@ typedef struct {
 
 /*@ counted product planes column code */
 static void qir_counted(const uint8_t *in, const uint64_t *w, const int32_t *bias, const qir_product *p, int x_bits,
-                        const qir_output *to, uint8_t *column, uint64_t *planes, uint8_t *out) {
+                        const qir_output *to, int32_t *offsets, uint8_t *column, uint64_t *planes, uint8_t *out) {
   const int32_t words = (p->length + 63) / 64;
   int32_t n, g, i, o;
+  if (p->window)
+    qir_offsets(p->window, offsets);
   for (n = 0; n < p->images; n++)
     for (g = 0; g < p->groups; g++)
       for (i = 0; i < p->places; i++) {
@@ -221,7 +246,7 @@ static void qir_counted(const uint8_t *in, const uint64_t *w, const int32_t *bia
         uint8_t *here = out + (n * p->groups * p->outputs + first) * p->places;
         int32_t sum;
         if (p->window) {
-          qir_column(from, p->window, i, p->fill, column);
+          qir_column(from, p->window, offsets, i, p->fill, column);
           from = column;
         } else {
           from += i * p->length;
@@ -237,13 +262,13 @@ static void qir_counted(const uint8_t *in, const uint64_t *w, const int32_t *bia
 
 /*@ multiplied product integers column code */
 /* `tile` places at a time: their columns as integers, then row after row of the weights */
-static void qir_columns(const uint8_t *in, const qir_product *p, int32_t first, int32_t n, uint8_t *column,
-                        int16_t *columns) {
+static void qir_columns(const uint8_t *in, const qir_product *p, int32_t first, int32_t n, const int32_t *offsets,
+                        uint8_t *column, int16_t *columns) {
   int32_t t;
   for (t = 0; t < n; t++) {
     const uint8_t *from = in + (first + t) * p->length;
     if (p->window) {
-      qir_column(in, p->window, first + t, p->fill, column);
+      qir_column(in, p->window, offsets, first + t, p->fill, column);
       from = column;
     }
     qir_integers(from, p->length, p->offset, columns + t * p->length);
@@ -252,14 +277,17 @@ static void qir_columns(const uint8_t *in, const qir_product *p, int32_t first, 
 
 /*@ product_bytes multiplied bytes */
 static void qir_product_bytes(const uint8_t *in, const int8_t *w, const int32_t *bias, const qir_product *p,
-                              int32_t tile, const qir_output *to, uint8_t *column, int16_t *columns, uint8_t *out) {
+                              int32_t tile, const qir_output *to, int32_t *offsets, uint8_t *column, int16_t *columns,
+                              uint8_t *out) {
   int32_t n, g, i, o, t;
+  if (p->window)
+    qir_offsets(p->window, offsets);
   for (n = 0; n < p->images; n++)
     for (g = 0; g < p->groups; g++)
       for (i = 0; i < p->places; i += tile) {
         const int32_t first = g * p->outputs, end = p->places - i < tile ? p->places - i : tile;
         uint8_t *here = out + (n * p->groups * p->outputs + first) * p->places;
-        qir_columns(in + n * p->in_image + g * p->in_group, p, i, end, column, columns);
+        qir_columns(in + n * p->in_image + g * p->in_group, p, i, end, offsets, column, columns);
         for (o = 0; o < p->outputs; o++)
           for (t = 0; t < end; t++)
             here[(i + t) * p->out_place + o * p->out_channel] = qir_code(
@@ -269,14 +297,17 @@ static void qir_product_bytes(const uint8_t *in, const int8_t *w, const int32_t 
 
 /*@ product_wide multiplied words */
 static void qir_product_wide(const uint8_t *in, const int16_t *w, const int32_t *bias, const qir_product *p,
-                             int32_t tile, const qir_output *to, uint8_t *column, int16_t *columns, uint8_t *out) {
+                             int32_t tile, const qir_output *to, int32_t *offsets, uint8_t *column, int16_t *columns,
+                              uint8_t *out) {
   int32_t n, g, i, o, t;
+  if (p->window)
+    qir_offsets(p->window, offsets);
   for (n = 0; n < p->images; n++)
     for (g = 0; g < p->groups; g++)
       for (i = 0; i < p->places; i += tile) {
         const int32_t first = g * p->outputs, end = p->places - i < tile ? p->places - i : tile;
         uint8_t *here = out + (n * p->groups * p->outputs + first) * p->places;
-        qir_columns(in + n * p->in_image + g * p->in_group, p, i, end, column, columns);
+        qir_columns(in + n * p->in_image + g * p->in_group, p, i, end, offsets, column, columns);
         for (o = 0; o < p->outputs; o++)
           for (t = 0; t < end; t++)
             here[(i + t) * p->out_place + o * p->out_channel] = qir_code(
@@ -286,15 +317,17 @@ static void qir_product_wide(const uint8_t *in, const int16_t *w, const int32_t 
 
 /*@ product_words multiplied words unpack */
 static void qir_product_words(const uint8_t *in, const uint8_t *w, const int32_t *bias, const qir_product *p,
-                              int32_t tile, const qir_output *to, uint8_t *column, int16_t *columns, int16_t *row,
-                              uint8_t *out) {
+                              int32_t tile, const qir_output *to, int32_t *offsets, uint8_t *column, int16_t *columns,
+                              int16_t *row, uint8_t *out) {
   int32_t n, g, i, o, t;
+  if (p->window)
+    qir_offsets(p->window, offsets);
   for (n = 0; n < p->images; n++)
     for (g = 0; g < p->groups; g++)
       for (i = 0; i < p->places; i += tile) {
         const int32_t first = g * p->outputs, end = p->places - i < tile ? p->places - i : tile;
         uint8_t *here = out + (n * p->groups * p->outputs + first) * p->places;
-        qir_columns(in + n * p->in_image + g * p->in_group, p, i, end, column, columns);
+        qir_columns(in + n * p->in_image + g * p->in_group, p, i, end, offsets, column, columns);
         for (o = 0; o < p->outputs; o++) {
           qir_unpack(w + (first + o) * p->row, p->length, p->bits, p->step, p->w_offset, row);
           for (t = 0; t < end; t++)

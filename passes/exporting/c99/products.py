@@ -1,7 +1,8 @@
 """Weights of convolutions and matrix products as rows of C, and what their sums need besides.
 
 A row holds what one output channel multiplies. Where the bits of a weight times those of an activation are at most 8,
-rows are bit planes that are counted (AND, then the ones); else bytes, or parts of 4, 2 and 1 bits.
+and rows are long enough, they are bit planes that are counted (AND, then the ones); else bytes, or parts of 4, 2 and 1
+bits.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from qir.passes.exporting.c99.reading import numbers
 from qir.passes.exporting.guide.reader import GuideReader
 from qir.tensor import Array
 
-MOST_PLANES = 8
-"""Products of widths up to which counting bits is faster than multiplying bytes (measured in plain C)."""
+MOST_PLANES, WORD_COST = 8, 4
+"""Products of widths up to which counting bits is faster than multiplying bytes (measured in plain C), in rows where a
+word that is counted stands for so many elements at least."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def rows(reader: GuideReader, step: StepGuide, constant: ConstantGuide, activati
     integers = matrix(step, reader.weight(constant))
     sums = integers.sum(axis=1)
     found = _affine(integers)
-    if found is not None and found[0].bits * activation_bits <= MOST_PLANES:
+    if found is not None and _counts(found[0].bits * activation_bits, integers.shape[1]):
         codes, values = found
         words = _planes(values, codes.bits)
         text = ",".join(f"0x{word:x}u" for word in words.reshape(-1).tolist())
@@ -81,6 +83,11 @@ def rows(reader: GuideReader, step: StepGuide, constant: ConstantGuide, activati
     text = numbers(integers.reshape(-1).tolist())
     form = "bytes" if small else "wide"
     return Rows(form, text, kind, integers.shape[1], 8 * size, 1, 0, sums, size * integers.size)
+
+
+def _counts(planes: int, length: int) -> bool:
+    """Return whether rows of so many elements are counted in so many pairs of planes."""
+    return planes <= MOST_PLANES and -(-length // 64) * planes * WORD_COST <= length
 
 
 @dataclass(frozen=True)

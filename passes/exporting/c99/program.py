@@ -32,6 +32,23 @@ class Port:
     count: int
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds of a layer's sums.
+
+    Attributes:
+        array: name of what holds them, channel after channel.
+        count: how many a channel has.
+        many: whether channels have their own.
+        first: the code below the first.
+    """
+
+    array: str
+    count: int
+    many: bool
+    first: int
+
+
 @dataclass
 class Program:
     """What is written of a network's function.
@@ -121,8 +138,23 @@ class Program:
         self.constants.append(f"static const {type_} {name}[] = {{\n  {text}}};")
         return name
 
-    def to(self, key: str, step: StepGuide, output: OutputGuide, entries: slice = slice(None)) -> str:
-        """Define the struct that turns sums into codes of a result, and return its address."""
+    def to(
+        self,
+        key: str,
+        step: StepGuide,
+        output: OutputGuide,
+        entries: slice = slice(None),
+        limits: Thresholds | None = None,
+    ) -> str:
+        """Define the struct that turns sums into codes of a result, and return its address.
+
+        Args:
+            key: prefix of names.
+            step: the step.
+            output: the result.
+            entries: multipliers that it takes.
+            limits: thresholds in place of a multiplier.
+        """
         tensor, found = self.tensors[output.tensor], output.multiplier
         low, _ = self.limits(tensor)
         mantissas, shifts = self.multipliers(found)
@@ -132,9 +164,14 @@ class Program:
             raise ExportError(f"profile 'c99': step {label(step)} has a multiplier a channel")
         clamp = output.clamp or self.limits(tensor)
         self.kernels.add("output")
+        if limits is not None:
+            ends = f"{limits.first}, {clamp[0]}, {clamp[1]}, {low}"
+            values = f"0, 0, {int(limits.many)}, {ends}, {limits.array}, {limits.count}"
+            self.constants.append(f"static const qir_output {key}_to = {{{values}}};")
+            return f"&{key}_to"
         mantissa = self.constant("int32_t", f"{key}_mantissa", numbers(mantissas.reshape(-1)))
         shift = self.constant("uint8_t", f"{key}_shift", numbers(shifts))
-        values = f"{mantissa}, {shift}, {int(many)}, {self.zero(tensor)}, {clamp[0]}, {clamp[1]}, {low}"
+        values = f"{mantissa}, {shift}, {int(many)}, {self.zero(tensor)}, {clamp[0]}, {clamp[1]}, {low}, 0, 0"
         self.constants.append(f"static const qir_output {key}_to = {{{values}}};")
         return f"&{key}_to"
 

@@ -7,12 +7,15 @@ import numpy as np
 from qir.errors import ExportError
 from qir.guide_network import ConstantGuide, NetworkTensor, OutputGuide, StepGuide
 from qir.passes.exporting.c99.products import rows
-from qir.passes.exporting.c99.program import Program
+from qir.passes.exporting.c99.program import Program, Thresholds
 from qir.passes.exporting.c99.reading import elements, label, numbers
 from qir.passes.exporting.c99.strides import strides
 
-TILE = 8
-"""Places of a convolution whose columns are kept while a row of weights is read."""
+PLACES, ELEMENTS = 8, 4096
+"""Places of a convolution whose columns are kept while a row of weights is read: so many, or what the elements hold."""
+
+MOST_THRESHOLD_BYTES = 8192
+"""Thresholds of a layer that are written in place of multipliers: at most so many bytes."""
 
 
 def product(program: Program, key: str, step: StepGuide, output: OutputGuide) -> None:
@@ -37,13 +40,13 @@ def product(program: Program, key: str, step: StepGuide, output: OutputGuide) ->
     fill = -offset if 0 <= -offset <= 255 else 0
     fields = f"{shape}, {offset}, {found.stride}, {found.bits}, {found.step}, {found.offset}, {fill}"
     fields = fields.replace("OUTPUTS", str(outputs)).replace("LENGTH", str(length))
-    to = program.to(key, step, output)
+    to = program.to(key, step, output, limits=_thresholds(program, key, step))
     program.kernels.add("product")
     program.constants.append(f"static const qir_product {key}_product = {{{fields}}};")
     w = program.constant(found.type, f"{key}_weight", found.text)
     b = program.constant("int32_t", f"{key}_bias", numbers(bias))
     begin = f"{program.at(data.name)}, {w}, {b}, &{key}_product"
-    column = program.need("column", length) if step.window else "0"
+    column = f"{program.need('offsets', length)}, {program.need('column', length)}" if step.window else "0, 0"
     out = program.at(result.name)
     if found.form == "planes":
         program.kernels.add("counted")
@@ -51,11 +54,23 @@ def product(program: Program, key: str, step: StepGuide, output: OutputGuide) ->
         program.body.append(f"  qir_counted({begin}, {bits}, {to}, {column}, {planes}, {out});")
         return
     places = int(np.prod(result.shape[2:])) if step.window else elements(result) // result.shape[-1]
-    tile = min(TILE, places)
+    tile = min(max(PLACES, ELEMENTS // length), places)
     columns = program.need("columns", tile * length)
     row = f", {program.need('row', length)}" if found.form == "words" else ""
     program.kernels.add(f"product_{found.form}")
     program.body.append(f"  qir_product_{found.form}({begin}, {tile}, {to}, {column}, {columns}{row}, {out});")
+
+
+def _thresholds(program: Program, key: str, step: StepGuide) -> Thresholds | None:
+    """Define the thresholds of a layer with a result of up to 4 bits; None where there are none, or too many."""
+    layer = next((layer for layer in program.reader.guide.layers if layer.name == step.layer), None)
+    if layer is None or layer.thresholds is None or len(step.outputs) > 1:
+        return None
+    rows = program.reader.stored(layer.thresholds.packed) + layer.thresholds.low_sum
+    if 4 * rows.size > MOST_THRESHOLD_BYTES or np.abs(rows).max() >= 2**31:
+        return None
+    array = program.constant("int32_t", f"{key}_thresholds", numbers(rows.reshape(-1)))
+    return Thresholds(array, rows.shape[1], len(rows) > 1, layer.thresholds.low_code)
 
 
 def _plain_weight(program: Program, step: StepGuide) -> ConstantGuide:

@@ -11,6 +11,7 @@ from qir.passes.exporting.c99.program import Program
 from qir.passes.exporting.c99.reading import comment, required
 
 _SCRATCH = {
+    "offsets": ("int32_t", 4),
     "column": ("uint8_t", 1),
     "planes": ("uint64_t", 8),
     "columns": ("int16_t", 2),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+from itertools import product
 
 import pytest
 
@@ -26,12 +28,22 @@ NETWORKS = (
 SANITIZED = (*WARNINGS, "-fsanitize=undefined,address", "-fno-sanitize-recover")
 
 
-def differing(module, feeds, folder, *, flags=WARNINGS, kind="dyadic") -> tuple[int, int]:
+MACHINES = {
+    "clang": ("clang", ()),
+    "clang, sanitizers": ("clang", ()),
+    "Arm, 32 bits": ("arm-linux-gnueabihf-gcc", ("qemu-arm",)),
+    "RISC-V": ("riscv64-linux-gnu-gcc", ("qemu-riscv64",)),
+    "PowerPC, big-endian": ("powerpc-linux-gnu-gcc", ("qemu-ppc",)),
+}
+"""Other compilers, and what runs their programs."""
+
+
+def differing(module, feeds, folder, *, flags=WARNINGS, kind="dyadic", **machine) -> tuple[int, int]:
     """Output codes that differ from the integer reference, and how many there are."""
     guide, weights = build_guide(module, weights_file="w.bin", requantization=kind)
     sources = c_sources(guide, weights, "net")
     inputs, outputs = prove._expected(module, guide, GuideReader(guide, weights), sources, [feeds])
-    found = run_codes(sources, inputs, folder, flags)
+    found = run_codes(sources, inputs, folder, flags, **machine)
     pairs = [
         (a, b.reshape(-1)) for one, other in zip(found, outputs, strict=True) for a, b in zip(one, other, strict=True)
     ]
@@ -62,6 +74,33 @@ def test_every_pair_of_widths_gives_the_codes_of_the_reference(random_network, t
     network, module = random_network(6, weight, activation)
     wrong, codes = differing(module, {"input": network.images(4)}, tmp_path)
     assert (wrong, codes) == (0, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_other_compilers_and_machines_give_the_codes_of_the_reference(
+    small_network, random_network, tmp_path, machine
+) -> None:
+    tool, emulator = MACHINES[machine]
+    missing = [name for name in (tool, *emulator) if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed")
+    flags = SANITIZED if "sanitizers" in machine else (*WARNINGS, *(["-static"] if emulator else []))
+    (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
+    if subprocess.run([tool, *flags, "empty.c"], cwd=tmp_path, capture_output=True, check=False).returncode:
+        pytest.skip(f"{tool} has not what it links {' '.join(flags[len(WARNINGS) :])} with")
+    wrong = codes = 0
+    for name in NETWORKS:
+        module, feeds = small_network(name, widths=(5, 4))
+        counted = differing(module, feeds, tmp_path, flags=flags, tool=tool, emulator=emulator)
+        wrong, codes = wrong + counted[0], codes + counted[1]
+    for weight, activation in product(range(1, 9), repeat=2):
+        network, module = random_network(6, weight, activation)
+        feeds = {"input": network.images(4)}
+        counted = differing(module, feeds, tmp_path, flags=flags, tool=tool, emulator=emulator)
+        wrong, codes = wrong + counted[0], codes + counted[1]
+    assert wrong == 0
+    assert codes > 64 * 20
 
 
 @pytest.mark.named_nodes
