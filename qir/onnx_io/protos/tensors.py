@@ -79,13 +79,15 @@ def read_initializer(message: memoryview, folder: DataFolder) -> Tensor:
     """Return a tensor from its serialized message; its elements are neither read nor copied.
 
     Raises:
-        ModelFileError: the message is damaged, or has fewer bytes than its shape asks for.
+        ModelFileError: the message is damaged, has no name, or has fewer bytes than its shape asks for.
     """
     rest, raw = split_tensor(message)
     try:
         header = onnx.TensorProto.FromString(rest)
     except DecodeError:
         raise ModelFileError("an initializer is damaged: its bytes are not TensorProto") from None
+    if not header.name:  # two bytes: a small file could hold half a million
+        raise ModelFileError("an initializer is without a name: no node can read it; the file is damaged")
     return _make(StoredTensor(header, raw, message), folder)
 
 

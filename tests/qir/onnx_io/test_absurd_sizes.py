@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 import qir
 from qir.errors import ModelFileError
 from qir.onnx_io import inference, sandbox
+from qir.onnx_io.protos.wire import GRAPH_INITIALIZER, MODEL_GRAPH, field
 from qir.onnx_io.sandbox import EVALUATE, INFER, INFER_WITH_DATA, LimitError, RefusedError, run_apart
 
 LIMITS = {"seconds": 30.0, "memory": 1 << 29}
@@ -195,3 +196,13 @@ def test_a_child_that_a_fork_makes_starts_a_process_of_its_own_even_while_a_thre
             os._exit(0 if run_apart(INFER, data, **LIMITS) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert run_apart(INFER, data, **LIMITS)
+
+
+def test_half_a_million_initializers_of_two_bytes_are_refused_at_the_first():
+    nameless = field(GRAPH_INITIALIZER, [b""]) * 500_000
+    data = b"".join([onnx.ModelProto(ir_version=10).SerializeToString(), *field(MODEL_GRAPH, nameless)])
+    assert len(data) < 1 << 20
+    start = time.process_time()
+    with pytest.raises(ModelFileError, match="an initializer is without a name"):
+        qir.load(data)
+    assert time.process_time() - start < 5
