@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml tools/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip "setuptools>=77" wheel
 	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -c tools/constraints.txt -e ".[torch,search,report,dask,dev]"
+	$(BIN)/pip install -q -c tools/constraints.txt -e ".[torch,search,dask,dev]"
 	$(BIN)/python tools/link.py
 	@touch $(STAMP)
 

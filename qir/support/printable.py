@@ -17,5 +17,5 @@ def printable(text: str) -> str:
 
 
 def html_text(text: str) -> str:
-    """Return printable text between the tags of HTML and SVG, and in the labels of plotly, which reads tags."""
+    """Return printable text between the tags of HTML and SVG."""
     return html.escape(printable(text))

@@ -11,8 +11,10 @@ from typing import Any
 
 from qir.errors import QirError
 from qir.module import Module
+from qir.passes.data.samples import batches
 from qir.passes.exporting.export import ExportReport
 from qir.passes.parity.agreement import Agreement, Labels, agreement_of_file
+from qir.passes.parity.layer_losses import layer_losses
 from qir.policy import Policy
 from qir.search.evaluation.splits import TEST, VALIDATION, Splits
 from qir.search.job.allowance import Extras
@@ -22,6 +24,9 @@ from qir.support.progress import stage
 
 Tried = tuple[Agreement | None, int | None]
 """How a policy agrees with the float network, and the bytes of its file; None where it cannot be written."""
+
+NOISE_SAMPLES = 8
+"""Samples that the noise of each layer is told on."""
 
 _UNKNOWN: Tried = (None, None)
 
@@ -60,6 +65,16 @@ class Judge:
             known = Labels(judged.labels, called)
             called += ", which chose the bits" if self.splits.test is None and self.chose_bits else ""
         return agreement_of_file(written.model, self.original, self.shown, called=called, labels=known)
+
+    def noise(self, written: ExportReport) -> dict[str, float]:
+        """Return decibels of signal to noise by layer, on a few samples; empty where the file holds no codes."""
+        from qir.onnx_io import load
+
+        try:
+            feed = next(iter(batches(self.original, self.shown, batch=NOISE_SAMPLES)))
+            return {loss.node: loss.sqnr for loss in layer_losses(load(written.model), self.original, feed)}
+        except QirError:
+            return {}
 
     def try_out(self, write: Callable[[Path], ExportReport]) -> Tried:
         """Return agreement and size of a network that is written into a folder which goes."""

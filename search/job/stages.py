@@ -48,6 +48,7 @@ from qir.search.problem.result import Progress, Result
 from qir.search.problem.sensitivity import Sensitivity
 from qir.search.report.comparison import Comparison
 from qir.search.report.grounds import Grounds
+from qir.search.report.page.drawing import drawing_of
 from qir.search.report.provenance import provenance
 from qir.search.report.quantized import Quantized
 from qir.search.report.rows import Costed
@@ -428,6 +429,8 @@ class Job:
             samples=judge.shown,
             searches={method: result for method, (_, result) in self._searches.items()},
             compared=() if self._compared is None else tuple(self._compared.table()),
+            drawing=drawing_of(module),
+            noise=judge.noise(self.written),
         )
 
     def report(self, path: str | Path) -> Path:

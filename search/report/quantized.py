@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from qir.passes.parity.agreement import Accuracy, Agreement
 from qir.policy import Policy
 from qir.search.problem.result import VALUE, Result, finite, read_policy, result_of
 from qir.search.report.grounds import Grounds
+from qir.search.report.page.drawing import Drawing
 from qir.search.report.rows import HEADINGS, Layer, Row
 from qir.support.atomic_write import atomic_write
 from qir.support.html_table import html_table
@@ -24,6 +26,7 @@ from qir.support.printable import printable
 if TYPE_CHECKING:
     from qir.backends.costs.target import Target
     from qir.search.report.explanation import Explanation
+    from qir.search.report.page.report import Report
 
 CHOSEN = "chosen"
 """Label of the row of the network that was written."""
@@ -52,6 +55,8 @@ class Quantized:
         measured_by: metric of the sensitivities that chose the bits; empty where none did.
         searches: every search of the job, by method, to be held against `result`; empty in one that was loaded.
         compared: the table of `Job.compare` as text, headings first; empty where nothing was compared.
+        drawing: the network as the report shows it.
+        noise: node → signal to quantization noise ratio of its result in decibels, where it was measured.
     """
 
     written: ExportReport
@@ -72,6 +77,8 @@ class Quantized:
     measured_by: str = ""
     searches: Mapping[str, Result] = field(default_factory=dict)
     compared: tuple[tuple[str, ...], ...] = ()
+    drawing: Drawing = field(default_factory=Drawing)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def certificate(self) -> str:
@@ -155,35 +162,12 @@ class Quantized:
         return html_table(head, rows, self.lines())
 
     def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page: the table, bits and cycles by layer, and the search.
+        """Write one self-contained HTML page: the table, the network with its bits, layers, front, searches and files.
 
         Raises:
-            MissingExtraError: Plotly is not installed.
             SearchError: the file cannot be written.
         """
-        from qir.search.report.page import Report
-
-        result, limited = self.result, next(iter(self.result.limits.items()), None) if self.result else None
-        return Report(
-            title=f"{self.provenance.get('model', 'network')} quantized",
-            facts=[*self.lines(), *(f"{name}: {_text(value)}" for name, value in self.provenance.items())],
-            layers=[layer.name for layer in self.layers],
-            bits=[(layer.activation_bits, layer.weight_bits) for layer in self.layers],
-            cycles=[(layer.reference_cycles, layer.cycles) for layer in self.layers],
-            bound_by=[layer.bound_by for layer in self.layers],
-            episodes=[(i + 1, e.value) for i, e in enumerate(result.evaluations)] if result else [],
-            probabilities=result.probabilities if result else (),
-            options={name: [f"{bits} bits" for bits in widths] for name, widths in self.options.items()},
-            results=self._held_against(result) if result else {},
-            budget=(limited[0], limited[1] / self.reference) if limited and self.reference else None,
-            reference_cost=self.reference or 1.0,
-            rows=self.compared or self.table(),
-        ).write(path)
-
-    def _held_against(self, result: Result) -> dict[str, Result]:
-        """Return the result, then the other searches that optimised the same thing."""
-        others = {name: other for name, other in self.searches.items() if other.minimised == result.minimised}
-        return {result.method: result, **{name: other for name, other in others.items() if name != result.method}}
+        return _page(self, Path(path)).write(path)
 
     def export(
         self, output: str | Path | None = None, *, profile: str | None = None, allow_mismatches: bool = False
@@ -280,6 +264,8 @@ _TYPED: dict[str, Any] = {
     "provenance": dict[str, Any],
     "reference": float | None,
     "compared": tuple[tuple[str, ...], ...],
+    "drawing": Drawing,
+    "noise": dict[str, float],
 }
 """Fields whose JSON is checked against their types."""
 
@@ -292,6 +278,76 @@ def _size(path: Path) -> str:
         return f"{path.stat().st_size:,} bytes"
     except (OSError, ValueError):  # a loaded one names what may be gone, or cannot be a path
         return "missing"
+
+
+def _page(done: Quantized, path: Path) -> Report:
+    """Return the page of a quantization; links to the files begin where it will lie."""
+    from qir.search.report.page.front import front_of
+    from qir.search.report.page.report import Report
+
+    result, problem = done.result, None if done.grounds is None else done.grounds.problem
+    return Report(
+        title=f"{done.provenance.get('model', 'network')} quantized",
+        lead=_lead(done),
+        certificate=_in_words(result),
+        facts=[
+            *(("note", note) for note in (*done.notes, *(result.notes if result else ()))),
+            *((f"left in float: {name}", why) for name, why in done.left_float.items()),
+            *((name, _text(value)) for name, value in done.provenance.items() if value),
+        ],
+        files=[(what, file.name, _link(file, path), _size(file)) for what, file in done.files.items()],
+        rows=done.compared or done.table(),
+        layers=done.layers,
+        noise=done.noise,
+        drawing=done.drawing,
+        grounds=done.grounds,
+        policy=done.policy,
+        front=front_of(problem, result),
+        results=_held_against(done, result) if result else {},
+        probabilities=result.probabilities if result else (),
+        options={name: [f"{bits} bits" for bits in widths] for name, widths in done.options.items()},
+        limits=dict(result.limits) if result else {},
+        reference=done.reference,
+    )
+
+
+def _lead(done: Quantized) -> str:
+    chosen = done.rows[-1] if done.rows else None
+    found = [f"for {done.provenance.get('target', 'no target')}"]
+    if chosen is not None and chosen.share is not None:
+        found.append(f"{chosen.share:.3f} of the cost of 8 bits everywhere")
+    if done.accuracy is not None:
+        found.append(done.accuracy.text)
+    elif chosen is not None and chosen.agreeing is not None:
+        found.append(f"{100 * chosen.agreeing:.2f} % of decisions as in float on {done.agreement.data}")
+    proven = f"{done.written.mismatches:,} of {done.written.codes:,} codes differ from the {done.written.reference}"
+    return "; ".join((*found, proven)) + "."
+
+
+def _in_words(result: Result | None) -> str:
+    """Return the certificate as a sentence."""
+    if result is None:
+        return "No budget was given: every tensor has its widest legal width, and nothing was traded."
+    if result.status == "optimal":
+        sums = "smaller predicted loss" if result.minimised else "higher measured value"
+        return f"Proven optimal ({result.method}): no policy within the budget has a {sums}. {result.certificate}."
+    if result.gap is not None and result.bound is not None:
+        return f"Within {result.gap:.2%} of the best possible ({result.method}). {result.certificate}."
+    tried = f"The best of {len(result.evaluations)} policies tried ({result.method}); nothing is proven"
+    return f"{tried}. {result.certificate}."
+
+
+def _held_against(done: Quantized, result: Result) -> dict[str, Result]:
+    """Return the result, then the other searches that optimised the same thing."""
+    others = {name: other for name, other in done.searches.items() if other.minimised == result.minimised}
+    return {result.method: result, **{name: other for name, other in others.items() if name != result.method}}
+
+
+def _link(file: Path, page: Path) -> str:
+    try:
+        return Path(os.path.relpath(file, page.parent)).as_posix()
+    except (OSError, ValueError):  # another drive, or no path at all
+        return file.as_posix()
 
 
 def _text(value: Any) -> str:

@@ -77,7 +77,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the written network: its widths in bits, its cycles at the widest policy and now, what bounds them."""
+    """A layer of the written network, before (at the widest policy) and now.
+
+    Attributes:
+        name: of its node.
+        activation_bits: of its data now.
+        weight_bits: of its weight now.
+        reference_cycles: cycles before.
+        cycles: cycles now.
+        bound_by: what bounds them now.
+        energy: picojoules before and now; zero where the target has no figures.
+        bytes_moved: bytes through all memories before and now.
+        choices: (activation bits, weight bits, cycles, what bounds them) of every legal pair of widths.
+    """
 
     name: str
     activation_bits: int
@@ -85,6 +97,9 @@ class Layer:
     reference_cycles: float
     cycles: float
     bound_by: str
+    energy: tuple[float, float] = (0.0, 0.0)
+    bytes_moved: tuple[float, float] = (0.0, 0.0)
+    choices: tuple[tuple[int, int, float, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,13 +167,37 @@ class Costed:
 
     def layers(self, policy: Policy) -> tuple[Layer, ...]:
         """Return bits and cycles of every layer whose cost is known, in order."""
-        before = {cost.node: cost.cycles for cost in self.table.rows(completed(self.constraints, self.widest))}
+        before = {cost.node: cost for cost in self.table.rows(completed(self.constraints, self.widest))}
         after = self.table.rows(completed(self.constraints, policy))
+        choices = self._choices()
         return tuple(
-            Layer(c.node, c.activation_bits, c.weight_bits, before[c.node], c.cycles, c.bound_by)
-            for c in after
-            if c.weight_bits is not None
+            Layer(
+                now.node,
+                now.activation_bits,
+                now.weight_bits,
+                before[now.node].cycles,
+                now.cycles,
+                now.bound_by,
+                (before[now.node].cost.energy_pj, now.cost.energy_pj),
+                (before[now.node].cost.total_bytes, now.cost.total_bytes),
+                choices.get(now.node, ()),
+            )
+            for now in after
+            if now.weight_bits is not None
         )
+
+    def _choices(self) -> dict[str, tuple[tuple[int, int, float, str], ...]]:
+        """Return what the product of each layer costs at every legal pair of widths."""
+        return {
+            row.name: tuple(
+                (activation, weight, cost.cycles, cost.bound_by)
+                for activation, costs in zip(row.activation_widths, row.costs, strict=True)
+                for weight, cost in zip(row.weight_widths, costs, strict=True)
+                if cost is not None
+            )
+            for row in self.table
+            if row.known and row.part == "product"
+        }
 
     def reference(self, policy: Policy) -> float | None:
         """Return what the first budget's cost is a share of; None without a budget."""

@@ -33,7 +33,7 @@ def report(
 
     qir report done.json
     """
-    from qir.search.report.page import Report
+    from qir.search.report.page.report import Report
 
     if any(map(_is_record, results)):
         return _answer(_outcome(results, output))
@@ -43,12 +43,12 @@ def report(
     page = Report(
         title="Mixed-precision search",
         facts=[
-            f"{label} ({r.method}, seed {r.seed}): {line}"
+            (f"{label} ({r.method}, seed {r.seed})", line)
             for label, r in read.items()
             for line in r.lines("sensitivity" if r.minimised else "best measured value")
         ],
-        episodes=[(i + 1, e.value) for i, e in enumerate(first.evaluations)],
         results=read,
+        limits=dict(first.limits),
         cost=cost,
         rows=leaderboard(read, cost),
     ).write(output)

@@ -65,7 +65,7 @@ class Fail(Pass):
 
     def run(self, module, context):
         if self.mode == "package":
-            raise MissingExtraError("plotly", "report")
+            raise MissingExtraError("gymnasium", "search")
         if self.mode == "target":
             context.require("target")
         if self.mode == "interrupted":
@@ -139,7 +139,7 @@ def test_a_missing_object_is_named_with_its_flag(module, tmp_path):
 
 
 def test_a_missing_package_is_not_a_failure_of_the_pass(module, tmp_path):
-    with pytest.raises(MissingExtraError, match=r"^this needs the package 'plotly'.*'qir\[report\]'`$"):
+    with pytest.raises(MissingExtraError, match=r"^this needs the package 'gymnasium'.*'qir\[search\]'`$"):
         PassManager([Fail(mode="package")], reproducers=tmp_path).run(module)
     assert not list(tmp_path.iterdir())
 

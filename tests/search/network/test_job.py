@@ -211,7 +211,7 @@ def test_policies_are_compared_with_the_float_network_and_the_page_shows_it_with
     assert done.policy.items() >= found.policy.items()
     assert done.compared == tuple(table.table())
     page = done.report(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert all(text in page for text in ("fp32", "random: front", "evolution: front"))
+    assert all(text in page for text in ("fp32", '"label":"random"', '"label":"evolution"'))
 
 
 def test_costs_at_uniform_widths_add_up_to_those_of_the_table(images):

@@ -108,8 +108,7 @@ def test_the_face_loads_nothing_heavy():
 
 
 def test_reports_show_fronts_and_probabilities():
-    pytest.importorskip("plotly")
-    from qir.search.report.page import Report
+    from qir.search.report.page.report import Report
 
     problem = Problem(
         [Decision("a", (2, 8)), Decision("b", (2, 8))],
@@ -120,10 +119,13 @@ def test_reports_show_fronts_and_probabilities():
     found = solve(problem, "rl", evaluations=3, seed=0)
     assert len(found.probabilities[0]) == 2
     options = {d.name: [f"{bits} bits" for bits in d.options] for d in problem.decisions}
-    page = Report("search", results={"rl": found}, probabilities=found.probabilities, options=options).to_html()
-    assert "rl: front" in page
-    assert "Probability of every option" in page
-    assert "Probability of every option" not in Report("search", results={"rl": found}).to_html()
+    shown = Report("search", results={"rl": found}, probabilities=found.probabilities, options=options).record()
+    (search,) = shown["searches"]
+    assert search["names"] == ["latency"]
+    assert [value for _, value, _, _ in search["tried"]] == [e.value for e in found.evaluations]
+    assert search["front"] == [[e.value, [e.costs["latency"]]] for e in found.front]
+    assert len(shown["probabilities"][0]) == 2
+    assert shown["options"]["a"] == ["2 bits", "8 bits"]
 
 
 def test_values_of_a_proxy_are_labelled():
