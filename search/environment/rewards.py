@@ -10,7 +10,7 @@
 | releq-ratio | s / quantization | ReLeQ, alternative 1 of its reward study |
 | releq-difference | s - quantization | ReLeQ, alternative 2 |
 | autoq | log(acc^t1 / (ratio^t2 ...)); t2 = 0: the budget is hard | AutoQ, Lou et al. 2020, eq. 1 |
-| jasq | acc (ratio / target)^gamma | JASQ, Chen et al. 2018, fixed architecture |
+| jasq | acc (ratio / target)^gamma; gamma = under (0) up to the target, above (-1) beyond | JASQ, Chen et al. 2018 |
 
 acc is a share in 0 to 1, s = acc / acc_ref. Wang 2024 does not print its equation. What is minimised instead of
 measured (an additive sensitivity) only works with "accuracy", and is then a proxy reward.
@@ -104,7 +104,8 @@ def _autoq(inputs: RewardInputs, accuracy: float = 1.0, cost: float = 0.0) -> fl
     return accuracy * math.log(_positive(inputs.accuracy)) - cost * sum(math.log(_positive(r)) for r in ratios)
 
 
-def _jasq(inputs: RewardInputs, target: float = 1.0, gamma: float = -0.07) -> float:
+def _jasq(inputs: RewardInputs, target: float = 1.0, under: float = 0.0, above: float = -1.0) -> float:
+    gamma = under if inputs.ratio <= target else above
     return inputs.accuracy * float((_positive(inputs.ratio) / target) ** gamma)
 
 
@@ -134,9 +135,9 @@ def reward(kind: str = "accuracy", **parameters: float) -> Reward:
 
     Args:
         kind: a name in the table above.
-        **parameters: the formula's constants, by the names that the table uses (alpha, beta, a, b, threshold, gamma,
-            target, scale; of autoq the exponents `accuracy` and `cost`, 1 and 0 under a budget, 2 and 0.5 in the paper
-            where accuracy is guaranteed instead).
+        **parameters: the formula's constants, by the names that the table uses (alpha, beta, a, b, threshold, under,
+            above, target, scale; of autoq the exponents `accuracy` and `cost`, 1 and 0 under a budget, 2 and 0.5 in
+            the paper where accuracy is guaranteed instead).
 
     Raises:
         SearchError: unknown kind or parameter.

@@ -13,6 +13,7 @@ from qir.backends.costs.layers.open_sizes import remember_samples
 from qir.backends.costs.target import Target, TargetLike, as_target
 from qir.errors import DataError, SearchError
 from qir.module import Module
+from qir.passes.calibration.distill_data import given_or_distilled
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.kinds.source import Data
 from qir.passes.data.samples import batches
@@ -138,7 +139,7 @@ class Recipe:
         Args:
             module: float or calibrated network (not changed), or a path to a float ONNX file.
             target: hardware: a `Target`, a shipped name, or a JSON file.
-            data: calibration data of any kind that `calibrate` takes, one input.
+            data: calibration data of any kind that `calibrate` takes, one input; `distilled` makes them (ZeroQ).
             labels: int64 [N]; needed where accuracy is measured, used by metrics of the loss.
             budget: name of a cost (`latency`, `energy`, `bops`, `size`) → `Budget` or text such as "0.6x"; `releq`
                 needs none.
@@ -162,7 +163,7 @@ class Recipe:
             QirError: bad input of any kind, no policy meets the budget, or the cost of a node with decisions is
                 unknown, so that the budget would not bind.
         """
-        network, images = read_data(module, data)
+        network, images = read_data(module, data, seed)
         hardware, limits = as_target(target), read_budgets(budget or {}, self.more_budgets)
         samples, plan = self._training(train, protocol, seed)
         task = RecipeTask(
@@ -346,8 +347,10 @@ class Recipe:
         )
 
 
-def read_data(module: Module | str | Path, data: Data) -> tuple[Module, Array]:
+def read_data(module: Module | str | Path, data: Data, seed: int) -> tuple[Module, Array]:
     """Return a copy of a network, or the one of a file, and the images of its one input as one array.
+
+    Images are made from the network's batch-norm statistics where the data are the text `distilled` (ZeroQ).
 
     Raises:
         DataError: the network has more than one input, or the data do not fit.
@@ -355,7 +358,7 @@ def read_data(module: Module | str | Path, data: Data) -> tuple[Module, Array]:
     from qir.search.network.preparation import load_network
 
     network = module.clone() if isinstance(module, Module) else load_network(module)
-    feeds = list(batches(network, data))
+    feeds = list(batches(network, given_or_distilled(network, data, seed=seed)))
     if len(feeds[0]) != 1:
         raise DataError(f"recipes take networks with one input; this one has {', '.join(feeds[0])}")
     remember_samples(network, feeds[0])

@@ -47,8 +47,8 @@ _SHIPPED = (
         "pareto-dp",
         "output-divergence",
         "proxy",
-        "Given data replace distilled data: folded networks have no batch-norm statistics left. The other layers "
-        "are at their widest, not in float.",
+        'Zero-shot with `data="distilled"`, which needs the batch-norm statistics of a network that is not folded; '
+        "given data serve too. The other layers are at their widest, not in float.",
         metric_options={"correct": False},
     ),
     Recipe(
@@ -82,7 +82,8 @@ _SHIPPED = (
         "wang2024",
         None,
         "accuracy",
-        f"{_NO_RETRAINING} The paper names no algorithm and prints no reward: DDPG and the reward are assumptions.",
+        f"{_NO_RETRAINING} The paper names no algorithm and prints no reward: DDPG and the reward are assumptions; the "
+        "reward grows with 1/ratio, so that it prefers the cheapest policies where a budget is tight.",
         protocol="wang2024",
     ),
     Recipe(
@@ -91,7 +92,8 @@ _SHIPPED = (
         "releq",
         None,
         "accuracy",
-        f"{_NO_RETRAINING} Activations keep their widest width (float in the paper), but for those that a target "
+        f"{_NO_RETRAINING} Policies are chosen by the printed reward, which weighs bits against accuracy, inside a "
+        "budget too. Activations keep their widest width (float in the paper), but for those that a target "
         "ties to weights. Accuracy is relative to that of the widest policy, not of the float network; actions that "
         "break a budget are projected.",
         relative=True,
@@ -106,8 +108,8 @@ _SHIPPED = (
         "evolution",
         None,
         "accuracy",
-        f"The architecture is fixed. {_NO_RETRAINING} Fitness is accuracy·ratio^-0.07 of the first budget.",
-        solver_options={"gamma": -0.07},
+        f"The architecture is fixed. {_NO_RETRAINING} Budgets are hard, so that fitness is accuracy, as in the paper "
+        "up to its target size; what would lie above it is not met.",
     ),
     Recipe(
         "apq",

@@ -220,6 +220,12 @@ def test_reconstructed_reward_reaches_the_papers_figure():
     assert found == pytest.approx(9.053, abs=0.01)
 
 
+def test_jasqs_fitness_is_accuracy_up_to_the_target_and_divided_by_the_excess_beyond():
+    """Equation 33 of the survey of Rakka et al.: the exponent is 0 or -1."""
+    found = [reward("jasq", target=0.5)(RewardInputs(0.8, ratios={"size": ratio})) for ratio in (0.2, 0.5, 1.0)]
+    assert found == pytest.approx([0.8, 0.8, 0.4])
+
+
 def test_releqs_reward_is_the_printed_one():
     """Section 2.6, by hand: 1 - 0.25 ** 0.2 is 0.2421, 0.5 ** 0.8 is 0.5743; below the threshold it is -1."""
     assert reward("releq")(RewardInputs(0.9, 0.9, quantization=0.25)) == pytest.approx(0.24214, abs=1e-5)

@@ -138,3 +138,16 @@ def test_policies_are_retrained_where_training_data_are_given(samples):
         recipe("hawq-v3").run(qir.models.path("lenet"), train=train, **asked, **given)
     with pytest.raises(SearchError, match="a protocol without samples"):
         recipe("haq").run(qir.models.path("lenet"), protocol="wang2024", **asked, **given)
+
+
+def test_zeroq_is_zero_shot_with_distilled_data(monkeypatch):
+    from functools import partial
+
+    from qir.passes.calibration import distill_data
+
+    short = partial(distill_data.DistillData, samples=8, iterations=5)
+    monkeypatch.setattr(distill_data, "DistillData", short)
+    given = {"target": "npu-148", "budget": {"latency": "0.5x"}, "metric_images": 8}
+    one, two = (recipe("zeroq").run(qir.models.path("lenet"), data="distilled", seed=s, **given) for s in (0, 0))
+    assert one.policy == two.policy
+    assert one.costs["latency"] <= one.limits["latency"]
