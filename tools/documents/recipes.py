@@ -34,7 +34,7 @@ WITHOUT = {
     "MPNASEE": "none: no architecture is searched",
     "HAWQ (the first)": "its metric, traces of Hessians, in `hawq-v2`; not the ranking by the largest eigenvalue",
     "ACIQ": "none of its closed forms; calibration by error (`mse`) serves the same end",
-    "BSQ": "none: bits are no parameters of a penalty",
+    "BSQ": "none: bits are not parameters that a penalty draws down",
     "LQ-Nets, HWGQ, TTQ": "none of these schemes; `kmeans`, `clipq` and `ternary` are nearest",
 }
 """Systems that the papers describe or compare with → what of them is here."""
@@ -80,6 +80,7 @@ def _space(row: dict[str, float] | None) -> list[str]:
         f"average, the best of all {100 * row['best']:.2f} % (it is known from the test images, which no search sees).",
         "Differences below 0.4 points, one standard error of a difference, tell nothing: on so small a space no recipe",
         "can be told from another, only from a random policy.",
+        "`wang2024` and `releq` choose by rewards that pay for low costs too: they end cheaper and less accurate.",
     ]
 
 
