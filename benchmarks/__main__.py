@@ -43,7 +43,7 @@ BENCHMARKS = {
     "weights": Benchmark("export/weights.py", "speed with int8 and with uint8 weights"),
     "accuracy": Benchmark("export/accuracy.py", "accuracy at 8/8 next to ONNX Runtime's quantizer"),
     "calibration": Benchmark("export/calibration.py", "calibration for eight widths: seconds and memory"),
-    "memory": Benchmark("export/memory.py", "peak memory of quantizing against the number of samples"),
+    "memory": Benchmark("export/memory.py", "peak memory of quantizing and verifying against the number of samples"),
     "nbits": Benchmark(
         "export/language/compare.py", "weights alone in mixed bits next to peers: perplexity, bytes, time"
     ),

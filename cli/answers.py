@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qir.memory import budgeted
+
 if TYPE_CHECKING:
     from qir.support.terminal import Terminal
 
@@ -56,7 +58,10 @@ class Answer:
 
 
 def answering(verb: Callable[..., Answer | None]) -> Callable[..., Answer]:
-    """Return the verb with the shared options: its answer is shown, or printed as JSON, and handed on."""
+    """Return the verb with the shared options: its answer is shown, or printed as JSON, and handed on.
+
+    A verb that takes `memory` runs within that budget.
+    """
     own = inspect.signature(verb, eval_str=True)
     shared = [
         inspect.Parameter(
@@ -72,7 +77,7 @@ def answering(verb: Callable[..., Answer | None]) -> Callable[..., Answer]:
     @wraps(verb)
     def command(*, context: typer.Context, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> Answer:
         running.set(context)
-        with _heard(as_json=as_json, quiet=quiet, verbose=verbose):
+        with _heard(as_json=as_json, quiet=quiet, verbose=verbose), budgeted(given.get("memory")):
             answer = verb(**given) or Answer(None)
             if not as_json and answer.show is not None:
                 answer.show(console())

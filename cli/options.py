@@ -83,6 +83,14 @@ Time = Annotated[
         help="Time in which measuring and search end with the best so far: `90s`, `5m`, `1h`; Ctrl-C does so at once.",
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Bytes that the process may take in all, `2GB` or `800MiB`; half of what is free by default. Results do "
+        "not depend on it.",
+    ),
+]
 Save = Annotated[Path | None, typer.Option(help="JSON file for decisions, figures and provenance.")]
 Page = Annotated[Path | None, typer.Option(help="HTML page of the result.")]
 
@@ -98,6 +106,7 @@ class JobOptions:
     profile: Profile = None
     store: Store = None
     time: Time = None
+    memory: Memory = None
     seed: Seed = 0
     reduce_range: ReduceRange = False
     weights: Weights = None

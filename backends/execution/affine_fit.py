@@ -2,21 +2,23 @@
 
 After fake-quantization each layer's pre-activations differ from the float network's by a part that is affine per
 channel. One pass over some images, layer after layer, fits gain and offset by least squares; each layer sees inputs
-that are corrected already. Gain folds into the weight's scale (codes stay), offset into the bias, so the exported
+that are corrected already. Samples may come batch by batch: a layer's moments are those of all batches so far, so that
+memory holds one batch. Gain folds into the weight's scale (codes stay), offset into the bias, so the exported
 network pays nothing. It generalises bias correction (Nagel et al., 2019, section 4.2), which is gain 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qir.backends.execution.interpreter import Interpreter
-from qir.graph import Node
+from qir.graph import Node, Value
 from qir.module import Module
 from qir.ops import op_of
+from qir.support.progress import advance
 from qir.tensor import Array
 from qir.tracing import quantizer_of
 
@@ -79,14 +81,14 @@ def bias_add(node: Node) -> tuple[Node, int] | None:
 
 
 def fit_affine(
-    module: Module, layers: Sequence[Node], feed: Mapping[str, Array], *, gain: bool = True
+    module: Module, layers: Sequence[Node], feeds: Iterable[Mapping[str, Array]], *, gain: bool = True
 ) -> dict[Node, tuple[Array, Array]]:
     """Fit gain and offset of layers at the network's bits to what the float network computes.
 
     Args:
         module: calibrated network; not changed.
         layers: nodes that `correctable` lets have one.
-        feed: samples, arrays by the name of the network's inputs.
+        feeds: batches of samples, arrays by the name of the network's inputs; one at a time is held.
         gain: fit the gain too; without, it is 1 (bias correction).
 
     Returns:
@@ -96,54 +98,98 @@ def fit_affine(
         QirError: a node cannot be computed, or a quantizer is not calibrated.
     """
     network, forms = Interpreter(module), {node: correctable(node) for node in layers}
-    reference = network.run(feed, on={}, keep=[node.result for node in layers])
     terms: dict[Node, tuple[Array, Array]] = {}
+    moments: dict[Node, Moments] = {}
+    reference: dict[Value, Array] = {}
 
     def fit(node: Node, result: Array) -> Array:
         form = forms.get(node)
         if form is None or not (form.offset or (form.gain and gain)):
             return result
         form = Correctable(form.axis, form.gain and gain, form.offset)
-        terms[node] = slope, offset = least_squares(result, reference[node.result], form)
+        found = Moments.of(result, reference[node.result], form.axis)
+        moments[node] = moments[node].joined(found) if node in moments else found
+        terms[node] = slope, offset = moments[node].terms(form)
         shape = [1] * result.ndim
         shape[form.axis] = -1
         return np.asarray(result * slope.reshape(shape) + offset.reshape(shape), result.dtype)
 
-    network.run(feed, hook=fit)
+    for number, feed in enumerate(feeds):
+        reference.clear()
+        reference |= network.run(feed, on={}, keep=[node.result for node in layers])
+        network.run(feed, hook=fit)
+        advance(number + 1, 0)
     return terms
 
 
-def least_squares(found: Array, wanted: Array, form: Correctable) -> tuple[Array, Array]:
-    """Return gain and offset that minimise ‖gain · found + offset - wanted‖² per channel.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Means and centred sums of a layer's results and of the float network's, float64 [channels] each.
 
-    Args:
-        found: results of a quantized layer, float32.
-        wanted: those of the float network, of the same shape.
-        form: axis of the channels, and which terms are free; one that is not is 1 or 0.
-
-    Returns:
-        Gain and offset, float32 [channels].
+    Attributes:
+        rows: values of each channel.
+        mean: of the results.
+        aim: mean of the float network's.
+        squares: sum of (result - mean)².
+        products: sum of (result - mean)·(float - aim).
     """
-    channels = found.shape[form.axis]
-    rows = max(found.size // max(channels, 1), 1)
-    mean, aim = np.zeros(channels), np.zeros(channels)
-    if form.offset:
-        mean, aim = (_channel_sums(x, form.axis) / rows for x in (found, wanted))
-    shape = [1] * found.ndim
-    shape[form.axis] = -1
-    centre, goal = (x.reshape(shape).astype(np.float32) for x in (mean, aim))
-    variance, covariance = np.zeros(channels), np.zeros(channels)
-    samples = max(_BLOCK * len(found) // max(found.size, 1), 1)
-    for start in range(0, len(found), samples):
-        part = found[start : start + samples] - centre
-        covariance += _channel_sums(part * (wanted[start : start + samples] - goal), form.axis)
-        variance += _channel_sums(np.square(part, out=part), form.axis)
-    variance, covariance = variance / rows, covariance / rows
-    slope = covariance / np.maximum(variance, _DEAD)
-    dead = (variance < _DEAD) | (slope <= 0)
-    slope = np.clip(slope, 1 / LARGEST_GAIN, LARGEST_GAIN)
-    slope[dead | (not form.gain)] = 1.0
-    return slope.astype(np.float32), (aim - slope * mean).astype(np.float32)
+
+    rows: int
+    mean: Array
+    aim: Array
+    squares: Array
+    products: Array
+
+    @classmethod
+    def of(cls, found: Array, wanted: Array, axis: int) -> Moments:
+        """Return the moments of one batch, part by part.
+
+        Args:
+            found: results of a quantized layer, float32.
+            wanted: those of the float network, of the same shape.
+            axis: of the channels.
+        """
+        channels = found.shape[axis]
+        rows = max(found.size // max(channels, 1), 1)
+        mean, aim = (_channel_sums(x, axis) / rows for x in (found, wanted))
+        shape = [1] * found.ndim
+        shape[axis] = -1
+        centre, goal = (x.reshape(shape).astype(np.float32) for x in (mean, aim))
+        squares, products = np.zeros(channels), np.zeros(channels)
+        samples = max(_BLOCK * len(found) // max(found.size, 1), 1)
+        for start in range(0, len(found), samples):
+            part = found[start : start + samples] - centre
+            products += _channel_sums(part * (wanted[start : start + samples] - goal), axis)
+            squares += _channel_sums(np.square(part, out=part), axis)
+        return cls(rows, mean, aim, squares, products)
+
+    def joined(self, other: Moments) -> Moments:
+        """Return the moments of both batches (Chan, Golub and LeVeque, 1979, "Updating formulae", equation 2.1)."""
+        rows = self.rows + other.rows
+        share = other.rows / rows
+        apart, off, between = other.mean - self.mean, other.aim - self.aim, self.rows * share
+        return Moments(
+            rows,
+            self.mean + apart * share,
+            self.aim + off * share,
+            self.squares + other.squares + apart**2 * between,
+            self.products + other.products + apart * off * between,
+        )
+
+    def terms(self, form: Correctable) -> tuple[Array, Array]:
+        """Return gain and offset with the least ‖gain · found + offset - wanted‖² per channel, float32 [channels].
+
+        A term that is not free is 1 or 0.
+        """
+        variance, covariance = self.squares / self.rows, self.products / self.rows
+        if not form.offset:
+            variance, covariance = variance + self.mean**2, covariance + self.mean * self.aim
+        slope = covariance / np.maximum(variance, _DEAD)
+        dead = (variance < _DEAD) | (slope <= 0)
+        slope = np.clip(slope, 1 / LARGEST_GAIN, LARGEST_GAIN)
+        slope[dead | (not form.gain)] = 1.0
+        offset = self.aim - slope * self.mean if form.offset else np.zeros_like(slope)
+        return slope.astype(np.float32), offset.astype(np.float32)
 
 
 def _channel_sums(x: Array, axis: int) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from qir.backends.integer.resize import nearest_indices
 from qir.backends.integer.saturation import lost_in_convolution, lost_in_product
+from qir.backends.integer.sums import convolution, product
 from qir.backends.integer.values import (
     Grid,
     Pending,
@@ -41,14 +42,10 @@ def conv(node: Node, operands: Sequence[Operand], saturating: bool = False) -> P
         return None
     codes, kernel = data.centred(), weight.centred()
     window = Window.of(node, codes.shape[2:], kernel.shape[2:])
-    columns = window.elements(window.padded(codes, 0))
-    groups, (batch, _), spatial = node.attribute("group", 1), codes.shape[:2], columns[0].shape[2:]
-    stacked = np.stack(columns, axis=2).reshape(batch, groups, -1, int(np.prod(spatial))).astype(np.float64)
-    total = kernel.reshape(groups, kernel.shape[0] // groups, -1).astype(np.float64) @ stacked
-    total = total.reshape(batch, kernel.shape[0], *spatial)
+    total = convolution(codes, kernel, window, node.attribute("group", 1))
     if saturating:
         total = total - lost_in_convolution(node, window, data, weight)
-    return _with_bias(total, _per_channel(scales, len(spatial)), bias, node, _is_wide(data, weight))
+    return _with_bias(total, _per_channel(scales, codes.ndim - 2), bias, node, _is_wide(data, weight))
 
 
 def conv_transpose(node: Node, operands: Sequence[Operand]) -> Pending | None:
@@ -227,8 +224,8 @@ def _three(operands: Sequence[Operand]) -> tuple[Operand, Operand, Operand]:
 
 
 def _product(data: Grid, weight: Grid, saturating: bool) -> Array:
-    """Return the matrix product of (q - zp): float64, exact or as CPUs that clip pairs of products compute it."""
-    exact = np.asarray(data.centred().astype(np.float64) @ weight.centred().astype(np.float64))
+    """Return the matrix product of (q - zp), exact or as CPUs that clip pairs of products compute it."""
+    exact = product(data.centred(), weight.centred())
     return exact - lost_in_product(data, weight) if saturating else exact
 
 

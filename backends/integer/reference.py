@@ -4,8 +4,8 @@ Every quantized layer is an exact integer sum, or on request what x86 CPUs witho
 (`integer_reference_saturation`); its requantization is the float32 arithmetic of ONNX Runtime's fused kernels, so that
 their codes are equal, or that of hardware without floats (`integer_reference_requantization`).
 Nodes without a grid on their operands (Softmax at the border, unquantized layers) are computed on floats and named in
-the result. The sums of products run in float64, which holds every integer below 2^53; a sum that leaves int32 is an
-error.
+the result. The sums of products run in float32 or float64, whichever is proven to hold them
+(`qir.backends.integer.sums`); a sum that leaves int32 is an error.
 """
 
 from __future__ import annotations

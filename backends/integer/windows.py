@@ -52,6 +52,11 @@ class Window:
         window = Window(tuple(kernel), strides, dilations, begin, end)
         return window._ceiled(spatial) if node.attribute("ceil_mode", 0) else window
 
+    @property
+    def moves(self) -> bool:
+        """Whether results are made of other places than their own: not so for kernels of one element, step by step."""
+        return any(size > 1 for size in (*self.kernel, *self.strides)) or any((*self.begin, *self.end, *self.beyond))
+
     def _ceiled(self, spatial: Sequence[int]) -> Window:
         """Room past the end, so that the last partial window is taken when it starts inside the image."""
         beyond = []

@@ -13,7 +13,7 @@ from qir.module import Module
 from qir.passes.analysis.affine import Vector
 from qir.passes.calibration.calibrate import float_network
 from qir.passes.data.kinds.source import Data
-from qir.passes.data.samples import batches
+from qir.passes.data.samples import batches, fitting_samples
 from qir.tensor import Array
 
 Wanted = Sequence[tuple[Value, int]]
@@ -55,7 +55,8 @@ def _rows(module: Module, wanted: Wanted, data: Data) -> Iterator[tuple[Value, A
     inputs = set(module.graph.inputs)
     names = sorted({value.name for value, _ in wanted if value not in inputs})
     session = OrtSession(float_network(module, names), optimization="all")
-    for feed in batches(module, data):
+    batch = fitting_samples(module, data, [value for value, _ in wanted], 64)
+    for feed in batches(module, data, batch=batch):
         found = session.run(feed)
         for value, axis in wanted:
             array = feed[value.name] if value in inputs else found[value.name]

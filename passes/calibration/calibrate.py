@@ -48,7 +48,7 @@ class Calibrate(Pass):
         weights: how weights are clipped: `output` (least error of the layer's output on the data), `output-centred`
             (the same but for its mean, for networks whose biases are corrected later), `mse` (least error of the
             weight, which the first two fall back to where there are no data) or `minmax`.
-        batch: samples per forward pass at most; fewer where their activations would take more than 256 MiB.
+        batch: samples per forward pass at most; fewer where their activations would not fit into a pass.
     """
 
     name: ClassVar[str] = "calibrate"

@@ -7,6 +7,7 @@ sketched, and what is kept are H's leading eigenvectors and the diagonal of what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,14 +177,38 @@ def _patches(node: Node, data: Array, sketch: RowSketch) -> Array:
     kernel = weight.constant.shape[2:]
     rank, ones = len(kernel), (1,) * len(kernel)
     pads = same_pads(node, data.shape[2:], kernel)
-    padded = np.pad(data, ((0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)))
     dilations, strides = node.attribute("dilations", ones), node.attribute("strides", ones)
     reach = [step * (size - 1) + 1 for step, size in zip(dilations, kernel, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
-    windows = windows[:, :, *(slice(None, None, step) for step in (*strides, *dilations))]
-    samples, channels, *places = windows.shape[: 2 + rank]
-    drawn = sketch.places(samples, int(np.prod(places)))
-    taken = np.moveaxis(windows, 1, 1 + rank)[np.arange(samples)[:, None], *np.unravel_index(drawn, places)]
+    whole = [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(data.shape[2:])]
+    places = [(size - part) // step + 1 for size, part, step in zip(whole, reach, strides, strict=True)]
+    drawn = sketch.places(len(data), int(np.prod(places)))
+    taken = _gathered(data, np.unravel_index(drawn, places), kernel, strides, dilations, pads)
     groups = node.attribute("group", 1)
-    parted = taken.reshape(taken.shape[0] * taken.shape[1], groups, channels // groups * int(np.prod(kernel)))
+    parted = taken.reshape(drawn.size, groups, data.shape[1] // groups * int(np.prod(kernel)))
     return np.ascontiguousarray(parted.transpose(1, 0, 2))
+
+
+def _gathered(
+    data: Array,
+    places: Sequence[Array],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+) -> Array:
+    """Return the patches at places [samples, drawn] of each axis, zeros where they reach into the padding.
+
+    Shape [samples, drawn, channels, kernel...].
+    """
+    rank, inside = len(kernel), np.ones((1, 1), bool)
+    indices: list[Array] = []
+    for axis, size in enumerate(data.shape[2:]):
+        shape = [1] * rank
+        shape[axis] = kernel[axis]
+        taps = (np.arange(kernel[axis]) * dilations[axis]).reshape(shape)
+        index = (places[axis] * strides[axis] - pads[axis]).reshape(*places[axis].shape, *(1,) * rank) + taps
+        inside = inside.reshape(*inside.shape, *(1,) * (2 + rank - inside.ndim)) & (index >= 0) & (index < size)
+        indices.append(np.clip(index, 0, size - 1))
+    samples = np.arange(len(data)).reshape(-1, *(1,) * (1 + rank))
+    taken = np.moveaxis(data[samples, :, *indices], -1, 2)
+    return taken if inside.all() else np.where(inside[:, :, None], taken, np.float32(0))

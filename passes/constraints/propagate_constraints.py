@@ -9,7 +9,7 @@ quantizer whose bits follow from another one's is implied, what remains are the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
@@ -113,19 +113,23 @@ class BitConstraints:
         Where a relation forbids that next to earlier decisions, the next narrower one, then the next wider one.
         """
         known = {name: options[0] for name, options in self.options.items() if len(options) == 1}
+        relations: dict[str, list[PairRelation]] = {}
+        for relation in self.relations:
+            for end in (relation.first, relation.second):
+                relations.setdefault(end, []).append(relation)
         decided: dict[str, int] = {}
-        for name in self.decisions:
+        for name, moved in self.groups().items():
             options = sorted(self.options[name], key=lambda width: (width > bits, abs(width - bits)))
-            decided[name] = next((width for width in options if self._fits(known, decided, name, width)), options[0])
+            touched = [relation for quantizer in moved for relation in relations.get(quantizer, ())]
+            sets = {width: {each: widths[width] for each, widths in moved.items()} for width in options}
+            fitting = (width for width in options if self._fits({**known, **sets[width]}, touched))
+            decided[name] = next(fitting, options[0])
+            known |= sets[decided[name]]
         return self.complete(decided)
 
-    def _fits(self, known: Mapping[str, int], decided: Mapping[str, int], name: str, width: int) -> bool:
-        """Return whether a decision leaves every relation a legal pair."""
-        bits = {**known, **decided, name: width}
-        for follower, (source, mapping) in self.implied.items():
-            if source in bits and bits[source] in mapping:
-                bits[follower] = mapping[bits[source]]
-        for relation in self.relations:
+    def _fits(self, bits: Mapping[str, int], relations: Iterable[PairRelation]) -> bool:
+        """Return whether bits leave every one of some relations a legal pair."""
+        for relation in relations:
             first, second = (
                 (bits[end],) if end in bits else self.options[end] for end in (relation.first, relation.second)
             )

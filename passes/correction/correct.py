@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +15,13 @@ from qir.graph import Node
 from qir.module import Module
 from qir.passes.analysis.constants import set_constant
 from qir.passes.analysis.quantized_layers import QuantizedLayer, quantized_layers
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples
+from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.infrastructure.contract import Pass, PassContext
 from qir.tensor import Array, Tensor
+
+BATCHES, BATCH_BYTES = 8, 128 << 20
+"""The correction is fitted to so many batches at most, each of as many samples as their layers' results take bytes: the
+first batch alone has to tell terms that later layers can be fitted with."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class CorrectChannels(Pass):
     after the bits are chosen.
 
     Options:
-        images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.
+        images: samples that the correction is fitted to at most, in up to eight batches.
     """
 
     name: ClassVar[str] = "correct-channels"
@@ -48,7 +53,7 @@ class CorrectBias(Pass):
     Verified IR in, verified IR out; needs `calibration_data`; run it last, after the bits are chosen.
 
     Options:
-        images: samples that the correction is fitted to; fewer where their layers' results would take more than 1 GiB.
+        images: samples that the correction is fitted to at most, in up to eight batches.
     """
 
     name: ClassVar[str] = "correct-bias"
@@ -68,8 +73,10 @@ def _fit(module: Module, context: PassContext, images: int, *, gain: bool = True
     if not layers:
         raise PassError("correction: the network has no quantized layers: run insert-fake-quant and calibrate first")
     data = context.require("calibration_data")
-    count = fitting_samples(module, data, (node.result for node in layers), images, memory=KEPT_MEMORY)
-    return fit_affine(module, layers, next(iter(batches(module, data, batch=count))), gain=gain)
+    at_once = fitting_samples(module, data, (node.result for node in layers), images, memory=BATCH_BYTES)
+    count = min(-(-images // at_once), BATCHES)
+    batch = min(at_once, max(images // count, 1))
+    return fit_affine(module, layers, islice(batches(module, data, batch=batch), count), gain=gain)
 
 
 def fold_affine(module: Module, terms: Mapping[Node, tuple[Any, Any]]) -> None:

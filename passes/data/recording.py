@@ -8,18 +8,19 @@ from typing import IO, Any
 
 import numpy as np
 
+from qir.memory import memory_budget
 from qir.passes.data.kinds.array_files import as_array
 from qir.tensor import Array
 
 IN_MEMORY = 64 << 20
-"""Bytes of arrays that are kept in memory; what comes later goes to a temporary file."""
+"""Bytes of arrays that are kept in memory at most; what comes later goes to a temporary file."""
 
 
 class Recorded:
     """What an iterable hands out, read from it only as far as somebody asks, and read again from the start.
 
-    The first `memory` bytes stay in memory, the rest lies in a temporary file without a name, which the system removes
-    with the process. Tensors of torch become arrays.
+    The first `memory` bytes, as far as the memory budget leaves them, stay in memory; the rest lies in a temporary file
+    without a name, which the system removes with the process. Tensors of torch become arrays.
 
     Args:
         source: maps, sequences of arrays, or arrays; read once.
@@ -29,7 +30,7 @@ class Recorded:
     def __init__(self, source: Iterable[Any], memory: int = IN_MEMORY) -> None:
         self._source: Iterator[Any] | None = iter(source)
         self._kept: list[Callable[[], Any]] = []
-        self._room = memory
+        self._room = memory_budget().share(memory)
         self._file: IO[bytes] | None = None
 
     def __iter__(self) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from qir.backends.costs.layers.open_sizes import remember_samples, with_known_sizes
 from qir.errors import DataError, QirError
 from qir.graph import Value
+from qir.memory import memory_budget
 from qir.module import Module
 from qir.passes.data.batch_axes import BatchAxes, Feed
 from qir.passes.data.kinds.array_files import as_array, is_plain
@@ -24,11 +25,13 @@ from qir.support.progress import advance
 from qir.tensor import Array, numpy_dtype
 from qir.types import TensorType
 
-MEMORY = 256 << 20
-"""Bytes that the activations of one forward pass may take while they are gathered."""
+PASS = 64 << 20
+"""Bytes of values that one forward pass works on: a network's batches are as large as fits, one sample at least. It is
+no part of the memory budget, so that batches, and what is computed from them, are the same under every budget; larger
+batches would gain nothing, because blocks that leave the allocator's heap (32 MiB in glibc) cost system time."""
 
-KEPT_MEMORY = 1 << 30
-"""Bytes that the results of all layers may take where they are kept next to each other."""
+KEPT = 256 << 20
+"""Bytes of the results of all layers, of as many samples as are looked at together."""
 
 
 def batches(module: Module, data: Data, *, batch: int = 64) -> Iterator[Feed]:
@@ -59,20 +62,26 @@ def samples_of(feed: Mapping[str, Array]) -> int:
     return next((len(array) for array in feed.values() if array.ndim), 1)
 
 
-def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = MEMORY) -> int:
+def fitting_batch(values: Iterable[Value], batch: int, *, memory: int = PASS) -> int:
     """Return at most `batch` samples, fewer where their float32 values would take more than `memory` bytes; at least 1.
 
     Values of unknown shape, and dimensions other than the first that are not known, count as little as they can.
+
+    Raises:
+        QirError: the memory budget does not hold them; the message says what is needed.
     """
     elements = 0
     for value in values:
         shape = value.shape
         elements += math.prod(dim for dim in (shape or ())[1:] if isinstance(dim, int))
-    return max(min(batch, memory // (4 * max(elements, 1))), 1)
+    each = 4 * max(elements, 1)
+    count = max(min(batch, memory // each), 1)
+    memory_budget().require(count * each, "one sample in the network" if count == 1 else f"a batch of {count} samples")
+    return count
 
 
 def fitting_samples(
-    module: Module, data: Data | None, values: Iterable[Value], batch: int, *, memory: int = MEMORY
+    module: Module, data: Data | None, values: Iterable[Value], batch: int, *, memory: int = PASS
 ) -> int:
     """As `fitting_batch`; sizes that the network leaves open, such as seconds of sound, are those of the first sample.
 

@@ -11,6 +11,7 @@ from qir.constants import array_of, is_standard, require_array
 from qir.errors import QirError
 from qir.graph import Node
 from qir.module import Module
+from qir.passes.data.batch_axes import BatchAxes
 from qir.tensor import Array
 
 FAR = 8.0
@@ -56,17 +57,23 @@ def shift_from_training(module: Module, feed: Mapping[str, Array]) -> Shift | No
         return None
     mean, variance = (require_array(node.operand(index)) for index in (3, 4))
     value = node.operands[0]
+    count, total, squares = 0, np.zeros(len(mean)), np.zeros(len(mean))
     try:
-        found = feed[value.name] if value.is_input else OrtSession(_up_to(module, value.name)).run(feed)[value.name]
+        session = None if value.is_input else OrtSession(_up_to(module, value.name))
+        for part in BatchAxes(module).cut([dict(feed)], 1):
+            found = part[value.name] if session is None else session.run(part)[value.name]
+            if found.ndim < 2 or not np.isfinite(found).all():
+                return None
+            rows = np.moveaxis(found, 1, 0).reshape(found.shape[1], -1).astype(np.float64)
+            count, total = count + rows.shape[1], total + rows.sum(axis=1)
+            squares += np.einsum("cn,cn->c", rows, rows)
     except QirError:
         return None
-    if found.ndim < 2 or not np.isfinite(found).all():
-        return None
-    rows = np.moveaxis(found, 1, 0).reshape(found.shape[1], -1).astype(np.float64)
     stored = np.sqrt(np.maximum(variance.astype(np.float64), 1e-12))
     lively = stored > 1e-3 * stored.max()  # channels that never say anything tell nothing
-    spread = rows.std(axis=1)[lively] / stored[lively]
-    offset = np.abs(rows.mean(axis=1) - mean)[lively] / stored[lively]
+    centre = total / count
+    spread = np.sqrt(np.maximum(squares / count - centre**2, 0))[lively] / stored[lively]
+    offset = np.abs(centre - mean)[lively] / stored[lively]
     return Shift(node.name or value.name, float(np.median(spread)), float(np.median(offset)))
 
 
@@ -78,7 +85,13 @@ def _remembers(node: Node) -> bool:
 
 
 def _up_to(module: Module, name: str) -> Module:
-    """Return a copy whose one output is a value of the main graph."""
+    """Return a copy whose one output is a value of the main graph, without what comes after it."""
     made = module.clone()
     made.graph.set_outputs([next(value for value in made.graph.values() if value.name == name)], [name])
+    for node in reversed(made.graph.nodes):
+        if not node.subgraphs() and not any(result.uses for result in node.results):
+            made.graph.erase(node)
+    for constant in made.graph.constants:
+        if not constant.uses:
+            made.graph.remove_constant(constant)
     return made

@@ -26,8 +26,8 @@ from qir.types import TensorType
 
 Reference = Literal["integer reference", "products", "simulation"]
 
-SAMPLES, WORK = 16, 256 << 20
-"""Samples that are compared: at most so many, and fewer where their float32 values would take more bytes."""
+SAMPLES = 16
+"""Samples that are compared: at most so many, and fewer where their values would not fit into a pass."""
 
 
 @dataclass(frozen=True)
@@ -266,11 +266,9 @@ def _read_back(path: Path, encodings: Mapping[str, Any]) -> ReferenceNetwork:
 def compared_feeds(module: Module, data: Data | None) -> list[Feed]:
     """Return the samples to run.
 
-    Up to `SAMPLES`, as many as the network's values fit into `WORK` bytes, at least one feed.
+    Up to `SAMPLES`, as many as the network's values fit into a pass, at least one feed.
     """
-    count = fitting_samples(
-        module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES, memory=WORK
-    )
+    count = fitting_samples(module, data, (value for value in module.graph.values() if not value.is_constant), SAMPLES)
     feeds: list[Feed] = []
     for feed in batches(module, random_feed(module) if data is None else data, batch=count):
         feeds.append(feed)
@@ -293,7 +291,7 @@ def observe_ranks(module: Module, lowered: Module, path: Path, profile: Profile,
     unknown = {name: value for name, value in outputs.items() if value is not None and value.rank is None}
     if not unknown:
         return False
-    feed = next(iter(batches(module, random_feed(module) if data is None else data, batch=256)))
+    feed = next(iter(batches(module, random_feed(module) if data is None else data, batch=1)))
     found = _executor(path, profile, "plain").run(feed).outputs
     for name, value in unknown.items():
         value.type = TensorType(Tensor.of(found[name]).dtype, (None,) * found[name].ndim)

@@ -21,6 +21,7 @@ from qir.passes.data.batch_axes import BatchAxes
 from qir.passes.data.kinds.array_files import labels_of, read_arrays
 from qir.passes.data.kinds.source import Data
 from qir.passes.data.reading import Samples
+from qir.passes.data.recording import readable_again
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.parity.class_scores import class_axis
 from qir.passes.parity.executors import code_forms, executor, executor_of
@@ -175,6 +176,7 @@ def agreement(
         DataError: the data do not fit, or the networks have other inputs, or outputs of other names or shapes.
         QirError: one of the networks cannot be loaded.
     """
+    data = readable_again(data)
     ours, theirs = executor_of(quantized), _FloatNetwork(original)
     made = dict(zip(original.graph.output_names, original.graph.outputs, strict=True))
     count, found = _Count(BatchAxes(quantized), None if labels is None else labels.labels), dict[str, _Output]()

@@ -27,6 +27,7 @@ from qir.backends.integer.reference import IntegerReference
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.kinds.source import Data
+from qir.passes.data.recording import readable_again
 from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.lowering.saturation.layers import saturating_layers
 from qir.passes.parity.executors import (
@@ -53,8 +54,8 @@ ENGINES = ("fused", "unfused", "plain", "precise", SATURATING, "dyadic")
 VERDICTS = ("exact", "exact only with VNNI (or ARM)", "broken")
 """What can be said of a file."""
 
-_BATCH, _MEMORY = 32, 64 << 20
-"""Samples that are compared at once: at most so many, fewer where their float32 values take more bytes."""
+_BATCH = 32
+"""Samples that are compared at once: at most so many."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def parity(
     module = with_names(module)
     arithmetic = module.metadata.get("qir.requantization", "float32")
     chosen = tuple(engines) or tuple(dict.fromkeys((*ENGINES, *({arithmetic} - {"float32"}))))
-    feeds: Data = random_feed(module) if data is None else data
+    feeds: Data = random_feed(module) if data is None else readable_again(data)
     if is_simulation(module):
         return _simulated(module, feeds, chosen, against)
     exposed = expose_codes(module)
@@ -164,9 +165,8 @@ def parity(
     variants, strict = _variants(module, chosen), _exact(module)
     comparison = EngineComparison(module, layers, tuple(sessions), variants, known=known, strict=strict)
     floats = None if against is None else FloatNetwork(against, module, comparison.layers)
-    size = fitting_samples(
-        exposed, feeds, (value for value in exposed.graph.values() if not value.is_constant), _BATCH, memory=_MEMORY
-    )
+    values = (value for value in exposed.graph.values() if not value.is_constant)
+    size = fitting_samples(exposed, feeds, values, _BATCH)
     for feed in batches(module, feeds, batch=size):
         run = comparison.add(feed, _runs(sessions, refused, default, feed))
         if floats is not None:
@@ -218,7 +218,7 @@ def compare_two(module: Module, first: str, second: str, data: Data | None = Non
     """
     module = with_names(module)
     values = (value for value in module.graph.values() if not value.is_constant)
-    samples: Data = random_feed(module) if data is None else data
+    samples: Data = random_feed(module) if data is None else readable_again(data)
     feeds = batches(module, samples, batch=fitting_samples(module, samples, values, _BATCH))
     found, judge, unjudged = Differences(), None, ""
     executors = executor(first, module, codes=True), executor(second, module, codes=True)
@@ -283,7 +283,8 @@ def _simulated(module: Module, data: Data, engines: Iterable[str], against: Modu
     else:
         sessions, refused = _sessions(module, module, engines)
     floats, noise = None if against is None else executor("fused", against), Noise()
-    for feed in batches(module, data, batch=_BATCH):
+    values = (value for value in module.graph.values() if not value.is_constant)
+    for feed in batches(module, data, batch=fitting_samples(module, data, values, _BATCH)):
         outputs = reference.add(feed, {name: session.run(feed) for name, session in sessions.items()})
         for name, exact in ({} if floats is None else floats.run(feed).outputs).items():
             if name in outputs:

@@ -9,7 +9,8 @@ import numpy as np
 from qir.errors import DataError, QirError
 from qir.module import Module
 from qir.passes.data.kinds.source import Data
-from qir.passes.data.samples import batches
+from qir.passes.data.recording import readable_again
+from qir.passes.data.samples import batches, fitting_samples
 from qir.passes.parity.agreement import written_network
 from qir.passes.parity.executors import executor_of
 from qir.tensor import Array
@@ -23,7 +24,7 @@ def evaluate(model: Module | str | Path, data: Data, *, batch: int = 64) -> dict
     Args:
         model: float or exported network, or its file.
         data: samples of any kind that `calibrate` takes.
-        batch: most samples of one run.
+        batch: most samples of one run; fewer where their values would not fit.
 
     Returns:
         Outputs by name: the batches one after another along the first axis.
@@ -37,8 +38,10 @@ def evaluate(model: Module | str | Path, data: Data, *, batch: int = 64) -> dict
         raise QirError(
             "evaluate: the network holds fake-quant nodes, which ONNX Runtime does not know: export it first"
         )
-    run = executor_of(module).run
-    found = [run(feed).outputs for feed in batches(module, data, batch=batch)]
+    data = readable_again(data)
+    run, values = executor_of(module).run, (value for value in module.graph.values() if not value.is_constant)
+    size = fitting_samples(module, data, values, batch)
+    found = [run(feed).outputs for feed in batches(module, data, batch=size)]
     return {name: _joined(name, [outputs[name] for outputs in found]) for name in found[0]}
 
 

@@ -18,9 +18,11 @@ import numpy as np
 from qir.errors import DataError
 from qir.fake_quant import quantizers
 from qir.module import Module
+from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.policies import apply_policy
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.correction.correct import fold_affine
+from qir.passes.data.samples import KEPT, fitting_batch
 from qir.policy import Bits
 from qir.search.evaluation.identity import data_digest, module_digest
 from qir.search.problem.channels import completed
@@ -99,9 +101,9 @@ class EvaluationProtocol:
 
     Attributes:
         correct: fit the channel-wise affine correction.
-        correction_images: images of the calibration split that it is fitted to.
+        correction_images: images of the calibration split that it is fitted to, fewer of large ones.
         retrain: retraining protocol, None = no retraining.
-        batch: images of a forward pass.
+        batch: images of a forward pass, fewer of large ones.
         hopeless: a policy that cannot reach this accuracy any more is left at its share so far; 0 = measure all.
         train: a function of the user's that trains in place of the protocol, `module:function`; empty = none. It is
             called with the network (`TorchModule`, at its bits), images float32 [N, …], labels int64 [N] and
@@ -166,7 +168,9 @@ class AccuracyObjective:
             self.network.require_gradients()
         self._start = {name: p.detach().clone() for name, p in self.network.trainable_constants().items()}
         self._changed = False
-        images = torch.from_numpy(calibration.images[: self.protocol.correction_images])
+        layers = (layer.node.result for layer in quantized_layers(module.graph))
+        fitted = fitting_batch(layers, self.protocol.correction_images, memory=KEPT)
+        images = torch.from_numpy(calibration.images[:fitted])
         self._corrector = Corrector(self.network, images) if self.protocol.correct else None
         self._tag = new_tag()
 
@@ -207,7 +211,9 @@ class AccuracyObjective:
 
     def accuracy(self, samples: Samples, correction: AffineCorrection | None = None, *, hopeless: float = 0.0) -> float:
         """Share of samples that the network classifies right, as it stands; `hopeless` as in `accuracy_of`."""
-        return accuracy_of(self.network, samples, batch=self.protocol.batch, hook=correction, hopeless=hopeless)
+        values = (value for value in self.module.graph.values() if not value.is_constant)
+        batch = fitting_batch(values, self.protocol.batch, memory=KEPT)
+        return accuracy_of(self.network, samples, batch=batch, hook=correction, hopeless=hopeless)
 
     def finalize(self, module: Module, decided: Mapping[str, Bits], retrain: RetrainProtocol | None = None) -> Module:
         """Return a copy of the module at the policy, retrained, with correction in weights, ranges and biases."""

@@ -22,12 +22,13 @@ from qir.backends.torch.module import TorchModule
 from qir.backends.training.affine_correction import AffineCorrection, fit_affine_correction, pre_activations
 from qir.fake_quant import FakeQuant
 from qir.graph import Node, Value
+from qir.memory import memory_budget
 from qir.module import Module
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.policy import Bits
 
 MEMORY = 1 << 30
-"""Bytes of results that are kept at most."""
+"""Bytes of results that are kept at most, where the memory budget leaves as many."""
 
 _MOST_MET = 1_000_000
 
@@ -36,11 +37,11 @@ Result = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 class Remembered:
-    """Results by key, at most `limit` bytes; those that were not used for longest go first.
+    """Results by key, at most `limit` bytes and what the memory budget leaves.
 
-    Once a quarter of that is taken, a result is kept when it is computed for the second time: most prefixes of a
-    search come once, and keeping all would cost more than it saves. What was used since the last `turn` never goes: a
-    scan over more batches than fit keeps the first ones instead of none.
+    Those that were not used for longest go first. Once a quarter of that is taken, a result is kept when it is computed
+    for the second time: most prefixes of a search come once, and keeping all would cost more than it saves. What was
+    used since the last `turn` never goes: a scan over more batches than fit keeps the first ones instead of none.
 
     Attributes:
         hits: results that were found.
@@ -48,7 +49,7 @@ class Remembered:
     """
 
     def __init__(self, limit: int = MEMORY) -> None:
-        self.limit = limit
+        self.limit = memory_budget().share(limit)
         self.hits = 0
         self.bytes = 0
         self._kept: OrderedDict[Any, tuple[Result, int]] = OrderedDict()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qir.backends.costs.target import TargetLike, as_target
+from qir.memory import budgeted
 from qir.module import Module
 from qir.passes.data.kinds.preprocessing import Preprocessing
 from qir.passes.data.kinds.source import Data
@@ -50,6 +51,7 @@ def quantize(
     calibration: str = "mse",
     sensitivity: str = AUTO,
     time_limit: float | None = None,
+    memory: int | str | None = None,
     profile: str | None = None,
     correct: bool = True,
     adaround: bool = False,
@@ -100,6 +102,8 @@ def quantize(
             `qir.search.metrics.measuring.METRICS`.
         time_limit: seconds in which measuring and search end with the best so far, which the certificate says, and
             uniform widths are compared; calibration, export and its checks are done whole. Ctrl-C ends them at once.
+        memory: bytes that the process may take in all, or text such as `2GB`; by default half of what is free. It
+            decides what is kept and what is computed again, not the result.
         profile: export profile, by default the target's.
         correct: fold the channel-wise affine correction into a network that is not retrained.
         adaround: learn how weights are rounded (AdaRound), in place of nearest rounding.
@@ -122,7 +126,8 @@ def quantize(
 
     Raises:
         QirError: bad input of any kind, no policy meets a budget (the message says the smallest reachable), or the
-            cost of a node with decisions is unknown, so that the budget would not bind.
+            cost of a node with decisions is unknown, so that the budget would not bind, or the memory does not hold one
+            sample.
         MissingExtraError: a package that an option needs is not installed: torch for methods that measure, AdaRound,
             distilled data and most sensitivities.
     """
@@ -135,7 +140,7 @@ def quantize(
     find_profile(profile or hardware.export.profile)
     limits, path = read_budgets(budgets or {}), _output(output, model)
     make_folder(path)
-    with told(stages):
+    with told(stages), budgeted(memory):
         job = Job(
             model,
             hardware,

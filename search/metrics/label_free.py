@@ -17,7 +17,7 @@ from qir.ops import op_of
 from qir.passes.analysis.quantized_layers import quantized_layers
 from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.passes.data.kinds.source import Data
-from qir.passes.data.samples import KEPT_MEMORY, batches, fitting_samples, samples_of
+from qir.passes.data.samples import KEPT, batches, fitting_samples, samples_of
 from qir.search.metrics.measuring import ANY_NETWORK, METRICS, SHIPPED, WITHOUT_TORCH, measure
 from qir.search.metrics.pace import INTERRUPTED, TIME_LIMIT, NoGradientError, Pace, TimeOverError
 from qir.search.problem.sensitivity import Sensitivity
@@ -163,7 +163,7 @@ class _Measured:
     def _fitting(self, most: int) -> int:
         """Return samples whose results of all layers are held at the same time."""
         results = (layer.node.result for layer in quantized_layers(self._module.graph))
-        return fitting_samples(self._module, self._data, results, most, memory=KEPT_MEMORY)
+        return fitting_samples(self._module, self._data, results, most, memory=KEPT)
 
     def _batch(self, most: int) -> Mapping[str, Array]:
         return next(iter(batches(self._module, self._data, batch=self._fitting(most))))

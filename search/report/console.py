@@ -86,7 +86,7 @@ def resources(done: Quantized, report: Path) -> int:
     """
     from qir.backends.execution.pairs import Differences, pairs
     from qir.onnx_io import load
-    from qir.passes.data.samples import batches
+    from qir.passes.data.samples import batches, fitting_samples
     from qir.passes.parity.executors import executor
 
     if done.module is None:
@@ -95,7 +95,9 @@ def resources(done: Quantized, report: Path) -> int:
     exported = load(written.model)
     simulated, fused, integer = executor("torch", module), executor("fused", exported), executor("integer", exported)
     found, wrong = Differences(), 0
-    for feed, expected, run in pairs(simulated, fused, batches(module, done.samples, batch=500)):
+    values = (value for value in module.graph.values() if not value.is_constant)
+    batch = fitting_samples(module, done.samples, values, 500)
+    for feed, expected, run in pairs(simulated, fused, batches(module, done.samples, batch=batch)):
         found.add(feed, expected, run)
         (name, output), (other,) = next(iter(run.outputs.items())), expected.outputs.values()
         rows = (output != other).any(axis=1)

@@ -6,7 +6,7 @@ import torch
 
 import qir
 from qir import models
-from qir.backends.execution.affine_fit import correctable, fit_affine
+from qir.backends.execution.affine_fit import Correctable, Moments, correctable, fit_affine
 from qir.backends.execution.interpreter import Interpreter
 from qir.backends.torch.module import TorchModule
 from qir.backends.training.affine_correction import fit_affine_correction, pre_activations
@@ -74,7 +74,7 @@ def test_only_what_is_kept_is_answered_and_a_hook_changes_what_comes_after(netwo
 def test_affine_terms_are_those_that_torch_fits(network):
     module, _ = network
     layers = [layer.node for layer in quantized_layers(module.graph) if correctable(layer.node)]
-    found = fit_affine(module, layers, feed(module))
+    found = fit_affine(module, layers, [feed(module)])
     simulated, batch = TorchModule(module), torch.from_numpy(IMAGES)
     expected = fit_affine_correction(simulated, pre_activations(simulated, layers, batch), batch).terms
     assert set(found) == set(expected) != set()
@@ -105,3 +105,22 @@ def test_control_flow_is_run_and_quantizers_inside_it_are_refused():
     inner.insert(make_fake_quant(x, name="inside", bits=8, widths=[8], signed=True))
     with pytest.raises(QirError, match="'inside' lies inside If"):
         Interpreter(module)
+
+
+@pytest.mark.parametrize("form", [Correctable(1, True, True), Correctable(1, True, False), Correctable(1, False, True)])
+def test_terms_of_batches_that_are_joined_are_those_of_all_samples(form):
+    random = np.random.default_rng(0)
+    found = random.standard_normal((12, 5, 4, 3)).astype(np.float32) + 3
+    wanted = (1.3 * found - 0.7 + 0.1 * random.standard_normal(found.shape)).astype(np.float32)
+    parts = [Moments.of(found[some], wanted[some], 1) for some in (slice(0, 1), slice(1, 5), slice(5, 12))]
+    joined = parts[0].joined(parts[1]).joined(parts[2]).terms(form)
+    x, y = (np.moveaxis(part, 1, 0).reshape(5, -1).astype(np.float64) for part in (found, wanted))
+    for channel in range(5):
+        columns = [
+            column for column, free in ((x[channel], form.gain), (np.ones_like(x[channel]), form.offset)) if free
+        ]
+        goal = y[channel] - (0 if form.gain else x[channel])
+        solved = list(np.linalg.lstsq(np.stack(columns, 1), goal, rcond=None)[0])
+        gain = solved.pop(0) if form.gain else 1.0
+        offset = solved.pop(0) if form.offset else 0.0
+        assert np.allclose((joined[0][channel], joined[1][channel]), (gain, offset), atol=1e-4)

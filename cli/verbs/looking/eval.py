@@ -13,7 +13,6 @@ from qir.cli.networks import network
 from qir.cli.samples import ImageOptions, read_and_tell
 
 if TYPE_CHECKING:
-    from qir.search.evaluation.splits import class_numbers
     from qir.search.report.side_by_side import Evaluated
     from qir.support.terminal import Terminal
 
@@ -38,6 +37,7 @@ def eval(  # noqa: A001 - the verb is called so
     """
     import qir
     from qir.passes.parity.agreement import Labels, labels_in
+    from qir.search.evaluation.splits import class_numbers
     from qir.search.report.side_by_side import side_by_side
 
     samples = read_and_tell(data, qir.load(models[0]), models[0], images)

@@ -10,6 +10,7 @@ import typer
 
 from qir.cli.answers import Answer
 from qir.cli.networks import network, network_path
+from qir.cli.options import Memory
 from qir.cli.samples import ImageOptions, read_and_tell
 from qir.cli.verdict import print_pair, print_products, print_proof, print_verdict
 from qir.cli.written import print_agreement
@@ -28,6 +29,7 @@ def verify(
         bool, typer.Option(help="Only decide what holds for all inputs: sums, requantization, saturation.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Every layer in order, and every name.")] = False,
+    memory: Memory = None,
     *,
     images: ImageOptions,
 ) -> Answer:
@@ -60,6 +62,7 @@ def verify(
     from qir.passes.parity.compare import parity
     from qir.passes.parity.simulation import is_simulation
 
+    del memory  # the budget of the whole verb
     original = None if against is None else network_path(against)
     float_network = None if original is None else qir.load(original)
     exported = written_network(model)

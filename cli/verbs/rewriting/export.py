@@ -9,7 +9,7 @@ import typer
 
 from qir.cli.answers import Answer
 from qir.cli.networks import network
-from qir.cli.options import AllowMismatches, OptionalTarget, Profile, ReduceRange, Weights
+from qir.cli.options import AllowMismatches, Memory, OptionalTarget, Profile, ReduceRange, Weights
 from qir.cli.samples import ImageOptions, read_and_tell
 from qir.cli.written import print_agreement, print_report
 
@@ -33,6 +33,7 @@ def export(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Samples that the file takes at a time; open without it.")
     ] = None,
+    memory: Memory = None,
     *,
     images: ImageOptions,
 ) -> Answer:
@@ -45,6 +46,7 @@ def export(
     from qir.backends import load_target
     from qir.passes import export as write
 
+    del memory  # the budget of the whole verb
     hardware = None if target is None else load_target(target)
     module, raised = _quantized(source, widths=(7,) if reduce_range else ())
     samples = read_and_tell(data, module, source, images)

@@ -10,8 +10,9 @@ import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own docu
 
 from qir.errors import DataError
 from qir.fake_quant import FakeQuant
+from qir.memory import memory_budget
 from qir.passes.constraints.propagate_constraints import BitConstraints
-from qir.passes.data.samples import KEPT_MEMORY
+from qir.passes.data.samples import KEPT
 from qir.search.metrics.operands import Grid, Samples, Tensors, grid_of, measured_quantizers, rounded, single_samples
 from qir.search.metrics.pace import Key, NoGradientError, Pace, mean_over
 from qir.search.problem.sensitivity import Sensitivity
@@ -42,7 +43,7 @@ def mean_over_samples(
     """mean_n mean_s measure(g_ns, Δ_n), g_ns being the gradient of sample n's scalar s by an operand, Δ_n its change.
 
     Forward, backward and perturbed operands of one sample are held at a time, and what grids change of weights as far
-    as it fits into `KEPT_MEMORY`.
+    as it fits into `KEPT` and the memory budget.
 
     Args:
         metric: name of the metric.
@@ -133,8 +134,8 @@ def _gradients(aim: torch.Tensor, leaves: Tensors, *, last: bool) -> Tensors:
 class _Changes:
     """Operand on its grid minus operand; those of weights are kept as far as they fit."""
 
-    def __init__(self, quantized: Mapping[str, FakeQuant], memory: int = KEPT_MEMORY) -> None:
-        self._quantized, self._room = quantized, memory
+    def __init__(self, quantized: Mapping[str, FakeQuant], memory: int = KEPT) -> None:
+        self._quantized, self._room = quantized, memory_budget().share(memory)
         self._grids: dict[Key, Grid] = {}
         self._kept: dict[Key, torch.Tensor] = {}
 
