@@ -21,6 +21,7 @@ from qir.onnx_io.protos.tensors import read_sparse, read_tensor
 from qir.onnx_io.protos.types import TypeReader
 from qir.onnx_io.sorting import sorted_nodes
 from qir.tensor import Tensor
+from qir.types import UnknownType
 from qir.value import Value
 
 DECLARED = "onnx.value_info"
@@ -223,7 +224,7 @@ class GraphReader:
         if pairs := info.metadata_props:
             value.metadata, shadowed = read_metadata(pairs)
             rest += onnx.ValueInfoProto(metadata_props=shadowed).SerializeToString()
-        if not exact:
+        if not exact or (isinstance(declared, UnknownType) and info.HasField("type")):  # an empty one is not none
             rest += onnx.ValueInfoProto(type=info.type).SerializeToString()
         if rest:
             value.opaque = rest

@@ -61,3 +61,19 @@ def test_a_file_that_imports_too_few_operator_sets_is_inferred_as_it_is_written(
     first, second = printed_twice(proto.SerializeToString())
     assert "%y: ~ tensor<[2,3]xfloat32>" in first
     assert first == second
+
+
+def test_a_type_that_is_there_but_empty_is_written_back_as_such():
+    inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3]) for name in ("x", "w")]
+    inputs[0].type.Clear()
+    inputs[0].type.SetInParent()
+    node = helper.make_node("LayerNormalization", ["x", "w"], ["y", "mean"])
+    outputs = [
+        helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3]),
+        onnx.ValueInfoProto(name="mean"),
+    ]
+    graph = helper.make_graph([node], "g", inputs, outputs)
+    module = qir.load(helper.make_model(graph, ir_version=10).SerializeToString())
+    written = onnx.ModelProto.FromString(to_bytes(module))
+    assert written.graph.input[0].HasField("type")
+    assert qir.print_module(qir.load(to_bytes(module))) == qir.print_module(module)
