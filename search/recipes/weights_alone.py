@@ -8,11 +8,10 @@ from itertools import product
 
 from qir.fake_quant import quantizers
 from qir.module import Module
-from qir.passes.constraints.propagate_constraints import BitConstraints, PairRelation
+from qir.passes.constraints.arc_consistency import PairRelation
+from qir.passes.constraints.propagate_constraints import BitConstraints
 from qir.policy import Policy
 from qir.search.problem.result import Result
-
-_ROWS = ("front", "evaluations")
 
 
 def weights_alone(module: Module, constraints: BitConstraints) -> BitConstraints:
@@ -48,5 +47,7 @@ def with_kept(result: Result, kept: Mapping[str, int]) -> Result:
     def whole(policy: Policy) -> Policy:
         return Policy({**kept, **policy})
 
-    rows = {name: [replace(row, policy=whole(row.policy)) for row in getattr(result, name)] for name in _ROWS}
-    return replace(result, policy=whole(result.policy), **rows)
+    front, evaluations = (
+        [replace(row, policy=whole(row.policy)) for row in rows] for rows in (result.front, result.evaluations)
+    )
+    return replace(result, policy=whole(result.policy), front=front, evaluations=evaluations)

@@ -22,7 +22,7 @@ def _run(oracle, paths):
     assert not failures
 
 
-@pytest.mark.named_nodes("equal")
+@pytest.mark.named_nodes
 def test_bundled_models_come_back_as_onnx_ir_reads_them_and_compute_the_same(oracle):
     _run(oracle, oracle.bundled_models()[::16])
 
