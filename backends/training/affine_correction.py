@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qir.backends.execution.affine_fit import LARGEST_GAIN, Correctable, correctable
@@ -46,12 +46,10 @@ class AffineCorrection:
 @dataclass
 class _Fitting(AffineCorrection):
     reference: Mapping[Node, torch.Tensor] = field(default_factory=dict)
-    gain: bool = True
 
     def __call__(self, node: Node, result: Any) -> Any:
         form = correctable(node) if node in self.reference else None
-        if form is not None and (form.offset or (form.gain and self.gain)):
-            form = replace(form, gain=form.gain and self.gain)
+        if form is not None and (form.offset or form.gain):
             self.terms[node] = _least_squares(result, self.reference[node], form)
         return super().__call__(node, result)
 
@@ -73,7 +71,7 @@ def pre_activations(network: TorchModule, layers: Iterable[Node], *inputs: torch
 
 
 def fit_affine_correction(
-    network: TorchModule, reference: Mapping[Node, torch.Tensor], *inputs: torch.Tensor, gain: bool = True
+    network: TorchModule, reference: Mapping[Node, torch.Tensor], *inputs: torch.Tensor
 ) -> AffineCorrection:
     """Fit gain and offset of every layer at the network's bits, in one pass.
 
@@ -81,14 +79,13 @@ def fit_affine_correction(
         network: the network at the policy's bits.
         reference: float pre-activations of the same inputs, from `pre_activations`.
         inputs: [N, …] each, the inputs of `reference` in the same order.
-        gain: fit the gain too; without, it is 1 (bias correction).
 
     Returns:
         Terms of every layer that `correctable` lets have one.
     """
     import torch
 
-    fitting = _Fitting(reference=reference, gain=gain)
+    fitting = _Fitting(reference=reference)
     with torch.no_grad():
         network(*inputs, hook=fitting)
     return AffineCorrection(fitting.terms)

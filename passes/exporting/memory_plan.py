@@ -8,16 +8,12 @@ at the busiest step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qir.backends.costs.layers.layer_shapes import elements_of
-from qir.fake_quant import FakeQuant
 from qir.graph import Graph, Node, Value
 from qir.ops import op_of
-from qir.tracing import quantizer_of
-
-FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,83 +91,9 @@ def execution_order(graph: Graph) -> list[Node]:
 
 
 def unknown_sizes(graph: Graph) -> list[str]:
-    """Return names of the tensors that have to be kept between nodes and whose size is unknown, in order."""
-    return [value.name for value, _ in _lives(graph) if elements_of(value, 1) is None]
-
-
-def activations(graph: Graph, *, batch: int = 1, storage_widths: Sequence[int] = ()) -> list[Buffer] | None:
-    """Return the tensors that have to be kept between nodes, in the order in which they are written.
-
-    Args:
-        graph: a network with fake-quant nodes.
-        batch: size of an unknown first dimension.
-        storage_widths: widths that memory stores; a width in between takes the next larger one.
-
-    Returns:
-        None when a size is unknown (`unknown_sizes`).
-    """
-    found = []
-    for (value, quantizer), (first, last) in _lives(graph).items():
-        elements = elements_of(value, batch)
-        if elements is None:
-            return None
-        bits = FLOAT_BITS if quantizer is None else _width(quantizer)
-        stored = next((width for width in sorted(storage_widths) if width >= bits), bits)
-        name = "" if quantizer is None else quantizer.name
-        found.append(Buffer(value.name, name, bits, elements, -(-elements * stored // 8), first, last))
-    return sorted(found, key=lambda buffer: (buffer.first, buffer.name, buffer.quantizer))
-
-
-def _lives(graph: Graph) -> dict[tuple[Value, Node | None], list[int]]:
-    """Return the first and last step of every value that is kept, in the form of each quantizer that it is read in."""
-    order = execution_order(graph)
-    steps = {node: step for step, node in enumerate(order)}
-    readers = _Readers(steps, len(order) - 1)
-    for node in reversed(list(graph)):
-        for value in node.results:
-            readers.of(value)
-    written = [(value, 0) for value in graph.inputs]
-    written += [(value, step) for node, step in steps.items() for value in node.results]
-    lives: dict[tuple[Value, Node | None], list[int]] = {}
-    for value, first in written:
-        found = quantizer_of(value)
-        own = None if found is None else found.node
-        for quantizer, last in ({} if value.constant is not None else readers.of(value)).items():
-            life = lives.setdefault((value, quantizer or own), [first, first])
-            life[1] = max(life[1], last)
-    return lives
-
-
-class _Readers:
-    """The last step that reads each value, in each form; values are asked from the last one to the first.
-
-    Args:
-        steps: position of each node in the execution order.
-        end: position at which outputs are read.
-    """
-
-    def __init__(self, steps: dict[Node, int], end: int) -> None:
-        self._steps, self._end = steps, end
-        self._known: dict[Value, dict[Node | None, int]] = {}
-
-    def of(self, value: Value) -> dict[Node | None, int]:
-        """Return the last reader of a value for each quantizer in between, seen through views and fused activations."""
-        if value not in self._known:
-            found: dict[Node | None, int] = {}
-            for quantizer, step in self._read(value):
-                found[quantizer] = max(found.get(quantizer, 0), step)
-            self._known[value] = found
-        return self._known[value]
-
-    def _read(self, value: Value) -> Iterator[tuple[Node | None, int]]:
-        for use in value.uses:
-            user = use.node
-            if user.is_return or user in self._steps:
-                yield None, self._steps.get(user, self._end)
-                continue
-            own = user if user.is_fake_quant else None
-            for result in user.results:
-                yield from ((quantizer or own, step) for quantizer, step in self.of(result).items())
+    """Return names of the inputs and of the steps' results that something reads and whose size is unknown, in order."""
+    results = (value for node in execution_order(graph) for value in node.results)
+    return [value.name for value in (*graph.inputs, *results) if value.uses and elements_of(value, 1) is None]
 
 
 def _source(node: Node) -> Value | None:
@@ -186,11 +108,6 @@ def _source(node: Node) -> Value | None:
         return source
     fuses = facts.fuses_into_producer(node) and source.producer is not None and len(source.uses) == 1
     return source if fuses else None
-
-
-def _width(quantizer: Node) -> int:
-    bits = FakeQuant(quantizer).bits
-    return bits if isinstance(bits, int) else max(bits)
 
 
 def _breadth(buffers: Sequence[Buffer]) -> list[int]:

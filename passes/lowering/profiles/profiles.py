@@ -160,16 +160,16 @@ def profiles() -> tuple[Profile, ...]:
     return tuple(map(find_profile, profile_names()))
 
 
-def runtime_at(version: str, name: str = "onnxruntime") -> Runtime:
-    """Return what a runtime holds at a version, `major.minor` and whatever follows.
+def runtime_at(version: str) -> Runtime:
+    """Return what ONNX Runtime holds at a version, `major.minor` and whatever follows.
 
     Raises:
         ExportError: the version is older than every entry.
     """
-    entries = [entry for entry in _table().runtimes if entry.name == name]
+    entries = [entry for entry in _table().runtimes if entry.name == "onnxruntime"]
     fitting = [entry for entry in entries if version_number(entry.since) <= version_number(version)]
     if not fitting:
-        raise ExportError(f"{name} {version} is too old: exports are checked with {entries[0].since} or newer")
+        raise ExportError(f"onnxruntime {version} is too old: exports are checked with {entries[0].since} or newer")
     return max(fitting, key=lambda entry: version_number(entry.since))
 
 
