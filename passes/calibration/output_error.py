@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -210,5 +211,6 @@ def _gathered(
         inside = inside.reshape(*inside.shape, *(1,) * (2 + rank - inside.ndim)) & (index >= 0) & (index < size)
         indices.append(np.clip(index, 0, size - 1))
     samples = np.arange(len(data)).reshape(-1, *(1,) * (1 + rank))
-    taken = np.moveaxis(data[samples, :, *indices], -1, 2)
+    every: tuple[Any, ...] = (samples, slice(None), *indices)
+    taken = np.moveaxis(data[every], -1, 2)
     return taken if inside.all() else np.where(inside[:, :, None], taken, np.float32(0))
