@@ -43,6 +43,13 @@ A target with the key `referee` names what Arm's compiler Vela compiles for (ext
 compiles it and prints Vela's cycles next to ours. `python benchmarks golden-costs` holds the two against each other.
 Feature maps lie in SRAM (`Shared_Sram`); what the compiler adds when they spill to DRAM (short bursts, weights fetched
 again for every block) is not modelled.
+
+`qir.backends.rtl` is the referee of `bit-serial`: `BitSerialUnit.of(target)` is the unit in Verilog with the target's
+rows, columns and depth, `run(products)` simulates products of matrices in Verilator, cycle by cycle. Over
+convolutions (strided, dilated, pointwise, grouped) and a fully connected layer at pairs of 1 to 8 bits the sums are
+the integer reference's and the cycles `compute_cycles` of the model (a slow test, skipped without Verilator). Its
+memories answer in the same cycle: transfers and results are not simulated, and a depthwise layer is not charged to
+the unit.
 """
 
 

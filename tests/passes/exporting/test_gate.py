@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from functools import partial
 
 import numpy as np
 import onnx
@@ -131,6 +132,6 @@ def test_the_command_exits_with_2_and_says_what_overrides(calibrated, tmp_path, 
 def test_large_networks_are_compared_on_fewer_samples(calibrated, tmp_path, monkeypatch) -> None:
     module, samples = calibrated
     check = importlib.import_module("qir.passes.exporting.check")
-    monkeypatch.setattr(check, "WORK", 1)
+    monkeypatch.setattr(check, "fitting_samples", partial(check.fitting_samples, memory=1))
     assert export(module, tmp_path / "m.quant.onnx", data=samples).samples == 1
     assert parity(qir.load(tmp_path / "m.quant.onnx"), samples).samples == 4
